@@ -1,0 +1,1 @@
+//! Packets as records: Avro from schemas/, the Confluent wire format, JSON.

@@ -1,0 +1,1 @@
+//! Models on OS threads of their own, fed by dynamic batching across streams.

@@ -1,0 +1,29 @@
+//! opusflow: a streaming dataflow processor for video AI. Rooms import downwards only; `tests/house.rs` holds the table.
+
+#![warn(missing_docs)]
+
+// Floor 0
+pub mod error;
+pub mod packet;
+// Floor 1
+pub mod codec;
+pub mod config;
+pub mod media;
+pub mod telemetry;
+pub mod tensor;
+// Floor 2
+pub mod broker;
+pub mod cache;
+pub mod models;
+// Floor 3
+pub mod inference;
+// Floor 4
+pub mod stage;
+// Floor 5
+pub mod stages;
+// Floor 6
+pub mod pipeline;
+// Floor 9
+pub mod cli;
+
+pub use error::{Error, Result};

@@ -1,0 +1,3 @@
+//! The `opusflow` binary.
+
+fn main() {}

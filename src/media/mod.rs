@@ -1,0 +1,1 @@
+//! GStreamer: a URI becomes views of frames; frames become pictures.

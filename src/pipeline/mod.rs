@@ -1,0 +1,1 @@
+//! A checked pipeline: spawned, run, drained.

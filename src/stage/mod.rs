@@ -1,0 +1,1 @@
+//! The stage contract: traits, kinds, queues, joins, and the ledger.

@@ -1,0 +1,1 @@
+//! Logs, metric names, and samples of the host and the GPU.
