@@ -1,1 +1,3 @@
 //! A checked pipeline: spawned, run, drained.
+
+pub mod plan;

@@ -1,1 +1,26 @@
-//! The stage contract: traits, kinds, queues, joins, and the ledger.
+//! The stage contract: what an author of a stage writes against, and the queues, joins and ledger that the runner puts around it.
+
+mod contract;
+mod deps;
+mod join;
+mod kind;
+mod ledger;
+mod queue;
+
+pub use contract::{Draft, Feed, Flush, Held, Host, Input, Out, Sink, Source, Transform};
+pub use deps::Deps;
+pub use join::{JoinSettings, Joined, Joiner, Late};
+pub use kind::{Build, Context, Holds, OpenTransform, Role, StageKind};
+pub use ledger::{Account, Ledger};
+pub use queue::{QueueSettings, Receiver, Sender, WhenFull, queue};
+
+use std::time::Duration;
+
+/// How often a packet is tried again after an error that may pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Tries in all, at least 1.
+    pub attempts: u32,
+    /// The pause before the second try; it doubles with each further one.
+    pub backoff: Duration,
+}

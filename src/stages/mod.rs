@@ -1,1 +1,6 @@
 //! Every stage kind, one file each, and the table that lists them.
+
+use crate::stage::StageKind;
+
+/// Every stage kind.
+pub const KINDS: &[&StageKind] = &[];

@@ -1,0 +1,153 @@
+//! The plan: what a checked pipeline file says, with every default filled in and every name resolved.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{Params, Secret};
+use crate::stage::{JoinSettings, QueueSettings, Retry, StageKind};
+
+/// A checked pipeline.
+#[derive(Debug)]
+pub struct Plan {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Digest of the whole effective configuration, hexadecimal.
+    pub config_hash: Arc<str>,
+    /// Where records go, if any stage needs Kafka.
+    pub kafka: Option<KafkaPlan>,
+    /// The cache.
+    pub cache: CachePlan,
+    /// The object store.
+    pub objects: ObjectsPlan,
+    /// Threads.
+    pub threads: ThreadsPlan,
+    /// How long the shutdown may take before what is left is dropped and counted.
+    pub shutdown: Duration,
+    /// How often `progress` events are emitted.
+    pub progress: Duration,
+    /// Models by name.
+    pub models: BTreeMap<String, ModelPlan>,
+    /// Stages, sources first, each after those it reads from.
+    pub stages: Vec<StagePlan>,
+}
+
+/// The key `kafka:`.
+#[derive(Debug, Clone)]
+pub struct KafkaPlan {
+    /// Addresses, or the word `embedded`.
+    pub brokers: String,
+    /// The first part of every topic's name.
+    pub namespace: String,
+    /// `avro_registry`, `avro` or `json`.
+    pub encoding: String,
+    /// The registry's URL, with `avro_registry`.
+    pub registry: Option<String>,
+    /// The registry's user and password.
+    pub registry_auth: Option<(String, Secret)>,
+    /// `verify`, `create` or `never`.
+    pub topics: String,
+    /// Partitions of created topics.
+    pub partitions: i32,
+    /// Replication factor of created topics.
+    pub replication: i32,
+    /// Bytes that may be with the producer unconfirmed.
+    pub in_flight: u64,
+    /// Handed to librdkafka as they are.
+    pub properties: BTreeMap<String, String>,
+    /// Like `properties`, never printed.
+    pub secrets: BTreeMap<String, Secret>,
+}
+
+/// The key `cache:`.
+#[derive(Debug, Clone)]
+pub struct CachePlan {
+    /// Bytes of the memory tier.
+    pub memory: u64,
+    /// The Redis tier's URL.
+    pub redis: Option<Secret>,
+    /// How long an entry lives.
+    pub ttl: Duration,
+    /// Values longer than this are compressed.
+    pub compress_over: u64,
+}
+
+/// The key `objects:`.
+#[derive(Debug, Clone)]
+pub struct ObjectsPlan {
+    /// `file:PATH`.
+    pub store: String,
+    /// Objects up to this many bytes also travel in the record.
+    pub inline_max: u64,
+    /// How long the store keeps an object; none for ever.
+    pub ttl: Option<Duration>,
+}
+
+/// The key `threads:`.
+#[derive(Debug, Clone, Copy)]
+pub struct ThreadsPlan {
+    /// Of the tokio runtime.
+    pub tokio: usize,
+    /// Inside one torch operation.
+    pub torch: usize,
+    /// Of one stream's decoder.
+    pub decode: usize,
+}
+
+/// One entry of `models:`.
+#[derive(Debug, Clone)]
+pub struct ModelPlan {
+    /// The folder, resolved.
+    pub path: PathBuf,
+    /// `architectures[0]` of its config.json.
+    pub architecture: String,
+    /// `auto`, `f32`, `bf16` or `f16`.
+    pub precision: String,
+    /// `auto`, `cpu` or `cuda:N`.
+    pub device: String,
+    /// Most items in a batch.
+    pub max_size: usize,
+    /// How long a batch that is not full waits for more.
+    pub max_wait: Duration,
+    /// Places in the worker's queue.
+    pub queue: usize,
+}
+
+/// One entry of `stages:`.
+#[derive(Debug)]
+pub struct StagePlan {
+    /// Its id.
+    pub id: Arc<str>,
+    /// Its kind.
+    pub kind: &'static StageKind,
+    /// Where it reads from, in the order of the file.
+    pub inputs: Vec<InputPlan>,
+    /// How its inputs are joined; merged as they come without.
+    pub join: Option<JoinSettings>,
+    /// Packets of one stream that it works on at a time.
+    pub concurrency: usize,
+    /// How long one packet may take.
+    pub timeout: Option<Duration>,
+    /// How often a packet is tried again after an error that may pass.
+    pub retry: Retry,
+    /// The sink that takes what failed; without one it is dropped and counted.
+    pub dead_letter: Option<Arc<str>>,
+    /// For sinks: whether a frame counts as delivered only when this sink has it.
+    pub required: bool,
+    /// The checked keys of `with:`.
+    pub params: Params,
+    /// Digest of kind and `with:`.
+    pub parameters: [u8; 16],
+}
+
+/// One entry of `inputs:`.
+#[derive(Debug, Clone)]
+pub struct InputPlan {
+    /// The stage read from.
+    pub from: Arc<str>,
+    /// The view, where that stage is a source with views.
+    pub view: Option<Arc<str>>,
+    /// The queue between.
+    pub queue: QueueSettings,
+}

@@ -1,0 +1,246 @@
+//! The three roles a stage can have. The runner owns channels, retries, timeouts, panics, metrics, receipts, order and shutdown; an author
+//! sees inputs and emits drafts.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use crate::Result;
+use crate::packet::{Event, Frame, Head, Micros, ModelTag, Nanos, Outcome, Packet, Payload, Receipt, RecordId, Span, Stream};
+
+/// Opens streams and pushes their frames.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Runs until its streams have ended or `stop` is told. Each stream gets a session from `host` and feeds it.
+    ///
+    /// # Errors
+    /// What keeps the source as a whole from going on; what ends one stream is said to its feed.
+    async fn run(&self, host: Arc<dyn Host>, stop: CancellationToken) -> Result<()>;
+}
+
+/// Gives sessions to sources.
+#[async_trait]
+pub trait Host: Send + Sync {
+    /// Begins a session: the stages behind the source are started for this stream.
+    ///
+    /// # Errors
+    /// When the pipeline is shutting down.
+    async fn open(&self, stream: Stream) -> Result<Arc<dyn Feed>>;
+}
+
+/// Where a source pushes one stream into.
+#[async_trait]
+pub trait Feed: Send + Sync {
+    /// Begins an epoch: `base` is the wall clock at its pts 0. After the first, it tells every view of a gap.
+    async fn epoch(&self, epoch: u64, base: Micros);
+
+    /// Pushes a frame into the queues that read its view. Waits while one of them is full and blocks.
+    async fn frame(&self, frame: Frame, span: Span, arrived: Micros);
+
+    /// Emits an event into the sinks.
+    async fn event(&self, event: Event);
+
+    /// Ends the stream: what is under way is drained, then the `ended` event follows with this reason.
+    async fn finish(&self, reason: String);
+
+    /// Notes frames that the decoder could not give, by the decoder's count, for the session's summary.
+    fn lost(&self, frames: u64);
+}
+
+/// A packet in, packets out.
+#[async_trait]
+pub trait Transform: Send + Sync {
+    /// Takes one input and emits what it makes of it. A kind built by `Build::Transform` is asked concurrently, one built by
+    /// `Build::Stateful` a packet at a time.
+    ///
+    /// # Errors
+    /// One that may pass is tried again as `retry` says; any other sends the input to the dead letters, and its neighbours go on.
+    async fn process(&self, input: Input, out: &mut Out) -> Result<()>;
+
+    /// Emits what is still open.
+    ///
+    /// # Errors
+    /// As `process`.
+    async fn flush(&self, _why: Flush, _out: &mut Out) -> Result<()> {
+        Ok(())
+    }
+
+    /// The earliest pts it may still emit, given that its input will not go below `incoming`.
+    fn watermark(&self, incoming: Nanos) -> Nanos {
+        incoming
+    }
+}
+
+/// Why a transform is asked to emit what is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// The stream broke off; another epoch follows.
+    Gap,
+    /// The stream ended.
+    End,
+}
+
+/// Delivers records.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Delivers a batch of one stream and reports each packet's outcome, in order. Waits while the other side cannot take more.
+    async fn deliver(&self, batch: &[Packet]) -> Vec<Result<()>>;
+
+    /// A stream ended and all its packets were delivered: what is kept open for it is closed.
+    ///
+    /// # Errors
+    /// When what was delivered cannot be made durable.
+    async fn finish(&self, _stream: &Arc<Stream>) -> Result<()> {
+        Ok(())
+    }
+
+    /// The pipeline ends.
+    ///
+    /// # Errors
+    /// As `finish`.
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What a transform is given: one packet, and with a `join` the packets collected for it.
+#[derive(Debug)]
+pub struct Input {
+    /// Stream, times and origin.
+    pub head: Arc<Head>,
+    /// What it carries.
+    pub payload: Payload,
+    /// With a `join`: the packets of the collected sides inside its span, by pts.
+    pub collected: Vec<(Arc<Head>, Payload)>,
+    /// With a `join`: whether a collected side had not caught up in time.
+    pub partial: bool,
+    /// The hold on the frames behind it. Dropped, it says that nothing more will come of them here.
+    pub held: Held,
+}
+
+impl Input {
+    /// Takes a packet apart.
+    pub fn new(packet: Packet, collected: Vec<Packet>, partial: bool) -> Self {
+        let mut receipts = vec![packet.receipt];
+        let collected = collected
+            .into_iter()
+            .map(|packet| {
+                receipts.push(packet.receipt);
+                (packet.head, packet.payload)
+            })
+            .collect();
+        let held = Held { head: Arc::clone(&packet.head), receipts };
+        Self { head: packet.head, payload: packet.payload, collected, partial, held }
+    }
+
+    /// The id of the packet it came as.
+    pub fn id(&self) -> RecordId {
+        self.head.id(self.payload.kind())
+    }
+}
+
+/// A hold on the frames behind an input, for stages that emit later what they made of it. Pixels are not held.
+pub struct Held {
+    head: Arc<Head>,
+    receipts: Vec<Receipt>,
+}
+
+impl Held {
+    /// The input's head.
+    pub fn head(&self) -> &Arc<Head> {
+        &self.head
+    }
+
+    /// A further hold on the same.
+    #[must_use]
+    pub fn split(&self) -> Self {
+        Self { head: Arc::clone(&self.head), receipts: self.receipts.iter().map(Receipt::split).collect() }
+    }
+
+    pub(crate) fn settle(mut self, outcome: Outcome) {
+        self.receipts.drain(..).for_each(|receipt| receipt.settle(outcome));
+    }
+
+    pub(crate) fn into_receipts(mut self) -> Vec<Receipt> {
+        std::mem::take(&mut self.receipts)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.receipts.drain(..).for_each(|receipt| receipt.settle(Outcome::Absorbed));
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Held({:?}, {} receipts)", self.head.span, self.receipts.len())
+    }
+}
+
+/// A packet to be: the runner completes it with stream, origin, times, sequence number and receipts.
+#[derive(Debug)]
+pub struct Draft {
+    /// What it carries.
+    pub payload: Payload,
+    /// Where in the stream it lies.
+    pub span: Span,
+    /// Which of several drafts with equal span it is.
+    pub ordinal: u32,
+    /// The model that made it.
+    pub model: Option<Arc<ModelTag>>,
+    /// The packets it was made of.
+    pub parents: Vec<RecordId>,
+    /// What it holds; nothing stands for the input of the call.
+    pub(crate) held: Option<Vec<Held>>,
+}
+
+impl Draft {
+    /// Carries `payload` about `span`.
+    pub fn new(payload: Payload, span: Span) -> Self {
+        Self { payload, span, ordinal: 0, model: None, parents: Vec::new(), held: None }
+    }
+
+    /// Names the model that made it.
+    #[must_use]
+    pub fn by(mut self, model: &Arc<ModelTag>) -> Self {
+        self.model = Some(Arc::clone(model));
+        self
+    }
+
+    /// Names the packets it was made of.
+    #[must_use]
+    pub fn from_records(mut self, parents: Vec<RecordId>) -> Self {
+        self.parents = parents;
+        self
+    }
+
+    /// Sets the number among drafts of equal span.
+    #[must_use]
+    pub fn ordinal(mut self, ordinal: u32) -> Self {
+        self.ordinal = ordinal;
+        self
+    }
+
+    /// Names the inputs that it stands for, where these are not just the input of the call.
+    #[must_use]
+    pub fn holding(mut self, held: Vec<Held>) -> Self {
+        self.held = Some(held);
+        self
+    }
+}
+
+/// Takes what a transform emits.
+#[derive(Debug, Default)]
+pub struct Out {
+    pub(crate) drafts: Vec<Draft>,
+}
+
+impl Out {
+    /// Emits a draft. Drafts leave in the order in which they are emitted, when the call returns.
+    pub fn emit(&mut self, draft: Draft) {
+        self.drafts.push(draft);
+    }
+}

@@ -1,0 +1,110 @@
+//! What a stage kind declares: its name, role, payloads, parameters and how it is built.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::contract::{Sink, Source, Transform};
+use super::deps::Deps;
+use crate::Result;
+use crate::config::{Field, Params};
+use crate::packet::{Origin, PayloadKind, Stream};
+
+/// One kind of stage, as `opusflow stages` lists it.
+#[derive(Debug)]
+pub struct StageKind {
+    /// The word after `kind:`.
+    pub name: &'static str,
+    /// What it does, in one or two sentences.
+    pub doc: &'static str,
+    /// Payloads it takes; empty for sources.
+    pub accepts: &'static [PayloadKind],
+    /// Payloads it gives; empty for sinks.
+    pub emits: &'static [PayloadKind],
+    /// The keys of `with:`.
+    pub params: &'static [Field],
+    /// How much of a stream it holds back before it emits.
+    pub holds: fn(&Params) -> Holds,
+    /// How it is built.
+    pub build: Build,
+}
+
+/// How much of a stream a stage holds back before it emits what it made of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Holds {
+    /// The longest span it emits.
+    pub longest: Duration,
+    /// Frames of look-ahead that its model needs.
+    pub frames: u32,
+}
+
+impl Holds {
+    /// For stages that answer each packet at once.
+    pub fn nothing(_: &Params) -> Self {
+        Self::default()
+    }
+}
+
+/// What a stage is built from.
+#[derive(Debug, Clone)]
+pub struct Context<'a> {
+    /// The stage's id, kind, pipeline and parameter digest.
+    pub origin: &'a Arc<Origin>,
+    /// The checked keys of `with:`.
+    pub params: &'a Params,
+    /// What is shared by all stages.
+    pub deps: &'a Arc<Deps>,
+}
+
+/// Opens a transform for one stream.
+pub type OpenTransform = Box<dyn Fn(&Arc<Stream>) -> Arc<dyn Transform> + Send + Sync>;
+
+/// How a kind is built; the variant is its role.
+#[derive(Debug, Clone, Copy)]
+pub enum Build {
+    /// It opens streams and pushes packets.
+    Source(fn(&Context<'_>) -> Result<Arc<dyn Source>>),
+    /// A transform without memory: one for all streams, several packets at a time.
+    Transform(fn(&Context<'_>) -> Result<Arc<dyn Transform>>),
+    /// A transform with memory: one for each stream, a packet at a time.
+    Stateful(fn(&Context<'_>) -> Result<OpenTransform>),
+    /// It delivers records.
+    Sink(fn(&Context<'_>) -> Result<Arc<dyn Sink>>),
+}
+
+/// What a stage is to its neighbours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Pushes packets.
+    Source,
+    /// A packet in, packets out.
+    Transform,
+    /// Delivers.
+    Sink,
+}
+
+impl Role {
+    /// The word in lists.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::Source => "source",
+            Role::Transform => "transform",
+            Role::Sink => "sink",
+        }
+    }
+}
+
+impl StageKind {
+    /// Its role.
+    pub fn role(&self) -> Role {
+        match self.build {
+            Build::Source(_) => Role::Source,
+            Build::Transform(_) | Build::Stateful(_) => Role::Transform,
+            Build::Sink(_) => Role::Sink,
+        }
+    }
+
+    /// Whether it keeps state from packet to packet, so that its packets are processed one by one.
+    pub fn is_stateful(&self) -> bool {
+        matches!(self.build, Build::Stateful(_))
+    }
+}
