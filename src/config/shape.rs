@@ -151,7 +151,8 @@ macro_rules! getters {
             self.$optional(key).unwrap_or_else(|| panic!("`{key}` is not a declared, required or defaulted {}", stringify!($name)))
         }
 
-        $(#[$doc])* None when it was left out.
+        $(#[$doc])*
+        /// None when it was left out.
         pub fn $optional(&self, key: &str) -> Option<$out> {
             match &self.0.get(key)?.value {
                 $pattern => Some($value),
