@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Input;
+use super::{Fate, Input};
 use crate::packet::{Item, Mark, Nanos, Outcome, Packet, Reason};
 
 /// The key `join:` of a stage.
@@ -56,6 +56,7 @@ pub struct Joiner {
     /// Spans up to here were emitted without waiting longer.
     gone: Position,
     released: Vec<(usize, usize)>,
+    fate: Fate,
 }
 
 #[derive(Debug)]
@@ -66,10 +67,10 @@ struct Side {
 }
 
 impl Joiner {
-    /// Joins as `settings` say.
-    pub fn new(settings: JoinSettings) -> Self {
+    /// Joins as `settings` say; `fate` goes into the inputs made.
+    pub fn new(settings: JoinSettings, fate: Fate) -> Self {
         let sides = settings.collect.iter().map(|&input| Side { input, packets: VecDeque::new(), watermark: (0, 0) }).collect();
-        Self { settings, pending: VecDeque::new(), sides, driven: (0, 0), gone: (0, 0), released: Vec::new() }
+        Self { settings, pending: VecDeque::new(), sides, driven: (0, 0), gone: (0, 0), released: Vec::new(), fate }
     }
 
     /// Takes an item that came from `input` at `now`.
@@ -172,7 +173,7 @@ impl Joiner {
         let mut collected: Vec<_> = self.sides.iter().flat_map(|side| side.packets.iter().filter(inside).map(Packet::split)).collect();
         collected.sort_by_key(|packet| packet.head.span.start);
         self.forget();
-        Input::new(packet, collected, partial)
+        Input::new(packet, collected, partial, &self.fate)
     }
 
     fn advance(&mut self, to: Position) {
@@ -216,7 +217,7 @@ mod tests {
     const WAIT: Duration = Duration::from_secs(3);
 
     fn joiner(late: Late) -> Joiner {
-        Joiner::new(JoinSettings { per: 0, collect: vec![1], wait: Some(WAIT), late })
+        Joiner::new(JoinSettings { per: 0, collect: vec![1], wait: Some(WAIT), late }, Fate::default())
     }
 
     fn segment(start: u64, end: u64) -> Item {

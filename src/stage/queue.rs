@@ -79,6 +79,32 @@ pub struct Sender(Arc<Shared>);
 /// The end that is read. Dropping it drops what is inside, counted as lost in the shutdown.
 pub struct Receiver(Arc<Shared>);
 
+/// A packet on its way into a queue: if its sender is cancelled meanwhile, it counts as lost in the shutdown.
+pub(crate) struct InHand(Option<Packet>);
+
+impl InHand {
+    pub fn new(packet: Packet) -> Self {
+        Self(Some(packet))
+    }
+
+    /// The same packet for a further reader; none once it has been taken.
+    pub fn split(&self) -> Option<Packet> {
+        self.0.as_ref().map(Packet::split)
+    }
+
+    pub fn take(&mut self) -> Option<Packet> {
+        self.0.take()
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        if let Some(packet) = self.0.take() {
+            packet.receipt.settle(Outcome::Dropped(Reason::Shutdown));
+        }
+    }
+}
+
 /// Looks into a queue from outside.
 #[derive(Clone)]
 pub struct Gauge(Arc<Shared>);
@@ -133,11 +159,11 @@ impl Sender {
     /// lost in the shutdown.
     pub async fn send(&self, packet: Packet) {
         let weight = packet.weight();
-        let mut packet = Some(packet);
+        let mut packet = InHand::new(packet);
         let mut waiting: Option<Instant> = None;
         loop {
             let freed = self.0.freed.notified();
-            if self.offer(&mut packet, weight, &mut waiting) {
+            if self.offer(&mut packet.0, weight, &mut waiting) {
                 return;
             }
             freed.await;
