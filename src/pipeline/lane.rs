@@ -35,7 +35,7 @@ pub(crate) struct Lane {
 /// How one input, or one mark between inputs, ended.
 enum Done {
     Emit { input: Held, drafts: Vec<Draft> },
-    Fail { input: Held, kind: PayloadKind, error: Error, attempts: u32 },
+    Fail { input: Held, at_risk: Vec<Held>, kind: PayloadKind, error: Error, attempts: u32 },
     Watermark { epoch: u64, pts: Nanos },
 }
 
@@ -79,7 +79,7 @@ impl Lane {
 
     fn has_room(&self) -> bool {
         let settings = self.outlet.stage.settings();
-        let most = if settings.kind.is_stateful() { 1 } else { settings.concurrency };
+        let most = if settings.kind.is_sequential() { 1 } else { settings.concurrency };
         self.working.len() < most
     }
 
@@ -124,13 +124,11 @@ impl Lane {
                     self.drain().await;
                 }
                 let mut work = attempt(Arc::clone(&self.outlet.stage), Arc::clone(&self.transform), input).boxed();
-                // Most calls end at once; they need no place in the ordered set when nothing is before them.
-                if self.working.is_empty()
-                    && let Some(done) = (&mut work).now_or_never()
-                {
-                    self.end(done).await;
-                } else {
-                    self.working.push_back(work);
+                // The first poll comes now, in the order of the inputs. Most calls end in it.
+                match (&mut work).now_or_never() {
+                    Some(done) if self.working.is_empty() => self.end(done).await,
+                    Some(done) => self.working.push_back(std::future::ready(done).boxed()),
+                    None => self.working.push_back(work),
                 }
             }
             Joined::Mark(Mark::Watermark { epoch, pts }) => {
@@ -163,13 +161,13 @@ impl Lane {
                 self.outlet.emit(drafts, Some(input), &head).await;
                 (head, emitted)
             }
-            Done::Fail { input, kind, error, attempts } => {
+            Done::Fail { input, at_risk, kind, error, attempts } => {
                 let head = Arc::clone(input.head());
-                self.outlet.fail(input, kind, &error, attempts).await;
+                self.outlet.fail(input, at_risk, kind, &error, attempts).await;
                 (head, false)
             }
         };
-        if !emitted || self.outlet.stage.settings().kind.is_stateful() {
+        if !emitted || self.outlet.stage.settings().kind.remembers() {
             self.outlet.watermark(head.epoch, self.transform.watermark(head.span.start));
         }
         self.last = Some(head);
@@ -190,7 +188,8 @@ impl Lane {
     fn fail_flush(&self, out: Out, error: &Error) {
         StageCounts::add(&self.outlet.stage.counts.failed, 1);
         tracing::error!(stage = self.outlet.stage.id(), %error, "flush failed");
-        for held in out.drafts.into_iter().filter_map(|draft| draft.held).flatten() {
+        let drafted = out.drafts.into_iter().filter_map(|draft| draft.held).flatten();
+        for held in drafted.chain(out.at_risk) {
             held.settle(crate::packet::Outcome::Dropped(crate::packet::Reason::Failed));
         }
     }
@@ -201,7 +200,7 @@ async fn attempt(stage: Arc<super::topology::Stage>, transform: Arc<dyn Transfor
     let settings = stage.settings();
     let (held, kind) = (input.held.split(), input.payload.kind());
     // A stage with memory may have taken in half of it: trying again could count it twice.
-    let most = if settings.kind.is_stateful() { 1 } else { settings.retry.attempts };
+    let most = if settings.kind.remembers() { 1 } else { settings.retry.attempts };
     let mut input = Some(input);
     let mut attempts = 0;
     loop {
@@ -222,7 +221,9 @@ async fn attempt(stage: Arc<super::topology::Stage>, transform: Arc<dyn Transfor
             Err(panic) => panicked(&*panic),
         };
         if attempts >= most || !error.is_transient() {
-            return Done::Fail { input: held, kind, error, attempts };
+            let mut at_risk = out.at_risk;
+            at_risk.extend(out.drafts.into_iter().filter_map(|draft| draft.held).flatten());
+            return Done::Fail { input: held, at_risk, kind, error, attempts };
         }
         StageCounts::add(&stage.counts.retried, 1);
         sleep(settings.retry.backoff * 2u32.saturating_pow(attempts - 1)).await;

@@ -111,16 +111,16 @@ impl Outlet {
     }
 
     /// Sends what failed to the dead letters, or counts it as lost.
-    pub async fn fail(&self, input: Held, kind: PayloadKind, error: &Error, attempts: u32) {
+    pub async fn fail(&self, input: Held, at_risk: Vec<Held>, kind: PayloadKind, error: &Error, attempts: u32) {
         StageCounts::add(&self.stage.counts.failed, 1);
         let stage = self.stage.id();
         let head = Arc::clone(input.head());
         tracing::warn!(stage, stream = %head.stream.id, pts = head.span.start, attempts, %error, "{} failed", kind.as_str());
         let Some(letters) = &self.dead_letters else {
-            input.settle(Outcome::Dropped(Reason::Failed));
+            at_risk.into_iter().chain([input]).for_each(|held| held.settle(Outcome::Dropped(Reason::Failed)));
             return;
         };
-        let receipt = Receipt::join(input.into_receipts());
+        let receipt = Receipt::join(at_risk.into_iter().chain([input]).flat_map(Held::into_receipts).collect());
         letters.send(dead_letter_of(head, receipt, kind, stage, error, attempts)).await;
     }
 }

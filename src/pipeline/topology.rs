@@ -85,7 +85,7 @@ impl Stage {
         let built = match plan.kind.build {
             Build::Source(build) => build(&context).map(Built::Source),
             Build::Transform(build) => build(&context).map(Built::Shared),
-            Build::Stateful(build) => build(&context).map(Built::PerStream),
+            Build::Windowed(build) | Build::Stateful(build) => build(&context).map(Built::PerStream),
             Build::Sink(build) => build(&context).map(Built::Sink),
         };
         let built = built.map_err(|error: Error| error.context(format_args!("stage `{}`", plan.id)))?;

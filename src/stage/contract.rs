@@ -55,8 +55,9 @@ pub trait Feed: Send + Sync {
 /// A packet in, packets out.
 #[async_trait]
 pub trait Transform: Send + Sync {
-    /// Takes one input and emits what it makes of it. A kind built by `Build::Transform` is asked concurrently, one built by
-    /// `Build::Stateful` a packet at a time.
+    /// Takes one input and emits what it makes of it. A kind built by `Build::Transform` or `Build::Windowed` is asked concurrently, one
+    /// built by `Build::Stateful` a packet at a time. Calls begin in the order of the inputs, and each runs to its first wait before the
+    /// next begins.
     ///
     /// # Errors
     /// One that may pass is tried again as `retry` says; any other sends the input to the dead letters, and its neighbours go on.
@@ -275,11 +276,17 @@ impl Draft {
 #[derive(Debug, Default)]
 pub struct Out {
     pub(crate) drafts: Vec<Draft>,
+    pub(crate) at_risk: Vec<Held>,
 }
 
 impl Out {
     /// Emits a draft. Drafts leave in the order in which they are emitted, when the call returns.
     pub fn emit(&mut self, draft: Draft) {
         self.drafts.push(draft);
+    }
+
+    /// Names earlier inputs that are lost with this call's own if it fails.
+    pub fn risk<'a>(&mut self, held: impl IntoIterator<Item = &'a Held>) {
+        self.at_risk.extend(held.into_iter().map(Held::split));
     }
 }
