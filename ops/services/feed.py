@@ -131,7 +131,7 @@ if __name__ == "__main__":
     parser.add_argument("--once", action="store_true")
     parser.add_argument("--rtsp", type=int, metavar="PORT")
     parser.add_argument("pipeline", nargs="*")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     Gst.init(None)
     loop = GLib.MainLoop()
     for number in (signal.SIGTERM, signal.SIGINT):
