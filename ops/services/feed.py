@@ -5,7 +5,7 @@ A pipeline that shall run in real time has a `clocksync` behind each source.
     feed.py FILM [--once] PIPELINE...   into a GStreamer pipeline that has `appsrc name=video` and may have `name=audio`
     feed.py FILM --rtsp PORT            to everyone who plays rtsp://127.0.0.1:PORT/film; they share one stream
 
-It prints `playing` once it plays. Needs Debian's python3-gi, and gir1.2-gst-rtsp-server-1.0 for RTSP.
+It prints `playing` once packets leave the sink named `out` (RTSP: once it listens). Needs Debian's python3-gi, and gir1.2-gst-rtsp-server-1.0 for RTSP.
 """
 
 import argparse
@@ -78,15 +78,24 @@ class Film:
 def play(film, description):
     pipeline = Gst.parse_launch(" ".join(description))
     feeders = film.feed(pipeline)
-    failure = []
+    failure, arrived = [], []
+
+    def packet(_pad, _info):
+        """A sink is given its tenth packet when it has delivered the ninth: it is connected, and past the headers."""
+        arrived.append(1)
+        if len(arrived) < 10:
+            return Gst.PadProbeReturn.OK
+        print("playing", flush=True)
+        return Gst.PadProbeReturn.REMOVE
+
+    if sink := pipeline.get_by_name("out"):
+        sink.get_static_pad("sink").add_probe(Gst.PadProbeType.BUFFER | Gst.PadProbeType.BUFFER_LIST, packet)
 
     def message(_bus, msg):
         if msg.type == Gst.MessageType.ERROR:
             failure.append(msg.parse_error().gerror.message)
         if msg.type in (Gst.MessageType.ERROR, Gst.MessageType.EOS):
             loop.quit()
-        if msg.type == Gst.MessageType.STATE_CHANGED and msg.src == pipeline and msg.parse_state_changed().newstate == Gst.State.PLAYING:
-            print("playing", flush=True)
 
     bus = pipeline.get_bus()
     bus.add_signal_watch()
