@@ -2,6 +2,11 @@
 
 pub mod config;
 pub mod folder;
+mod layers;
+pub mod opus_encoder;
+pub mod resnet;
+pub mod scenes;
+pub mod transnetv2;
 pub mod weights;
 
 pub use config::Config;
