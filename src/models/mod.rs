@@ -1,1 +1,14 @@
 //! Neural networks in tch, from folders in Hugging Face layout; synchronous, they know nothing of tokio, YAML or metrics.
+
+pub mod config;
+pub mod folder;
+mod layers;
+pub mod opus_encoder;
+pub mod resnet;
+pub mod scenes;
+pub mod transnetv2;
+pub mod weights;
+
+pub use config::Config;
+pub use folder::ModelFolder;
+pub use weights::{Scope, Weights};
