@@ -2,6 +2,8 @@
 
 pub mod config;
 pub mod folder;
+pub mod llama;
+pub mod text;
 pub mod weights;
 
 pub use config::Config;
