@@ -3,9 +3,11 @@
 pub mod config;
 pub mod folder;
 mod layers;
+pub mod llama;
 pub mod opus_encoder;
 pub mod resnet;
 pub mod scenes;
+pub mod text;
 pub mod transnetv2;
 pub mod weights;
 
