@@ -70,11 +70,11 @@ pub fn recorder() -> Result<PrometheusRecorder> {
 
 fn builder() -> Result<PrometheusBuilder> {
     let wrong = |error: BuildError| Error::bug("the metrics buckets are refused").because(error);
-    Ok(PrometheusBuilder::new()
+    PrometheusBuilder::new()
         .upkeep_timeout(Duration::from_secs(1))
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full(names::WORKER_BATCH.name.to_owned()), &BATCH))
-        .map_err(wrong)?)
+        .map_err(wrong)
 }
 
 fn refused(address: SocketAddr, error: BuildError) -> Error {
