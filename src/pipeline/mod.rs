@@ -1,3 +1,14 @@
-//! A checked pipeline: spawned, run, drained.
+//! A checked pipeline: spawned, run, drained. Sessions hold the queues of one stream, lanes and deliveries work on them.
 
+mod delivery;
+mod feed;
+mod lane;
+mod outlet;
 pub mod plan;
+mod run;
+mod session;
+mod topology;
+
+pub use plan::Plan;
+pub use run::{Running, StageStatus, Summary};
+pub use session::{SessionReport, SessionStatus};

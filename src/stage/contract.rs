@@ -3,12 +3,15 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use crate::Result;
-use crate::packet::{Event, Frame, Head, Micros, ModelTag, Nanos, Outcome, Packet, Payload, Receipt, RecordId, Span, Stream};
+use crate::packet::{
+    Event, Frame, Head, Micros, ModelTag, Nanos, Outcome, Packet, Payload, PayloadKind, Reason, Receipt, RecordId, Span, Stream,
+};
 
 /// Opens streams and pushes their frames.
 #[async_trait]
@@ -52,8 +55,9 @@ pub trait Feed: Send + Sync {
 /// A packet in, packets out.
 #[async_trait]
 pub trait Transform: Send + Sync {
-    /// Takes one input and emits what it makes of it. A kind built by `Build::Transform` is asked concurrently, one built by
-    /// `Build::Stateful` a packet at a time.
+    /// Takes one input and emits what it makes of it. A kind built by `Build::Transform` or `Build::Windowed` is asked concurrently, one
+    /// built by `Build::Stateful` a packet at a time. Calls begin in the order of the inputs, and each runs to its first wait before the
+    /// next begins.
     ///
     /// # Errors
     /// One that may pass is tried again as `retry` says; any other sends the input to the dead letters, and its neighbours go on.
@@ -87,6 +91,11 @@ pub enum Flush {
 pub trait Sink: Send + Sync {
     /// Delivers a batch of one stream and reports each packet's outcome, in order. Waits while the other side cannot take more.
     async fn deliver(&self, batch: &[Packet]) -> Vec<Result<()>>;
+
+    /// Where records of `kind` go, for the session's summary: a topic, a folder.
+    fn destination(&self, kind: PayloadKind) -> String {
+        kind.plural().to_owned()
+    }
 
     /// A stream ended and all its packets were delivered: what is kept open for it is closed.
     ///
@@ -122,7 +131,7 @@ pub struct Input {
 
 impl Input {
     /// Takes a packet apart.
-    pub fn new(packet: Packet, collected: Vec<Packet>, partial: bool) -> Self {
+    pub fn new(packet: Packet, collected: Vec<Packet>, partial: bool, fate: &Fate) -> Self {
         let mut receipts = vec![packet.receipt];
         let collected = collected
             .into_iter()
@@ -131,8 +140,20 @@ impl Input {
                 (packet.head, packet.payload)
             })
             .collect();
-        let held = Held { head: Arc::clone(&packet.head), receipts };
+        let held = Held { head: Arc::clone(&packet.head), receipts, fate: fate.clone() };
         Self { head: packet.head, payload: packet.payload, collected, partial, held }
+    }
+
+    /// The same input for a further try.
+    #[must_use]
+    pub(crate) fn split(&self) -> Self {
+        Self {
+            head: Arc::clone(&self.head),
+            payload: self.payload.clone(),
+            collected: self.collected.clone(),
+            partial: self.partial,
+            held: self.held.split(),
+        }
     }
 
     /// The id of the packet it came as.
@@ -141,10 +162,26 @@ impl Input {
     }
 }
 
+/// What becomes of the inputs that a stage still holds when it goes: absorbed as a rule, lost when the shutdown's deadline has passed.
+#[derive(Debug, Clone, Default)]
+pub struct Fate(Arc<AtomicBool>);
+
+impl Fate {
+    /// From now on, what falls is lost in the shutdown.
+    pub fn abandon(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn outcome(&self) -> Outcome {
+        if self.0.load(Ordering::Acquire) { Outcome::Dropped(Reason::Shutdown) } else { Outcome::Absorbed }
+    }
+}
+
 /// A hold on the frames behind an input, for stages that emit later what they made of it. Pixels are not held.
 pub struct Held {
     head: Arc<Head>,
     receipts: Vec<Receipt>,
+    fate: Fate,
 }
 
 impl Held {
@@ -156,7 +193,7 @@ impl Held {
     /// A further hold on the same.
     #[must_use]
     pub fn split(&self) -> Self {
-        Self { head: Arc::clone(&self.head), receipts: self.receipts.iter().map(Receipt::split).collect() }
+        Self { head: Arc::clone(&self.head), receipts: self.receipts.iter().map(Receipt::split).collect(), fate: self.fate.clone() }
     }
 
     pub(crate) fn settle(mut self, outcome: Outcome) {
@@ -170,7 +207,10 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.receipts.drain(..).for_each(|receipt| receipt.settle(Outcome::Absorbed));
+        if !self.receipts.is_empty() {
+            let outcome = self.fate.outcome();
+            self.receipts.drain(..).for_each(|receipt| receipt.settle(outcome));
+        }
     }
 }
 
@@ -236,11 +276,17 @@ impl Draft {
 #[derive(Debug, Default)]
 pub struct Out {
     pub(crate) drafts: Vec<Draft>,
+    pub(crate) at_risk: Vec<Held>,
 }
 
 impl Out {
     /// Emits a draft. Drafts leave in the order in which they are emitted, when the call returns.
     pub fn emit(&mut self, draft: Draft) {
         self.drafts.push(draft);
+    }
+
+    /// Names earlier inputs that are lost with this call's own if it fails.
+    pub fn risk<'a>(&mut self, held: impl IntoIterator<Item = &'a Held>) {
+        self.at_risk.extend(held.into_iter().map(Held::split));
     }
 }

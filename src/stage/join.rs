@@ -1,2 +1,304 @@
-//! The join: one side drives, points of the collected sides inside its spans are gathered, and it emits when every collected side has
-//! passed the span's end, or after a wait.
+//! The join: one side drives, packets of the collected sides inside its spans are gathered, and it emits when every collected side has
+//! passed the span's end, or after a wait, then marked partial. A pure state machine: the runner brings items and the time.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Fate, Input};
+use crate::packet::{Item, Mark, Nanos, Outcome, Packet, Reason};
+
+/// The key `join:` of a stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinSettings {
+    /// The side that drives: its place among the inputs.
+    pub per: usize,
+    /// The sides that are collected.
+    pub collect: Vec<usize>,
+    /// How long a span waits for collected sides that lag; none waits for as long as they live.
+    pub wait: Option<Duration>,
+    /// What happens after that.
+    pub late: Late,
+}
+
+/// What happens to a span whose wait is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Late {
+    /// It goes on with what is there, marked partial.
+    Partial,
+    /// It is dropped, counted as late.
+    Drop,
+}
+
+/// What a join gives.
+#[derive(Debug)]
+pub enum Joined {
+    /// A span with what was collected for it.
+    Input(Input),
+    /// A mark of the driving side.
+    Mark(Mark),
+}
+
+/// A point in a stream across its epochs.
+type Position = (u64, Nanos);
+
+const END: Position = (u64::MAX, Nanos::MAX);
+
+/// Joins the inputs of one stage for one stream.
+#[derive(Debug)]
+pub struct Joiner {
+    settings: JoinSettings,
+    pending: VecDeque<(Item, Instant)>,
+    sides: Vec<Side>,
+    /// No span that starts earlier will come.
+    driven: Position,
+    /// Spans up to here were emitted without waiting longer.
+    gone: Position,
+    released: Vec<(usize, usize)>,
+    fate: Fate,
+}
+
+#[derive(Debug)]
+struct Side {
+    input: usize,
+    packets: VecDeque<Packet>,
+    watermark: Position,
+}
+
+impl Joiner {
+    /// Joins as `settings` say; `fate` goes into the inputs made.
+    pub fn new(settings: JoinSettings, fate: Fate) -> Self {
+        let sides = settings.collect.iter().map(|&input| Side { input, packets: VecDeque::new(), watermark: (0, 0) }).collect();
+        Self { settings, pending: VecDeque::new(), sides, driven: (0, 0), gone: (0, 0), released: Vec::new(), fate }
+    }
+
+    /// Takes an item that came from `input` at `now`.
+    pub fn accept(&mut self, input: usize, item: Item, now: Instant) {
+        if input == self.settings.per {
+            self.pending.push_back((item, now));
+            return;
+        }
+        let Some(side) = self.sides.iter_mut().find(|side| side.input == input) else {
+            unreachable!("a join reads only the inputs it names")
+        };
+        match item {
+            Item::Mark(Mark::Watermark { epoch, pts }) => side.watermark = side.watermark.max((epoch, pts)),
+            Item::Mark(Mark::Gap { to_epoch, .. }) => side.watermark = side.watermark.max((to_epoch, 0)),
+            Item::Packet(packet) => {
+                let position = position(&packet);
+                side.watermark = side.watermark.max(position);
+                if position < self.gone.max(self.driven) {
+                    let outcome = if position < self.gone { Outcome::Dropped(Reason::Late) } else { Outcome::Absorbed };
+                    self.released.push((input, packet.weight()));
+                    packet.receipt.settle(outcome);
+                } else {
+                    side.packets.push_back(packet);
+                }
+            }
+        }
+    }
+
+    /// Nothing more will come from `input`.
+    pub fn close(&mut self, input: usize) {
+        if input == self.settings.per {
+            self.driven = END;
+            if self.pending.is_empty() {
+                self.forget();
+            }
+        }
+        for side in self.sides.iter_mut().filter(|side| side.input == input) {
+            side.watermark = END;
+        }
+    }
+
+    /// The next span that is ready at `now`, or mark that is due. Spans leave in their order.
+    pub fn next(&mut self, now: Instant) -> Option<Joined> {
+        loop {
+            let (Item::Packet(packet), since) = self.pending.front()? else {
+                let (Item::Mark(mark), _) = self.pending.pop_front()? else { return None };
+                self.advance(match mark {
+                    Mark::Watermark { epoch, pts } => (epoch, pts),
+                    Mark::Gap { to_epoch, .. } => (to_epoch, 0),
+                });
+                return Some(Joined::Mark(mark));
+            };
+            let end = (packet.head.epoch, packet.head.span.end);
+            let complete = self.sides.iter().all(|side| side.watermark >= end);
+            let overdue = self.settings.wait.is_some_and(|wait| now >= *since + wait);
+            if !complete && !overdue {
+                return None;
+            }
+            let (Item::Packet(packet), _) = self.pending.pop_front()? else { return None };
+            self.released.push((self.settings.per, packet.weight()));
+            self.driven = self.driven.max(position(&packet));
+            if !complete {
+                self.gone = self.gone.max(end);
+            }
+            if !complete && self.settings.late == Late::Drop {
+                packet.receipt.settle(Outcome::Dropped(Reason::Late));
+                self.forget();
+                continue;
+            }
+            return Some(Joined::Input(self.gather(packet, !complete)));
+        }
+    }
+
+    /// When `next` should be asked again though nothing came.
+    pub fn deadline(&self) -> Option<Instant> {
+        let (item, since) = self.pending.front()?;
+        matches!(item, Item::Packet(_)).then_some(())?;
+        Some(*since + self.settings.wait?)
+    }
+
+    /// Packets that were let go since the last call: the input they came from, and their weight.
+    pub fn released(&mut self) -> std::vec::Drain<'_, (usize, usize)> {
+        self.released.drain(..)
+    }
+
+    /// Lets go of everything, as lost in the shutdown.
+    pub fn abandon(&mut self) {
+        let pending = self.pending.drain(..).map(|(item, _)| item);
+        let collected = self.sides.iter_mut().flat_map(|side| side.packets.drain(..)).map(Item::Packet);
+        for item in pending.chain(collected) {
+            if let Item::Packet(packet) = item {
+                packet.receipt.settle(Outcome::Dropped(Reason::Shutdown));
+            }
+        }
+    }
+
+    fn gather(&mut self, packet: Packet, partial: bool) -> Input {
+        let (epoch, span) = (packet.head.epoch, packet.head.span);
+        let inside = |other: &&Packet| other.head.epoch == epoch && span.contains(other.head.span.start);
+        let mut collected: Vec<_> = self.sides.iter().flat_map(|side| side.packets.iter().filter(inside).map(Packet::split)).collect();
+        collected.sort_by_key(|packet| packet.head.span.start);
+        self.forget();
+        Input::new(packet, collected, partial, &self.fate)
+    }
+
+    fn advance(&mut self, to: Position) {
+        self.driven = self.driven.max(to);
+        self.forget();
+    }
+
+    /// Drops what no later span can take.
+    fn forget(&mut self) {
+        // What is still pending may reach back to its own start.
+        let pending = self.pending.iter().find_map(|(item, _)| if let Item::Packet(packet) = item { Some(position(packet)) } else { None });
+        let keep = pending.map_or(self.driven, |pending| pending.min(self.driven));
+        for side in &mut self.sides {
+            while side.packets.front().is_some_and(|packet| position(packet) < keep)
+                && let Some(packet) = side.packets.pop_front()
+            {
+                self.released.push((side.input, packet.weight()));
+                packet.receipt.settle(Outcome::Absorbed);
+            }
+        }
+    }
+}
+
+fn position(packet: &Packet) -> Position {
+    (packet.head.epoch, packet.head.span.start)
+}
+
+impl Drop for Joiner {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{Payload, Receipt, Segment, Span};
+    use crate::stage::testing::{frames, head, root};
+    use std::sync::Arc;
+
+    const WAIT: Duration = Duration::from_secs(3);
+
+    fn joiner(late: Late) -> Joiner {
+        Joiner::new(JoinSettings { per: 0, collect: vec![1], wait: Some(WAIT), late }, Fate::default())
+    }
+
+    fn segment(start: u64, end: u64) -> Item {
+        let segment = Segment { index: 0, cut: crate::packet::Cut::Hard, confidence: 1.0, frames: end - start };
+        let head = Arc::new(head(Span::new(start, end)));
+        Item::Packet(Packet { head, payload: Payload::Segment(Arc::new(segment)), receipt: Receipt::none() })
+    }
+
+    fn input(joined: Option<Joined>) -> (Vec<u64>, bool) {
+        let Some(Joined::Input(input)) = joined else { panic!("no input: {joined:?}") };
+        (input.collected.iter().map(|(head, _)| head.span.start).collect(), input.partial)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_span_waits_until_the_collected_side_has_passed_its_end() {
+        let (account, mut join, now) = (root(), joiner(Late::Partial), Instant::now());
+        join.accept(0, segment(0, 3), now);
+        for packet in frames(&account, 5) {
+            let last = packet.head.span.start == 3;
+            assert!(packet.head.span.start >= 3 || join.next(now).is_none());
+            join.accept(1, Item::Packet(packet), now);
+            if last {
+                assert_eq!(input(join.next(now)), (vec![0, 1, 2], false));
+            }
+        }
+        join.accept(0, segment(3, 9), now);
+        assert!(join.next(now).is_none());
+        join.close(1);
+        assert_eq!(input(join.next(now)), (vec![3, 4], false));
+        join.close(0);
+        drop(join);
+        let balance = account.balance();
+        assert_eq!((balance.absorbed, balance.leaked, balance.in_flight), (5, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_the_wait_it_goes_on_partial_and_late_points_are_dropped() {
+        let (account, mut join, now) = (root(), joiner(Late::Partial), Instant::now());
+        let mut packets = frames(&account, 4).into_iter().map(Item::Packet);
+        join.accept(1, packets.next().expect("four"), now);
+        join.accept(0, segment(0, 3), now);
+        assert!(join.next(now).is_none());
+        assert_eq!(join.deadline(), Some(now + WAIT));
+        assert_eq!(input(join.next(now + WAIT)), (vec![0], true));
+        packets.for_each(|packet| join.accept(1, packet, now));
+        assert_eq!(account.balance().dropped["late"], 2);
+        join.close(0);
+        assert_eq!(account.balance().in_flight, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn late_drop_drops_the_span() {
+        let (mut join, now) = (joiner(Late::Drop), Instant::now());
+        join.accept(0, segment(0, 3), now);
+        assert!(join.next(now + WAIT).is_none());
+        assert_eq!(join.released().next(), Some((0, 256)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn overlapping_spans_share_points() {
+        let (account, mut join, now) = (root(), joiner(Late::Partial), Instant::now());
+        frames(&account, 6).into_iter().for_each(|packet| join.accept(1, Item::Packet(packet), now));
+        join.accept(0, segment(0, 4), now);
+        join.accept(0, segment(2, 5), now);
+        assert_eq!(input(join.next(now)), (vec![0, 1, 2, 3], false));
+        assert_eq!(input(join.next(now)), (vec![2, 3, 4], false));
+        join.accept(0, Item::Mark(Mark::Watermark { epoch: 0, pts: 5 }), now);
+        assert!(matches!(join.next(now), Some(Joined::Mark(_))));
+        assert_eq!(join.released().filter(|(input, _)| *input == 1).count(), 5);
+        drop(join);
+        let balance = account.balance();
+        assert_eq!((balance.absorbed, balance.dropped["shutdown"]), (5, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_epoch_closes_the_old() {
+        let (account, mut join, now) = (root(), joiner(Late::Partial), Instant::now());
+        frames(&account, 2).into_iter().for_each(|packet| join.accept(1, Item::Packet(packet), now));
+        join.accept(0, segment(0, 9), now);
+        assert!(join.next(now).is_none());
+        join.accept(1, Item::Mark(Mark::Gap { from_epoch: 0, to_epoch: 1 }), now);
+        assert_eq!(input(join.next(now)), (vec![0, 1], false));
+    }
+}

@@ -65,7 +65,10 @@ pub enum Build {
     Source(fn(&Context<'_>) -> Result<Arc<dyn Source>>),
     /// A transform without memory: one for all streams, several packets at a time.
     Transform(fn(&Context<'_>) -> Result<Arc<dyn Transform>>),
-    /// A transform with memory: one for each stream, a packet at a time.
+    /// A transform that gathers windows of its inputs: one for each stream, several packets at a time. What it remembers it takes in before
+    /// its first wait.
+    Windowed(fn(&Context<'_>) -> Result<OpenTransform>),
+    /// A transform whose memory hangs on its answers: one for each stream, a packet at a time.
     Stateful(fn(&Context<'_>) -> Result<OpenTransform>),
     /// It delivers records.
     Sink(fn(&Context<'_>) -> Result<Arc<dyn Sink>>),
@@ -98,13 +101,18 @@ impl StageKind {
     pub fn role(&self) -> Role {
         match self.build {
             Build::Source(_) => Role::Source,
-            Build::Transform(_) | Build::Stateful(_) => Role::Transform,
+            Build::Transform(_) | Build::Windowed(_) | Build::Stateful(_) => Role::Transform,
             Build::Sink(_) => Role::Sink,
         }
     }
 
-    /// Whether it keeps state from packet to packet, so that its packets are processed one by one.
-    pub fn is_stateful(&self) -> bool {
+    /// Whether its packets are processed one by one.
+    pub fn is_sequential(&self) -> bool {
         matches!(self.build, Build::Stateful(_))
+    }
+
+    /// Whether it remembers inputs, so that none may be given to it twice.
+    pub fn remembers(&self) -> bool {
+        matches!(self.build, Build::Stateful(_) | Build::Windowed(_))
     }
 }

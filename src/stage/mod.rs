@@ -6,13 +6,16 @@ mod join;
 mod kind;
 mod ledger;
 mod queue;
+#[cfg(test)]
+pub mod testing;
 
-pub use contract::{Draft, Feed, Flush, Held, Host, Input, Out, Sink, Source, Transform};
+pub use contract::{Draft, Fate, Feed, Flush, Held, Host, Input, Out, Sink, Source, Transform};
 pub use deps::Deps;
 pub use join::{JoinSettings, Joined, Joiner, Late};
 pub use kind::{Build, Context, Holds, OpenTransform, Role, StageKind};
 pub use ledger::{Account, Ledger};
-pub use queue::{QueueSettings, Receiver, Sender, WhenFull, queue};
+pub(crate) use queue::InHand;
+pub use queue::{Arrival, Gauge, Inbox, QueueCounts, QueueSettings, Receiver, Sender, WhenFull, queue};
 
 use std::time::Duration;
 

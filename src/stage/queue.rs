@@ -55,7 +55,7 @@ pub struct QueueCounts {
 struct Shared {
     settings: QueueSettings,
     state: Mutex<State>,
-    filled: Notify,
+    filled: Arc<Notify>,
     freed: Notify,
 }
 
@@ -67,9 +67,9 @@ struct State {
     abandoned: bool,
 }
 
-/// Makes a queue.
-pub fn queue(settings: QueueSettings) -> (Sender, Receiver) {
-    let shared = Arc::new(Shared { settings, state: Mutex::default(), filled: Notify::new(), freed: Notify::new() });
+/// Makes a queue. `filled` is told of everything that comes, so that one reader can wait on several queues.
+pub fn queue(settings: QueueSettings, filled: &Arc<Notify>) -> (Sender, Receiver) {
+    let shared = Arc::new(Shared { settings, state: Mutex::default(), filled: Arc::clone(filled), freed: Notify::new() });
     (Sender(Arc::clone(&shared)), Receiver(shared))
 }
 
@@ -78,6 +78,32 @@ pub struct Sender(Arc<Shared>);
 
 /// The end that is read. Dropping it drops what is inside, counted as lost in the shutdown.
 pub struct Receiver(Arc<Shared>);
+
+/// A packet on its way into a queue: if its sender is cancelled meanwhile, it counts as lost in the shutdown.
+pub(crate) struct InHand(Option<Packet>);
+
+impl InHand {
+    pub fn new(packet: Packet) -> Self {
+        Self(Some(packet))
+    }
+
+    /// The same packet for a further reader; none once it has been taken.
+    pub fn split(&self) -> Option<Packet> {
+        self.0.as_ref().map(Packet::split)
+    }
+
+    pub fn take(&mut self) -> Option<Packet> {
+        self.0.take()
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        if let Some(packet) = self.0.take() {
+            packet.receipt.settle(Outcome::Dropped(Reason::Shutdown));
+        }
+    }
+}
 
 /// Looks into a queue from outside.
 #[derive(Clone)]
@@ -133,11 +159,11 @@ impl Sender {
     /// lost in the shutdown.
     pub async fn send(&self, packet: Packet) {
         let weight = packet.weight();
-        let mut packet = Some(packet);
+        let mut packet = InHand::new(packet);
         let mut waiting: Option<Instant> = None;
         loop {
             let freed = self.0.freed.notified();
-            if self.offer(&mut packet, weight, &mut waiting) {
+            if self.offer(&mut packet.0, weight, &mut waiting) {
                 return;
             }
             freed.await;
@@ -162,7 +188,12 @@ impl Sender {
                     }
                     _ => {
                         while !state.fits(&self.0.settings, weight) {
-                            let Some(oldest) = state.evict() else { break };
+                            let Some(oldest) = state.evict() else {
+                                // All that fills the queue is held by its reader.
+                                state.counts.dropped_full += 1;
+                                lost.extend(packet.take().map(|packet| (packet, Reason::QueueFull)));
+                                break;
+                            };
                             lost.push((oldest, Reason::QueueFull));
                         }
                     }
@@ -204,62 +235,69 @@ impl Drop for Sender {
     }
 }
 
-impl Receiver {
-    /// Moves up to `most` items into `into`, waiting for the first. Returns false when the queue is closed and empty.
-    pub async fn recv(&mut self, into: &mut VecDeque<Item>, most: usize) -> bool {
-        loop {
-            let filled = self.0.filled.notified();
-            match self.take(into, most) {
-                Taken::Some => return true,
-                Taken::Closed => return false,
-                Taken::Nothing => filled.await,
-            }
-        }
-    }
+/// What reading gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// Items were moved out.
+    Some,
+    /// Nothing is there yet.
+    Empty,
+    /// Nothing is there, and nothing will come.
+    Closed,
+}
 
-    fn take(&mut self, into: &mut VecDeque<Item>, most: usize) -> Taken {
+impl Receiver {
+    /// Moves up to `most` items to the end of `into`, at once. With `hold`, packets keep their room in the queue until `release`.
+    pub fn read(&mut self, into: &mut VecDeque<Item>, most: usize, hold: bool) -> Read {
         let mut stale = Vec::new();
-        let taken = {
+        let oldest = self.0.settings.max_age.map(|age| now_micros() - age.as_micros() as Micros);
+        let read = {
             let mut state = self.0.state.lock();
             let before = into.len();
-            let oldest = self.0.settings.max_age.map(|age| now_micros() - age.as_micros() as Micros);
             while into.len() - before < most
                 && let Some(item) = state.items.pop_front()
             {
-                if let Item::Packet(packet) = &item {
-                    state.forget(packet);
+                let Item::Packet(packet) = item else {
+                    into.push_back(item);
+                    continue;
+                };
+                if oldest.is_some_and(|oldest| packet.head.ingest_time < oldest) {
+                    state.forget(&packet);
+                    state.counts.dropped_stale += 1;
+                    stale.push(packet);
+                    continue;
                 }
-                match (item, oldest) {
-                    (Item::Packet(packet), Some(oldest)) if packet.head.ingest_time < oldest => {
-                        state.counts.dropped_stale += 1;
-                        stale.push(packet);
-                    }
-                    (item, _) => into.push_back(item),
+                if !hold {
+                    state.forget(&packet);
                 }
+                into.push_back(Item::Packet(packet));
             }
             match (into.len() > before, state.closed && state.items.is_empty()) {
-                (true, _) => Taken::Some,
-                (false, true) => Taken::Closed,
-                (false, false) => Taken::Nothing,
+                (true, _) => Read::Some,
+                (false, true) => Read::Closed,
+                (false, false) => Read::Empty,
             }
         };
-        if matches!(taken, Taken::Some) || !stale.is_empty() {
+        if !hold && read == Read::Some || !stale.is_empty() {
             self.0.freed.notify_one();
         }
         stale.into_iter().for_each(|packet| packet.receipt.settle(Outcome::Dropped(Reason::Stale)));
-        taken
+        read
+    }
+
+    /// Gives back the room of a packet that was read with `hold`.
+    pub fn release(&mut self, weight: usize) {
+        let mut state = self.0.state.lock();
+        state.counts.frames -= 1;
+        state.counts.bytes -= weight;
+        drop(state);
+        self.0.freed.notify_one();
     }
 
     /// Looks into the queue.
     pub fn gauge(&self) -> Gauge {
         Gauge(Arc::clone(&self.0))
     }
-}
-
-enum Taken {
-    Some,
-    Nothing,
-    Closed,
 }
 
 impl Drop for Receiver {
@@ -289,5 +327,185 @@ impl Gauge {
     /// Its settings.
     pub fn settings(&self) -> QueueSettings {
         self.0.settings
+    }
+}
+
+/// Several queues read by one task, fairly.
+pub struct Inbox {
+    receivers: Vec<Receiver>,
+    closed: Vec<bool>,
+    filled: Arc<Notify>,
+    next: usize,
+    hold: bool,
+}
+
+/// What an inbox gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// Items of this input were moved out.
+    Items(usize),
+    /// Nothing more will come from this input.
+    Closed(usize),
+    /// Every input is closed.
+    Done,
+}
+
+impl Inbox {
+    /// Reads `receivers`, which were all made with `filled`. With `hold`, what is read keeps its room until it is released.
+    pub fn new(receivers: Vec<Receiver>, filled: Arc<Notify>, hold: bool) -> Self {
+        Self { closed: vec![false; receivers.len()], receivers, filled, next: 0, hold }
+    }
+
+    /// Moves up to `most` items of one input into `into`, waiting for the first. Cancel-safe.
+    pub async fn recv(&mut self, into: &mut VecDeque<Item>, most: usize) -> Arrival {
+        loop {
+            let filled = Arc::clone(&self.filled);
+            let filled = filled.notified();
+            for step in 0..self.receivers.len() {
+                let side = (self.next + step) % self.receivers.len();
+                match self.receivers[side].read(into, most, self.hold) {
+                    Read::Some => {
+                        self.next = side + 1;
+                        return Arrival::Items(side);
+                    }
+                    Read::Closed if !std::mem::replace(&mut self.closed[side], true) => return Arrival::Closed(side),
+                    Read::Empty | Read::Closed => {}
+                }
+            }
+            if self.closed.iter().all(|closed| *closed) {
+                return Arrival::Done;
+            }
+            filled.await;
+        }
+    }
+
+    /// Gives back the room of what was read from `side` and held.
+    pub fn release(&mut self, side: usize, weight: usize) {
+        self.receivers[side].release(weight);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::testing::{frames, root};
+
+    fn settings(frames: usize, when_full: WhenFull) -> QueueSettings {
+        QueueSettings { frames, bytes: 1 << 20, when_full, max_age: None }
+    }
+
+    fn pair(settings: QueueSettings) -> (Sender, Receiver) {
+        queue(settings, &Arc::new(Notify::new()))
+    }
+
+    fn pts(items: VecDeque<Item>) -> Vec<u64> {
+        items
+            .into_iter()
+            .filter_map(|item| match item {
+                Item::Packet(packet) => {
+                    let pts = packet.head.span.start;
+                    packet.receipt.settle(Outcome::Delivered);
+                    Some(pts)
+                }
+                Item::Mark(_) => None,
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn drop_oldest_keeps_the_newest_and_counts_the_rest() {
+        let (account, (sender, mut receiver)) = (root(), pair(settings(2, WhenFull::DropOldest)));
+        for packet in frames(&account, 5) {
+            sender.send(packet).await;
+        }
+        let mut items = VecDeque::new();
+        receiver.read(&mut items, 10, false);
+        assert_eq!(pts(items), [3, 4]);
+        assert_eq!(account.balance().dropped["queue_full"], 3);
+        assert_eq!(receiver.gauge().counts().dropped_full, 3);
+    }
+
+    #[tokio::test]
+    async fn drop_newest_keeps_the_oldest() {
+        let (account, (sender, mut receiver)) = (root(), pair(settings(2, WhenFull::DropNewest)));
+        for packet in frames(&account, 5) {
+            sender.send(packet).await;
+        }
+        let mut items = VecDeque::new();
+        receiver.read(&mut items, 10, false);
+        assert_eq!(pts(items), [0, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn block_waits_for_room_and_loses_nothing() {
+        let (account, (sender, receiver)) = (root(), pair(settings(1, WhenFull::Block)));
+        let mut inbox = Inbox::new(vec![receiver], Arc::clone(&sender.0.filled), false);
+        let packets = frames(&account, 50);
+        let writer = tokio::spawn(async move {
+            for packet in packets {
+                sender.send(packet).await;
+            }
+        });
+        let mut items = VecDeque::new();
+        while inbox.recv(&mut items, 3).await != Arrival::Done {
+            assert!(items.len() <= 50);
+        }
+        writer.await.expect("the writer does not panic");
+        assert_eq!(pts(items), (0..50).collect::<Vec<_>>());
+        assert_eq!(account.balance().delivered, 50);
+    }
+
+    #[tokio::test]
+    async fn held_packets_keep_their_room() {
+        let (account, (sender, mut receiver)) = (root(), pair(settings(2, WhenFull::DropOldest)));
+        let mut packets = frames(&account, 3).into_iter();
+        sender.send(packets.next().expect("three")).await;
+        sender.send(packets.next().expect("three")).await;
+        let mut items = VecDeque::new();
+        receiver.read(&mut items, 10, true);
+        sender.send(packets.next().expect("three")).await;
+        assert_eq!(account.balance().dropped["queue_full"], 1);
+        assert_eq!(receiver.gauge().counts().frames, 2);
+        assert_eq!(pts(items), [0, 1]);
+    }
+
+    #[tokio::test]
+    async fn watermarks_do_not_pile_up() {
+        let (account, (sender, mut receiver)) = (root(), pair(settings(2, WhenFull::DropOldest)));
+        for (pts, packet) in frames(&account, 100).into_iter().enumerate() {
+            sender.send(packet).await;
+            for _ in 0..3 {
+                sender.mark(Mark::Watermark { epoch: 0, pts: pts as u64 });
+            }
+        }
+        let mut items = VecDeque::new();
+        receiver.read(&mut items, 1000, false);
+        assert!(items.len() <= 5, "{} items", items.len());
+        pts(items);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_reads_is_lost_in_the_shutdown() {
+        let (account, (sender, receiver)) = (root(), pair(settings(8, WhenFull::Block)));
+        let mut packets = frames(&account, 2).into_iter();
+        sender.send(packets.next().expect("two")).await;
+        drop(receiver);
+        sender.send(packets.next().expect("two")).await;
+        assert_eq!(account.balance().dropped["shutdown"], 2);
+    }
+
+    #[tokio::test]
+    async fn stale_packets_are_dropped_when_read() {
+        let aged = QueueSettings { max_age: Some(Duration::from_secs(1)), ..settings(8, WhenFull::Block) };
+        let (account, (sender, mut receiver)) = (root(), pair(aged));
+        for packet in frames(&account, 2) {
+            let mut head = (*packet.head).clone();
+            head.ingest_time = if head.span.start == 0 { now_micros() - 2_000_000 } else { now_micros() };
+            sender.send(Packet { head: Arc::new(head), ..packet }).await;
+        }
+        let mut items = VecDeque::new();
+        assert_eq!(receiver.read(&mut items, 8, false), Read::Some);
+        assert_eq!(pts(items), [1]);
+        assert_eq!(account.balance().dropped["stale"], 1);
     }
 }

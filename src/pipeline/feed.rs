@@ -1,0 +1,193 @@
+//! The source's end of a session: frames become packets with root receipts, events go to the sinks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::oneshot;
+
+use super::outlet::Outlet;
+use super::topology::{Stage, StageCounts};
+use crate::packet::{Event, Frame, Head, Mark, Micros, Nanos, Origin, Packet, Payload, Receipt, Span, Stream, now_micros};
+use crate::stage::{Account, Feed, Sender};
+
+/// The way in for one view.
+pub(crate) struct Entry {
+    pub account: Arc<Account>,
+    pub outlet: Outlet,
+}
+
+/// The way in for one stream.
+pub(crate) struct SessionFeed {
+    stream: Arc<Stream>,
+    source: Arc<Stage>,
+    entries: RwLock<Option<Arc<HashMap<Arc<str>, Entry>>>>,
+    events: Arc<Events>,
+    end: Mutex<Option<oneshot::Sender<String>>>,
+    epoch: AtomicU64,
+    base: AtomicI64,
+    begun: std::sync::atomic::AtomicBool,
+    lost: Arc<AtomicU64>,
+    position: Arc<AtomicU64>,
+}
+
+impl SessionFeed {
+    pub fn new(
+        stream: Arc<Stream>,
+        source: Arc<Stage>,
+        entries: HashMap<Arc<str>, Entry>,
+        events: Arc<Events>,
+        end: oneshot::Sender<String>,
+    ) -> Self {
+        Self {
+            stream,
+            source,
+            entries: RwLock::new(Some(Arc::new(entries))),
+            events,
+            end: Mutex::new(Some(end)),
+            epoch: AtomicU64::new(0),
+            base: AtomicI64::new(now_micros()),
+            begun: std::sync::atomic::AtomicBool::new(false),
+            lost: Arc::default(),
+            position: Arc::default(),
+        }
+    }
+
+    /// Counts lost frames and the position where others can read them.
+    pub fn counting(self, lost: Arc<AtomicU64>, position: Arc<AtomicU64>) -> Self {
+        Self { lost, position, ..self }
+    }
+
+    fn entries(&self) -> Option<Arc<HashMap<Arc<str>, Entry>>> {
+        self.entries.read().clone()
+    }
+}
+
+#[async_trait]
+impl Feed for SessionFeed {
+    async fn epoch(&self, epoch: u64, base: Micros) {
+        let from_epoch = self.epoch.swap(epoch, Ordering::AcqRel);
+        self.base.store(base, Ordering::Release);
+        self.events.begin(epoch, base);
+        if self.begun.swap(true, Ordering::AcqRel)
+            && let Some(entries) = self.entries()
+        {
+            entries.values().for_each(|entry| entry.outlet.mark(&Mark::Gap { from_epoch, to_epoch: epoch }));
+        }
+    }
+
+    async fn frame(&self, frame: Frame, span: Span, arrived: Micros) {
+        let Some(entries) = self.entries() else { return };
+        let Some(entry) = entries.get(&frame.view) else { return };
+        self.position.fetch_max(span.end, Ordering::Relaxed);
+        StageCounts::add(&self.source.counts.emitted, 1);
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let head = Head {
+            stream: Arc::clone(&self.stream),
+            epoch,
+            span,
+            origin: Arc::clone(&self.source.origin),
+            seq: frame.index,
+            ordinal: 0,
+            event_time: self.base.load(Ordering::Acquire) + (span.start / 1000) as Micros,
+            ingest_time: arrived,
+            emit_time: arrived,
+            parents: Vec::new(),
+            model: None,
+            revision: 0,
+            is_final: true,
+        };
+        let receipt = entry.account.open(epoch, span.end);
+        entry.outlet.send(Packet { head: Arc::new(head), payload: Payload::Frame(frame), receipt }).await;
+    }
+
+    async fn event(&self, event: Event) {
+        self.events.emit(event).await;
+    }
+
+    async fn finish(&self, reason: String) {
+        self.entries.write().take();
+        if let Some(end) = self.end.lock().take() {
+            // A driver that is gone needs no word.
+            let _ = end.send(reason);
+        }
+    }
+
+    fn lost(&self, frames: u64) {
+        self.lost.fetch_add(frames, Ordering::Relaxed);
+    }
+}
+
+/// The way of events into the sinks of a session.
+pub(crate) struct Events {
+    stream: Arc<Stream>,
+    origin: Arc<Origin>,
+    sinks: RwLock<Vec<Arc<Sender>>>,
+    count: Mutex<(u64, u32)>,
+    base: AtomicI64,
+}
+
+impl Events {
+    pub fn new(stream: Arc<Stream>, origin: Arc<Origin>) -> Arc<Self> {
+        let (sinks, count, base) = (RwLock::default(), Mutex::new((0, 0)), AtomicI64::new(now_micros()));
+        Arc::new(Self { stream, origin, sinks, count, base })
+    }
+
+    pub fn add(&self, sink: Sender) {
+        self.sinks.write().push(Arc::new(sink));
+    }
+
+    /// Events from now on belong to `epoch`.
+    pub fn begin(&self, epoch: u64, base: Micros) {
+        *self.count.lock() = (epoch, 0);
+        self.base.store(base, Ordering::Release);
+    }
+
+    /// Everything up to `complete` of `epoch` has settled.
+    pub async fn progress(&self, epoch: u64, complete: Nanos) {
+        if self.count.lock().0 == epoch {
+            self.put(Event::Progress { complete }, complete).await;
+        }
+    }
+
+    pub async fn emit(&self, event: Event) {
+        self.put(event, 0).await;
+    }
+
+    async fn put(&self, event: Event, pts: Nanos) {
+        let (epoch, ordinal) = {
+            let mut count = self.count.lock();
+            let now = *count;
+            count.1 += 1;
+            now
+        };
+        let now = now_micros();
+        let head = Arc::new(Head {
+            stream: Arc::clone(&self.stream),
+            epoch,
+            span: Span::new(pts, pts),
+            origin: Arc::clone(&self.origin),
+            seq: u64::from(ordinal),
+            ordinal,
+            event_time: now,
+            ingest_time: now,
+            emit_time: now,
+            parents: Vec::new(),
+            model: None,
+            revision: 0,
+            is_final: true,
+        });
+        let payload = Payload::Event(Arc::new(event));
+        let sinks = self.sinks.read().clone();
+        for sink in sinks {
+            sink.send(Packet { head: Arc::clone(&head), payload: payload.clone(), receipt: Receipt::none() }).await;
+        }
+    }
+
+    /// No event will follow.
+    pub fn close(&self) {
+        self.sinks.write().clear();
+    }
+}

@@ -1,0 +1,299 @@
+//! A session: one run of the pipeline over one stream. It makes the queues, starts a lane for each transform and a delivery for each sink
+//! behind the source, and closes the ledger when the stream has ended.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::delivery::{Delivered, Delivery};
+use super::feed::{Entry, Events, SessionFeed};
+use super::lane::Lane;
+use super::outlet::Outlet;
+use super::topology::{Built, Topology};
+use crate::Result;
+use crate::packet::{Balance, Event, PayloadKind, Stream};
+use crate::stage::{Feed, Gauge, Inbox, Ledger, QueueCounts, QueueSettings, Receiver, Sender, WhenFull, queue};
+
+/// Room for events and dead letters in front of a sink.
+const SIDE_QUEUE: QueueSettings = QueueSettings { frames: 256, bytes: 64 << 20, when_full: WhenFull::Block, max_age: None };
+
+/// How often those that hold up a shutdown are named.
+const LAGGARDS: Duration = Duration::from_secs(5);
+
+/// How a session ended.
+#[derive(Debug, Clone)]
+pub struct SessionReport {
+    /// The stream's id.
+    pub stream: Arc<str>,
+    /// Why it ended.
+    pub reason: String,
+    /// The ledger's terms by view.
+    pub ledger: BTreeMap<String, Balance>,
+    /// Records delivered, by destination.
+    pub records: BTreeMap<String, u64>,
+    /// Frames that the decoder could not give.
+    pub lost_in_decoding: u64,
+    /// What went wrong in sinks at the end.
+    pub errors: Vec<crate::Error>,
+    /// Wall clock from start to end.
+    pub elapsed: Duration,
+}
+
+/// What a session looks like now.
+#[derive(Debug, Clone)]
+pub struct SessionStatus {
+    /// The stream's id.
+    pub stream: Arc<str>,
+    /// The ledger's terms by view.
+    pub ledger: BTreeMap<String, Balance>,
+    /// Queues by `from -> to`.
+    pub queues: Vec<(String, QueueSettings, QueueCounts)>,
+    /// End of the newest frame that left the source, in nanoseconds of its epoch.
+    pub position: u64,
+}
+
+/// A running session, seen from the runner.
+pub(crate) struct Session {
+    stream: Arc<Stream>,
+    ledger: Arc<Ledger>,
+    queues: Vec<(String, Gauge)>,
+    position: Arc<AtomicU64>,
+}
+
+/// What drives a session to its end.
+pub(crate) struct Driver {
+    stream: Arc<Stream>,
+    ledger: Arc<Ledger>,
+    lanes: Vec<(String, JoinHandle<()>)>,
+    deliveries: Vec<(String, JoinHandle<Result<()>>)>,
+    delivered: Delivered,
+    events: Arc<Events>,
+    ended: oneshot::Receiver<String>,
+    lost: Arc<AtomicU64>,
+    progress: Duration,
+    force: CancellationToken,
+    began: Instant,
+}
+
+/// The queues of a session while they are being laid.
+#[derive(Default)]
+struct Wiring {
+    /// Per stage: the notifier and the receivers, in the order of the inputs, events and dead letters after them.
+    inboxes: HashMap<usize, (Arc<Notify>, Vec<Receiver>)>,
+    senders: HashMap<(usize, Option<Arc<str>>), Vec<Sender>>,
+    gauges: Vec<(String, Gauge)>,
+}
+
+impl Wiring {
+    fn add(&mut self, stage: usize, settings: QueueSettings) -> Sender {
+        let (filled, receivers) = self.inboxes.entry(stage).or_default();
+        let (sender, receiver) = queue(settings, filled);
+        receivers.push(receiver);
+        sender
+    }
+
+    fn lay(topology: &Topology, source: usize, behind: &[usize]) -> Self {
+        let mut wiring = Self::default();
+        for &place in behind {
+            let plan = &topology.plan.stages[place];
+            for input in &plan.inputs {
+                let sender = wiring.add(place, input.queue);
+                let Some(from) = topology.place(&input.from) else { continue };
+                // An input that this source does not reach is closed from the start: its only sender falls here.
+                if from == source || behind.contains(&from) {
+                    let view = input.view.as_ref().map_or_else(String::new, |view| format!(".{view}"));
+                    wiring.gauges.push((format!("{}{view} -> {}", input.from, plan.id), sender.gauge()));
+                    wiring.senders.entry((from, input.view.clone())).or_default().push(sender);
+                }
+            }
+        }
+        wiring
+    }
+
+    fn inbox(&mut self, stage: usize, hold: bool) -> Inbox {
+        let (filled, receivers) = self.inboxes.remove(&stage).unwrap_or_default();
+        Inbox::new(receivers, filled, hold)
+    }
+}
+
+impl Session {
+    /// Starts the stages behind the source at `source` for `stream`.
+    pub fn open(topology: &Topology, source: usize, stream: Stream, force: &CancellationToken) -> (Self, Arc<dyn Feed>, Driver) {
+        let stream = Arc::new(stream);
+        let behind = topology.behind(source);
+        let mut wiring = Wiring::lay(topology, source, &behind);
+        let events = Events::new(Arc::clone(&stream), Arc::clone(&topology.stages[source].origin));
+        for &place in behind.iter().filter(|&&place| topology.stages[place].takes(PayloadKind::Event)) {
+            events.add(wiring.add(place, SIDE_QUEUE));
+        }
+        let letters: HashMap<usize, Sender> = behind
+            .iter()
+            .filter_map(|&place| {
+                let sink = topology.place(topology.plan.stages[place].dead_letter.as_deref()?)?;
+                (behind.contains(&sink) && sink != place).then(|| (place, wiring.add(sink, SIDE_QUEUE)))
+            })
+            .collect();
+        let ledger = Arc::new(Ledger::default());
+        let position = Arc::new(AtomicU64::new(0));
+        let entries = entries(topology, source, &mut wiring, &ledger);
+        let queues = std::mem::take(&mut wiring.gauges);
+        let started = Started { topology, behind: &behind, stream: &stream, force };
+        let (lanes, deliveries, delivered) = started.spawn(wiring, letters);
+        let (end, ended) = oneshot::channel();
+        let lost = Arc::new(AtomicU64::new(0));
+        let feed = SessionFeed::new(Arc::clone(&stream), Arc::clone(&topology.stages[source]), entries, Arc::clone(&events), end)
+            .counting(Arc::clone(&lost), Arc::clone(&position));
+        let driver = Driver {
+            stream: Arc::clone(&stream),
+            ledger: Arc::clone(&ledger),
+            lanes,
+            deliveries,
+            delivered,
+            events,
+            ended,
+            lost,
+            progress: topology.plan.progress,
+            force: force.clone(),
+            began: Instant::now(),
+        };
+        (Self { stream, ledger, queues, position }, Arc::new(feed), driver)
+    }
+
+    /// What it looks like now.
+    pub fn status(&self) -> SessionStatus {
+        SessionStatus {
+            stream: Arc::clone(&self.stream.id),
+            ledger: self.ledger.balances(),
+            queues: self.queues.iter().map(|(name, gauge)| (name.clone(), gauge.settings(), gauge.counts())).collect(),
+            position: self.position.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// The ways into the session, by view.
+fn entries(topology: &Topology, source: usize, wiring: &mut Wiring, ledger: &Ledger) -> HashMap<Arc<str>, Entry> {
+    let views: Vec<_> = wiring.senders.keys().filter(|(from, _)| *from == source).cloned().collect();
+    let entry = |key: (usize, Option<Arc<str>>)| {
+        let readers = wiring.senders.remove(&key).unwrap_or_default();
+        let view = key.1.unwrap_or_else(|| Arc::from(""));
+        let outlet = Outlet::new(Arc::clone(&topology.stages[source]), readers, None);
+        (Arc::clone(&view), Entry { account: ledger.account(&view), outlet })
+    };
+    views.into_iter().map(entry).collect()
+}
+
+/// What lanes and deliveries are started from.
+struct Started<'a> {
+    topology: &'a Topology,
+    behind: &'a [usize],
+    stream: &'a Arc<Stream>,
+    force: &'a CancellationToken,
+}
+
+type Tasks = (Vec<(String, JoinHandle<()>)>, Vec<(String, JoinHandle<Result<()>>)>, Delivered);
+
+impl Started<'_> {
+    fn spawn(&self, mut wiring: Wiring, mut letters: HashMap<usize, Sender>) -> Tasks {
+        let (mut lanes, mut deliveries, delivered) = (Vec::new(), Vec::new(), Delivered::default());
+        for &place in self.behind {
+            let stage = Arc::clone(&self.topology.stages[place]);
+            let (id, force) = (stage.id().to_owned(), self.force.clone());
+            let dead_letters = letters.remove(&place);
+            let transform = match &stage.built {
+                Built::Source(_) => continue,
+                Built::Shared(transform) => Arc::clone(transform),
+                Built::PerStream(open) => open(self.stream),
+                Built::Sink(sink) => {
+                    let (sink, stream, delivered) = (Arc::clone(sink), Arc::clone(self.stream), Arc::clone(&delivered));
+                    let inbox = wiring.inbox(place, false);
+                    let delivery = Delivery { stage, sink, stream, inbox, dead_letters, delivered, force };
+                    deliveries.push((id, tokio::spawn(delivery.run())));
+                    continue;
+                }
+            };
+            let inbox = wiring.inbox(place, stage.settings().join.is_some());
+            let readers = wiring.senders.remove(&(place, None)).unwrap_or_default();
+            let lane = Lane::new(transform, Outlet::new(stage, readers, dead_letters), inbox, force);
+            lanes.push((id, tokio::spawn(lane.run())));
+        }
+        (lanes, deliveries, delivered)
+    }
+}
+
+impl Driver {
+    /// Waits for the stream's end, drains, emits the `ended` event and closes the sinks.
+    pub async fn run(mut self, stop: CancellationToken) -> SessionReport {
+        let reason = self.until_ended().await;
+        let laggards = tokio::spawn(name_laggards(self.unfinished(), Arc::clone(&self.stream.id), stop));
+        let mut errors = Vec::new();
+        for (stage, lane) in self.lanes.drain(..) {
+            if let Err(error) = lane.await {
+                errors.push(crate::Error::bug(format!("the lane of stage `{stage}` ended: {error}")));
+            }
+        }
+        self.force.run_until_cancelled(self.ledger.drained()).await;
+        let (ledger, records) = (self.ledger.balances(), self.delivered.lock().clone());
+        self.events.emit(Event::Ended { reason: reason.clone(), ledger, records }).await;
+        self.events.close();
+        for (stage, delivery) in self.deliveries.drain(..) {
+            match delivery.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => errors.push(error),
+                Err(error) => errors.push(crate::Error::bug(format!("the delivery of stage `{stage}` ended: {error}"))),
+            }
+        }
+        laggards.abort();
+        SessionReport {
+            stream: Arc::clone(&self.stream.id),
+            reason,
+            ledger: self.ledger.balances(),
+            records: self.delivered.lock().clone(),
+            lost_in_decoding: self.lost.load(Ordering::Relaxed),
+            errors,
+            elapsed: self.began.elapsed(),
+        }
+    }
+
+    /// Tells of progress until the source has ended the stream.
+    async fn until_ended(&mut self) -> String {
+        let mut ticks = interval(self.progress.max(Duration::from_millis(1)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = None;
+        loop {
+            tokio::select! {
+                reason = &mut self.ended => return reason.unwrap_or_else(|_| "the source went away".to_owned()),
+                _ = ticks.tick() => {
+                    let complete = self.ledger.complete();
+                    if complete > told {
+                        told = complete;
+                        let (epoch, complete) = complete.unwrap_or_default();
+                        self.events.progress(epoch, complete).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn unfinished(&self) -> Vec<(String, tokio::task::AbortHandle)> {
+        let lanes = self.lanes.iter().map(|(stage, task)| (stage.clone(), task.abort_handle()));
+        lanes.chain(self.deliveries.iter().map(|(stage, task)| (stage.clone(), task.abort_handle()))).collect()
+    }
+}
+
+/// Once the shutdown is told, says every few seconds which stages still work.
+async fn name_laggards(tasks: Vec<(String, tokio::task::AbortHandle)>, stream: Arc<str>, stop: CancellationToken) {
+    stop.cancelled().await;
+    loop {
+        tokio::time::sleep(LAGGARDS).await;
+        let stages: Vec<_> = tasks.iter().filter(|(_, task)| !task.is_finished()).map(|(stage, _)| stage.as_str()).collect();
+        if !stages.is_empty() {
+            tracing::warn!(stream = %stream, stages = stages.join(", "), "still draining");
+        }
+    }
+}

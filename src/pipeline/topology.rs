@@ -1,0 +1,110 @@
+//! The topology: the plan's stages, built, with the edges that a session makes queues for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::plan::{Plan, StagePlan};
+use crate::packet::{Origin, PayloadKind};
+use crate::stage::{Build, Context, Deps, OpenTransform, Role, Sink, Source, Transform};
+use crate::{Error, Result};
+
+/// Every stage of a pipeline, built, in the order of the plan.
+pub(crate) struct Topology {
+    pub plan: Arc<Plan>,
+    pub stages: Vec<Arc<Stage>>,
+}
+
+/// One built stage, shared by all sessions.
+pub(crate) struct Stage {
+    /// Its place in the plan.
+    pub place: usize,
+    pub plan: Arc<Plan>,
+    pub origin: Arc<Origin>,
+    pub built: Built,
+    pub counts: StageCounts,
+}
+
+/// What a kind's `build` gave.
+pub(crate) enum Built {
+    Source(Arc<dyn Source>),
+    Shared(Arc<dyn Transform>),
+    PerStream(OpenTransform),
+    Sink(Arc<dyn Sink>),
+}
+
+/// What a stage has done, over all streams.
+#[derive(Debug, Default)]
+pub(crate) struct StageCounts {
+    pub taken: AtomicU64,
+    pub emitted: AtomicU64,
+    pub retried: AtomicU64,
+    pub failed: AtomicU64,
+}
+
+impl StageCounts {
+    pub fn add(counter: &AtomicU64, n: usize) {
+        counter.fetch_add(n as u64, Ordering::Relaxed);
+    }
+}
+
+impl Topology {
+    /// Builds every stage of `plan`.
+    pub fn build(plan: Arc<Plan>, deps: &Arc<Deps>) -> Result<Self> {
+        let stages = plan.stages.iter().enumerate().map(|(place, stage)| Stage::build(place, stage, &plan, deps).map(Arc::new));
+        let stages = stages.collect::<Result<Vec<_>>>()?;
+        Ok(Self { plan, stages })
+    }
+
+    /// The places of the stages that a stream of the source at `place` passes, in order, the source left out.
+    pub fn behind(&self, place: usize) -> Vec<usize> {
+        let mut reached = vec![false; self.stages.len()];
+        reached[place] = true;
+        for (at, stage) in self.plan.stages.iter().enumerate() {
+            let fed = |from: &Arc<str>| self.plan.stages.iter().position(|other| other.id == *from).is_some_and(|from| reached[from]);
+            reached[at] |= stage.inputs.iter().any(|input| fed(&input.from));
+        }
+        (0..self.stages.len()).filter(|&at| at != place && reached[at]).collect()
+    }
+
+    /// The place of the stage called `id`.
+    pub fn place(&self, id: &str) -> Option<usize> {
+        self.plan.stages.iter().position(|stage| *stage.id == *id)
+    }
+}
+
+impl Stage {
+    fn build(place: usize, plan: &StagePlan, whole: &Arc<Plan>, deps: &Arc<Deps>) -> Result<Self> {
+        let origin = Arc::new(Origin {
+            stage: Arc::clone(&plan.id),
+            kind: plan.kind.name,
+            pipeline: Arc::clone(&whole.name),
+            config_hash: Arc::clone(&whole.config_hash),
+            parameters: plan.parameters,
+        });
+        let context = Context { origin: &origin, params: &plan.params, deps };
+        let built = match plan.kind.build {
+            Build::Source(build) => build(&context).map(Built::Source),
+            Build::Transform(build) => build(&context).map(Built::Shared),
+            Build::Windowed(build) | Build::Stateful(build) => build(&context).map(Built::PerStream),
+            Build::Sink(build) => build(&context).map(Built::Sink),
+        };
+        let built = built.map_err(|error: Error| error.context(format_args!("stage `{}`", plan.id)))?;
+        Ok(Self { place, plan: Arc::clone(whole), origin, built, counts: StageCounts::default() })
+    }
+
+    pub fn settings(&self) -> &StagePlan {
+        &self.plan.stages[self.place]
+    }
+
+    pub fn id(&self) -> &str {
+        &self.settings().id
+    }
+
+    pub fn role(&self) -> Role {
+        self.settings().kind.role()
+    }
+
+    pub fn takes(&self, kind: PayloadKind) -> bool {
+        self.settings().kind.accepts.contains(&kind)
+    }
+}

@@ -1,0 +1,131 @@
+//! From an opened video to a session's feed: the part that every source shares, and the parameters that go with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use super::Feed;
+use crate::config::shape::{Default, Field, Type};
+use crate::config::{Params, Value};
+use crate::media::{End, Fraction, Opened, Options, View, ViewReader};
+use crate::packet::Micros;
+
+/// The key `views` of every source.
+pub const VIEWS: Field = Field {
+    name: "views",
+    ty: Type::Map(&Type::Object(&[
+        Field { name: "fps", ty: Type::Fps, default: Default::Is("native"), doc: "Frames a second; frames are only left out, never doubled." },
+        Field { name: "size", ty: Type::Size, default: Default::Is("native"), doc: "Width and height in pixels." },
+    ])),
+    default: Default::Required,
+    doc: "What stages can read from this source, by name: `inputs: [id.view]`. One decoder serves all views.",
+};
+
+/// The key `labels`.
+pub const LABELS: Field = Field {
+    name: "labels",
+    ty: Type::Map(&Type::Text),
+    default: Default::Absent,
+    doc: "Labels that every record of the stream carries.",
+};
+
+/// The key `stall`.
+pub const STALL: Field = Field {
+    name: "stall",
+    ty: Type::Duration,
+    default: Default::Is("10s"),
+    doc: "A stream that gives no frame for this long while one is asked for has broken off.",
+};
+
+/// The key `connect`.
+pub const CONNECT: Field = Field {
+    name: "connect",
+    ty: Type::Duration,
+    default: Default::Is("15s"),
+    doc: "How long the first frame may take.",
+};
+
+/// The key `max_pixels`.
+pub const MAX_PIXELS: Field = Field {
+    name: "max_pixels",
+    ty: Type::Int(1, 1 << 32),
+    default: Default::Is("67108864"),
+    doc: "Larger pictures (width times height) are refused before memory is taken for them.",
+};
+
+/// What `media` needs, from a source's parameters.
+pub fn options(params: &Params, live: bool, decode_threads: usize) -> Options {
+    let views = params.map("views").iter().filter_map(|(name, view)| {
+        let view = view.as_object()?;
+        let fps = view.fps("fps").map(|(num, den)| Fraction::new(num, den));
+        Some(View { fps, size: view.size("size"), ..View::native(name.as_str()) })
+    });
+    Options {
+        views: views.collect(),
+        live,
+        stall: params.duration("stall"),
+        connect: params.duration("connect"),
+        max_pixels: params.int("max_pixels").unsigned_abs(),
+        latency: None,
+        decode_threads: u32::try_from(decode_threads).unwrap_or(1),
+    }
+}
+
+/// The key `labels`, as records carry it.
+pub fn labels(params: &Params) -> std::collections::BTreeMap<String, String> {
+    let labels = params.opt_map("labels").unwrap_or_default();
+    labels.iter().filter_map(|(key, value)| Some((key.clone(), value.as_text()?.to_string()))).collect()
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Why; none for the regular end of the stream.
+    pub error: Option<crate::Error>,
+    /// Whether `stop` ended it.
+    pub stopped: bool,
+    /// Wall clock of the newest frame.
+    pub last: Option<Micros>,
+}
+
+/// Pushes every frame of every view into `feed` until the video ends or `stop` is told. Views wait for their own readers only.
+pub async fn pump(mut opened: Opened, feed: &Arc<dyn Feed>, stop: &CancellationToken) -> Ended {
+    let readers = std::mem::take(&mut opened.views);
+    let pumping = join_all(readers.into_iter().map(|reader| pump_view(reader, Arc::clone(feed), stop.clone())));
+    let last = pumping.await.into_iter().flatten().max();
+    let stopped = stop.is_cancelled();
+    let error = if stopped {
+        None
+    } else {
+        // The views have ended, so the word why is on its way.
+        match tokio::time::timeout(Duration::from_secs(5), opened.handle.ended()).await {
+            Ok(End::EndOfStream) => None,
+            Ok(End::Failed(error)) => Some(error),
+            Err(_) => Some(crate::Error::external("the stream ended without saying why")),
+        }
+    };
+    feed.lost(opened.handle.lost().corrupt);
+    opened.handle.stop();
+    Ended { error, stopped, last }
+}
+
+async fn pump_view(mut reader: ViewReader, feed: Arc<dyn Feed>, stop: CancellationToken) -> Option<Micros> {
+    let mut last = None;
+    while let Some(Some(captured)) = stop.run_until_cancelled(reader.next()).await {
+        last = Some(captured.arrived);
+        feed.frame(captured.frame, captured.span, captured.arrived).await;
+    }
+    last
+}
+
+/// A random id for a session, 16 hexadecimal digits.
+pub fn session_id() -> Arc<str> {
+    format!("{:016x}", rand::random::<u64>()).into()
+}
+
+/// The text values of a list.
+pub fn texts(values: &[Value]) -> Vec<Arc<str>> {
+    values.iter().filter_map(|value| value.as_text().cloned()).collect()
+}

@@ -1,0 +1,175 @@
+//! `file`: films from paths, globs and URLs, each a stream that is read once from start to end; nothing is lost, the decoder waits.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::{self, StreamExt};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::shape::{Default, Field, Type};
+use crate::media;
+use crate::packet::{Event, PayloadKind, Stream, TimeSource, now_micros};
+use crate::stage::{Build, Context, Feed, Holds, Host, Source, StageKind, intake};
+use crate::{Error, Result};
+
+/// The kind.
+pub const KIND: StageKind = StageKind {
+    name: "file",
+    doc: "Films from paths, globs and URLs, each a stream that is read once. When a queue is full the decoder waits, so nothing is lost.",
+    accepts: &[],
+    emits: &[PayloadKind::Frame],
+    params: &[
+        Field {
+            name: "paths",
+            ty: Type::List(&Type::Text),
+            default: Default::Required,
+            doc: "Paths, globs (`films/*.mp4`) and URLs (http, https). A path that is not there is an error, a glob without a match too.",
+        },
+        intake::VIEWS,
+        Field { name: "parallel", ty: Type::Int(1, 1024), default: Default::Is("1"), doc: "Films read at a time." },
+        intake::LABELS,
+        intake::STALL,
+        intake::CONNECT,
+        intake::MAX_PIXELS,
+    ],
+    holds: Holds::nothing,
+    build: Build::Source(build),
+};
+
+fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
+    let params = context.params;
+    Ok(Arc::new(File {
+        id: Arc::clone(&context.origin.stage),
+        paths: intake::texts(params.list("paths")),
+        parallel: params.int("parallel").unsigned_abs() as usize,
+        labels: intake::labels(params),
+        options: intake::options(params, false, context.deps.decode_threads),
+
+    }))
+}
+
+struct File {
+    id: Arc<str>,
+    paths: Vec<Arc<str>>,
+    parallel: usize,
+    labels: std::collections::BTreeMap<String, String>,
+    options: media::Options,
+
+}
+
+#[async_trait]
+impl Source for File {
+    async fn run(&self, host: Arc<dyn Host>, stop: CancellationToken) -> Result<()> {
+        let mut failed = Vec::new();
+        let mut uris = Vec::new();
+        for path in &self.paths {
+            match expand(path) {
+                Ok(found) => uris.extend(found),
+                Err(error) => failed.push(error),
+            }
+        }
+        let failed = Mutex::new(failed);
+        let reads = uris.iter().map(|uri| async {
+            if let Err(error) = self.read(uri, &host, &stop).await {
+                tracing::error!(stage = %self.id, %error, "film failed");
+                failed.lock().push(error);
+            }
+        });
+        stream::iter(reads).buffer_unordered(self.parallel).collect::<()>().await;
+        let mut failed = failed.into_inner();
+        match failed.len() {
+            0 => Ok(()),
+            1 => Err(failed.remove(0)),
+            count => Err(failed.remove(0).context(format_args!("{count} of {} inputs failed, the first", self.paths.len().max(uris.len())))),
+        }
+    }
+}
+
+impl File {
+    async fn read(&self, uri: &str, host: &Arc<dyn Host>, stop: &CancellationToken) -> Result<()> {
+        if stop.is_cancelled() {
+            return Ok(());
+        }
+        let Some(opened) = stop.run_until_cancelled(media::open(uri, &self.options)).await else { return Ok(()) };
+        let opened = opened?;
+        let digest = if uri.contains("://") { None } else { Some(media::digest(uri).await?) };
+        let stream = Stream {
+            id: stream_id(&self.id, uri).into(),
+            labels: self.labels.clone(),
+            session: intake::session_id(),
+            live: false,
+            time_source: TimeSource::File,
+        };
+        let feed = host.open(stream).await?;
+        feed.epoch(0, now_micros()).await;
+        feed.event(Event::Started { uri: media::redact(uri), digest }).await;
+        let ended = intake::pump(opened, &feed, stop).await;
+        let reason = match &ended.error {
+            None if ended.stopped => "shutdown".to_owned(),
+            None => "end_of_stream".to_owned(),
+            Some(error) => error.to_string(),
+        };
+        feed.finish(reason).await;
+        ended.error.map_or(Ok(()), Err)
+    }
+}
+
+/// The inputs that a path, glob or URL names.
+fn expand(path: &str) -> Result<Vec<String>> {
+    if path.contains("://") || Path::new(path).exists() || !path.contains(['*', '?', '[']) {
+        return Ok(vec![path.to_owned()]);
+    }
+    let matches = glob::glob(path).map_err(|error| Error::config(format!("`{path}` is not a glob: {error}")))?;
+    let mut found = Vec::new();
+    for entry in matches {
+        let entry = entry.map_err(|error| Error::external(format!("cannot read a match of `{path}`")).because(error))?;
+        found.push(entry.to_string_lossy().into_owned());
+    }
+    if found.is_empty() {
+        return Err(Error::external(format!("nothing matches `{path}`")).hint("name files that are there"));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// A stream's id: the source's, the file's stem, and eight digits of the hash of the canonical URI.
+fn stream_id(source: &str, uri: &str) -> String {
+    let canonical = if uri.contains("://") {
+        media::redact(uri)
+    } else {
+        std::fs::canonicalize(uri).map_or_else(|_| uri.to_owned(), |path| path.to_string_lossy().into_owned())
+    };
+    let stem = Path::new(uri).file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let stem: String = stem.chars().map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' }).take(64).collect();
+    let hash = blake3::hash(canonical.as_bytes()).to_hex();
+    format!("{source}-{stem}-{}", &hash[..8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_expand_in_order_and_must_match() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for name in ["b.mp4", "a.mp4", "c.txt"] {
+            std::fs::write(folder.path().join(name), "x").expect("it is writable");
+        }
+        let pattern = |suffix: &str| format!("{}/{suffix}", folder.path().display());
+        let found = expand(&pattern("*.mp4")).expect("two match");
+        assert!(found.len() == 2 && found[0].ends_with("a.mp4") && found[1].ends_with("b.mp4"), "{found:?}");
+        assert!(expand(&pattern("*.mkv")).expect_err("none matches").to_string().contains("nothing matches"));
+        assert_eq!(expand("http://127.0.0.1/*.mp4").expect("a URL is no glob").len(), 1);
+    }
+
+    #[test]
+    fn stream_ids_are_stable_and_differ_by_place() {
+        let id = stream_id("films", "http://127.0.0.1/a/one%20two.mp4");
+        assert_eq!(id, stream_id("films", "http://127.0.0.1/a/one%20two.mp4"));
+        assert!(id.starts_with("films-one-20two-"), "{id}");
+        assert_ne!(id, stream_id("films", "http://127.0.0.1/b/one%20two.mp4"));
+        assert_eq!(stream_id("f", "http://user:pass@h/x.mp4"), stream_id("f", "http://other:word@h/x.mp4"));
+    }
+}

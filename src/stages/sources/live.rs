@@ -1,0 +1,169 @@
+//! `live`: RTMP, RTSP, SRT and HLS streams that come at their own pace. A stream that drops is connected again with jittered backoff; each
+//! connection is an epoch, and an event tells of the gap between two.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Params;
+use crate::config::shape::{Default, Field, Type};
+use crate::media;
+use crate::packet::{Event, Micros, PayloadKind, Stream, TimeSource, now_micros};
+use crate::stage::{Build, Context, Feed, Holds, Host, Source, StageKind, intake};
+use crate::{Error, Result};
+
+/// The kind.
+pub const KIND: StageKind = StageKind {
+    name: "live",
+    doc: "Live streams by URL (rtmp, rtmps, rtsp, srt, hls as http or https). One that drops is connected again; an event tells of the gap.",
+    accepts: &[],
+    emits: &[PayloadKind::Frame],
+    params: &[
+        Field {
+            name: "streams",
+            ty: Type::List(&Type::Object(&[
+                Field { name: "id", ty: Type::Text, default: Default::Absent, doc: "The stream's id; derived from the URL when left out." },
+                Field { name: "url", ty: Type::Text, default: Default::Required, doc: "Where it is, credentials included." },
+                intake::LABELS,
+            ])),
+            default: Default::Required,
+            doc: "The streams. Each has queues of its own; none waits for another.",
+        },
+        intake::VIEWS,
+        Field { name: "backoff", ty: Type::Duration, default: Default::Is("500ms"), doc: "The pause before the second try to connect; it doubles, with jitter." },
+        Field { name: "max_backoff", ty: Type::Duration, default: Default::Is("15s"), doc: "The longest pause between tries." },
+        Field { name: "give_up", ty: Type::Duration, default: Default::Absent, doc: "A stream that could not be connected for this long ends; tried for ever when left out." },
+        Field { name: "latency", ty: Type::Duration, default: Default::Is("200ms"), doc: "The jitter buffer of RTSP and SRT." },
+        intake::STALL,
+        intake::CONNECT,
+        intake::MAX_PIXELS,
+    ],
+    holds: Holds::nothing,
+    build: Build::Source(build),
+};
+
+fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
+    let params = context.params;
+    let streams = params.list("streams").iter().filter_map(|stream| stream.as_object());
+    let streams: Vec<_> = streams.map(|stream| Camera::new(&context.origin.stage, stream)).collect();
+    let mut ids: Vec<_> = streams.iter().map(|stream| &stream.id).collect();
+    ids.sort();
+    if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::config(format!("two streams have the id `{}`", twice[0])));
+    }
+    let mut options = intake::options(params, true, context.deps.decode_threads);
+    options.latency = Some(params.duration("latency"));
+    let (backoff, max_backoff, give_up) = (params.duration("backoff"), params.duration("max_backoff"), params.opt_duration("give_up"));
+    Ok(Arc::new(Live { streams, options, backoff, max_backoff, give_up }))
+}
+
+struct Live {
+    streams: Vec<Camera>,
+    options: media::Options,
+    backoff: Duration,
+    max_backoff: Duration,
+    give_up: Option<Duration>,
+}
+
+struct Camera {
+    id: Arc<str>,
+    url: Arc<str>,
+    labels: BTreeMap<String, String>,
+}
+
+impl Camera {
+    fn new(source: &str, params: &Params) -> Self {
+        let url = Arc::clone(params.text("url"));
+        let derived = || {
+            let hash = blake3::hash(media::redact(&url).as_bytes()).to_hex();
+            Arc::from(format!("{source}-{}", &hash[..8]))
+        };
+        let id = params.opt_text("id").cloned().unwrap_or_else(derived);
+        Self { id, url, labels: intake::labels(params) }
+    }
+}
+
+/// The connection before, for the event that tells of the gap.
+struct Before {
+    epoch: u64,
+    last: Micros,
+    reason: String,
+}
+
+#[async_trait]
+impl Source for Live {
+    async fn run(&self, host: Arc<dyn Host>, stop: CancellationToken) -> Result<()> {
+        let ended = join_all(self.streams.iter().map(|camera| self.watch(camera, &host, &stop))).await;
+        ended.into_iter().collect()
+    }
+}
+
+impl Live {
+    /// Keeps one stream connected until `stop`, or until it is given up.
+    async fn watch(&self, camera: &Camera, host: &Arc<dyn Host>, stop: &CancellationToken) -> Result<()> {
+        let stream = Stream {
+            id: Arc::clone(&camera.id),
+            labels: camera.labels.clone(),
+            session: intake::session_id(),
+            live: true,
+            time_source: TimeSource::Ingest,
+        };
+        let feed = host.open(stream).await?;
+        let ended = self.connect_again_and_again(camera, &feed, stop).await;
+        feed.finish(ended.as_ref().err().map_or_else(|| "shutdown".to_owned(), ToString::to_string)).await;
+        ended
+    }
+
+    async fn connect_again_and_again(&self, camera: &Camera, feed: &Arc<dyn Feed>, stop: &CancellationToken) -> Result<()> {
+        let mut before: Option<Before> = None;
+        let mut pause = self.backoff;
+        let mut since = tokio::time::Instant::now();
+        let mut quiet = false;
+        while !stop.is_cancelled() {
+            let Some(opened) = stop.run_until_cancelled(media::open(&camera.url, &self.options)).await else { break };
+            let error = match opened {
+                Ok(opened) => {
+                    let epoch = now_micros();
+                    self.announce(camera, feed, epoch, before.take()).await;
+                    let ended = intake::pump(opened, feed, stop).await;
+                    let reason = ended.error.as_ref().map_or_else(|| "the sender ended the stream".to_owned(), ToString::to_string);
+                    before = Some(Before { epoch: epoch.unsigned_abs(), last: ended.last.unwrap_or(epoch), reason });
+                    if ended.last.is_some() {
+                        (pause, since, quiet) = (self.backoff, tokio::time::Instant::now(), false);
+                    }
+                    ended.error.unwrap_or_else(|| Error::external("the sender ended the stream"))
+                }
+                Err(error) => error,
+            };
+            if stop.is_cancelled() {
+                break;
+            }
+            if self.give_up.is_some_and(|limit| since.elapsed() >= limit) {
+                return Err(error.context(format_args!("stream `{}` was given up", camera.id)));
+            }
+            if !std::mem::replace(&mut quiet, true) {
+                tracing::warn!(stream = %camera.id, %error, "stream is away, connecting again");
+            }
+            let jitter = pause.mul_f64(rand::random_range(0.5..1.0));
+            stop.run_until_cancelled(tokio::time::sleep(jitter)).await;
+            pause = (pause * 2).min(self.max_backoff);
+        }
+        Ok(())
+    }
+
+    async fn announce(&self, camera: &Camera, feed: &Arc<dyn Feed>, epoch: Micros, before: Option<Before>) {
+        tracing::info!(stream = %camera.id, epoch, "stream connected");
+        let to_epoch = epoch.unsigned_abs();
+        feed.epoch(to_epoch, epoch).await;
+        match before {
+            None => feed.event(Event::Started { uri: media::redact(&camera.url), digest: None }).await,
+            Some(Before { epoch: from_epoch, last: from, reason }) => {
+                feed.event(Event::Gap { from, to: epoch, reason, from_epoch, to_epoch }).await;
+            }
+        }
+    }
+}

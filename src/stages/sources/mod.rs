@@ -1,0 +1,5 @@
+//! Where streams come from.
+
+pub mod file;
+pub mod live;
+pub mod test;

@@ -1,0 +1,95 @@
+//! `test`: a generated picture (GStreamer's videotestsrc), for trying a pipeline without a film and for load tests.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use crate::Result;
+use crate::config::shape::{Default, Field, Type};
+use crate::media;
+use crate::packet::{Event, PayloadKind, Stream, TimeSource, now_micros};
+use crate::stage::{Build, Context, Feed, Holds, Host, Source, StageKind, intake};
+
+/// The kind.
+pub const KIND: StageKind = StageKind {
+    name: "test",
+    doc: "Generated pictures, for trying a pipeline without a film and for load tests.",
+    accepts: &[],
+    emits: &[PayloadKind::Frame],
+    params: &[
+        Field {
+            name: "pattern",
+            ty: Type::Choice(&["smpte", "ball", "snow", "black", "white", "red", "green", "blue", "gradient", "zone-plate"]),
+            default: Default::Is("ball"),
+            doc: "What is drawn.",
+        },
+        Field { name: "rate", ty: Type::Int(1, 1000), default: Default::Is("30"), doc: "Frames a second that are drawn." },
+        Field { name: "picture", ty: Type::Size, default: Default::Is("320x240"), doc: "Width and height that are drawn." },
+        Field { name: "frames", ty: Type::Int(1, 1 << 31), default: Default::Absent, doc: "Frames until the stream ends; endless when left out." },
+        Field { name: "live", ty: Type::Bool, default: Default::Is("false"), doc: "Whether frames come at their own pace, or as fast as they are taken." },
+        Field { name: "streams", ty: Type::Int(1, 1024), default: Default::Is("1"), doc: "Streams at a time." },
+        intake::VIEWS,
+        intake::LABELS,
+        intake::STALL,
+        intake::CONNECT,
+        intake::MAX_PIXELS,
+    ],
+    holds: Holds::nothing,
+    build: Build::Source(build),
+};
+
+fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
+    let params = context.params;
+    let live = params.bool("live");
+    let (width, height) = params.size("picture").unwrap_or((320, 240));
+    let frames = params.opt_int("frames").map_or_else(String::new, |frames| format!("&frames={frames}"));
+    let (pattern, rate) = (params.text("pattern"), params.int("rate"));
+    Ok(Arc::new(Test {
+        id: Arc::clone(&context.origin.stage),
+        uri: format!("test://?pattern={pattern}&fps={rate}&size={width}x{height}&live={live}{frames}"),
+        streams: params.int("streams"),
+        live,
+        labels: intake::labels(params),
+        options: intake::options(params, live, context.deps.decode_threads),
+    }))
+}
+
+struct Test {
+    id: Arc<str>,
+    uri: String,
+    streams: i64,
+    live: bool,
+    labels: std::collections::BTreeMap<String, String>,
+    options: media::Options,
+}
+
+#[async_trait]
+impl Source for Test {
+    async fn run(&self, host: Arc<dyn Host>, stop: CancellationToken) -> Result<()> {
+        let ended = join_all((0..self.streams).map(|number| self.draw(number, &host, &stop))).await;
+        ended.into_iter().collect()
+    }
+}
+
+impl Test {
+    async fn draw(&self, number: i64, host: &Arc<dyn Host>, stop: &CancellationToken) -> Result<()> {
+        let opened = media::open(&self.uri, &self.options).await?;
+        let time_source = if self.live { TimeSource::Ingest } else { TimeSource::File };
+        let id = format!("{}-{number}", self.id).into();
+        let stream = Stream { id, labels: self.labels.clone(), session: intake::session_id(), live: self.live, time_source };
+        let feed = host.open(stream).await?;
+        let now = now_micros();
+        feed.epoch(if self.live { now.unsigned_abs() } else { 0 }, now).await;
+        feed.event(Event::Started { uri: self.uri.clone(), digest: None }).await;
+        let ended = intake::pump(opened, &feed, stop).await;
+        let reason = match &ended.error {
+            None if ended.stopped => "shutdown".to_owned(),
+            None => "end_of_stream".to_owned(),
+            Some(error) => error.to_string(),
+        };
+        feed.finish(reason).await;
+        ended.error.map_or(Ok(()), Err)
+    }
+}
