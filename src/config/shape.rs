@@ -62,6 +62,8 @@ pub enum Type {
     Map(&'static Type),
     /// A mapping with these keys and no others.
     Object(&'static [Field]),
+    /// Anything: whoever owns the shape checks the node; it does not enter [`Params`].
+    Own,
 }
 
 /// Frames a second as a fraction; `None` stands for the source's own.
@@ -193,6 +195,11 @@ impl Params {
     /// Puts a setting under its key.
     pub fn insert(&mut self, key: &'static str, value: Value, provenance: Provenance) {
         self.0.insert(key, Setting { value, provenance });
+    }
+
+    /// A setting with where it comes from.
+    pub fn setting(&self, key: &str) -> Option<&Setting> {
+        self.0.get(key)
     }
 
     /// All settings by key.

@@ -1,0 +1,294 @@
+//! Checks a node against a shape: every problem is said, defaults are filled in by the same code, and what was read carries its origin.
+
+use std::sync::Arc;
+
+use super::problem::{Problem, Problems};
+use super::shape::{Default, Field, Params, Provenance, Secret, Type, Value};
+use super::source::{Place, Source};
+use super::tree::{Node, NodeKind, Scalar, parse};
+use super::units;
+
+/// A name that a value must resolve to something.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mention {
+    /// The name.
+    pub name: Arc<str>,
+    /// For models: the architectures that fit; empty for any.
+    pub architectures: &'static [&'static str],
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// Reads nodes by their shapes.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    /// Where problems go.
+    pub problems: &'a mut Problems,
+    /// Every value of [`Type::Model`] that was read.
+    pub models: Vec<Mention>,
+    /// Every value of [`Type::Stage`] that was read.
+    pub stages: Vec<Mention>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader that says its problems to `problems`.
+    pub fn new(problems: &'a mut Problems) -> Self {
+        Self { problems, models: Vec::new(), stages: Vec::new() }
+    }
+
+    /// Reads a mapping. Keys with problems are left out of what is returned; `at` is where missing keys are said.
+    pub fn object(&mut self, node: &Node, at: Place, fields: &'static [Field]) -> Params {
+        let mut params = Params::default();
+        if matches!(node.kind, NodeKind::Broken) {
+            return params;
+        }
+        if !matches!(node.kind, NodeKind::Map(_)) && !node.is_null() {
+            let keys = names(fields).collect::<Vec<_>>().join(", ");
+            self.problems.add(node.place, format!("a mapping with the keys {keys} stands here, not {}", node.describe()));
+            return params;
+        }
+        for entry in node.entries() {
+            if !fields.iter().any(|field| field.name == entry.key) {
+                let problem = self.problems.add(entry.at, format!("unknown key `{}`", entry.key));
+                if entry.key == "<<" {
+                    problem.help("merge keys are not part of YAML 1.2: repeat a whole value with `*name`");
+                } else {
+                    problem.suggest(&entry.key, names(fields));
+                }
+            }
+        }
+        for field in fields {
+            match node.entry(field.name) {
+                Some(entry) => {
+                    if let Some(value) = self.value(&entry.value, &field.ty, field.name) {
+                        params.insert(field.name, value, entry.value.origin());
+                    }
+                }
+                None => match field.default {
+                    Default::Required => {
+                        let at = node.entries().iter().find(|entry| entry.key == field.name).map_or(at, |entry| entry.at);
+                        self.problems.add(at, format!("`{}` is missing", field.name)).label(field.doc);
+                    }
+                    Default::Absent => {}
+                    Default::Is(text) => params.insert(field.name, default(field, text), Provenance::Default),
+                },
+            }
+        }
+        params
+    }
+
+    /// Reads one value; `name` is its key, for messages. None when it has a problem, or is no value of its own.
+    pub fn value(&mut self, node: &Node, ty: &'static Type, name: &str) -> Option<Value> {
+        match (ty, &node.kind) {
+            (Type::Own, _) | (_, NodeKind::Broken) => None,
+            (Type::Object(fields), _) => {
+                let before = self.problems.len();
+                let params = self.object(node, node.place, fields);
+                (self.problems.len() == before).then_some(Value::Object(params))
+            }
+            (Type::Map(inner), NodeKind::Map(entries)) => {
+                let read = entries.iter().map(|entry| Some((entry.key.clone(), self.value(&entry.value, inner, &entry.key)?)));
+                read.collect::<Vec<_>>().into_iter().collect::<Option<_>>().map(Value::Map)
+            }
+            (Type::List(inner), NodeKind::List(items)) => {
+                let read: Vec<_> = items.iter().map(|item| self.value(item, inner, name)).collect();
+                read.into_iter().collect::<Option<_>>().map(Value::List)
+            }
+            (Type::List(inner), _) => Some(Value::List(vec![self.value(node, inner, name)?])),
+            (Type::Secret, _) => self.secret(node, name),
+            (_, NodeKind::Scalar(scalar)) if !node.is_null() => self.scalar(node, scalar, ty, name),
+            _ => {
+                self.problems.add(node.place, format!("`{name}` takes {}, not {}", ty.describe(), node.describe()));
+                None
+            }
+        }
+    }
+
+    fn scalar(&mut self, node: &Node, scalar: &Scalar, ty: &'static Type, name: &str) -> Option<Value> {
+        match scalar_value(scalar, ty) {
+            Ok(value) => {
+                if let Value::Text(text) = &value {
+                    let mention = |architectures| Mention { name: Arc::clone(text), architectures, place: node.place };
+                    match ty {
+                        Type::Model(architectures) => self.models.push(mention(architectures)),
+                        Type::Stage => self.stages.push(mention(&[])),
+                        _ => {}
+                    }
+                }
+                Some(value)
+            }
+            Err(refusal) => {
+                let found = node.describe();
+                let problem = match refusal {
+                    Refusal::Type => self.problems.add(node.place, format!("`{name}` takes {}, not {found}", ty.describe())),
+                    Refusal::Quotes => {
+                        let message = format!("`{name}` takes {}, not the text {found}", ty.describe());
+                        self.problems.add(node.place, message).help("take the quotes away")
+                    }
+                    Refusal::Bounds(bounds) => self.problems.add(node.place, format!("`{name}` must be {bounds}, not {found}")),
+                    Refusal::Unit => self.problems.add(node.place, format!("`{name}` needs a unit, not {found} alone")),
+                };
+                help(problem, &refusal, scalar, ty);
+                None
+            }
+        }
+    }
+
+    fn secret(&mut self, node: &Node, name: &str) -> Option<Value> {
+        if node.entries().is_empty() {
+            let Some(text) = node.text() else {
+                self.problems.add(node.place, format!("`{name}` takes {}, not {}", Type::Secret.describe(), node.describe()));
+                return None;
+            };
+            self.problems.hide(node.place);
+            return Some(Value::Secret(Secret::new(text)));
+        }
+        let params = self.object(node, node.place, SECRET);
+        let path = params.opt_text("file")?;
+        match std::fs::read_to_string(&**path) {
+            Ok(text) => Some(Value::Secret(Secret::new(text.strip_suffix('\n').map_or(&*text, |text| text.strip_suffix('\r').unwrap_or(text))))),
+            Err(error) => {
+                let place = node.entry("file").map_or(node.place, |entry| entry.value.place);
+                self.problems.add(place, format!("cannot read the file of the secret `{name}`")).help(error.to_string().to_lowercase());
+                None
+            }
+        }
+    }
+}
+
+pub(super) const SECRET: &[Field] =
+    &[Field { name: "file", ty: Type::Text, default: Default::Required, doc: "A file that holds the secret; one newline at its end is not part of it." }];
+
+fn names(fields: &'static [Field]) -> impl Iterator<Item = &'static str> {
+    fields.iter().map(|field| field.name)
+}
+
+fn default(field: &'static Field, text: &'static str) -> Value {
+    let mut problems = Problems::of(&Source::new(field.name, text));
+    let node = parse(&mut problems, 0, 0);
+    let value = node.and_then(|node| Reader::new(&mut problems).value(&node, &field.ty, field.name));
+    value.unwrap_or_else(|| panic!("the default of a field does not fit its own shape: {problems}"))
+}
+
+enum Refusal {
+    Type,
+    Quotes,
+    Bounds(String),
+    Unit,
+}
+
+fn help(problem: &mut Problem, refusal: &Refusal, scalar: &Scalar, ty: &Type) {
+    match (refusal, ty) {
+        (Refusal::Unit, Type::Duration) => {
+            problem.help(format!("write `{0}s` or `{0}ms`", scalar.text));
+        }
+        (Refusal::Unit, _) => {
+            problem.help(format!("write `{0}B`, `{0}KiB` or `{0}MiB`", scalar.text));
+        }
+        (Refusal::Type, Type::Choice(words)) => {
+            if let Some(near) = super::problem::nearest(&scalar.text, words) {
+                problem.help(format!("did you mean `{near}`?"));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn scalar_value(scalar: &Scalar, ty: &Type) -> Result<Value, Refusal> {
+    let text = scalar.text.as_str();
+    let typed = !scalar.quoted || scalar.expanded;
+    let quotes = |value: Option<Value>| match value {
+        Some(_) if !typed => Err(Refusal::Quotes),
+        Some(value) => Ok(value),
+        None => Err(Refusal::Type),
+    };
+    match ty {
+        Type::Bool => quotes(match text {
+            "true" | "True" | "TRUE" => Some(Value::Bool(true)),
+            "false" | "False" | "FALSE" => Some(Value::Bool(false)),
+            _ => None,
+        }),
+        Type::Int(low, high) => match quotes(integer(text).map(Value::Int))? {
+            Value::Int(number) if number < *low || number > *high => Err(Refusal::Bounds(int_bounds(*low, *high))),
+            value => Ok(value),
+        },
+        Type::Float(low, high) => match quotes(float(text).map(Value::Float))? {
+            Value::Float(number) if number < *low || number > *high => Err(Refusal::Bounds(float_bounds(*low, *high))),
+            value => Ok(value),
+        },
+        Type::Choice(words) => words.contains(&text).then(|| Value::Text(text.into())).ok_or(Refusal::Type),
+        Type::Duration => units::duration(text).map(Value::Duration).ok_or_else(|| unit_missing(text)),
+        Type::Bytes => units::bytes(text).map(Value::Bytes).ok_or_else(|| unit_missing(text)),
+        Type::Fps => units::fps(text).map(Value::Fps).ok_or(Refusal::Type),
+        Type::Size => units::size(text).map(Value::Size).ok_or(Refusal::Type),
+        _ => Ok(Value::Text(text.into())),
+    }
+}
+
+fn unit_missing(text: &str) -> Refusal {
+    if float(text).is_some_and(|number| number >= 0.0) { Refusal::Unit } else { Refusal::Type }
+}
+
+/// A whole number of YAML's core schema.
+fn integer(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if let Some(hex) = text.strip_prefix("0x") {
+        return i64::from_str_radix(hex, 16).ok();
+    }
+    if let Some(octal) = text.strip_prefix("0o") {
+        return i64::from_str_radix(octal, 8).ok();
+    }
+    (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+/// A finite number of YAML's core schema.
+fn float(text: &str) -> Option<f64> {
+    let allowed = |c: char| c.is_ascii_digit() || matches!(c, '.' | '+' | '-' | 'e' | 'E');
+    (text.chars().all(allowed) && text.contains(|c: char| c.is_ascii_digit())).then(|| text.parse().ok()).flatten().filter(|n: &f64| n.is_finite())
+}
+
+fn int_bounds(low: i64, high: i64) -> String {
+    match (low, high) {
+        (low, high) if low == high => low.to_string(),
+        (low, i64::MAX) => format!("at least {low}"),
+        (i64::MIN, high) => format!("at most {high}"),
+        (low, high) => format!("between {low} and {high}"),
+    }
+}
+
+fn float_bounds(low: f64, high: f64) -> String {
+    match (low, high) {
+        (low, high) if high >= f64::MAX => format!("at least {low}"),
+        (low, high) if low <= f64::MIN => format!("at most {high}"),
+        (low, high) => format!("between {low} and {high}"),
+    }
+}
+
+impl Type {
+    /// What it takes, in messages: `a whole number`.
+    pub fn describe(&self) -> String {
+        match self {
+            Type::Bool => "true or false".to_owned(),
+            Type::Int(..) => "a whole number".to_owned(),
+            Type::Float(..) => "a number".to_owned(),
+            Type::Text => "a text".to_owned(),
+            Type::Choice([]) => "nothing".to_owned(),
+            Type::Choice([one]) => (*one).to_owned(),
+            Type::Choice([first @ .., last]) => format!("{} or {last}", first.join(", ")),
+            Type::Duration => "a time such as `500ms`, `15s` or `1h30m`".to_owned(),
+            Type::Bytes => "a size such as `64KiB` or `2GiB`".to_owned(),
+            Type::Fps => "frames a second such as `2`, `0.5` or `30000/1001`, or `native`".to_owned(),
+            Type::Size => "a size such as `640x360`, or `native`".to_owned(),
+            Type::Model(_) => "the name of a model".to_owned(),
+            Type::Stage => "the id of a stage".to_owned(),
+            Type::Secret => "`{ file: PATH }` or a text".to_owned(),
+            Type::List(inner) => format!("a list, each {}", inner.describe()),
+            Type::Map(_) | Type::Object(_) => "a mapping".to_owned(),
+            Type::Own => "a value".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "read_tests.rs"]
+mod tests;
