@@ -4,6 +4,8 @@
 //! free, and an item whose asker has gone is skipped. What goes wrong with one item stays with that item.
 
 mod batch;
+mod models;
+mod networks;
 mod places;
 mod queue;
 mod runner;
@@ -15,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{FairMutex, FairMutexGuard};
 
+pub use self::models::{EncodeModel, ModelSettings, Models, ShotsModel, TextModel};
+pub use self::networks::Encoded;
 pub use self::worker::Worker;
 pub use self::workers::{WorkerKey, Workers};
 

@@ -107,6 +107,14 @@ pub struct ResNet {
     precision: Precision,
 }
 
+/// The class names of a folder's config.json, without loading its weights.
+///
+/// # Errors
+/// Model, where config.json does not fit.
+pub fn class_names(folder: &ModelFolder) -> Result<Arc<[Arc<str>]>> {
+    labels(folder.config(), ResNetConfig::read(folder.config())?.num_labels)
+}
+
 impl ResNet {
     /// The network of a folder whose architecture is `ResNetForImageClassification`.
     ///
