@@ -1,6 +1,7 @@
 //! The Prometheus endpoint, and the recorder behind every metric handle.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -12,6 +13,8 @@ use crate::error::{Error, Result};
 const SECONDS: [f64; 19] =
     [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 const BATCH: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+type Serve = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// The installed recorder. Install it before anything makes its metric handles: a handle made earlier counts into nothing.
 #[derive(Clone)]
@@ -26,20 +29,14 @@ impl Exporter {
     /// # Errors
     /// External where the address cannot be listened on, bug where a recorder is already installed.
     pub fn install(address: Option<SocketAddr>) -> Result<Self> {
-        let (recorder, serve) = match address {
-            Some(address) => {
-                let built = builder()?.with_http_listener(address).build().map_err(|error| refused(address, error))?;
-                (built.0, Some(built.1))
-            }
-            None => (recorder()?, None),
-        };
+        let (recorder, serve) = open(address)?;
         let handle = recorder.handle();
         ::metrics::set_global_recorder(recorder).map_err(|_| Error::bug("a metrics recorder is already installed"))?;
         describe();
         match serve {
             Some(serve) => {
                 tokio::spawn(async move {
-                    if serve.await.is_err() {
+                    if !serve.await {
                         tracing::error!("the metrics endpoint ended");
                     }
                 });
@@ -66,6 +63,13 @@ impl Exporter {
 /// Bug where the buckets are refused.
 pub fn recorder() -> Result<PrometheusRecorder> {
     Ok(builder()?.build_recorder())
+}
+
+/// The recorder, and with an address what serves it; the port is taken from here on.
+fn open(address: Option<SocketAddr>) -> Result<(PrometheusRecorder, Option<Serve>)> {
+    let Some(address) = address else { return Ok((recorder()?, None)) };
+    let (recorder, serve) = builder()?.with_http_listener(address).build().map_err(|error| refused(address, error))?;
+    Ok((recorder, Some(Box::pin(async move { serve.await.is_ok() }))))
 }
 
 fn builder() -> Result<PrometheusBuilder> {
@@ -122,10 +126,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn endpoint_answers_a_scrape() {
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (recorder, serve) = open(Some(address)).unwrap();
+        let server = tokio::spawn(serve.expect("an address is served"));
+        ::metrics::with_local_recorder(&recorder, || names::CACHE_REDIS_UP.gauge(&[]).set(1.0));
+        let text = reqwest::get(format!("http://{address}/metrics")).await.unwrap().text().await.unwrap();
+        assert!(text.contains("opusflow_cache_redis_up 1"), "{text}");
+        server.abort();
+    }
+
+    #[tokio::test]
     async fn taken_port_is_an_external_error_with_a_hint() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let error = Exporter::install(Some(address)).err().expect("the port is taken");
+        let error = open(Some(address)).err().expect("the port is taken");
         assert_eq!(error.kind(), crate::error::Kind::External);
         assert!(error.message().contains(&address.to_string()));
         assert!(error.hint_text().is_some_and(|hint| hint.contains("another port")), "{error}");

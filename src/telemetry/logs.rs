@@ -1,7 +1,9 @@
 //! Logs to stderr: compact with colours on a terminal, JSON lines otherwise, and never through the middle of a progress bar.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::panic::PanicHookInfo;
 use std::sync::Arc;
 
 use indicatif::MultiProgress;
@@ -49,7 +51,8 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Installs the process's subscriber, once. Crates that use `log` are carried over.
+    /// Installs the process's subscriber, once. Crates that use `log` are carried over, and panics are logged instead of printed, so that
+    /// one that is caught and counted does not tear the bar or the JSON.
     ///
     /// # Errors
     /// Config where the filter does not parse, bug where a subscriber is already installed.
@@ -58,6 +61,7 @@ impl Logs {
         let layer = layer(settings.format, io::stderr().is_terminal(), Lines { bar: Arc::clone(&logs.bar), out: io::stderr });
         let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter(&settings.filter)?));
         subscriber.try_init().map_err(|error| Error::bug("logs are already set up").because(error))?;
+        std::panic::set_hook(Box::new(log_panic));
         Ok(logs)
     }
 
@@ -70,6 +74,17 @@ impl Logs {
 impl fmt::Debug for Logs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Logs").field("bar", &self.bar.read().is_some()).finish()
+    }
+}
+
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let message = panic.payload_as_str().unwrap_or("without a message");
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+    let backtrace = Backtrace::capture();
+    match backtrace.status() {
+        BacktraceStatus::Captured => tracing::error!(panic = message, place, thread, %backtrace, "panicked"),
+        _ => tracing::error!(panic = message, place, thread, "panicked"),
     }
 }
 
@@ -251,7 +266,7 @@ mod tests {
 
     #[test]
     fn wrong_filter_is_a_config_error() {
-        let error = filter("opusflow=loud").err().expect("loud is no level");
+        let error = filter("opusflow=loud").expect_err("loud is no level");
         assert_eq!(error.kind(), crate::error::Kind::Config);
         assert!(error.to_string().contains("opusflow=loud"), "{error}");
     }

@@ -1,5 +1,6 @@
 //! The cache over a real Redis. The tests that kill and freeze it start a `redis-server` of their own on a loopback port; those that only
 //! read and write use the one at `REDIS_URL`.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its own functions too")]
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
