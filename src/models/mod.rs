@@ -2,6 +2,8 @@
 
 pub mod config;
 pub mod folder;
+#[cfg(test)]
+mod golden;
 mod layers;
 pub mod llama;
 pub mod opus_encoder;

@@ -228,19 +228,19 @@ mod tests {
     #[test]
     fn scenes_are_the_references() {
         // Each pair was given by transnetv2-pytorch 1.0.5: predictions_to_scenes(np.array(...), 0.5).
-        let cases: [(&[u8], &[(u64, u64)]); 8] = [
-            (&[0, 0, 1, 0, 0], &[(0, 2), (3, 4)]),
-            (&[0, 1, 1, 1, 0, 0], &[(0, 1), (4, 5)]),
-            (&[1, 0, 0], &[(1, 2)]),
-            (&[1, 1, 1], &[(0, 2)]),
-            (&[0, 0, 1], &[(0, 2)]),
-            (&[0, 0, 0], &[(0, 2)]),
-            (&[1, 0, 1, 0, 1], &[(1, 2), (3, 4)]),
-            (&[0], &[(0, 0)]),
+        let cases = [
+            ("00100", vec![(0, 2), (3, 4)]),
+            ("011100", vec![(0, 1), (4, 5)]),
+            ("100", vec![(1, 2)]),
+            ("111", vec![(0, 2)]),
+            ("001", vec![(0, 2)]),
+            ("000", vec![(0, 2)]),
+            ("10101", vec![(1, 2), (3, 4)]),
+            ("0", vec![(0, 0)]),
         ];
         for (bits, scenes) in cases {
-            let probabilities: Vec<f32> = bits.iter().map(|&bit| f32::from(bit)).collect();
-            assert_eq!(predictions_to_scenes(&probabilities, 0.5), scenes, "{bits:?}");
+            let probabilities: Vec<f32> = bits.chars().map(|bit| if bit == '1' { 1. } else { 0. }).collect();
+            assert_eq!(predictions_to_scenes(&probabilities, 0.5), scenes, "{bits}");
         }
         assert!(predictions_to_scenes(&[], 0.5).is_empty());
     }
