@@ -139,6 +139,12 @@ impl Op {
 }
 
 impl Cache {
+    /// A memory tier of `bytes` bytes alone.
+    pub fn in_memory(bytes: u64) -> Self {
+        let ops = Arc::new(Family::new(Op::new));
+        Self(Arc::new(Inner { memory: Memory::new(bytes), remote: None, flights: Flights::default(), ops }))
+    }
+
     /// Opens the tiers. A Redis that does not answer is logged and tried again in the background, never an error.
     ///
     /// # Errors

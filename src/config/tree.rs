@@ -106,7 +106,10 @@ impl Node {
             NodeKind::Map(entries) => entries.iter().map(|entry| &entry.value).collect(),
             _ => Vec::new(),
         };
-        inside.into_iter().map(Node::origin).fold(self.provenance.clone(), |best, other| if rank(&other) > rank(&best) { other } else { best })
+        inside
+            .into_iter()
+            .map(Node::origin)
+            .fold(self.provenance.clone(), |best, other| if rank(&other) > rank(&best) { other } else { best })
     }
 
     /// What it is, in messages.
@@ -130,7 +133,8 @@ pub fn parse(problems: &mut Problems, number: usize, base: usize) -> Option<Node
     let text = &source.text()[base..];
     let lines = text.match_indices('\n').map(|(at, _)| at + 1).collect();
     let characters = (!text.is_ascii()).then(|| text.char_indices().map(|(at, _)| at).collect());
-    let mut builder = Builder { problems, number, base, text, lines, characters, stack: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None };
+    let mut builder =
+        Builder { problems, number, base, text, lines, characters, stack: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None };
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let (event, span) = match event {

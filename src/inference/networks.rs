@@ -31,7 +31,9 @@ impl Model for Shots {
     type Answer = Vec<f32>;
 
     fn run(&mut self, items: &[&Vec<Frame>], _cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Vec<f32>>>> {
-        if let Some(wrong) = items.iter().flat_map(|window| window.iter()).find(|frame| i64::from(frame.width) != WIDTH || i64::from(frame.height) != HEIGHT) {
+        if let Some(wrong) =
+            items.iter().flat_map(|window| window.iter()).find(|frame| i64::from(frame.width) != WIDTH || i64::from(frame.height) != HEIGHT)
+        {
             return Err(Error::model(format!("shots wants frames of {WIDTH}x{HEIGHT}, got {}x{}", wrong.width, wrong.height))
                 .hint("give the stage a view with `size: 48x27`"));
         }
@@ -55,14 +57,18 @@ impl Model for Frames {
     type Answer = Encoded;
 
     fn run(&mut self, items: &[&Vec<Frame>], _cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Encoded>>> {
-        in_groups(items, |frame| frame.len(), |group, _| {
-            let frames: Vec<&Frame> = group.iter().flat_map(|item| item.iter()).collect();
-            let batch = frames_to_tensor(&frames, self.0.device())?;
-            let fits = frames.iter().all(|frame| i64::from(frame.width) == SIZE && i64::from(frame.height) == SIZE);
-            let features = if fits { self.0.forward(&batch)? } else { self.0.forward_resized(&batch)? };
-            let (vectors, probabilities) = (rows(&features.embedding)?, rows(&features.probabilities)?);
-            Ok(vectors.into_iter().zip(probabilities).map(|(vector, probabilities)| Encoded { vector, probabilities }).collect())
-        })
+        in_groups(
+            items,
+            |frame| frame.len(),
+            |group, _| {
+                let frames: Vec<&Frame> = group.iter().flat_map(|item| item.iter()).collect();
+                let batch = frames_to_tensor(&frames, self.0.device())?;
+                let fits = frames.iter().all(|frame| i64::from(frame.width) == SIZE && i64::from(frame.height) == SIZE);
+                let features = if fits { self.0.forward(&batch)? } else { self.0.forward_resized(&batch)? };
+                let (vectors, probabilities) = (rows(&features.embedding)?, rows(&features.probabilities)?);
+                Ok(vectors.into_iter().zip(probabilities).map(|(vector, probabilities)| Encoded { vector, probabilities }).collect())
+            },
+        )
     }
 
     fn warm_up(&mut self) -> Result<()> {
@@ -79,14 +85,18 @@ impl Model for Clips {
     type Answer = Encoded;
 
     fn run(&mut self, items: &[&Vec<Frame>], _cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Encoded>>> {
-        in_groups(items, |clip| clip.len(), |group, length| {
-            let frames: Vec<&Frame> = group.iter().flat_map(|item| item.iter()).collect();
-            let batch = frames_to_tensor(&frames, self.0.device())?;
-            let size = batch.size();
-            let clips = batch.f_view([group.len() as i64, length as i64, size[1], size[2], 3])?;
-            let vectors = rows(&self.0.forward(&clips)?)?;
-            Ok(vectors.into_iter().map(|vector| Encoded { vector, probabilities: Vec::new() }).collect())
-        })
+        in_groups(
+            items,
+            |clip| clip.len(),
+            |group, length| {
+                let frames: Vec<&Frame> = group.iter().flat_map(|item| item.iter()).collect();
+                let batch = frames_to_tensor(&frames, self.0.device())?;
+                let size = batch.size();
+                let clips = batch.f_view([group.len() as i64, length as i64, size[1], size[2], 3])?;
+                let vectors = rows(&self.0.forward(&clips)?)?;
+                Ok(vectors.into_iter().map(|vector| Encoded { vector, probabilities: Vec::new() }).collect())
+            },
+        )
     }
 
     fn warm_up(&mut self) -> Result<()> {

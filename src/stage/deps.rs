@@ -1,5 +1,6 @@
 //! What is shared by all stages of a pipeline.
 
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,12 @@ pub struct Deps {
     pub redis: Option<String>,
     /// Threads of one stream's decoder.
     pub decode_threads: usize,
+    /// Puts whole lines on standard output.
+    pub print: Print,
 }
+
+/// Puts whole lines on standard output; who draws on the terminal gives one of its own.
+pub type Print = Arc<dyn Fn(&str) -> io::Result<()> + Send + Sync>;
 
 /// The way to Kafka.
 #[derive(Clone)]
@@ -42,18 +48,31 @@ pub struct Kafka {
 }
 
 impl Deps {
-    /// Nothing shared but a cache: for pipelines without models and brokers.
-    pub fn bare(cache: Cache) -> Self {
-        let cache_ttl = Duration::from_secs(3600);
-        Self { models: Models::default(), cache, cache_ttl, objects: None, objects_ttl: None, kafka: None, redis: None, decode_threads: 1 }
-    }
-
     /// The object store.
     ///
     /// # Errors
     /// Where the pipeline has none.
     pub fn objects(&self) -> Result<&ObjectStore> {
-        self.objects.as_ref().ok_or_else(|| Error::config("pictures need a place to lie").hint("add `objects: { store: \"file:./out/objects\" }`"))
+        self.objects
+            .as_ref()
+            .ok_or_else(|| Error::config("pictures need a place to lie").hint("add `objects: { store: \"file:./out/objects\" }`"))
+    }
+}
+
+impl Default for Deps {
+    /// Nothing shared but a small cache: for pipelines without models and brokers.
+    fn default() -> Self {
+        Self {
+            models: Models::default(),
+            cache: Cache::in_memory(1 << 20),
+            cache_ttl: Duration::from_secs(3600),
+            objects: None,
+            objects_ttl: None,
+            kafka: None,
+            redis: None,
+            decode_threads: 1,
+            print: Arc::new(|lines| io::stdout().lock().write_all(lines.as_bytes())),
+        }
     }
 }
 

@@ -1,12 +1,11 @@
 //! `console`: segments, captions and events as lines on standard output, as they come.
 
-use std::io::Write;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::packet::{Event, Packet, Payload, PayloadKind};
-use crate::stage::{Build, Context, Holds, Sink, StageKind};
+use crate::stage::{Build, Context, Holds, Print, Sink, StageKind};
 use crate::{Error, Result};
 
 /// The kind.
@@ -20,17 +19,19 @@ pub const KIND: StageKind = StageKind {
     build: Build::Sink(build),
 };
 
-fn build(_context: &Context<'_>) -> Result<Arc<dyn Sink>> {
-    Ok(Arc::new(Console))
+fn build(context: &Context<'_>) -> Result<Arc<dyn Sink>> {
+    Ok(Arc::new(Console { print: Arc::clone(&context.deps.print) }))
 }
 
-struct Console;
+struct Console {
+    print: Print,
+}
 
 #[async_trait]
 impl Sink for Console {
     async fn deliver(&self, batch: &[Packet]) -> Vec<Result<()>> {
         let text: String = batch.iter().filter_map(line).collect();
-        let written = std::io::stdout().lock().write_all(text.as_bytes());
+        let written = (self.print)(&text);
         let outcome = written.map_err(|error| Error::external("cannot write to standard output").because(error));
         vec![outcome; batch.len()]
     }
@@ -40,7 +41,9 @@ fn line(packet: &Packet) -> Option<String> {
     let span = packet.head.span;
     let place = format!("{} {} - {}", packet.head.stream.id, clock(span.start), clock(span.end));
     Some(match &packet.payload {
-        Payload::Segment(segment) => format!("{place}  shot {:>3}  {:<10} {:.2}\n", segment.index, segment.cut.as_str(), segment.confidence),
+        Payload::Segment(segment) => {
+            format!("{place}  shot {:>3}  {:<10} {:.2}\n", segment.index, segment.cut.as_str(), segment.confidence)
+        }
         Payload::Caption(caption) => format!("{place}  {}\n", caption.text.replace('\n', " ")),
         Payload::Picture(picture) => format!("{place}  {} {}\n", picture.role, picture.uri),
         Payload::Embedding(embedding) => {

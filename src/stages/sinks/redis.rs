@@ -23,7 +23,12 @@ pub const KIND: StageKind = StageKind {
     params: &[
         Field { name: "url", ty: Type::Secret, default: Default::Absent, doc: "Where Redis is; the cache's Redis when left out." },
         Field { name: "prefix", ty: Type::Text, default: Default::Is("opusflow"), doc: "First part of every key." },
-        Field { name: "keep", ty: Type::Int(1, 10_000_000), default: Default::Is("1000"), doc: "About how many records a Redis stream keeps." },
+        Field {
+            name: "keep",
+            ty: Type::Int(1, 10_000_000),
+            default: Default::Is("1000"),
+            doc: "About how many records a Redis stream keeps.",
+        },
         Field { name: "ttl", ty: Type::Duration, default: Default::Is("24h"), doc: "How long a stream's keys live after its last record." },
     ],
     holds: Holds::nothing,
@@ -33,7 +38,8 @@ pub const KIND: StageKind = StageKind {
 fn build(context: &Context<'_>) -> Result<Arc<dyn Sink>> {
     let params = context.params;
     let url = params.opt_secret("url").map(|url| url.reveal().to_owned()).or_else(|| context.deps.redis.clone());
-    let url = url.ok_or_else(|| Error::config("there is no Redis to write to").hint("set `with: { url: ... }` or `cache: { redis: ... }`"))?;
+    let url =
+        url.ok_or_else(|| Error::config("there is no Redis to write to").hint("set `with: { url: ... }` or `cache: { redis: ... }`"))?;
     let client = redis::Client::open(url).map_err(|_| Error::config("the Redis URL does not parse").hint("write redis://HOST:PORT/DB"))?;
     Ok(Arc::new(Latest {
         client,
@@ -73,7 +79,13 @@ impl Latest {
         for packet in batch {
             let (kind, json) = (packet.payload.kind().as_str(), Codec::json().encode(packet));
             pipe.hset(&latest, kind, &json).ignore();
-            pipe.xadd_maxlen(&records, redis::streams::StreamMaxlen::Approx(self.keep), "*", &[("kind", kind.as_bytes()), ("record", &json)]).ignore();
+            pipe.xadd_maxlen(
+                &records,
+                redis::streams::StreamMaxlen::Approx(self.keep),
+                "*",
+                &[("kind", kind.as_bytes()), ("record", &json)],
+            )
+            .ignore();
         }
         let seconds = i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX);
         pipe.expire(&latest, seconds).ignore().expire(&records, seconds).ignore();

@@ -29,18 +29,73 @@ pub const KIND: StageKind = StageKind {
             default: Default::Is("Write one short caption for a video shot that shows {tags}."),
             doc: "What the model is asked. `{tags}`, `{start}`, `{duration}` (seconds), `{language}`, `{platform}`, `{stream}` and `{labels.NAME}` are filled in.",
         },
-        Field { name: "system", ty: Type::Text, default: Default::Absent, doc: "The system message; the model's own default when left out." },
-        Field { name: "tags", ty: Type::Int(0, 100), default: Default::Is("5"), doc: "Tags that the prompt and the record carry, best first." },
-        Field { name: "min_score", ty: Type::Float(0.0, 1.0), default: Default::Is("0.02"), doc: "Tags below this mean probability are left out." },
-        Field { name: "language", ty: Type::Text, default: Default::Is("en"), doc: "BCP 47 tag of the language asked for; part of the record." },
-        Field { name: "platform", ty: Type::Text, default: Default::Is(""), doc: "What the caption is for, such as a platform's name; part of the record." },
+        Field {
+            name: "system",
+            ty: Type::Text,
+            default: Default::Absent,
+            doc: "The system message; the model's own default when left out.",
+        },
+        Field {
+            name: "tags",
+            ty: Type::Int(0, 100),
+            default: Default::Is("5"),
+            doc: "Tags that the prompt and the record carry, best first.",
+        },
+        Field {
+            name: "min_score",
+            ty: Type::Float(0.0, 1.0),
+            default: Default::Is("0.02"),
+            doc: "Tags below this mean probability are left out.",
+        },
+        Field {
+            name: "language",
+            ty: Type::Text,
+            default: Default::Is("en"),
+            doc: "BCP 47 tag of the language asked for; part of the record.",
+        },
+        Field {
+            name: "platform",
+            ty: Type::Text,
+            default: Default::Is(""),
+            doc: "What the caption is for, such as a platform's name; part of the record.",
+        },
         Field { name: "max_tokens", ty: Type::Int(1, 4096), default: Default::Is("40"), doc: "Most tokens of a caption." },
-        Field { name: "temperature", ty: Type::Float(0.0, 10.0), default: Default::Is("0"), doc: "0 takes the most probable token each time; higher varies more." },
-        Field { name: "top_p", ty: Type::Float(0.0, 1.0), default: Default::Is("1.0"), doc: "Tokens are drawn from the most probable ones that together reach this." },
-        Field { name: "top_k", ty: Type::Int(0, 100_000), default: Default::Is("0"), doc: "Tokens are drawn from this many most probable ones; 0 for all." },
-        Field { name: "repetition_penalty", ty: Type::Float(0.1, 10.0), default: Default::Is("1.0"), doc: "Above 1, tokens already there become less probable." },
-        Field { name: "seed", ty: Type::Int(0, i64::MAX), default: Default::Is("0"), doc: "Seed of the drawing; equal seeds and prompts give equal captions." },
-        Field { name: "stop", ty: Type::List(&Type::Text), default: Default::Absent, doc: "Texts that end a caption and are left out of it." },
+        Field {
+            name: "temperature",
+            ty: Type::Float(0.0, 10.0),
+            default: Default::Is("0"),
+            doc: "0 takes the most probable token each time; higher varies more.",
+        },
+        Field {
+            name: "top_p",
+            ty: Type::Float(0.0, 1.0),
+            default: Default::Is("1.0"),
+            doc: "Tokens are drawn from the most probable ones that together reach this.",
+        },
+        Field {
+            name: "top_k",
+            ty: Type::Int(0, 100_000),
+            default: Default::Is("0"),
+            doc: "Tokens are drawn from this many most probable ones; 0 for all.",
+        },
+        Field {
+            name: "repetition_penalty",
+            ty: Type::Float(0.1, 10.0),
+            default: Default::Is("1.0"),
+            doc: "Above 1, tokens already there become less probable.",
+        },
+        Field {
+            name: "seed",
+            ty: Type::Int(0, i64::MAX),
+            default: Default::Is("0"),
+            doc: "Seed of the drawing; equal seeds and prompts give equal captions.",
+        },
+        Field {
+            name: "stop",
+            ty: Type::List(&Type::Text),
+            default: Default::Absent,
+            doc: "Texts that end a caption and are left out of it.",
+        },
         Field { name: "cache", ty: Type::Bool, default: Default::Is("true"), doc: "Whether captions are looked up and kept by prompt." },
     ],
     holds: Holds::nothing,
@@ -97,7 +152,9 @@ struct Kept {
 #[async_trait]
 impl Transform for Write {
     async fn process(&self, input: Input, out: &mut Out) -> Result<()> {
-        let Payload::Segment(_) = &input.payload else { return Err(Error::config("captions are written for segments").hint("join per segments")) };
+        let Payload::Segment(_) = &input.payload else {
+            return Err(Error::config("captions are written for segments").hint("join per segments"));
+        };
         let tags = self.mean_tags(&input);
         let request = Request { prompt: self.fill(&input, &tags), ..self.request.clone() };
         let stream = &input.head.stream;
@@ -132,7 +189,9 @@ impl Write {
             match &mut mean {
                 None => mean = Some(score.clone()),
                 // Classes of another model cannot be averaged with these.
-                Some(mean) if mean.values.len() == score.values.len() => mean.values.iter_mut().zip(&score.values).for_each(|(sum, v)| *sum += v),
+                Some(mean) if mean.values.len() == score.values.len() => {
+                    mean.values.iter_mut().zip(&score.values).for_each(|(sum, v)| *sum += v)
+                }
                 Some(_) => count -= 1.0,
             }
         }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::cache::Key;
 use crate::config::Params;
 use crate::config::shape::{Default, Field, Type};
-use crate::inference::{Asker, Encoded, EncodeModel};
+use crate::inference::{Asker, EncodeModel, Encoded};
 use crate::packet::{Embedding, Frame, Label, Payload, PayloadKind, RecordId, Scores, Span, VectorType};
 use crate::stage::{Build, Context, Deps, Draft, Flush, Held, Holds, Input, OpenTransform, Out, StageKind, Transform};
 use crate::{Error, Result};
@@ -30,11 +30,26 @@ pub const KIND: StageKind = StageKind {
             default: Default::Required,
             doc: "The encoder. ResNet gives a vector and labels a frame, OpusEncoder a vector a window.",
         },
-        Field { name: "top", ty: Type::Int(0, 1000), default: Default::Is("5"), doc: "Labels in each record, best first; for models with classes." },
-        Field { name: "dtype", ty: Type::Choice(&["f32", "f16"]), default: Default::Is("f32"), doc: "Number format of the vectors in records." },
+        Field {
+            name: "top",
+            ty: Type::Int(0, 1000),
+            default: Default::Is("5"),
+            doc: "Labels in each record, best first; for models with classes.",
+        },
+        Field {
+            name: "dtype",
+            ty: Type::Choice(&["f32", "f16"]),
+            default: Default::Is("f32"),
+            doc: "Number format of the vectors in records.",
+        },
         Field { name: "normalize", ty: Type::Bool, default: Default::Is("false"), doc: "Whether vectors are scaled to length 1." },
         Field { name: "window", ty: Type::Int(1, 1024), default: Default::Is("30"), doc: "Frames in a window; for models of windows." },
-        Field { name: "hop", ty: Type::Int(1, 1024), default: Default::Is("30"), doc: "Frames from one window's start to the next; for models of windows." },
+        Field {
+            name: "hop",
+            ty: Type::Int(1, 1024),
+            default: Default::Is("30"),
+            doc: "Frames from one window's start to the next; for models of windows.",
+        },
         Field {
             name: "tail",
             ty: Type::Choice(&["emit", "drop"]),
