@@ -8,7 +8,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
 use super::graph::make;
-use super::intake::Intake;
+use super::intake::{DISCARD, Intake};
 use super::options::View;
 use super::view::ViewReader;
 use crate::error::{Error, Result};
@@ -41,7 +41,7 @@ pub(super) fn add(pipeline: &gst::Pipeline, tee: &gst::Element, index: usize, in
         let pad = queue.static_pad("sink").ok_or_else(|| Error::bug("a queue without sink pad"))?;
         let thinning = Thinning::new(period);
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| match info.buffer() {
-            Some(buffer) if !thinning.keeps(buffer) => gst::PadProbeReturn::Drop,
+            Some(buffer) if !thinning.keeps(buffer) => DISCARD,
             _ => gst::PadProbeReturn::Ok,
         });
     }

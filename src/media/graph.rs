@@ -1,13 +1,13 @@
 //! The GStreamer pipeline of one stream: a source, the probe that keeps its time, a tee, and a branch a view.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
 use super::branch;
-use super::intake::Intake;
+use super::intake::{DISCARD, Intake};
 use super::uri::{Source, TestSource};
 use super::view::ViewReader;
 use crate::error::{Error, Result};
@@ -158,39 +158,51 @@ fn configure_decoder(intake: &Arc<Intake>, element: &gst::Element) {
             _ => {}
         }
     }
-    let Some(pad) = element.static_pad("sink") else { return };
-    let intake = Arc::clone(intake);
-    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |pad, info| encoded(&intake, pad, info));
+    observe(intake, element);
 }
 
-/// The probe before a decoder: refuses pictures that are too large while they are still small, and counts what goes in.
-fn encoded(intake: &Intake, pad: &gst::Pad, info: &gst::PadProbeInfo<'_>) -> gst::PadProbeReturn {
-    match &info.data {
-        Some(gst::PadProbeData::Event(event)) => {
-            let gst::EventView::Caps(caps) = event.view() else { return gst::PadProbeReturn::Ok };
-            let Some(structure) = caps.caps().structure(0) else { return gst::PadProbeReturn::Ok };
-            *intake.codec.lock() = Some(codec(structure));
-            let side = |name| structure.get::<i32>(name).unwrap_or(0).max(0) as u32;
-            if intake.admits(side("width"), side("height")) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
-        }
+/// Puts the probe before a parser or a decoder: it refuses pictures that are too large while they are still small, and counts the packets, for a
+/// parser may swallow damaged ones and a decoder others.
+fn observe(intake: &Arc<Intake>, element: &gst::Element) {
+    let Some(pad) = element.static_pad("sink") else { return };
+    let (intake, seen) = (Arc::clone(intake), AtomicU64::new(0));
+    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |pad, info| match &info.data {
+        Some(gst::PadProbeData::Event(event)) => match event.view() {
+            gst::EventView::Caps(caps) => admitted(&intake, caps.caps()),
+            _ => gst::PadProbeReturn::Ok,
+        },
+        Some(gst::PadProbeData::Buffer(_)) if intake.failure.borrow().is_some() => DISCARD,
         Some(gst::PadProbeData::Buffer(buffer)) => {
-            if intake.failure.borrow().is_some() {
-                return gst::PadProbeReturn::Drop;
-            }
-            let counted =
-                pad.current_caps().and_then(|caps| Some(!UNCOUNTED.contains(&caps.structure(0)?.name().as_str()))).unwrap_or(false);
-            if counted && shows(pad, buffer) {
-                intake.encoded.fetch_add(1, Ordering::AcqRel);
+            if framed(pad) && shows(pad, buffer) {
+                intake.encoded.fetch_max(seen.fetch_add(1, Ordering::AcqRel) + 1, Ordering::AcqRel);
             }
             gst::PadProbeReturn::Ok
         }
         _ => gst::PadProbeReturn::Ok,
-    }
+    });
+}
+
+fn admitted(intake: &Intake, caps: &gst::CapsRef) -> gst::PadProbeReturn {
+    let Some(structure) = caps.structure(0) else { return gst::PadProbeReturn::Ok };
+    *intake.codec.lock() = Some(codec(structure));
+    let side = |name| structure.get::<i32>(name).unwrap_or(0).max(0) as u32;
+    if intake.admits(side("width"), side("height")) { gst::PadProbeReturn::Ok } else { DISCARD }
+}
+
+/// Whether packets here are whole frames that each become a picture.
+fn framed(pad: &gst::Pad) -> bool {
+    let Some(caps) = pad.current_caps() else { return false };
+    caps.structure(0).is_some_and(|caps| {
+        let packed = caps.get::<&str>("stream-format").is_ok_and(|format| format != "byte-stream");
+        let aligned = caps.get::<&str>("alignment").is_ok_and(|alignment| alignment == "au");
+        let parsed = caps.get::<bool>("parsed").unwrap_or(false) || caps.get::<bool>("framed").unwrap_or(false);
+        (packed || aligned || parsed) && !UNCOUNTED.contains(&caps.name().as_str())
+    })
 }
 
 /// Whether a packet becomes a picture that the segment shows.
 fn shows(pad: &gst::Pad, buffer: &gst::BufferRef) -> bool {
-    if buffer.flags().intersects(gst::BufferFlags::DECODE_ONLY | gst::BufferFlags::HEADER) {
+    if buffer.flags().contains(gst::BufferFlags::DECODE_ONLY) {
         return false;
     }
     let segment = pad.sticky_event::<gst::event::Segment>(0).and_then(|event| event.segment().downcast_ref::<gst::ClockTime>().cloned());

@@ -40,8 +40,10 @@ pub enum End {
 pub struct Lost {
     /// Frames that came out but that the decoder marked as damaged.
     pub corrupt: u64,
-    /// Packets that the decoder could make no frame of, known at the end; 0 for codecs with packets that show nothing (VP8, VP9, AV1).
+    /// Packets, at least, that became no frame, known at the end; 0 for codecs with packets that show nothing (VP8, VP9, AV1).
     pub undecodable: u64,
+    /// Places where the next frame came more than half a frame late: lost frames, or a rate that varies.
+    pub holes: u64,
     /// Warnings of GStreamer's elements.
     pub warnings: u64,
 }

@@ -15,8 +15,14 @@ use super::options::{Fraction, Options};
 use crate::error::Error;
 use crate::packet::Nanos;
 
+/// What a probe answers to take a buffer or an event out of the flow. Not `Drop`: to that GStreamer 1.22 adds a complaint about an object that the
+/// bindings have already freed.
+pub(super) const DISCARD: gst::PadProbeReturn = gst::PadProbeReturn::Handled;
+
 /// What a jump back in time must exceed to be a new beginning instead of two frames out of order.
 const JUMP: Nanos = 1_000_000_000;
+/// What a jump ahead must exceed to be damage instead of a pause.
+const LEAP: Nanos = 3_600_000_000_000;
 /// How long a frame lasts where neither it nor its caps say.
 const FRAME: Nanos = 40_000_000;
 
@@ -132,6 +138,7 @@ impl Intake {
         Lost {
             corrupt: self.corrupt.load(Ordering::Acquire),
             undecodable: if over { encoded.saturating_sub(decoded) } else { 0 },
+            holes: self.timeline.lock().holes,
             warnings: self.warnings.load(Ordering::Acquire),
         }
     }
@@ -144,7 +151,7 @@ impl Intake {
                     let segment = segment.segment().downcast_ref::<gst::ClockTime>().cloned().unwrap_or_default();
                     let first = self.timeline.lock().segment.replace(segment).is_none();
                     if !first {
-                        return gst::PadProbeReturn::Drop;
+                        return DISCARD;
                     }
                     let (seqnum, plain) = (event.seqnum(), gst::FormattedSegment::<gst::ClockTime>::new());
                     *event = gst::event::Segment::builder(&plain).seqnum(seqnum).build();
@@ -161,7 +168,7 @@ impl Intake {
     fn caps(&self, caps: &gst::CapsRef) -> gst::PadProbeReturn {
         let Ok(info) = gst_video::VideoInfo::from_caps(caps) else { return gst::PadProbeReturn::Ok };
         if !self.admits(info.width(), info.height()) {
-            return gst::PadProbeReturn::Drop;
+            return DISCARD;
         }
         let (num, den) = (info.fps().numer(), info.fps().denom());
         let fps = (num > 0 && den > 0).then(|| Fraction::new(num as u32, den as u32));
@@ -173,7 +180,7 @@ impl Intake {
 
     fn frame(&self, buffer: &mut gst::Buffer) -> gst::PadProbeReturn {
         if self.failure.borrow().is_some() {
-            return gst::PadProbeReturn::Drop;
+            return DISCARD;
         }
         let picture = {
             let mut timeline = self.timeline.lock();
@@ -220,15 +227,18 @@ struct Timeline {
     shift: Nanos,
     /// Start and end of the last frame.
     last: Option<(Nanos, Nanos)>,
+    /// Where a frame came more than half a frame late.
+    holes: u64,
 }
 
 impl Timeline {
     fn new(live: bool) -> Self {
-        Self { segment: None, picture: None, period: FRAME, live, base: None, shift: 0, last: None }
+        Self { segment: None, picture: None, period: FRAME, live, base: None, shift: 0, last: None, holes: 0 }
     }
 
     /// Where a frame lies: pts and duration. A frame without pts follows the last one; one slightly out of order is moved behind it; a jump
-    /// back of more than a second is taken for a new beginning of the source's clock and goes on from where the stream was.
+    /// back of more than a second is taken for a new beginning of the source's clock and goes on from where the stream was; a leap ahead of more
+    /// than an hour is taken for a damaged pts and ignored.
     fn place(&mut self, pts: Option<gst::ClockTime>, duration: Option<gst::ClockTime>) -> (Nanos, Nanos) {
         let duration = duration.map(gst::ClockTime::nseconds).filter(|duration| *duration > 0).unwrap_or(self.period);
         let running = pts.and_then(|pts| match &self.segment {
@@ -244,13 +254,16 @@ impl Timeline {
             }
             None => follows,
         };
-        if let Some((last, end)) = self.last
-            && pts <= last
-        {
-            let behind = last - pts;
-            let to = if behind > JUMP { end } else { last + 1 };
-            self.shift += if behind > JUMP { to - pts } else { 0 };
-            pts = to;
+        if let Some((last, end)) = self.last {
+            if pts > end.saturating_add(LEAP) {
+                pts = end;
+            } else if pts <= last {
+                let jumped = last - pts > JUMP;
+                let to = if jumped { end } else { last + 1 };
+                self.shift += if jumped { to - pts } else { 0 };
+                pts = to;
+            }
+            self.holes += u64::from(self.picture.is_some_and(|picture| picture.fps.is_some()) && pts > end + self.period / 2);
         }
         self.last = Some((pts, pts + duration));
         (pts, duration)
@@ -276,6 +289,8 @@ mod tests {
         timeline.place(at(8000), None);
         assert_eq!(timeline.place(at(100), None).0, 3010 * MS, "the source's clock began anew");
         assert_eq!(timeline.place(at(110), None).0, 3020 * MS);
+        assert_eq!(timeline.place(at(9_999_999_999), None).0, 3030 * MS, "a damaged pts");
+        assert_eq!(timeline.place(at(130), None).0, 3040 * MS);
     }
 
     #[test]

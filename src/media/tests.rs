@@ -137,8 +137,8 @@ async fn views_share_pts_and_a_thin_view_is_exact() {
 async fn a_view_faster_than_its_film_keeps_every_frame() {
     let uri = "test://?frames=12&fps=10&size=64x48";
     let views = vec![View::native("fast").at(Fraction::new(60, 1))];
-    let Opened { mut views, .. } = open(uri, &options(views)).await.expect("opens");
-    assert_eq!(drain(views.remove(0)).await.len(), 12);
+    let mut opened = open(uri, &options(views)).await.expect("opens");
+    assert_eq!(drain(opened.views.remove(0)).await.len(), 12);
 }
 
 #[tokio::test]
@@ -297,4 +297,51 @@ async fn a_silent_source_is_a_stall_only_while_somebody_waits() {
     assert!(tokio::time::timeout(Duration::from_secs(5), views[0].next()).await.expect("an end").is_none());
     let End::Failed(error) = handle.ended().await else { panic!("no failure") };
     assert!(error.to_string().contains("no frame for 300ms"), "{error}");
+}
+
+/// Not a test of behaviour: `SOURCE=rtmp://... cargo test --lib media::tests::by_hand -- --ignored --nocapture` plays a source and tells what it sees.
+#[tokio::test]
+#[ignore]
+async fn by_hand() {
+    let uri = std::env::var("SOURCE").expect("SOURCE");
+    let live = std::env::var("LIVE").is_ok();
+    let began = Instant::now();
+    let fps = std::env::var("FPS").ok().map(|_| View::native("thin").at(Fraction::new(2, 1)).sized(640, 360));
+    let given = Options { views: std::iter::once(View::native("all").sized(48, 27)).chain(fps).collect(), live, ..Options::default() };
+    let mut opened = match open(&uri, &given).await {
+        Ok(opened) => opened,
+        Err(error) => return println!("REFUSED after {:?}: {error:?}", began.elapsed()),
+    };
+    println!("OPEN after {:?}: {:?}", began.elapsed(), opened.info);
+    let mut tasks = Vec::new();
+    for view in opened.views.drain(..) {
+        tasks.push(tokio::spawn(async move {
+            let name = view.name().clone();
+            let frames = drain_ends(view).await;
+            println!("{name}: {frames:?}");
+        }));
+    }
+    let end = opened.handle.ended().await;
+    println!("END after {:?}: {end:?} {:?}", began.elapsed(), opened.handle.lost());
+    for task in tasks {
+        task.await.expect("reads");
+    }
+    let stop = Instant::now();
+    opened.handle.stop().await;
+    println!("STOP took {:?}", stop.elapsed());
+}
+
+async fn drain_ends(mut view: ViewReader) -> (u64, Option<u64>, u64, Duration) {
+    let (mut count, mut first, mut last, mut gap, mut at) = (0, None, 0, Duration::ZERO, Instant::now());
+    while let Some(captured) = view.next().await {
+        count += 1;
+        first.get_or_insert(captured.span.start);
+        assert!(count == 1 || captured.span.start > last);
+        last = captured.span.start;
+        if count > 1 {
+            gap = gap.max(at.elapsed());
+        }
+        at = Instant::now();
+    }
+    (count, first, last, gap)
 }
