@@ -13,8 +13,7 @@ pub fn set(root: &mut Node, assignment: &str, problems: &mut Problems) {
         problems.add(whole, "`--set` takes PATH=VALUE").help("for example `--set stages.captions.with.prompt=...`");
         return;
     };
-    let parts: Vec<(String, Place)> =
-        path.into_iter().map(|(part, start, end)| (part, Place { source: number, start, end })).collect();
+    let parts: Vec<(String, Place)> = path.into_iter().map(|(part, start, end)| (part, Place { source: number, start, end })).collect();
     if parts.iter().any(|(part, _)| part.is_empty()) {
         problems.add(whole, "a part of the path is empty");
         return;

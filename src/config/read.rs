@@ -119,7 +119,7 @@ impl<'a> Reader<'a> {
             }
             Err(refusal) => {
                 let found = node.describe();
-                let problem = match refusal {
+                let problem = match &refusal {
                     Refusal::Type => self.problems.add(node.place, format!("`{name}` takes {}, not {found}", ty.describe())),
                     Refusal::Quotes => {
                         let message = format!("`{name}` takes {}, not the text {found}", ty.describe());
@@ -146,7 +146,9 @@ impl<'a> Reader<'a> {
         let params = self.object(node, node.place, SECRET);
         let path = params.opt_text("file")?;
         match std::fs::read_to_string(&**path) {
-            Ok(text) => Some(Value::Secret(Secret::new(text.strip_suffix('\n').map_or(&*text, |text| text.strip_suffix('\r').unwrap_or(text))))),
+            Ok(text) => {
+                Some(Value::Secret(Secret::new(text.strip_suffix('\n').map_or(&*text, |text| text.strip_suffix('\r').unwrap_or(text)))))
+            }
             Err(error) => {
                 let place = node.entry("file").map_or(node.place, |entry| entry.value.place);
                 self.problems.add(place, format!("cannot read the file of the secret `{name}`")).help(error.to_string().to_lowercase());
@@ -156,8 +158,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-pub(super) const SECRET: &[Field] =
-    &[Field { name: "file", ty: Type::Text, default: Default::Required, doc: "A file that holds the secret; one newline at its end is not part of it." }];
+pub(super) const SECRET: &[Field] = &[Field {
+    name: "file",
+    ty: Type::Text,
+    default: Default::Required,
+    doc: "A file that holds the secret; one newline at its end is not part of it.",
+}];
 
 fn names(fields: &'static [Field]) -> impl Iterator<Item = &'static str> {
     fields.iter().map(|field| field.name)
@@ -244,7 +250,10 @@ fn integer(text: &str) -> Option<i64> {
 /// A finite number of YAML's core schema.
 fn float(text: &str) -> Option<f64> {
     let allowed = |c: char| c.is_ascii_digit() || matches!(c, '.' | '+' | '-' | 'e' | 'E');
-    (text.chars().all(allowed) && text.contains(|c: char| c.is_ascii_digit())).then(|| text.parse().ok()).flatten().filter(|n: &f64| n.is_finite())
+    (text.chars().all(allowed) && text.contains(|c: char| c.is_ascii_digit()))
+        .then(|| text.parse().ok())
+        .flatten()
+        .filter(|n: &f64| n.is_finite())
 }
 
 fn int_bounds(low: i64, high: i64) -> String {

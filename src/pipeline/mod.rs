@@ -2,6 +2,7 @@
 
 mod delivery;
 mod feed;
+pub mod grammar;
 mod lane;
 mod outlet;
 pub mod plan;
