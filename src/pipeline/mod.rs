@@ -3,6 +3,7 @@
 mod assemble;
 mod delivery;
 mod feed;
+pub mod grammar;
 mod lane;
 mod outlet;
 pub mod plan;
