@@ -122,3 +122,53 @@ impl Drop for Place {
 pub(super) fn closed() -> Error {
     Error::overload("the model's worker is shutting down")
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt, poll};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn freed_place_goes_to_live_first_then_in_order() {
+        let places = Places::new(1);
+        let first = places.reserve(false).await.unwrap();
+        let (mut file, mut later) = (places.reserve(false).boxed(), places.reserve(false).boxed());
+        let mut live = places.reserve(true).boxed();
+        assert!(poll!(&mut file).is_pending() && poll!(&mut later).is_pending() && poll!(&mut live).is_pending());
+        drop(first);
+        assert!(poll!(&mut later).is_pending() && poll!(&mut file).is_pending());
+        drop(live.await.unwrap());
+        assert!(poll!(&mut later).is_pending());
+        drop(file.await.unwrap());
+        drop(later.await.unwrap());
+        assert_eq!(places.free_and_waiting(), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn place_of_one_who_goes_passes_to_the_next() {
+        let places = Places::new(1);
+        let first = places.reserve(false).await.unwrap();
+        // One has gone but still stands in line, as between its leaving and its taking itself out.
+        let (grant, gone) = oneshot::channel();
+        drop(gone);
+        places.0.lock().files.push_back(Waiter { number: u64::MAX, grant });
+        let (mut granted, mut last) = (places.reserve(false).boxed(), places.reserve(false).boxed());
+        assert!(poll!(&mut granted).is_pending() && poll!(&mut last).is_pending());
+        drop(first);
+        // This one was granted the place and goes without having looked.
+        drop(granted);
+        drop(last.now_or_never().expect("the place came through").unwrap());
+        assert_eq!(places.free_and_waiting(), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn closing_sends_everyone_away() {
+        let places = Places::new(1);
+        let _first = places.reserve(false).await.unwrap();
+        let mut waits = places.reserve(true).boxed();
+        assert!(poll!(&mut waits).is_pending());
+        places.close();
+        assert!(waits.await.is_err() && places.reserve(false).await.is_err());
+    }
+}

@@ -133,7 +133,7 @@ async fn dropped_ask_is_never_run_and_its_place_is_free_at_once() {
 }
 
 #[tokio::test]
-async fn places_are_bounded_and_live_gets_the_next() {
+async fn places_are_bounded_and_who_leaves_the_line_is_never_run() {
     let script = Script::new();
     let worker = worker(&script, settings(1, 2)).await;
     let plug = plug(&worker, &script).await;
@@ -150,9 +150,7 @@ async fn places_are_bounded_and_live_gets_the_next() {
     script.hold(false);
     let (queued, third, live) = tokio::join!(queued, third, live);
     assert_eq!((queued.unwrap(), third.unwrap(), live.unwrap()), (2, 4, 8));
-    let order: Vec<u32> = script.batches().concat();
-    let at = |item: u32| order.iter().position(|ran| *ran == item);
-    assert!(at(4) < at(2) && at(3).is_none(), "{order:?}");
+    assert!(!script.batches().concat().contains(&3), "{:?}", script.batches());
     plug.await.unwrap().unwrap();
     assert_eq!(worker.free_and_waiting(), (2, 0));
 }
