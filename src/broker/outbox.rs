@@ -78,6 +78,11 @@ impl Outbox {
         &self.link
     }
 
+    /// A second passed.
+    pub(super) fn tick(&self) {
+        self.link.tick(self.len() > 0);
+    }
+
     /// Messages that await their acknowledgement.
     pub(super) fn len(&self) -> usize {
         self.state.lock().pending.len()

@@ -22,6 +22,8 @@ const OVERHEAD: usize = 512;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const CALM: Duration = Duration::from_secs(60);
+/// How often the supervisor looks at the brokers' state.
+const TICK: Duration = Duration::from_secs(1);
 
 /// A message to send.
 #[derive(Debug, Clone)]
@@ -154,7 +156,15 @@ impl fmt::Debug for Producer {
 fn supervise(outbox: &Arc<Outbox>, signals: &Receiver<Signal>, done: oneshot::Sender<usize>) {
     let mut pause = FIRST_PAUSE;
     let mut last = Instant::now();
-    while let Ok(Signal::Fatal) = signals.recv() {
+    loop {
+        match signals.recv_timeout(TICK) {
+            Ok(Signal::Fatal) => {}
+            Err(RecvTimeoutError::Timeout) => {
+                outbox.tick();
+                continue;
+            }
+            Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+        }
         if last.elapsed() > CALM {
             pause = FIRST_PAUSE;
         }
