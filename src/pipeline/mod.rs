@@ -1,8 +1,11 @@
 //! A checked pipeline: spawned, run, drained. Sessions hold the queues of one stream, lanes and deliveries work on them.
 
+pub mod check;
 mod delivery;
+pub mod effective;
 mod feed;
 pub mod grammar;
+pub mod graph;
 mod lane;
 mod outlet;
 pub mod plan;
@@ -10,6 +13,7 @@ mod run;
 mod session;
 mod topology;
 
+pub use check::{Checked, Overrides, check, checked};
 pub use plan::Plan;
 pub use run::{Running, StageStatus, Summary};
 pub use session::{SessionReport, SessionStatus};
