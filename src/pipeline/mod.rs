@@ -1,9 +1,12 @@
 //! A checked pipeline: spawned, run, drained. Sessions hold the queues of one stream, lanes and deliveries work on them.
 
 mod assemble;
+pub mod check;
 mod delivery;
+pub mod effective;
 mod feed;
 pub mod grammar;
+pub mod graph;
 mod lane;
 mod outlet;
 pub mod plan;
@@ -12,6 +15,7 @@ mod session;
 mod topology;
 
 pub use assemble::{Assembled, broker_settings, registry};
+pub use check::{Checked, Overrides, check, checked};
 pub use plan::Plan;
 pub use run::{Running, StageStatus, Summary};
 pub use session::{SessionReport, SessionStatus};

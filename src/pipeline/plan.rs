@@ -1,6 +1,7 @@
 //! The plan: what a checked pipeline file says, with every default filled in and every name resolved.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub struct Plan {
     pub shutdown: Duration,
     /// How often `progress` events are emitted.
     pub progress: Duration,
+    /// Metrics and logs.
+    pub telemetry: TelemetryPlan,
     /// Models by name.
     pub models: BTreeMap<String, ModelPlan>,
     /// Stages, sources first, each after those it reads from.
@@ -93,6 +96,15 @@ pub struct ThreadsPlan {
     pub torch: usize,
     /// Of one stream's decoder.
     pub decode: usize,
+}
+
+/// The key `telemetry:`.
+#[derive(Debug, Clone)]
+pub struct TelemetryPlan {
+    /// Where the Prometheus endpoint listens; none for no endpoint.
+    pub metrics: Option<SocketAddr>,
+    /// The least urgent lines that are logged: `error`, `warn`, `info`, `debug` or `trace`.
+    pub log: String,
 }
 
 /// One entry of `models:`.

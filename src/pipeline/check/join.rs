@@ -1,0 +1,102 @@
+//! The key `join`: its sides are inputs, and come from the same source, or their times could not be compared.
+
+use std::time::Duration;
+
+use super::links::Links;
+use super::stages::{Draft, default};
+use crate::config::{Node, Place, Problems, Value};
+use crate::stage::{JoinSettings, Late, Role};
+
+/// The default of `wait` where a live stream is joined.
+const LIVE_WAIT: Duration = Duration::from_secs(3);
+
+/// The join of the stage at `at`, its defaults filled into the stage's keys. None without one, or when it is wrong.
+pub(super) fn settings(at: usize, drafts: &mut [Draft<'_>], links: &Links, problems: &mut Problems) -> Option<JoinSettings> {
+    let draft = &drafts[at];
+    let setting = draft.keys.setting("join")?;
+    let (provenance, mut keys) = (setting.provenance.clone(), setting.value.as_object()?.clone());
+    if draft.role() != Some(Role::Transform) {
+        return None;
+    }
+    if draft.inputs.len() < 2 {
+        problems.add(draft.place_of("join"), format!("`{}` has nothing to join: it reads {}", draft.id, draft.inputs.len()));
+        return None;
+    }
+    let join = &draft.node.entry("join")?.value;
+    let per = side(draft, keys.text("per"), place(join, "per", 0), problems)?;
+    let collect = collected(draft, join, per, keys.opt_list("collect"), problems)?;
+    let order = links.order()?;
+    let reachable = |input: usize| Some(links.sources(links.upstream(at, input)?));
+    let driving = reachable(per)?;
+    let mut sound = order.contains(&at);
+    for &input in &collect {
+        if !reachable(input)?.iter().any(|source| driving.contains(source)) {
+            let (one, other) = (&draft.inputs[per].from, &draft.inputs[input].from);
+            let message = format!("`{one}` and `{other}` come from different sources, so their times cannot be compared");
+            problems.add(draft.inputs[input].at, message);
+            sound = false;
+        }
+    }
+    let names = collect.iter().map(|&input| Value::Text(name(draft, input).into())).collect();
+    default(&mut keys, "collect", Value::List(names));
+    if links.live(at) {
+        default(&mut keys, "wait", Value::Duration(LIVE_WAIT));
+    }
+    let late = if **keys.text("late") == *"drop" { Late::Drop } else { Late::Partial };
+    let settings = JoinSettings { per, collect, wait: keys.opt_duration("wait"), late };
+    drafts[at].keys.insert("join", Value::Object(keys), provenance);
+    sound.then_some(settings)
+}
+
+fn collected(draft: &Draft<'_>, join: &Node, per: usize, named: Option<&[Value]>, problems: &mut Problems) -> Option<Vec<usize>> {
+    let Some(named) = named else { return Some((0..draft.inputs.len()).filter(|&input| input != per).collect()) };
+    let sides: Vec<Option<usize>> = named
+        .iter()
+        .enumerate()
+        .map(|(number, value)| side(draft, super::text_of(value), place(join, "collect", number), problems))
+        .collect();
+    let sides: Vec<usize> = sides.into_iter().collect::<Option<_>>()?;
+    if let Some(number) = sides.iter().position(|&side| side == per) {
+        problems.add(place(join, "collect", number), format!("`{}` drives the join, so it cannot be collected too", name(draft, per)));
+        return None;
+    }
+    if let Some(number) = (1..sides.len()).find(|&number| sides[..number].contains(&sides[number])) {
+        problems.add(place(join, "collect", number), "this is collected a second time");
+        return None;
+    }
+    if let Some(left) = (0..draft.inputs.len()).find(|&input| input != per && !sides.contains(&input)) {
+        let message = format!("the join of `{}` says nothing about its input `{}`", draft.id, name(draft, left));
+        problems.add(draft.inputs[left].at, message).help("name it in `collect`");
+        return None;
+    }
+    Some(sides)
+}
+
+/// The input that a side names.
+fn side(draft: &Draft<'_>, named: &str, at: Place, problems: &mut Problems) -> Option<usize> {
+    let whole = draft.inputs.iter().position(|input| format_name(&input.from, input.view.as_deref()) == named);
+    let found = whole.or_else(|| {
+        let mut same = (0..draft.inputs.len()).filter(|&input| draft.inputs[input].from == named);
+        let first = same.next()?;
+        same.next().is_none().then_some(first)
+    });
+    if found.is_none() {
+        let names: Vec<String> = (0..draft.inputs.len()).map(|input| name(draft, input)).collect();
+        let problem = problems.add(at, format!("`{named}` is not an input of `{}`", draft.id));
+        problem.suggest(named, names.iter().map(String::as_str));
+    }
+    found
+}
+
+fn name(draft: &Draft<'_>, input: usize) -> String {
+    format_name(&draft.inputs[input].from, draft.inputs[input].view.as_deref())
+}
+
+fn format_name(from: &str, view: Option<&str>) -> String {
+    view.map_or_else(|| from.to_owned(), |view| format!("{from}.{view}"))
+}
+
+fn place(join: &Node, key: &str, number: usize) -> Place {
+    let Some(entry) = join.entry(key) else { return join.place };
+    entry.value.items().get(number).map_or(entry.value.place, |item| item.place)
+}
