@@ -77,11 +77,13 @@ fn add_uri(pipeline: &gst::Pipeline, entry: &gst::Pad, uri: &str, intake: &Arc<I
         let selected = collection.zip(stream).is_some_and(|(collection, stream)| select(&chosen, &collection, &stream));
         Some(i32::from(selected).to_value())
     });
-    let tee = entry.downgrade();
+    let (tee, whole) = (entry.downgrade(), pipeline.downgrade());
     decode.connect_pad_added(move |_, pad| {
-        let Some(tee) = tee.upgrade() else { return };
+        let (Some(tee), Some(whole)) = (tee.upgrade(), whole.upgrade()) else { return };
         let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-        if caps.structure(0).is_some_and(|caps| caps.name().starts_with("video/")) && !tee.is_linked() && pad.link(&tee).is_err() {
+        let is_video = caps.structure(0).is_some_and(|caps| caps.name().starts_with("video/"));
+        let linked = if is_video && !tee.is_linked() { pad.link(&tee).is_ok() } else { swallow(&whole, pad) };
+        if !linked {
             tracing::warn!(target: "gstreamer", %caps, "a decoded stream cannot be linked");
         }
     });
@@ -91,13 +93,24 @@ fn add_uri(pipeline: &gst::Pipeline, entry: &gst::Pad, uri: &str, intake: &Arc<I
     pipeline.add(&decode).map_err(|error| Error::bug("a pipeline takes no uridecodebin3").because(error))
 }
 
-/// Notes what a collection holds and says whether `stream` is the one to decode: the first video stream.
+/// Ends a stream that nobody asked for.
+fn swallow(pipeline: &gst::Pipeline, pad: &gst::Pad) -> bool {
+    let Ok(sink) = make("fakesink") else { return false };
+    for (property, value) in [("sync", false), ("async", false), ("enable-last-sample", false)] {
+        sink.set_property(property, value);
+    }
+    let linked = pipeline.add(&sink).is_ok() && sink.static_pad("sink").is_some_and(|entry| pad.link(&entry).is_ok());
+    linked && sink.sync_state_with_parent().is_ok()
+}
+
+/// Notes what a collection holds and says whether `stream` is the one to decode: the first video stream. As long as there is none (FLV announces
+/// its streams one by one) the others are let through, for a demuxer of which nothing is wanted breaks off.
 fn select(intake: &Intake, collection: &gst::StreamCollection, stream: &gst::Stream) -> bool {
     let video = collection.iter().find(|stream| stream.stream_type().contains(gst::StreamType::VIDEO));
     if collection.iter().any(|stream| stream.stream_type().contains(gst::StreamType::AUDIO)) {
         intake.has_audio.store(true, Ordering::Release);
     }
-    let Some(video) = video else { return false };
+    let Some(video) = video else { return true };
     intake.has_video.store(true, Ordering::Release);
     video.stream_id() == stream.stream_id()
 }
