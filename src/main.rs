@@ -1,3 +1,5 @@
 //! The `opusflow` binary.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    opusflow::cli::main()
+}

@@ -1,1 +1,18 @@
 //! Neural networks in tch, from folders in Hugging Face layout; synchronous, they know nothing of tokio, YAML or metrics.
+
+pub mod config;
+pub mod folder;
+#[cfg(test)]
+mod golden;
+mod layers;
+pub mod llama;
+pub mod opus_encoder;
+pub mod resnet;
+pub mod scenes;
+pub mod text;
+pub mod transnetv2;
+pub mod weights;
+
+pub use config::Config;
+pub use folder::ModelFolder;
+pub use weights::{Scope, Weights};

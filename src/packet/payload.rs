@@ -262,6 +262,13 @@ pub struct Scores {
 }
 
 impl Scores {
+    /// The `k` most probable classes, best first.
+    pub fn top(&self, k: usize) -> Vec<Label> {
+        let mut order: Vec<usize> = (0..self.values.len().min(self.names.len())).collect();
+        order.sort_by(|&a, &b| self.values[b].total_cmp(&self.values[a]));
+        order.iter().take(k).map(|&at| Label { name: Arc::clone(&self.names[at]), score: self.values[at] }).collect()
+    }
+
     /// Number of classes.
     pub fn len(&self) -> usize {
         self.values.len()

@@ -23,15 +23,27 @@ pub(crate) struct Entry {
 pub(crate) struct SessionFeed {
     stream: Arc<Stream>,
     source: Arc<Stage>,
-    entries: RwLock<Option<Arc<HashMap<Arc<str>, Entry>>>>,
+    entries: RwLock<Option<Entries>>,
     events: Arc<Events>,
     end: Mutex<Option<oneshot::Sender<String>>>,
     epoch: AtomicU64,
     base: AtomicI64,
     begun: std::sync::atomic::AtomicBool,
-    lost: Arc<AtomicU64>,
-    position: Arc<AtomicU64>,
+    counts: Arc<FeedCounts>,
 }
+
+/// What a session's source has told, for status and summary.
+#[derive(Debug, Default)]
+pub(crate) struct FeedCounts {
+    /// Frames that the decoder could not give.
+    pub lost: AtomicU64,
+    /// End of the newest frame, in nanoseconds of its epoch.
+    pub position: AtomicU64,
+    /// Length of the stream in nanoseconds, 0 where it is not known.
+    pub length: AtomicU64,
+}
+
+type Entries = Arc<HashMap<Arc<str>, Entry>>;
 
 impl SessionFeed {
     pub fn new(
@@ -50,17 +62,16 @@ impl SessionFeed {
             epoch: AtomicU64::new(0),
             base: AtomicI64::new(now_micros()),
             begun: std::sync::atomic::AtomicBool::new(false),
-            lost: Arc::default(),
-            position: Arc::default(),
+            counts: Arc::default(),
         }
     }
 
-    /// Counts lost frames and the position where others can read them.
-    pub fn counting(self, lost: Arc<AtomicU64>, position: Arc<AtomicU64>) -> Self {
-        Self { lost, position, ..self }
+    /// What the source tells, where others can read it.
+    pub fn counts(&self) -> &Arc<FeedCounts> {
+        &self.counts
     }
 
-    fn entries(&self) -> Option<Arc<HashMap<Arc<str>, Entry>>> {
+    fn entries(&self) -> Option<Entries> {
         self.entries.read().clone()
     }
 }
@@ -81,7 +92,7 @@ impl Feed for SessionFeed {
     async fn frame(&self, frame: Frame, span: Span, arrived: Micros) {
         let Some(entries) = self.entries() else { return };
         let Some(entry) = entries.get(&frame.view) else { return };
-        self.position.fetch_max(span.end, Ordering::Relaxed);
+        self.counts.position.fetch_max(span.end, Ordering::Relaxed);
         StageCounts::add(&self.source.counts.emitted, 1);
         let epoch = self.epoch.load(Ordering::Acquire);
         let head = Head {
@@ -116,7 +127,11 @@ impl Feed for SessionFeed {
     }
 
     fn lost(&self, frames: u64) {
-        self.lost.fetch_add(frames, Ordering::Relaxed);
+        self.counts.lost.fetch_add(frames, Ordering::Relaxed);
+    }
+
+    fn length(&self, nanos: Nanos) {
+        self.counts.length.store(nanos, Ordering::Relaxed);
     }
 }
 

@@ -49,6 +49,7 @@ pub const KAFKA: &[Field] = &[
     ),
     field("registry", Type::Object(REGISTRY), Absent, "The schema registry, for `encoding: avro_registry`."),
     field("create_topics", Type::Object(TOPICS), Is("{}"), "What happens to topics before the first record."),
+    field("address_file", Type::Text, Is("./out/broker.address"), "With `brokers: embedded`: the file that its address is written to."),
     field("in_flight", Type::Bytes, Is("32MiB"), "Bytes that may be with the producer unconfirmed; then sinks wait."),
     field("properties", Type::Map(&Type::Text), Is("{}"), "librdkafka's own settings, handed over as they are."),
     field("secrets", Type::Map(&Type::Secret), Is("{}"), "Like `properties`, never printed."),
@@ -142,7 +143,7 @@ pub const STAGE: &[Field] = &[
         "required",
         Type::Bool,
         Absent,
-        "For sinks: whether a frame counts as delivered only when this sink has it; true but for `redis`.",
+        "For sinks: whether a frame counts as delivered only when this sink has it; true but for `redis` and `console`.",
     ),
     field("with", Type::Own, Absent, "The parameters of its kind."),
 ];
@@ -204,7 +205,7 @@ pub fn json_schema(kinds: &[&'static StageKind]) -> Json {
     definitions.insert("input".to_owned(), json!({ "anyOf": [{ "$ref": "#/$defs/text" }, schema::object(INPUT)] }));
     definitions.insert("stage".to_owned(), stage_schema(kinds));
     for kind in kinds {
-        definitions.insert(format!("with_{}", kind.name), schema::object(kind.params));
+        definitions.insert(definition(kind), schema::object(kind.params));
     }
     top["properties"]["stages"] =
         json!({ "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/stage" }, "description": doc(TOP, "stages") });
@@ -221,7 +222,10 @@ pub fn json_schema(kinds: &[&'static StageKind]) -> Json {
 
 fn stage_schema(kinds: &[&'static StageKind]) -> Json {
     let mut stage = schema::object(STAGE);
-    let words: Vec<Json> = kinds.iter().map(|kind| json!({ "const": kind.name, "description": kind.doc })).collect();
+    let twice = |kind: &StageKind| kinds.iter().filter(|other| other.name == kind.name).count() > 1;
+    let first = |at: &usize| !kinds[..*at].iter().any(|other| other.name == kinds[*at].name);
+    let words: Vec<Json> =
+        (0..kinds.len()).filter(first).map(|at| json!({ "const": kinds[at].name, "description": kinds[at].doc })).collect();
     stage["properties"]["kind"] = json!({ "oneOf": words, "description": doc(STAGE, "kind") });
     let inputs = json!({ "$ref": "#/$defs/input" });
     stage["properties"]["inputs"] = json!({ "anyOf": [{ "type": "array", "items": inputs }, inputs], "description": doc(STAGE, "inputs") });
@@ -230,17 +234,28 @@ fn stage_schema(kinds: &[&'static StageKind]) -> Json {
         .map(|kind| {
             let needs_with = kind.params.iter().any(|field| matches!(field.default, Required));
             let mut required = Vec::from_iter(needs_with.then_some("with"));
-            let mut then = json!({ "properties": { "with": { "$ref": format!("#/$defs/with_{}", kind.name), "description": kind.doc } } });
+            let mut then =
+                json!({ "properties": { "with": { "$ref": format!("#/$defs/{}", definition(kind)), "description": kind.doc } } });
             if kind.role() == Role::Source {
                 then["properties"]["inputs"] = json!(false);
             } else {
                 required.push("inputs");
             }
             then["required"] = json!(required);
-            json!({ "if": { "properties": { "kind": { "const": kind.name } }, "required": ["kind"] }, "then": then })
+            let mut when = json!({ "properties": { "kind": { "const": kind.name } }, "required": ["kind"] });
+            if twice(kind) {
+                // A source and a sink share the name: what reads something is the sink.
+                let reads = json!({ "required": ["inputs"] });
+                if kind.role() == Role::Source { when["not"] = reads } else { when["required"] = json!(["kind", "inputs"]) }
+            }
+            json!({ "if": when, "then": then })
         })
         .collect();
     stage
+}
+
+fn definition(kind: &StageKind) -> String {
+    format!("{}_{}", kind.role().as_str(), kind.name)
 }
 
 fn doc(fields: &'static [Field], name: &str) -> &'static str {

@@ -1,5 +1,6 @@
 //! A checked pipeline: spawned, run, drained. Sessions hold the queues of one stream, lanes and deliveries work on them.
 
+mod assemble;
 pub mod check;
 mod delivery;
 pub mod effective;
@@ -13,6 +14,7 @@ mod run;
 mod session;
 mod topology;
 
+pub use assemble::{Assembled, broker_settings, registry};
 pub use check::{Checked, Overrides, check, checked};
 pub use plan::Plan;
 pub use run::{Running, StageStatus, Summary};

@@ -55,6 +55,8 @@ pub struct KafkaPlan {
     pub partitions: i32,
     /// Replication factor of created topics.
     pub replication: i32,
+    /// The file that the embedded broker's address is written to.
+    pub address_file: String,
     /// Bytes that may be with the producer unconfirmed.
     pub in_flight: u64,
     /// Handed to librdkafka as they are.

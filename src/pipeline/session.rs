@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Delivered, Delivery};
-use super::feed::{Entry, Events, SessionFeed};
+use super::feed::{Entry, Events, FeedCounts, SessionFeed};
 use super::lane::Lane;
 use super::outlet::Outlet;
 use super::topology::{Built, Topology};
@@ -56,6 +56,8 @@ pub struct SessionStatus {
     pub queues: Vec<(String, QueueSettings, QueueCounts)>,
     /// End of the newest frame that left the source, in nanoseconds of its epoch.
     pub position: u64,
+    /// Length of the stream in nanoseconds, where it is known.
+    pub length: Option<u64>,
 }
 
 /// A running session, seen from the runner.
@@ -63,7 +65,7 @@ pub(crate) struct Session {
     stream: Arc<Stream>,
     ledger: Arc<Ledger>,
     queues: Vec<(String, Gauge)>,
-    position: Arc<AtomicU64>,
+    counts: Arc<FeedCounts>,
 }
 
 /// What drives a session to its end.
@@ -75,7 +77,7 @@ pub(crate) struct Driver {
     delivered: Delivered,
     events: Arc<Events>,
     ended: oneshot::Receiver<String>,
-    lost: Arc<AtomicU64>,
+    counts: Arc<FeedCounts>,
     progress: Duration,
     force: CancellationToken,
     began: Instant,
@@ -140,15 +142,13 @@ impl Session {
             })
             .collect();
         let ledger = Arc::new(Ledger::default());
-        let position = Arc::new(AtomicU64::new(0));
         let entries = entries(topology, source, &mut wiring, &ledger);
         let queues = std::mem::take(&mut wiring.gauges);
         let started = Started { topology, behind: &behind, stream: &stream, force };
         let (lanes, deliveries, delivered) = started.spawn(wiring, letters);
         let (end, ended) = oneshot::channel();
-        let lost = Arc::new(AtomicU64::new(0));
-        let feed = SessionFeed::new(Arc::clone(&stream), Arc::clone(&topology.stages[source]), entries, Arc::clone(&events), end)
-            .counting(Arc::clone(&lost), Arc::clone(&position));
+        let feed = SessionFeed::new(Arc::clone(&stream), Arc::clone(&topology.stages[source]), entries, Arc::clone(&events), end);
+        let counts = Arc::clone(feed.counts());
         let driver = Driver {
             stream: Arc::clone(&stream),
             ledger: Arc::clone(&ledger),
@@ -157,12 +157,12 @@ impl Session {
             delivered,
             events,
             ended,
-            lost,
+            counts: Arc::clone(&counts),
             progress: topology.plan.progress,
             force: force.clone(),
             began: Instant::now(),
         };
-        (Self { stream, ledger, queues, position }, Arc::new(feed), driver)
+        (Self { stream, ledger, queues, counts }, Arc::new(feed), driver)
     }
 
     /// What it looks like now.
@@ -171,7 +171,8 @@ impl Session {
             stream: Arc::clone(&self.stream.id),
             ledger: self.ledger.balances(),
             queues: self.queues.iter().map(|(name, gauge)| (name.clone(), gauge.settings(), gauge.counts())).collect(),
-            position: self.position.load(Ordering::Relaxed),
+            position: self.counts.position.load(Ordering::Relaxed),
+            length: Some(self.counts.length.load(Ordering::Relaxed)).filter(|length| *length > 0),
         }
     }
 }
@@ -254,7 +255,7 @@ impl Driver {
             reason,
             ledger: self.ledger.balances(),
             records: self.delivered.lock().clone(),
-            lost_in_decoding: self.lost.load(Ordering::Relaxed),
+            lost_in_decoding: self.counts.lost.load(Ordering::Relaxed),
             errors,
             elapsed: self.began.elapsed(),
         }

@@ -48,6 +48,9 @@ pub trait Feed: Send + Sync {
     /// Ends the stream: what is under way is drained, then the `ended` event follows with this reason.
     async fn finish(&self, reason: String);
 
+    /// Says how long the stream will be, in nanoseconds, where that is known.
+    fn length(&self, nanos: Nanos);
+
     /// Notes frames that the decoder could not give, by the decoder's count, for the session's summary.
     fn lost(&self, frames: u64);
 }

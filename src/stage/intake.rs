@@ -16,7 +16,12 @@ use crate::packet::Micros;
 pub const VIEWS: Field = Field {
     name: "views",
     ty: Type::Map(&Type::Object(&[
-        Field { name: "fps", ty: Type::Fps, default: Default::Is("native"), doc: "Frames a second; frames are only left out, never doubled." },
+        Field {
+            name: "fps",
+            ty: Type::Fps,
+            default: Default::Is("native"),
+            doc: "Frames a second; frames are only left out, never doubled.",
+        },
         Field { name: "size", ty: Type::Size, default: Default::Is("native"), doc: "Width and height in pixels." },
     ])),
     default: Default::Required,
@@ -24,12 +29,8 @@ pub const VIEWS: Field = Field {
 };
 
 /// The key `labels`.
-pub const LABELS: Field = Field {
-    name: "labels",
-    ty: Type::Map(&Type::Text),
-    default: Default::Absent,
-    doc: "Labels that every record of the stream carries.",
-};
+pub const LABELS: Field =
+    Field { name: "labels", ty: Type::Map(&Type::Text), default: Default::Absent, doc: "Labels that every record of the stream carries." };
 
 /// The key `stall`.
 pub const STALL: Field = Field {
@@ -40,12 +41,8 @@ pub const STALL: Field = Field {
 };
 
 /// The key `connect`.
-pub const CONNECT: Field = Field {
-    name: "connect",
-    ty: Type::Duration,
-    default: Default::Is("15s"),
-    doc: "How long the first frame may take.",
-};
+pub const CONNECT: Field =
+    Field { name: "connect", ty: Type::Duration, default: Default::Is("15s"), doc: "How long the first frame may take." };
 
 /// The key `max_pixels`.
 pub const MAX_PIXELS: Field = Field {
@@ -101,13 +98,13 @@ pub async fn pump(mut opened: Opened, feed: &Arc<dyn Feed>, stop: &CancellationT
     } else {
         // The views have ended, so the word why is on its way.
         match tokio::time::timeout(Duration::from_secs(5), opened.handle.ended()).await {
-            Ok(End::EndOfStream) => None,
+            Ok(End::EndOfStream | End::Stopped) => None,
             Ok(End::Failed(error)) => Some(error),
             Err(_) => Some(crate::Error::external("the stream ended without saying why")),
         }
     };
     feed.lost(opened.handle.lost().corrupt);
-    opened.handle.stop();
+    opened.handle.stop().await;
     Ended { error, stopped, last }
 }
 

@@ -2,6 +2,7 @@
 
 mod contract;
 mod deps;
+pub mod intake;
 mod join;
 mod kind;
 mod ledger;
@@ -10,7 +11,7 @@ mod queue;
 pub mod testing;
 
 pub use contract::{Draft, Fate, Feed, Flush, Held, Host, Input, Out, Sink, Source, Transform};
-pub use deps::Deps;
+pub use deps::{Deps, Kafka, Print};
 pub use join::{JoinSettings, Joined, Joiner, Late};
 pub use kind::{Build, Context, Holds, OpenTransform, Role, StageKind};
 pub use ledger::{Account, Ledger};

@@ -1,1 +1,16 @@
 //! Logs, metric names, and samples of the host and the GPU.
+
+mod exporter;
+mod handles;
+mod logs;
+mod metrics;
+mod samplers;
+
+pub use self::exporter::{Exporter, recorder};
+pub use self::handles::{
+    BrokerMetrics, CacheMetrics, CacheTier, GpuMetrics, HostMetrics, MediaMetrics, PipelineMetrics, ProcessMetrics, QueueMetrics,
+    SinkMetrics, SinkRecordMetrics, StageMetrics, WorkerMetrics,
+};
+pub use self::logs::{LogFormat, LogSettings, Logs};
+pub use self::metrics::{ALL, Family, Metric, MetricKind, describe, names};
+pub use self::samplers::{Sampler, Snapshot};

@@ -1,1 +1,68 @@
-//! Devices, number formats, and frames as tensors.
+//! Devices, number formats, and frames as tensors: what every network needs from libtorch that tch does not give.
+
+mod cuda;
+mod device;
+mod pixels;
+
+pub use cuda::{compute_capability, load_cuda};
+pub use device::{DeviceChoice, Precision, PrecisionChoice};
+pub use pixels::{channels_last, frames_to_tensor, normalise, resize};
+pub use tch::{Device, Kind, NoGradGuard, Tensor};
+
+use crate::error::Error;
+
+/// What libtorch says is known by its text alone; these are its words for memory that could not be had.
+const OUT_OF_MEMORY: [&str; 3] = ["out of memory", "can't allocate memory", "not enough memory"];
+
+impl From<tch::TchError> for Error {
+    /// Memory that could not be had is [`overload`](crate::error::Kind::Overload): a smaller batch may pass. All else is the model's.
+    fn from(error: tch::TchError) -> Self {
+        let text = error.to_string();
+        // libtorch appends its own stack trace, which says nothing to a user.
+        let message = text.split("\nException raised from").next().unwrap_or(&text).trim().to_owned();
+        if OUT_OF_MEMORY.iter().any(|words| message.contains(words)) {
+            Error::overload(format!("libtorch: {message}")).hint("a smaller batch, or fewer models on this device, needs less memory")
+        } else {
+            Error::model(format!("libtorch: {message}"))
+        }
+    }
+}
+
+/// Turns gradients off on this thread until the returned guard falls. Bind it to a name: `_` drops it at once.
+#[must_use = "gradients come back when the guard falls"]
+pub fn guard() -> NoGradGuard {
+    tch::no_grad_guard()
+}
+
+/// Sets how many threads one operation of libtorch uses on the CPU, at least 1. Takes full effect only before the first operation.
+pub fn threads(count: usize) {
+    tch::set_num_threads(i32::try_from(count.max(1)).unwrap_or(i32::MAX));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind as Who;
+
+    #[test]
+    fn shapes_that_do_not_fit_are_the_models_error() {
+        let error = Error::from(Tensor::from_slice(&[1f32, 2.]).f_matmul(&Tensor::from_slice(&[1f32, 2., 3.])).unwrap_err());
+        assert_eq!(error.kind(), Who::Model);
+        assert!(!error.message().contains("Exception raised from"), "{error}");
+    }
+
+    #[test]
+    fn memory_that_cannot_be_had_is_overload() {
+        let error = Error::from(Tensor::f_empty([1 << 50], (Kind::Float, Device::Cpu)).unwrap_err());
+        assert_eq!(error.kind(), Who::Overload, "{error}");
+    }
+
+    #[test]
+    fn guard_turns_gradients_off_until_it_falls() {
+        let leaf = Tensor::from_slice(&[1f32]).set_requires_grad(true);
+        let held = guard();
+        assert!(!(&leaf * 2.).requires_grad());
+        drop(held);
+        assert!((&leaf * 2.).requires_grad());
+    }
+}

@@ -30,7 +30,8 @@ impl Overrides {
             return;
         }
         let kind_of = |stage: &Node| stage.entry("kind").and_then(|entry| entry.value.text().map(str::to_owned));
-        let is_source = |stage: &Node| matches!(kind_of(stage).as_deref(), Some("file" | "live" | "test"));
+        let is_source =
+            |stage: &Node| stage.entry("inputs").is_none() && matches!(kind_of(stage).as_deref(), Some("file" | "live" | "test"));
         let NodeKind::Map(entries) = &mut root.kind else { return };
         let Some(Node { kind: NodeKind::List(stages), .. }) =
             entries.iter_mut().find(|entry| entry.key == "stages").map(|entry| &mut entry.value)

@@ -137,6 +137,7 @@ impl File<'_> {
             topics: topics.text("policy").to_string(),
             partitions: number(topics.int("partitions")),
             replication: number(topics.int("replication")),
+            address_file: kafka.text("address_file").to_string(),
             in_flight: kafka.bytes("in_flight"),
             properties: texts("properties"),
             secrets: secrets.collect(),

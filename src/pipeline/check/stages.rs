@@ -72,13 +72,20 @@ pub(super) fn read<'a>(root: &'a Node, kinds: &[&'static StageKind], reader: &mu
     }
 }
 
+/// The kind called `word`. A source and a sink may share a name: what reads something is the sink.
+fn named(word: &str, reads: bool, kinds: &[&'static StageKind]) -> Option<&'static StageKind> {
+    let mut called = kinds.iter().filter(|kind| kind.name == word).copied();
+    let first = called.next()?;
+    Some(std::iter::once(first).chain(called).find(|kind| reads != (kind.role() == Role::Source)).unwrap_or(first))
+}
+
 fn read_one<'a>(node: &'a Node, kinds: &[&'static StageKind], reader: &mut Reader<'_>) -> Option<Draft<'a>> {
     let mentioned = reader.stages.len();
     let keys = reader.object(node, node.place, STAGE);
     // What a join names is checked with its inputs.
     reader.stages.truncate(mentioned);
     let kind = keys.opt_text("kind").and_then(|word| {
-        let found = kinds.iter().find(|kind| *kind.name == **word).copied();
+        let found = named(word, node.entry("inputs").is_some(), kinds);
         if found.is_none() {
             let place = node.entry("kind").map_or(node.place, |entry| entry.value.place);
             reader.problems.add(place, format!("unknown kind `{word}`")).suggest(word, kinds.iter().map(|kind| kind.name));
@@ -206,7 +213,7 @@ pub(super) fn fill(drafts: &mut [Draft<'_>], links: &Links) {
         let Some(kind) = draft.kind else { continue };
         let concurrency = if kind.role() == Role::Transform && !kind.is_sequential() { 8 } else { 1 };
         default(&mut draft.keys, "concurrency", Value::Int(concurrency));
-        default(&mut draft.keys, "required", Value::Bool(kind.name != "redis"));
+        default(&mut draft.keys, "required", Value::Bool(!matches!(kind.name, "redis" | "console")));
         for (number, input) in draft.inputs.iter_mut().enumerate() {
             let Some(upstream) = links.upstream(at, number) else { continue };
             let Some(setting) = input.keys.setting("queue") else { continue };

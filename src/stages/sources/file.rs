@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
 use crate::packet::{Event, PayloadKind, Stream, TimeSource, now_micros};
-use crate::stage::{Build, Context, Feed, Holds, Host, Source, StageKind, intake};
+use crate::stage::{Build, Context, Holds, Host, Source, StageKind, intake};
 use crate::{Error, Result};
 
 /// The kind.
@@ -46,7 +46,6 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
         parallel: params.int("parallel").unsigned_abs() as usize,
         labels: intake::labels(params),
         options: intake::options(params, false, context.deps.decode_threads),
-
     }))
 }
 
@@ -56,7 +55,6 @@ struct File {
     parallel: usize,
     labels: std::collections::BTreeMap<String, String>,
     options: media::Options,
-
 }
 
 #[async_trait]
@@ -71,18 +69,23 @@ impl Source for File {
             }
         }
         let failed = Mutex::new(failed);
-        let reads = uris.iter().map(|uri| async {
-            if let Err(error) = self.read(uri, &host, &stop).await {
-                tracing::error!(stage = %self.id, %error, "film failed");
-                failed.lock().push(error);
-            }
-        });
-        stream::iter(reads).buffer_unordered(self.parallel).collect::<()>().await;
+        let count = uris.len();
+        stream::iter(uris)
+            .for_each_concurrent(self.parallel, |uri| {
+                let (host, stop, failed) = (&host, &stop, &failed);
+                async move {
+                    if let Err(error) = self.read(&uri, host, stop).await {
+                        tracing::error!(stage = %self.id, %error, "film failed");
+                        failed.lock().push(error);
+                    }
+                }
+            })
+            .await;
         let mut failed = failed.into_inner();
         match failed.len() {
             0 => Ok(()),
             1 => Err(failed.remove(0)),
-            count => Err(failed.remove(0).context(format_args!("{count} of {} inputs failed, the first", self.paths.len().max(uris.len())))),
+            bad => Err(failed.remove(0).context(format_args!("{bad} of {} inputs failed, the first", count.max(bad)))),
         }
     }
 }
@@ -105,6 +108,9 @@ impl File {
         let feed = host.open(stream).await?;
         feed.epoch(0, now_micros()).await;
         feed.event(Event::Started { uri: media::redact(uri), digest }).await;
+        if let Some(length) = opened.info.duration {
+            feed.length(length);
+        }
         let ended = intake::pump(opened, &feed, stop).await;
         let reason = match &ended.error {
             None if ended.stopped => "shutdown".to_owned(),

@@ -10,7 +10,7 @@ use crate::Result;
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
 use crate::packet::{Event, PayloadKind, Stream, TimeSource, now_micros};
-use crate::stage::{Build, Context, Feed, Holds, Host, Source, StageKind, intake};
+use crate::stage::{Build, Context, Holds, Host, Source, StageKind, intake};
 
 /// The kind.
 pub const KIND: StageKind = StageKind {
@@ -27,8 +27,18 @@ pub const KIND: StageKind = StageKind {
         },
         Field { name: "rate", ty: Type::Int(1, 1000), default: Default::Is("30"), doc: "Frames a second that are drawn." },
         Field { name: "picture", ty: Type::Size, default: Default::Is("320x240"), doc: "Width and height that are drawn." },
-        Field { name: "frames", ty: Type::Int(1, 1 << 31), default: Default::Absent, doc: "Frames until the stream ends; endless when left out." },
-        Field { name: "live", ty: Type::Bool, default: Default::Is("false"), doc: "Whether frames come at their own pace, or as fast as they are taken." },
+        Field {
+            name: "frames",
+            ty: Type::Int(1, 1 << 31),
+            default: Default::Absent,
+            doc: "Frames until the stream ends; endless when left out.",
+        },
+        Field {
+            name: "live",
+            ty: Type::Bool,
+            default: Default::Is("false"),
+            doc: "Whether frames come at their own pace, or as fast as they are taken.",
+        },
         Field { name: "streams", ty: Type::Int(1, 1024), default: Default::Is("1"), doc: "Streams at a time." },
         intake::VIEWS,
         intake::LABELS,

@@ -1,0 +1,284 @@
+//! The Redis tier, behind a breaker: while Redis does not answer no call waits for it, and a probe in the background finds it back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{RedisError, RedisResult};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::envelope::{self, LONGEST};
+use super::{Key, Op};
+use crate::error::{Error, Result};
+use crate::telemetry::{Family, names};
+
+/// The longest a caller waits for Redis before the breaker opens.
+const CALL: Duration = Duration::from_millis(250);
+/// Twice the pace at which a loss must be noticed, as the call's own wait comes on top.
+const WATCH: Duration = Duration::from_millis(500);
+const PROBE: Duration = Duration::from_secs(1);
+/// Writes that may wait, and their bytes in KiB.
+const WRITES: usize = 4096;
+const WRITE_KIB: usize = 64 << 10;
+/// One pipeline's writes, and their bytes.
+const PIPELINE: usize = 128;
+const PIPELINE_BYTES: usize = 1 << 20;
+
+/// Redis, as one cache uses it.
+pub(super) struct Remote {
+    link: Arc<Link>,
+    writes: mpsc::Sender<Write>,
+    room: Arc<Semaphore>,
+    _probe: DropGuard,
+}
+
+/// The connection and the breaker.
+struct Link {
+    client: redis::Client,
+    url: String,
+    manager: RwLock<Option<ConnectionManager>>,
+    refused: AtomicBool,
+    up: metrics::Gauge,
+    ops: Arc<Family<Op>>,
+}
+
+enum Write {
+    Put { key: Key, value: Bytes, ttl: Duration, _room: OwnedSemaphorePermit },
+    Flush(oneshot::Sender<()>),
+}
+
+impl Remote {
+    pub async fn open(url: &str, compress_above: usize, ops: Arc<Family<Op>>) -> Result<Self> {
+        let shown = redacted(url);
+        let client = redis::Client::open(url).map_err(|error| {
+            Error::config(format!("{shown} is not a Redis URL: {:?}", error.kind()))
+                .hint("write redis://[user:password@]host:port/db, or rediss:// for TLS")
+        })?;
+        let manager = RwLock::new(None);
+        let up = names::CACHE_REDIS_UP.gauge(&[]);
+        let link = Arc::new(Link { client, url: shown, manager, refused: AtomicBool::new(false), up, ops });
+        if let Err(why) = link.connect().await {
+            tracing::warn!(redis = %link.url, error = %why, "redis does not answer, the cache is memory only until it does");
+        }
+        let (writes, queue) = mpsc::channel(WRITES);
+        tokio::spawn(write(Arc::clone(&link), queue, compress_above));
+        let ended = CancellationToken::new();
+        tokio::spawn(probe(Arc::clone(&link), ended.clone()));
+        Ok(Self { link, writes, room: Arc::new(Semaphore::new(WRITE_KIB)), _probe: ended.drop_guard() })
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.link.manager.read().is_some()
+    }
+
+    /// The value and what is left of its life. Anything wrong is a miss, counted as an error.
+    pub async fn find(&self, key: &Key) -> Option<(Bytes, Duration)> {
+        let command = redis::cmd("GET").arg(key.redis()).to_owned();
+        let call = |mut manager| async move { command.query_async::<Option<Vec<u8>>>(&mut manager).await };
+        self.opened(key, self.link.call(key.op(), call).await??)
+    }
+
+    /// The same for many in one round trip.
+    pub async fn find_many(&self, keys: &[&Key]) -> Vec<Option<(Bytes, Duration)>> {
+        let Some(first) = keys.first() else { return Vec::new() };
+        let command = redis::cmd("MGET").arg(keys.iter().map(|key| key.redis()).collect::<Vec<_>>()).to_owned();
+        let call = |mut manager| async move { command.query_async::<Vec<Option<Vec<u8>>>>(&mut manager).await };
+        let mut values = self.link.call(first.op(), call).await.unwrap_or_default();
+        values.resize(keys.len(), None);
+        keys.iter().zip(values).map(|(key, value)| self.opened(key, value?)).collect()
+    }
+
+    fn opened(&self, key: &Key, sealed: Vec<u8>) -> Option<(Bytes, Duration)> {
+        let value = envelope::open(key, Bytes::from(sealed), now_ms());
+        if value.is_none() {
+            self.link.ops.with(key.op()).failed();
+        }
+        value
+    }
+
+    /// Queues a write. It is left out where Redis is away or writes pile up: the next asker computes again.
+    pub fn put(&self, key: &Key, value: Bytes, ttl: Duration) {
+        let room = u32::try_from(value.len() / 1024 + 1).ok().filter(|_| self.is_up() && value.len() <= LONGEST && !ttl.is_zero());
+        let room = room.and_then(|kib| Arc::clone(&self.room).try_acquire_many_owned(kib).ok());
+        let queued = room.is_some_and(|_room| self.writes.try_send(Write::Put { key: *key, value, ttl, _room }).is_ok());
+        if !queued {
+            self.link.ops.with(key.op()).metrics.skipped.increment(1);
+        }
+    }
+
+    pub async fn flush(&self, limit: Duration) -> bool {
+        let wait = async {
+            let (done, written) = oneshot::channel();
+            self.writes.send(Write::Flush(done)).await.is_ok() && written.await.is_ok()
+        };
+        timeout(limit, wait).await.unwrap_or(false) && self.is_up()
+    }
+}
+
+impl Link {
+    /// One call to Redis. None while the breaker is open, and where the call failed.
+    async fn call<T, C>(&self, op: &'static str, run: impl FnOnce(ConnectionManager) -> C) -> Option<T>
+    where
+        C: Future<Output = RedisResult<T>>,
+    {
+        let manager = self.manager.read().clone()?;
+        let op = self.ops.with(op);
+        let began = Instant::now();
+        let outcome = timeout(CALL, run(manager)).await;
+        op.metrics.redis_seconds.record(began.elapsed().as_secs_f64());
+        match outcome {
+            Ok(Ok(value)) => return Some(value),
+            Ok(Err(error)) if is_gone(&error) => self.lost(&error.to_string()),
+            Ok(Err(error)) => self.complain(&error),
+            Err(_) => self.lost("no answer in 250 ms"),
+        }
+        op.failed();
+        None
+    }
+
+    async fn connect(&self) -> Result<(), String> {
+        let settings =
+            ConnectionManagerConfig::new().set_number_of_retries(0).set_connection_timeout(Some(CALL)).set_response_timeout(Some(CALL));
+        let connect = async {
+            let mut manager = ConnectionManager::new_with_config(self.client.clone(), settings).await?;
+            redis::cmd("PING").query_async::<()>(&mut manager).await?;
+            Ok::<_, RedisError>(manager)
+        };
+        let manager = match timeout(2 * CALL, connect).await {
+            Ok(manager) => manager.map_err(|error| error.to_string())?,
+            Err(_) => return Err("no answer in 500 ms".to_owned()),
+        };
+        *self.manager.write() = Some(manager);
+        self.up.set(1.0);
+        Ok(())
+    }
+
+    fn lost(&self, why: &str) {
+        if self.manager.write().take().is_some() {
+            self.up.set(0.0);
+            tracing::warn!(redis = %self.url, error = why, "redis does not answer, the cache is memory only until it does");
+        }
+    }
+
+    /// Redis answers but refuses: out of memory, read only. Said once until it accepts again.
+    fn complain(&self, error: &RedisError) {
+        if !self.refused.swap(true, Ordering::Relaxed) {
+            tracing::warn!(redis = %self.url, %error, "redis refuses a call, results are kept in memory");
+        }
+    }
+}
+
+/// Whether the next call would fail the same way.
+fn is_gone(error: &RedisError) -> bool {
+    let away = ["LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOAUTH", "WRONGPASS", "NOPERM"];
+    error.is_io_error() || error.is_unrecoverable_error() || error.code().is_some_and(|code| away.contains(&code))
+}
+
+/// Watches a Redis that answers, also when nobody asks it, and tries for one that does not.
+async fn probe(link: Arc<Link>, ended: CancellationToken) {
+    let mut watch = interval(WATCH);
+    watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tried = Instant::now();
+    loop {
+        tokio::select! {
+            () = ended.cancelled() => return,
+            _ = watch.tick() => {}
+        }
+        let manager = link.manager.read().clone();
+        match manager {
+            Some(mut manager) => {
+                let ping = redis::cmd("PING");
+                match timeout(CALL, ping.query_async::<()>(&mut manager)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => link.lost(&error.to_string()),
+                    Err(_) => link.lost("no answer in 250 ms"),
+                }
+            }
+            None if tried.elapsed() >= PROBE - WATCH / 2 => {
+                tried = Instant::now();
+                if link.connect().await.is_ok() {
+                    tracing::info!(redis = %link.url, "redis answers again");
+                }
+            }
+            None => {}
+        }
+    }
+}
+
+/// Writes what is queued, pipelined, until the last handle of the cache has gone and the queue is empty.
+async fn write(link: Arc<Link>, mut queue: mpsc::Receiver<Write>, compress_above: usize) {
+    let mut batch = Vec::with_capacity(PIPELINE);
+    while queue.recv_many(&mut batch, PIPELINE).await > 0 {
+        let (mut puts, mut bytes) = (Vec::new(), 0);
+        for write in batch.drain(..) {
+            match write {
+                Write::Put { key, value, ttl, _room } => {
+                    bytes += value.len();
+                    puts.push((key, value, ttl, _room));
+                    if bytes >= PIPELINE_BYTES {
+                        send(&link, std::mem::take(&mut puts), compress_above).await;
+                        bytes = 0;
+                    }
+                }
+                Write::Flush(done) => {
+                    send(&link, std::mem::take(&mut puts), compress_above).await;
+                    let _ = done.send(());
+                }
+            }
+        }
+        send(&link, puts, compress_above).await;
+    }
+}
+
+async fn send(link: &Link, puts: Vec<(Key, Bytes, Duration, OwnedSemaphorePermit)>, compress_above: usize) {
+    let Some(op) = puts.first().map(|put| put.0.op()) else { return };
+    let seal = move || {
+        let (mut pipeline, now) = (redis::pipe(), now_ms());
+        for (key, value, ttl, _room) in &puts {
+            let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX >> 1).max(1);
+            let sealed = envelope::seal(key, value, compress_above, now.saturating_add(ttl));
+            pipeline.cmd("SET").arg(key.redis()).arg(sealed).arg("PX").arg(ttl).ignore();
+        }
+        pipeline
+    };
+    let Ok(pipeline) = tokio::task::spawn_blocking(seal).await else { return };
+    let call = |mut manager| async move { pipeline.query_async::<()>(&mut manager).await };
+    if link.call(op, call).await.is_some() {
+        link.refused.store(false, Ordering::Relaxed);
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+}
+
+/// `url` without its user and password.
+pub(super) fn redacted(url: &str) -> String {
+    let Ok(mut parsed) = url::Url::parse(url) else { return "the given text".to_owned() };
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        let hidden = parsed.set_username("").and_then(|()| parsed.set_password(Some("***")));
+        if hidden.is_err() {
+            return format!("{}://***", parsed.scheme());
+        }
+    }
+    parsed.set_query(None);
+    parsed.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_shown_without_their_secrets() {
+        let shown = redacted("redis://tom:hunter2@cache.example:6380/2");
+        assert_eq!(shown, "redis://:***@cache.example:6380/2");
+        assert_eq!(redacted("redis://cache.example"), "redis://cache.example");
+        assert!(!redacted("redis://:hunter2@[broken").contains("hunter2"));
+    }
+}

@@ -1,0 +1,156 @@
+//! `opusflow run`: assembles a pipeline, runs it, shows how it goes and what came of it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::bar::Bars;
+use super::{load, report};
+use crate::broker::Embedded;
+use crate::error::{Error, Result};
+use crate::media;
+use crate::pipeline::{Assembled, Plan, Running, Summary};
+use crate::telemetry::{Exporter, LogSettings, Logs, Sampler, describe};
+use crate::tensor;
+
+/// How often the host and the process are measured.
+const SAMPLES: Duration = Duration::from_secs(5);
+
+/// The arguments of `run`.
+#[derive(Debug, Args)]
+pub(super) struct RunArguments {
+    /// The pipeline file.
+    pipeline: PathBuf,
+    /// Reads this path or URL instead of what the file's source names: a path or http URL with a `file` source, a stream's URL with `live`.
+    #[arg(long, value_name = "URL")]
+    source: Option<String>,
+    /// Sets a value of the file: `stages.captions.with.prompt=...`, `threads.torch=4`.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    set: Vec<String>,
+    /// Keeps the embedded broker for readers this long after the run, or until a signal: `10m`, `forever`.
+    #[arg(long, value_name = "TIME")]
+    linger: Option<String>,
+    /// No progress bar.
+    #[arg(long)]
+    quiet: bool,
+}
+
+pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
+    let linger = arguments.linger.as_deref().map(linger).transpose()?;
+    let Some(checked) = load::checked(&arguments.pipeline, &arguments.set, arguments.source.as_deref()) else {
+        return Ok(ExitCode::from(2));
+    };
+    let plan = Arc::new(checked.plan);
+    let logs = Logs::install(&LogSettings { filter: plan.telemetry.log.clone(), ..LogSettings::default() })?;
+    tensor::load_cuda(None);
+    tensor::threads(plan.threads.torch);
+    media::init()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(plan.threads.tokio)
+        .enable_all()
+        .build()
+        .map_err(|error| Error::external("cannot start the runtime").because(error))?;
+    let ended = runtime.block_on(drive(arguments, plan, logs, linger));
+    // Threads that still work for someone who has gone must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+async fn drive(arguments: &RunArguments, plan: Arc<Plan>, logs: Logs, linger: Option<Duration>) -> Result<ExitCode> {
+    let stop = CancellationToken::new();
+    let force = CancellationToken::new();
+    tokio::spawn(listen(stop.clone(), force.clone()));
+    describe();
+    let exporter = Exporter::install(plan.telemetry.metrics)?;
+    let (sampler, _sampling) = Sampler::start(SAMPLES, PathBuf::from("."), stop.child_token()).await;
+    let bars = Bars::new(logs, arguments.quiet);
+    let assembled = Assembled::of(&plan, bars.printer(), &stop).await?;
+    if let Some(embedded) = &assembled.embedded {
+        report::broker(&plan, embedded, &bars)?;
+    }
+    if let Some(address) = exporter.address() {
+        tracing::info!(%address, "metrics are served at /metrics");
+    }
+    let began = std::time::Instant::now();
+    let mut running = Running::start(Arc::clone(&plan), &assembled.deps)?;
+    let summary = follow(&mut running, &bars, &stop, &force).await?;
+    bars.clear();
+    let unconfirmed = assembled.close(if summary.forced { Duration::ZERO } else { plan.shutdown }).await;
+    report::summary(&plan, &summary, &assembled, &sampler.snapshot(), began.elapsed())?;
+    if unconfirmed > 0 {
+        tracing::error!(messages = unconfirmed, "kafka did not confirm these in time");
+    }
+    if let (Some(embedded), Some(linger)) = (&assembled.embedded, linger) {
+        wait_for_readers(embedded, linger, &stop).await;
+    }
+    Ok(code(&summary))
+}
+
+/// Shows the run until it ends; passes signals on.
+async fn follow(running: &mut Running, bars: &Bars, stop: &CancellationToken, force: &CancellationToken) -> Result<Summary> {
+    let mut ticks = tokio::time::interval(Duration::from_millis(250));
+    let (mut stopped, mut forced) = (false, false);
+    loop {
+        tokio::select! {
+            summary = running.wait() => return summary,
+            () = stop.cancelled(), if !stopped => {
+                stopped = true;
+                tracing::info!("stopping: sources end, queues drain; a second signal forces");
+                running.stop();
+            }
+            () = force.cancelled(), if !forced => {
+                forced = true;
+                running.force();
+            }
+            _ = ticks.tick() => bars.show(&running.sessions()),
+        }
+    }
+}
+
+/// The first signal stops, the second forces.
+async fn listen(stop: CancellationToken, force: CancellationToken) {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("signals cannot be heard");
+        return;
+    };
+    for token in [stop, force] {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        token.cancel();
+    }
+}
+
+fn code(summary: &Summary) -> ExitCode {
+    let failed = !summary.errors.is_empty() || summary.sessions.iter().any(|session| !session.errors.is_empty());
+    ExitCode::from(match (summary.forced, failed) {
+        (true, _) => 4,
+        (false, true) => 1,
+        (false, false) => 0,
+    })
+}
+
+fn linger(text: &str) -> Result<Duration> {
+    if text == "forever" {
+        return Ok(Duration::MAX);
+    }
+    let wrong = || Error::config(format!("--linger takes a time such as `10m`, or `forever`, not `{text}`"));
+    crate::config::units::duration(text).ok_or_else(wrong)
+}
+
+async fn wait_for_readers(embedded: &Embedded, linger: Duration, stop: &CancellationToken) {
+    if stop.is_cancelled() {
+        return;
+    }
+    tracing::info!(broker = embedded.bootstrap(), ?linger, "the embedded broker stays for readers");
+    let end = async {
+        if linger == Duration::MAX { std::future::pending().await } else { tokio::time::sleep(linger).await }
+    };
+    stop.run_until_cancelled(end).await;
+}

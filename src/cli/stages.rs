@@ -1,0 +1,78 @@
+//! `opusflow stages`: every stage kind with its parameters.
+
+use std::fmt::Write;
+
+use crate::config::shape::{Default, Field, Type};
+use crate::error::{Error, Result};
+use crate::packet::PayloadKind;
+use crate::stage::StageKind;
+use crate::stages::KINDS;
+
+pub(super) fn list(only: Option<&str>) -> Result<String> {
+    let chosen: Vec<&StageKind> = KINDS.iter().copied().filter(|kind| only.is_none_or(|only| kind.name == only)).collect();
+    if chosen.is_empty() {
+        let names: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
+        return Err(Error::config(format!("there is no stage kind `{}`", only.unwrap_or_default())).hint(format!("one of {}", names.join(", "))));
+    }
+    let mut text = String::new();
+    for kind in chosen {
+        describe(kind, &mut text);
+    }
+    Ok(text)
+}
+
+fn describe(kind: &StageKind, text: &mut String) {
+    let names = |kinds: &[PayloadKind]| kinds.iter().map(|kind| kind.plural()).collect::<Vec<_>>().join(", ");
+    // Writing into a String cannot fail.
+    let _ = writeln!(text, "{}  ({})", kind.name, kind.role().as_str());
+    let _ = writeln!(text, "    {}", kind.doc);
+    if !kind.accepts.is_empty() {
+        let _ = writeln!(text, "    takes {}", names(kind.accepts));
+    }
+    if !kind.emits.is_empty() {
+        let _ = writeln!(text, "    gives {}", names(kind.emits));
+    }
+    fields(kind.params, 4, text);
+    text.push('\n');
+}
+
+fn fields(fields: &[Field], indent: usize, text: &mut String) {
+    for field in fields {
+        let default = match field.default {
+            Default::Required => "required".to_owned(),
+            Default::Absent => "optional".to_owned(),
+            Default::Is(value) => format!("default {value}"),
+        };
+        let _ = writeln!(text, "{:indent$}{}: {}, {default}", "", field.name, field.ty.describe());
+        let _ = writeln!(text, "{:indent$}    {}", "", field.doc);
+        if let Some(inner) = inner(&field.ty) {
+            self::fields(inner, indent + 4, text);
+        }
+    }
+}
+
+/// The keys inside a type.
+fn inner(ty: &Type) -> Option<&'static [Field]> {
+    match ty {
+        Type::Object(fields) => Some(fields),
+        Type::List(ty) | Type::Map(ty) => inner(ty),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_parameter_is_listed() {
+        let text = list(None).expect("there are kinds");
+        for kind in KINDS {
+            assert!(text.contains(&format!("{}  (", kind.name)));
+            for field in kind.params {
+                assert!(text.contains(&format!("{}: ", field.name)), "{}.{}", kind.name, field.name);
+            }
+        }
+        assert!(list(Some("nothing")).is_err());
+    }
+}

@@ -1,0 +1,174 @@
+//! The places of a worker's queue. A place is reserved before an item is queued and freed when the item is done with, so that what waits
+//! is bounded; those who wait for one stand in order, live before files.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::error::{Error, Result};
+
+/// All places of a queue.
+pub(super) struct Places(Arc<Mutex<State>>);
+
+struct State {
+    free: usize,
+    live: VecDeque<Waiter>,
+    files: VecDeque<Waiter>,
+    next: u64,
+    closed: bool,
+}
+
+struct Waiter {
+    number: u64,
+    grant: oneshot::Sender<Place>,
+}
+
+/// One place. It is free again when this falls.
+pub(super) struct Place(Option<Arc<Mutex<State>>>);
+
+impl State {
+    fn line(&mut self, live: bool) -> &mut VecDeque<Waiter> {
+        if live { &mut self.live } else { &mut self.files }
+    }
+}
+
+/// Takes a waiter out of the line when its future is dropped.
+struct Waiting<'a> {
+    places: &'a Places,
+    number: u64,
+    live: bool,
+}
+
+impl Places {
+    pub fn new(free: usize) -> Self {
+        let (live, files) = (VecDeque::new(), VecDeque::new());
+        Self(Arc::new(Mutex::new(State { free, live, files, next: 0, closed: false })))
+    }
+
+    /// Waits for a place. Dropping the future leaves the line; a place granted in that moment goes to the next.
+    pub async fn reserve(&self, live: bool) -> Result<Place> {
+        let (granted, number) = {
+            let mut state = self.0.lock();
+            if state.closed {
+                return Err(closed());
+            }
+            if state.free > 0 {
+                state.free -= 1;
+                return Ok(Place(Some(Arc::clone(&self.0))));
+            }
+            let (grant, granted) = oneshot::channel();
+            let number = state.next;
+            state.next += 1;
+            state.line(live).push_back(Waiter { number, grant });
+            (granted, number)
+        };
+        let _waiting = Waiting { places: self, number, live };
+        granted.await.map_err(|_| closed())
+    }
+
+    /// Sends those who wait away and lets nobody in.
+    pub fn close(&self) {
+        let sent_away = {
+            let mut state = self.0.lock();
+            state.closed = true;
+            (std::mem::take(&mut state.live), std::mem::take(&mut state.files))
+        };
+        drop(sent_away);
+    }
+
+    #[cfg(test)]
+    pub fn free_and_waiting(&self) -> (usize, usize) {
+        let state = self.0.lock();
+        (state.free, state.live.len() + state.files.len())
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let left = {
+            let mut state = self.places.0.lock();
+            let line = state.line(self.live);
+            let at = line.iter().position(|waiter| waiter.number == self.number);
+            at.and_then(|at| line.remove(at))
+        };
+        drop(left);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(places) = self.0.take() else { return };
+        loop {
+            let next = {
+                let mut state = places.lock();
+                let next = state.live.pop_front().or_else(|| state.files.pop_front());
+                if next.is_none() {
+                    state.free += 1;
+                }
+                next
+            };
+            let Some(waiter) = next else { return };
+            match waiter.grant.send(Place(Some(Arc::clone(&places)))) {
+                Ok(()) => return,
+                // Its asker has just gone: the place stays ours to give away.
+                Err(mut refused) => drop(refused.0.take()),
+            }
+        }
+    }
+}
+
+pub(super) fn closed() -> Error {
+    Error::overload("the model's worker is shutting down")
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt, poll};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn freed_place_goes_to_live_first_then_in_order() {
+        let places = Places::new(1);
+        let first = places.reserve(false).await.unwrap();
+        let (mut file, mut later) = (places.reserve(false).boxed(), places.reserve(false).boxed());
+        let mut live = places.reserve(true).boxed();
+        assert!(poll!(&mut file).is_pending() && poll!(&mut later).is_pending() && poll!(&mut live).is_pending());
+        drop(first);
+        assert!(poll!(&mut later).is_pending() && poll!(&mut file).is_pending());
+        drop(live.await.unwrap());
+        assert!(poll!(&mut later).is_pending());
+        drop(file.await.unwrap());
+        drop(later.await.unwrap());
+        assert_eq!(places.free_and_waiting(), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn place_of_one_who_goes_passes_to_the_next() {
+        let places = Places::new(1);
+        let first = places.reserve(false).await.unwrap();
+        // One has gone but still stands in line, as between its leaving and its taking itself out.
+        let (grant, gone) = oneshot::channel();
+        drop(gone);
+        places.0.lock().files.push_back(Waiter { number: u64::MAX, grant });
+        let (mut granted, mut last) = (places.reserve(false).boxed(), places.reserve(false).boxed());
+        assert!(poll!(&mut granted).is_pending() && poll!(&mut last).is_pending());
+        drop(first);
+        // This one was granted the place and goes without having looked.
+        drop(granted);
+        drop(last.now_or_never().expect("the place came through").unwrap());
+        assert_eq!(places.free_and_waiting(), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn closing_sends_everyone_away() {
+        let places = Places::new(1);
+        let _first = places.reserve(false).await.unwrap();
+        let mut waits = places.reserve(true).boxed();
+        assert!(poll!(&mut waits).is_pending());
+        places.close();
+        assert!(waits.await.is_err() && places.reserve(false).await.is_err());
+    }
+}

@@ -1,0 +1,219 @@
+//! The GStreamer pipeline of one stream: a source, the probe that keeps its time, a tee, and a branch a view.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+
+use super::branch;
+use super::intake::{DISCARD, Intake};
+use super::uri::{Source, TestSource};
+use super::view::ViewReader;
+use crate::error::{Error, Result};
+
+/// Video formats whose stream may hold packets that become no picture, so that counting them in and out says nothing.
+const UNCOUNTED: [&str; 3] = ["video/x-vp8", "video/x-vp9", "video/x-av1"];
+
+/// Makes an element, or says what is missing.
+pub(super) fn make(name: &str) -> Result<gst::Element> {
+    gst::ElementFactory::make(name).build().map_err(|error| {
+        Error::external(format!("GStreamer has no element `{name}`")).because(error).hint("`opusflow doctor` lists what is missing")
+    })
+}
+
+/// Builds the pipeline of `source`, stopped, with a reader a view.
+pub(super) fn build(source: &Source, intake: &Arc<Intake>) -> Result<(gst::Pipeline, Vec<ViewReader>)> {
+    let pipeline = gst::Pipeline::new();
+    let tee = make("tee")?;
+    tee.set_property("allow-not-linked", true);
+    pipeline.add(&tee).map_err(|error| Error::bug("a pipeline takes no tee").because(error))?;
+    let entry = tee.static_pad("sink").ok_or_else(|| Error::bug("a tee without sink pad"))?;
+    let probe = Arc::clone(intake);
+    entry.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| probe.probe(info));
+    match source {
+        Source::Test(test) => add_test(&pipeline, &tee, test, intake)?,
+        Source::File(_, uri) | Source::Remote(uri) => add_uri(&pipeline, &entry, uri, intake)?,
+    }
+    let readers = (0..intake.options.views.len()).map(|index| branch::add(&pipeline, &tee, index, intake)).collect::<Result<_>>()?;
+    Ok((pipeline, readers))
+}
+
+fn add_test(pipeline: &gst::Pipeline, tee: &gst::Element, test: &TestSource, intake: &Intake) -> Result<()> {
+    let source = make("videotestsrc")?;
+    let known = source.find_property("pattern").and_then(|property| gst::glib::EnumClass::with_type(property.value_type()));
+    if known.is_none_or(|patterns| patterns.value_by_nick(&test.pattern).is_none()) {
+        return Err(Error::config(format!("test://: unknown pattern `{}`", test.pattern))
+            .hint("known are those of videotestsrc: ball, smpte, snow, ..."));
+    }
+    if !intake.admits(test.size.0, test.size.1) {
+        return Err(intake.failure.borrow().clone().unwrap_or_else(|| Error::bug("refused without reason")));
+    }
+    source.set_property_from_str("pattern", &test.pattern);
+    source.set_property("is-live", test.live);
+    if let Some(frames) = test.frames {
+        source.set_property("num-buffers", frames as i32);
+    }
+    let filter = make("capsfilter")?;
+    let caps = gst::Caps::builder("video/x-raw")
+        .field("format", "I420")
+        .field("width", test.size.0 as i32)
+        .field("height", test.size.1 as i32)
+        .field("framerate", gst::Fraction::new(test.fps.num as i32, test.fps.den as i32));
+    filter.set_property("caps", caps.build());
+    *intake.codec.lock() = Some("raw".to_owned());
+    let wired = pipeline.add_many([&source, &filter]).and_then(|()| gst::Element::link_many([&source, &filter, tee]));
+    wired.map_err(|error| Error::bug("the test source cannot be wired").because(error))
+}
+
+/// `uridecodebin3` with the first video stream selected and nothing else decoded.
+fn add_uri(pipeline: &gst::Pipeline, entry: &gst::Pad, uri: &str, intake: &Arc<Intake>) -> Result<()> {
+    let decode = make("uridecodebin3")?;
+    decode.set_property("uri", uri);
+    let chosen = Arc::clone(intake);
+    decode.connect("select-stream", false, move |values| {
+        let collection = values.get(1).and_then(|value| value.get::<gst::StreamCollection>().ok());
+        let stream = values.get(2).and_then(|value| value.get::<gst::Stream>().ok());
+        let selected = collection.zip(stream).is_some_and(|(collection, stream)| select(&chosen, &collection, &stream));
+        Some(i32::from(selected).to_value())
+    });
+    let tee = entry.downgrade();
+    decode.connect_pad_added(move |_, pad| {
+        let Some(tee) = tee.upgrade() else { return };
+        let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+        if caps.structure(0).is_some_and(|caps| caps.name().starts_with("video/")) && !tee.is_linked() && pad.link(&tee).is_err() {
+            tracing::warn!(target: "gstreamer", %caps, "a decoded stream cannot be linked");
+        }
+    });
+    let setup = Arc::clone(intake);
+    let uri = uri.to_owned();
+    pipeline.connect_deep_element_added(move |_, _, element| configure(&setup, element, &uri));
+    pipeline.add(&decode).map_err(|error| Error::bug("a pipeline takes no uridecodebin3").because(error))
+}
+
+/// Notes what a collection holds and says whether `stream` is the one to decode: the first video stream.
+fn select(intake: &Intake, collection: &gst::StreamCollection, stream: &gst::Stream) -> bool {
+    let video = collection.iter().find(|stream| stream.stream_type().contains(gst::StreamType::VIDEO));
+    if collection.iter().any(|stream| stream.stream_type().contains(gst::StreamType::AUDIO)) {
+        intake.has_audio.store(true, Ordering::Release);
+    }
+    let Some(video) = video else { return false };
+    intake.has_video.store(true, Ordering::Release);
+    video.stream_id() == stream.stream_id()
+}
+
+/// Sets the limits of sources and decoders as `uridecodebin3` makes them.
+fn configure(intake: &Arc<Intake>, element: &gst::Element, uri: &str) {
+    let Some(factory) = element.factory() else { return };
+    let options = &intake.options;
+    let seconds = |duration: std::time::Duration| duration.as_secs().clamp(1, 3600) as u32;
+    match factory.name().as_str() {
+        "rtspsrc" => {
+            if uri.starts_with("rtsp:") || uri.starts_with("rtsps:") {
+                element.set_property_from_str("protocols", "tcp");
+            }
+            element.set_property("tcp-timeout", options.connect.as_micros().clamp(1, u128::from(u32::MAX)) as u64);
+            if let Some(latency) = options.latency {
+                element.set_property("latency", latency.as_millis().min(60_000) as u32);
+            }
+        }
+        "rtmp2src" => {
+            element.set_property("timeout", seconds(options.connect));
+            element.set_property("idle-timeout", seconds(options.stall));
+        }
+        "souphttpsrc" => {
+            element.set_property("timeout", seconds(options.stall));
+            authenticate(element, uri);
+        }
+        "srtsrc" => {
+            element.set_property("auto-reconnect", false);
+            if let Some(latency) = options.latency {
+                element.set_property("latency", latency.as_millis().min(60_000) as i32);
+            }
+        }
+        _ if factory.has_type(gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO) => {
+            configure_decoder(intake, element)
+        }
+        _ => {}
+    }
+}
+
+/// Hands the user and password of an http URI to libsoup, which does not take them from it.
+fn authenticate(element: &gst::Element, uri: &str) {
+    let Ok(url) = url::Url::parse(uri) else { return };
+    if !url.username().is_empty() {
+        element.set_property("user-id", url.username());
+        element.set_property("user-pw", url.password().unwrap_or_default());
+    }
+}
+
+fn configure_decoder(intake: &Arc<Intake>, element: &gst::Element) {
+    let threads = intake.options.decode_threads.min(64);
+    for property in ["max-threads", "threads", "n-threads"] {
+        let Some(found) = element.find_property(property) else { continue };
+        match found.value_type() {
+            kind if kind == i32::static_type() => element.set_property(property, threads as i32),
+            // Of the decoders only libav's take 0 for "as many as fit".
+            kind if kind == u32::static_type() && threads > 0 => element.set_property(property, threads),
+            _ => {}
+        }
+    }
+    observe(intake, element);
+}
+
+/// Puts the probe before a parser or a decoder: it refuses pictures that are too large while they are still small, and counts the packets, for a
+/// parser may swallow damaged ones and a decoder others.
+fn observe(intake: &Arc<Intake>, element: &gst::Element) {
+    let Some(pad) = element.static_pad("sink") else { return };
+    let (intake, seen) = (Arc::clone(intake), AtomicU64::new(0));
+    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |pad, info| match &info.data {
+        Some(gst::PadProbeData::Event(event)) => match event.view() {
+            gst::EventView::Caps(caps) => admitted(&intake, caps.caps()),
+            _ => gst::PadProbeReturn::Ok,
+        },
+        Some(gst::PadProbeData::Buffer(_)) if intake.failure.borrow().is_some() => DISCARD,
+        Some(gst::PadProbeData::Buffer(buffer)) => {
+            if framed(pad) && shows(pad, buffer) {
+                intake.encoded.fetch_max(seen.fetch_add(1, Ordering::AcqRel) + 1, Ordering::AcqRel);
+            }
+            gst::PadProbeReturn::Ok
+        }
+        _ => gst::PadProbeReturn::Ok,
+    });
+}
+
+fn admitted(intake: &Intake, caps: &gst::CapsRef) -> gst::PadProbeReturn {
+    let Some(structure) = caps.structure(0) else { return gst::PadProbeReturn::Ok };
+    *intake.codec.lock() = Some(codec(structure));
+    let side = |name| structure.get::<i32>(name).unwrap_or(0).max(0) as u32;
+    if intake.admits(side("width"), side("height")) { gst::PadProbeReturn::Ok } else { DISCARD }
+}
+
+/// Whether packets here are whole frames that each become a picture.
+fn framed(pad: &gst::Pad) -> bool {
+    let Some(caps) = pad.current_caps() else { return false };
+    caps.structure(0).is_some_and(|caps| {
+        let packed = caps.get::<&str>("stream-format").is_ok_and(|format| format != "byte-stream");
+        let aligned = caps.get::<&str>("alignment").is_ok_and(|alignment| alignment == "au");
+        let parsed = caps.get::<bool>("parsed").unwrap_or(false) || caps.get::<bool>("framed").unwrap_or(false);
+        (packed || aligned || parsed) && !UNCOUNTED.contains(&caps.name().as_str())
+    })
+}
+
+/// Whether a packet becomes a picture that the segment shows.
+fn shows(pad: &gst::Pad, buffer: &gst::BufferRef) -> bool {
+    if buffer.flags().contains(gst::BufferFlags::DECODE_ONLY) {
+        return false;
+    }
+    let segment = pad.sticky_event::<gst::event::Segment>(0).and_then(|event| event.segment().downcast_ref::<gst::ClockTime>().cloned());
+    segment.zip(buffer.pts()).is_none_or(|(segment, pts)| segment.to_running_time(pts).is_some())
+}
+
+/// `h264` for `video/x-h264`, `mpeg4` for `video/mpeg, mpegversion=4`.
+fn codec(structure: &gst::StructureRef) -> String {
+    let name = structure.name().as_str();
+    match structure.get::<i32>("mpegversion") {
+        Ok(version) => format!("mpeg{version}"),
+        Err(_) => name.trim_start_matches("video/").trim_start_matches("image/").trim_start_matches("x-").to_owned(),
+    }
+}

@@ -1,0 +1,234 @@
+//! Watching a stream and ending it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::StreamExt;
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use tokio::task::JoinHandle;
+
+use super::intake::Intake;
+use super::iso;
+use super::uri::redact;
+use crate::error::{Error, Result};
+
+const TICK: Duration = Duration::from_millis(100);
+/// How long after an error the frames before it may take to come out.
+const DRAIN: Duration = Duration::from_millis(500);
+/// How long a video stream may take to appear after an audio stream.
+const SECOND_STREAM: Duration = Duration::from_secs(2);
+/// How long GStreamer may take to let go.
+const STOP: Duration = Duration::from_secs(10);
+
+/// How a stream ended.
+#[derive(Debug, Clone)]
+pub enum End {
+    /// The file or the connection came to its end.
+    EndOfStream,
+    /// It broke off.
+    Failed(Error),
+    /// It was stopped from here.
+    Stopped,
+}
+
+/// What was lost before it became a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lost {
+    /// Frames that came out but that the decoder marked as damaged.
+    pub corrupt: u64,
+    /// Packets, at least, that became no frame, known at the end; 0 for codecs with packets that show nothing (VP8, VP9, AV1).
+    pub undecodable: u64,
+    /// Places where the next frame came more than half a frame late: lost frames, or a rate that varies.
+    pub holes: u64,
+    /// Warnings of GStreamer's elements.
+    pub warnings: u64,
+}
+
+/// A running stream. Stops it when it falls.
+pub struct Handle {
+    pipeline: Option<gst::Pipeline>,
+    intake: Arc<Intake>,
+    monitor: JoinHandle<()>,
+}
+
+impl Handle {
+    /// Starts `pipeline` and its watch; must be called within tokio.
+    pub(super) fn start(pipeline: gst::Pipeline, intake: Arc<Intake>, path: Option<PathBuf>) -> Result<Self> {
+        let bus = pipeline.bus().ok_or_else(|| Error::bug("a pipeline without bus"))?;
+        let monitor = tokio::spawn(watch(bus, Arc::clone(&intake), path));
+        let handle = Self { pipeline: Some(pipeline.clone()), intake, monitor };
+        // Some sources connect while they change state.
+        apart("media-start", move || {
+            if pipeline.set_state(gst::State::Playing).is_err() {
+                gst::element_error!(pipeline, gst::CoreError::StateChange, ["it cannot be started"]);
+            }
+        })?;
+        Ok(handle)
+    }
+
+    /// Waits for the end. Frames that were decoded before it come out first, for readers that read.
+    pub async fn ended(&mut self) -> End {
+        let mut end = self.intake.end.subscribe();
+        match end.wait_for(Option::is_some).await {
+            Ok(end) => end.clone().unwrap_or(End::Stopped),
+            Err(_) => End::Stopped,
+        }
+    }
+
+    /// What was lost so far.
+    pub fn lost(&self) -> Lost {
+        self.intake.lost()
+    }
+
+    /// Stops the stream: readers end at once, GStreamer lets go of the source. Does nothing the second time.
+    pub async fn stop(&mut self) {
+        let Some(stopped) = self.release() else { return };
+        if tokio::time::timeout(STOP, stopped).await.is_err() {
+            tracing::warn!(source = %self.intake.name, "GStreamer has not let go of a source within {STOP:?}");
+        }
+    }
+
+    /// Gives the pipeline to a thread that shuts it down, for that may block.
+    fn release(&mut self) -> Option<tokio::sync::oneshot::Receiver<()>> {
+        self.intake.settle(End::Stopped);
+        self.monitor.abort();
+        let pipeline = self.pipeline.take()?;
+        let (done, stopped) = tokio::sync::oneshot::channel();
+        let shut = apart("media-stop", move || {
+            if pipeline.set_state(gst::State::Null).is_err() {
+                tracing::warn!("a GStreamer pipeline does not stop");
+            }
+            drop(pipeline);
+            done.send(()).ok();
+        });
+        if let Err(error) = shut {
+            tracing::error!(%error, "a GStreamer pipeline is left running");
+        }
+        Some(stopped)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handle({})", self.intake.name)
+    }
+}
+
+/// Runs what may block on a thread of its own: neither tokio's workers nor its blocking threads, which the shutdown of a runtime waits for.
+fn apart(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    spawned.map(drop).map_err(|error| Error::overload("no thread can be started").because(error))
+}
+
+/// Follows the bus until the stream has ended.
+async fn watch(bus: gst::Bus, intake: Arc<Intake>, path: Option<PathBuf>) {
+    let mut messages = bus.stream();
+    let mut failure = intake.failure.subscribe();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut pending: Option<Error> = None;
+    loop {
+        tokio::select! {
+            message = messages.next() => {
+                let Some(message) = message else { return };
+                match message.view() {
+                    gst::MessageView::Eos(_) => return intake.settle(at_end(&intake, pending, path).await),
+                    gst::MessageView::Error(error) => {
+                        let error = explain(&intake, error);
+                        pending.get_or_insert(error);
+                    }
+                    gst::MessageView::Warning(warning) => {
+                        intake.warnings.fetch_add(1, Ordering::AcqRel);
+                        let detail = warning.debug().map(|text| redact(&text));
+                        tracing::debug!(source = %intake.name, detail, "{}", redact(warning.error().message()));
+                    }
+                    _ => {}
+                }
+            }
+            _ = failure.changed() => {}
+            _ = tick.tick() => {}
+        }
+        if let Some(error) = failure.borrow_and_update().clone() {
+            return intake.settle(End::Failed(error));
+        }
+        if let Some(error) = overdue(&intake, &mut pending) {
+            return intake.settle(End::Failed(error));
+        }
+    }
+}
+
+/// What ends a stream without a word from GStreamer: it never began, it has no video, it stands still.
+fn overdue(intake: &Intake, pending: &mut Option<Error>) -> Option<Error> {
+    let name = &intake.name;
+    if intake.first.borrow().is_none() {
+        let since = Duration::from_millis(intake.now());
+        let audio_only = intake.has_audio.load(Ordering::Acquire) && !intake.has_video.load(Ordering::Acquire);
+        if audio_only && (since > SECOND_STREAM.min(intake.options.connect) || pending.is_some()) {
+            return Some(no_video(intake));
+        }
+        if pending.is_some() {
+            return pending.take();
+        }
+        let late = since > intake.options.connect;
+        return late.then(|| Error::external(format!("{name}: no frame within {:?} of connecting", intake.options.connect)));
+    }
+    let idle = intake.idle()?;
+    if pending.is_some() {
+        return if idle > DRAIN { pending.take() } else { None };
+    }
+    (idle > intake.options.stall).then(|| Error::external(format!("{name}: no frame for {:?}", intake.options.stall)))
+}
+
+fn no_video(intake: &Intake) -> Error {
+    Error::external(format!("{} has no video stream (audio only)", intake.name))
+}
+
+async fn at_end(intake: &Intake, pending: Option<Error>, path: Option<PathBuf>) -> End {
+    let name = &intake.name;
+    if intake.decoded.load(Ordering::Acquire) == 0 && intake.has_audio.load(Ordering::Acquire) && !intake.has_video.load(Ordering::Acquire)
+    {
+        return End::Failed(no_video(intake));
+    }
+    if let Some(error) = pending {
+        return End::Failed(error);
+    }
+    let cut_off = match path {
+        Some(path) => tokio::task::spawn_blocking(move || iso::cut_off(&path)).await.ok().flatten(),
+        None => None,
+    };
+    if let Some((have, need)) = cut_off {
+        return End::Failed(Error::external(format!("{name} is cut off: it has {have} of at least {need} bytes")));
+    }
+    if intake.decoded.load(Ordering::Acquire) == 0 {
+        return End::Failed(Error::external(format!("{name} ended without a frame")));
+    }
+    End::EndOfStream
+}
+
+/// GStreamer's error in words, with what to do where that is known.
+fn explain(intake: &Intake, message: &gst::message::Error) -> Error {
+    let name = &intake.name;
+    let error = message.error();
+    let element = message.src().map(|source| source.name().to_string()).unwrap_or_default();
+    tracing::debug!(source = %name, element, detail = message.debug().map(|text| redact(&text)), "{}", redact(error.message()));
+    let text = redact(error.message().trim_end_matches('.'));
+    match error.kind::<gst::StreamError>() {
+        Some(gst::StreamError::TypeNotFound | gst::StreamError::WrongType) => {
+            Error::external(format!("{name} is no video that GStreamer knows: {text}"))
+        }
+        Some(gst::StreamError::CodecNotFound) => {
+            Error::external(format!("{name}: {text}")).hint("a decoder is missing; `opusflow doctor` lists what is installed")
+        }
+        _ => Error::external(format!("{name}: {text}")),
+    }
+}

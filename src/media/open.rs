@@ -1,0 +1,94 @@
+//! Opening a stream.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+
+use super::handle::{End, Handle};
+use super::intake::{Decoded, Intake};
+use super::options::{Fraction, Options};
+use super::uri::{Source, redact};
+use super::view::ViewReader;
+use super::{graph, init};
+use crate::error::{Error, Result};
+use crate::packet::Nanos;
+
+/// What a stream carries, as its first frame shows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VideoInfo {
+    /// Pixels a row, as decoded.
+    pub width: u32,
+    /// Rows, as decoded.
+    pub height: u32,
+    /// Its rate; none where it varies or is unknown.
+    pub fps: Option<Fraction>,
+    /// `h264`, `h265`, `vp9`, ...; `raw` for test pictures.
+    pub codec: String,
+    /// Its length, where it has one.
+    pub duration: Option<Nanos>,
+    /// Whether it has sound, which is not decoded.
+    pub has_audio: bool,
+}
+
+/// A stream whose first frame has been decoded.
+#[derive(Debug)]
+pub struct Opened {
+    /// A reader for each of the views asked for, in their order.
+    pub views: Vec<ViewReader>,
+    /// Its life.
+    pub handle: Handle,
+    /// What it carries.
+    pub info: VideoInfo,
+}
+
+/// Opens a path, a `file`, `http(s)`, `rtmp(s)`, `rtsp(s)`, `srt` or `test` URI, and waits for its first frame. An HLS playlist is an http URI.
+///
+/// # Errors
+/// `config` where the URI cannot be meant, `external` where the source does not answer within `options.connect`, has no video, cannot be decoded, or has pictures
+/// above `options.max_pixels`. No message holds the URI's credentials.
+pub async fn open(uri: &str, options: &Options) -> Result<Opened> {
+    init()?;
+    options.check()?;
+    let text = uri.to_owned();
+    let source = tokio::task::spawn_blocking(move || Source::parse(&text)).await.map_err(|error| Error::bug("a URI").because(error))??;
+    let path = match &source {
+        Source::File(path, _) => Some(path.clone()),
+        _ => None,
+    };
+    let intake = Arc::new(Intake::new(redact(uri), options.clone()));
+    let (pipeline, views) = graph::build(&source, &intake)?;
+    let (mut first, mut end) = (intake.first.subscribe(), intake.end.subscribe());
+    let weak = pipeline.downgrade();
+    let mut handle = Handle::start(pipeline, Arc::clone(&intake), path)?;
+    let picture = tokio::select! {
+        biased;
+        picture = first.wait_for(Option::is_some) => picture.ok().and_then(|picture| *picture),
+        _ = end.wait_for(Option::is_some) => None,
+    };
+    let Some(picture) = picture else {
+        let end = handle.ended().await;
+        handle.stop().await;
+        return Err(match end {
+            End::Failed(error) => error,
+            End::EndOfStream | End::Stopped => Error::external(format!("{} ended without a frame", intake.name)),
+        });
+    };
+    let duration = match weak.upgrade() {
+        Some(pipeline) if !options.live => pipeline.query_duration::<gst::ClockTime>().map(gst::ClockTime::nseconds),
+        _ => None,
+    };
+    Ok(Opened { views, handle, info: describe(&intake, picture, duration) })
+}
+
+fn describe(intake: &Intake, picture: Decoded, duration: Option<Nanos>) -> VideoInfo {
+    VideoInfo {
+        width: picture.width,
+        height: picture.height,
+        fps: picture.fps,
+        codec: intake.codec.lock().clone().unwrap_or_else(|| "unknown".to_owned()),
+        duration,
+        has_audio: intake.has_audio.load(Ordering::Acquire),
+    }
+}

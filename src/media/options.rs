@@ -1,0 +1,129 @@
+//! What a caller asks of a stream: its views and its limits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+
+/// A rate in frames per second, as a fraction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fraction {
+    /// Frames.
+    pub num: u32,
+    /// In as many seconds.
+    pub den: u32,
+}
+
+impl Fraction {
+    /// `num / den` frames a second.
+    pub const fn new(num: u32, den: u32) -> Self {
+        Self { num, den }
+    }
+
+    /// Frames a second.
+    pub fn as_f64(self) -> f64 {
+        f64::from(self.num) / f64::from(self.den)
+    }
+
+    /// Nanoseconds from one frame to the next; none where the rate is 0 or not a number.
+    pub fn period(self) -> Option<u64> {
+        (self.num > 0).then(|| u64::from(self.den) * 1_000_000_000 / u64::from(self.num)).filter(|period| *period > 0)
+    }
+}
+
+/// One way of seeing a stream. All views of a stream share one decoder and one timeline.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Its name, unique in the stream.
+    pub name: Arc<str>,
+    /// At most so many frames a second, the nearest ones of those decoded, none made up; `None` gives every frame.
+    pub fps: Option<Fraction>,
+    /// Width and height in pixels, the picture stretched to fit; `None` as decoded.
+    pub size: Option<(u32, u32)>,
+    /// Frames that may wait for the reader; as many and two more may be in the branch before it.
+    pub queue: u32,
+}
+
+impl View {
+    /// Every frame as decoded.
+    pub fn native(name: impl Into<Arc<str>>) -> Self {
+        Self { name: name.into(), fps: None, size: None, queue: 4 }
+    }
+
+    /// The same, scaled.
+    #[must_use]
+    pub fn sized(mut self, width: u32, height: u32) -> Self {
+        self.size = Some((width, height));
+        self
+    }
+
+    /// The same, thinned out.
+    #[must_use]
+    pub fn at(mut self, fps: Fraction) -> Self {
+        self.fps = Some(fps);
+        self
+    }
+}
+
+/// How a stream is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The views, at least one.
+    pub views: Vec<View>,
+    /// Whether it comes at its own pace. The pts of a live stream begin at 0 with its first decoded frame.
+    pub live: bool,
+    /// The stream fails when every reader has waited this long and no frame was decoded meanwhile.
+    pub stall: Duration,
+    /// Opening fails when no frame was decoded after this time.
+    pub connect: Duration,
+    /// Pictures with more pixels are refused before they are decoded.
+    pub max_pixels: u64,
+    /// How long network sources (RTSP, SRT) may hold packets back to put them in order; `None` leaves it to the source.
+    pub latency: Option<Duration>,
+    /// Threads of the decoder; 0 lets it choose.
+    pub decode_threads: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            views: vec![View::native("frames")],
+            live: false,
+            stall: Duration::from_secs(10),
+            connect: Duration::from_secs(10),
+            max_pixels: 8192 * 8192,
+            latency: None,
+            decode_threads: 1,
+        }
+    }
+}
+
+impl Options {
+    pub(super) fn check(&self) -> Result<()> {
+        if self.views.is_empty() {
+            return Err(Error::config("a stream needs at least one view"));
+        }
+        for view in &self.views {
+            let name = &view.name;
+            if view.fps.is_some_and(|fps| fps.den == 0 || fps.period().is_none()) {
+                return Err(Error::config(format!("view `{name}`: fps must be above 0")));
+            }
+            if view.queue == 0 {
+                return Err(Error::config(format!("view `{name}`: queue must be at least 1")));
+            }
+            if let Some((width, height)) = view.size
+                && (width == 0
+                    || height == 0
+                    || width > 32_768
+                    || height > 32_768
+                    || u64::from(width) * u64::from(height) > self.max_pixels)
+            {
+                return Err(Error::config(format!(
+                    "view `{name}`: size {width}x{height} is not between 1x1 and {} pixels",
+                    self.max_pixels
+                )));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,234 @@
+//! A model on disk in Hugging Face layout: config.json beside model.safetensors, or beside the shards that model.safetensors.index.json
+//! names. Nothing pickled is ever read.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use tch::Device;
+
+use super::config::Config;
+use super::weights::Weights;
+use crate::error::{Error, Result};
+use crate::tensor::Precision;
+
+const CONFIG: &str = "config.json";
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// An opened model folder. Cheap to clone; weights are read when asked for.
+#[derive(Debug, Clone)]
+pub struct ModelFolder(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    config: Config,
+    shards: Vec<PathBuf>,
+    digest: Mutex<Option<(Vec<Stamp>, Arc<str>)>>,
+}
+
+/// What tells whether a file is still the one that was hashed.
+type Stamp = (PathBuf, Option<SystemTime>, u64);
+
+impl ModelFolder {
+    /// Opens the folder: reads its config.json and finds its safetensors files.
+    ///
+    /// # Errors
+    /// Config, where the folder, its config.json or its weights are not there; model, where config.json or the index are not well formed.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        if !path.is_dir() {
+            return Err(Error::config(format!("model folder {} is not there", path.display()))
+                .hint(format!("fill it with {CONFIG} and {SINGLE} in Hugging Face layout; ops/setup makes the folders of the examples")));
+        }
+        let config = Config::read(&path.join(CONFIG))?;
+        let shards = shards(path)?;
+        Ok(Self(Arc::new(Inner { path: path.to_path_buf(), config, shards, digest: Mutex::new(None) })))
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// The folder's own name.
+    pub fn name(&self) -> &str {
+        self.0.path.file_name().and_then(|name| name.to_str()).unwrap_or("model")
+    }
+
+    /// Its config.json.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The class that reads it: the first of `architectures`.
+    ///
+    /// # Errors
+    /// Model, where config.json names none.
+    pub fn architecture(&self) -> Result<&str> {
+        let first = self.config().field("architectures").and_then(|list| list.get(0)).and_then(|name| name.as_str());
+        first.ok_or_else(|| self.config().error("`architectures` must be a list with the name of the network's class"))
+    }
+
+    /// Refuses the folder unless `architecture` reads it.
+    ///
+    /// # Errors
+    /// Config, with both names: the YAML points a stage at another network's folder.
+    pub fn expect(&self, architecture: &str) -> Result<()> {
+        let found = self.architecture()?;
+        if found == architecture {
+            return Ok(());
+        }
+        Err(Error::config(format!("model {} is a {found}, a {architecture} is needed here", self.path().display())))
+    }
+
+    /// Another file of the folder (tokenizer.json, generation_config.json), where it is there.
+    pub fn file(&self, name: &str) -> Option<PathBuf> {
+        Some(self.0.path.join(name)).filter(|path| path.is_file())
+    }
+
+    /// BLAKE3 over config.json and every safetensors file, hexadecimal: one digest, one behaviour. Kept as long as paths, times of
+    /// change and sizes stay as they are.
+    ///
+    /// # Errors
+    /// External, where a file cannot be read.
+    pub fn digest(&self) -> Result<Arc<str>> {
+        let mut kept = self.0.digest.lock();
+        let stamps = self.stamps()?;
+        if let Some((seen, digest)) = kept.as_ref()
+            && *seen == stamps
+        {
+            return Ok(Arc::clone(digest));
+        }
+        let mut hasher = blake3::Hasher::new();
+        for (path, _, length) in &stamps {
+            hasher.update(&length.to_le_bytes());
+            let file = std::fs::File::open(path).map_err(|error| unreadable(path, error))?;
+            hasher.update_reader(file).map_err(|error| unreadable(path, error))?;
+        }
+        let digest: Arc<str> = hasher.finalize().to_hex().as_str().into();
+        *kept = Some((stamps, Arc::clone(&digest)));
+        Ok(digest)
+    }
+
+    /// Its weights, to be taken key by key onto `device` in `precision`.
+    ///
+    /// # Errors
+    /// External, where a file cannot be read; model, where one is not safetensors, is cut short, or repeats another's key.
+    pub fn weights(&self, device: Device, precision: Precision) -> Result<Weights> {
+        Weights::open(&self.0.shards, device, precision).map_err(|error| error.context(format_args!("model {}", self.path().display())))
+    }
+
+    fn stamps(&self) -> Result<Vec<Stamp>> {
+        let config = self.0.path.join(CONFIG);
+        let stamp = |path: &PathBuf| {
+            let data = std::fs::metadata(path).map_err(|error| unreadable(path, error))?;
+            Ok((path.clone(), data.modified().ok(), data.len()))
+        };
+        std::iter::once(&config).chain(&self.0.shards).map(stamp).collect()
+    }
+}
+
+fn unreadable(path: &Path, error: std::io::Error) -> Error {
+    Error::external(format!("cannot read {}", path.display())).because(error)
+}
+
+fn shards(path: &Path) -> Result<Vec<PathBuf>> {
+    let single = path.join(SINGLE);
+    if single.is_file() {
+        return Ok(vec![single]);
+    }
+    let index = path.join(INDEX);
+    if !index.is_file() {
+        return Err(Error::config(format!("model folder {} has no {SINGLE}", path.display()))
+            .hint("weights are read from safetensors only; a pickled checkpoint must be converted first"));
+    }
+    let index = Config::read(&index)?;
+    let map = index.field("weight_map").and_then(|map| map.as_object());
+    let map = map.ok_or_else(|| index.error("`weight_map` must be an object of file names"))?;
+    let mut files = BTreeSet::new();
+    for (key, file) in map {
+        let file = file.as_str().filter(|file| Path::new(file).file_name().is_some_and(|name| name == *file));
+        files.insert(file.ok_or_else(|| index.error(format_args!("`weight_map.{key}` must be the name of a file in the folder")))?);
+    }
+    if let Some(missing) = files.iter().find(|file| !path.join(file).is_file()) {
+        return Err(Error::config(format!("model folder {} has no {missing}, which its index names", path.display())));
+    }
+    Ok(files.into_iter().map(|file| path.join(file)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use tch::Tensor;
+
+    fn write(folder: &Path, file: &str, key: &str, value: f32) {
+        let tensor = Tensor::from_slice(&[value, value]);
+        Tensor::write_safetensors(&[(key, tensor)], folder.join(file)).unwrap();
+    }
+
+    fn folder_with(architecture: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(CONFIG), format!("{{\"architectures\": [\"{architecture}\"]}}")).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_missing_folder_says_what_to_fill_it_with() {
+        let error = ModelFolder::open("/nowhere/resnet-18").unwrap_err();
+        assert_eq!(error.kind(), Kind::Config);
+        assert!(error.to_string().contains("/nowhere/resnet-18") && error.to_string().contains("config.json"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_without_weights_is_refused() {
+        let folder = folder_with("TransNetV2");
+        assert_eq!(ModelFolder::open(folder.path()).unwrap_err().kind(), Kind::Config);
+    }
+
+    #[test]
+    fn another_networks_folder_is_refused() {
+        let folder = folder_with("TransNetV2");
+        write(folder.path(), SINGLE, "a", 1.);
+        let model = ModelFolder::open(folder.path()).unwrap();
+        assert_eq!(model.architecture().unwrap(), "TransNetV2");
+        assert!(model.expect("TransNetV2").is_ok());
+        assert!(model.expect("LlamaForCausalLM").unwrap_err().message().contains("is a TransNetV2"));
+    }
+
+    #[test]
+    fn shards_are_read_as_the_index_names_them() {
+        let folder = folder_with("X");
+        write(folder.path(), "one.safetensors", "a", 1.);
+        write(folder.path(), "two.safetensors", "b", 2.);
+        std::fs::write(folder.path().join(INDEX), r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#).unwrap();
+        let weights = ModelFolder::open(folder.path()).unwrap().weights(Device::Cpu, Precision::F32).unwrap();
+        let (a, b) = (weights.take("a", &[2]).unwrap(), weights.take("b", &[2]).unwrap());
+        assert_eq!((a.double_value(&[0]), b.double_value(&[1])), (1., 2.));
+        weights.finish().unwrap();
+    }
+
+    #[test]
+    fn an_index_cannot_lead_out_of_the_folder() {
+        let folder = folder_with("X");
+        std::fs::write(folder.path().join(INDEX), r#"{"weight_map": {"a": "../one.safetensors"}}"#).unwrap();
+        assert_eq!(ModelFolder::open(folder.path()).unwrap_err().kind(), Kind::Model);
+    }
+
+    #[test]
+    fn digest_follows_the_files() {
+        let folder = folder_with("X");
+        write(folder.path(), SINGLE, "a", 1.);
+        let model = ModelFolder::open(folder.path()).unwrap();
+        let first = model.digest().unwrap();
+        assert_eq!(first.len(), 64);
+        assert!(Arc::ptr_eq(&first, &model.digest().unwrap()));
+        assert_eq!(first, ModelFolder::open(folder.path()).unwrap().digest().unwrap());
+        write(folder.path(), SINGLE, "abc", 2.);
+        assert_ne!(first, model.digest().unwrap());
+    }
+}

@@ -1,0 +1,142 @@
+//! The layers that networks here are made of, as inference wants them: batch norm folded into the convolution before it, weights laid
+//! out channels-last, no dropout.
+
+use tch::Tensor;
+
+use super::weights::Scope;
+use crate::error::Result;
+use crate::tensor::channels_last;
+
+/// A convolution over pictures, where its kernel goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Geometry {
+    /// Channels in.
+    pub input: i64,
+    /// Channels out.
+    pub output: i64,
+    /// Side of the square kernel.
+    pub kernel: i64,
+    /// Pixels from one output to the next; padding is half the kernel.
+    pub stride: i64,
+}
+
+/// A convolution with its bias, and with the batch norm that followed it folded in.
+#[derive(Debug)]
+pub struct Conv2d {
+    weight: Tensor,
+    bias: Tensor,
+    stride: [i64; 2],
+    padding: [i64; 2],
+    dilation: [i64; 2],
+}
+
+impl Conv2d {
+    /// From `conv`'s weight (and bias, where `biased`) and the batch norm under `norm`.
+    pub fn folded(conv: &Scope<'_>, biased: bool, norm: &Scope<'_>, geometry: Geometry) -> Result<Self> {
+        let Geometry { input, output, kernel, stride } = geometry;
+        let weight = conv.take_f32("weight", &[output, input, kernel, kernel])?;
+        let bias = if biased { Some(conv.take_f32("bias", &[output])?) } else { None };
+        let affine = Affine::batch_norm(norm, output, 1e-5)?;
+        let weight = affine.scale_outputs(&weight)?;
+        let bias = match bias {
+            Some(bias) => bias.f_mul(&affine.scale)?.f_add(&affine.shift)?,
+            None => affine.shift,
+        };
+        Self::placed(conv, &weight, &bias, [stride, stride], [kernel / 2, kernel / 2], [1, 1])
+    }
+
+    /// From weights computed in f32 on the CPU, put where `scope`'s weights go.
+    pub fn placed(
+        scope: &Scope<'_>,
+        weight: &Tensor,
+        bias: &Tensor,
+        stride: [i64; 2],
+        padding: [i64; 2],
+        dilation: [i64; 2],
+    ) -> Result<Self> {
+        let weight = channels_last(&scope.weights().place(weight)?)?;
+        let bias = scope.weights().place(bias)?;
+        Ok(Self { weight, bias, stride, padding, dilation })
+    }
+
+    /// `[n, input, h, w]`, best channels-last, to `[n, output, h', w']`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.f_conv2d(&self.weight, Some(&self.bias), self.stride, self.padding, self.dilation, 1)?)
+    }
+}
+
+/// Batch norm at inference: `x * scale + shift` per channel.
+#[derive(Debug)]
+pub struct Affine {
+    /// Factor per channel.
+    pub scale: Tensor,
+    /// Summand per channel.
+    pub shift: Tensor,
+}
+
+impl Affine {
+    /// From running mean and variance, in f32 on the CPU; the arithmetic is done in f64.
+    pub fn batch_norm(norm: &Scope<'_>, channels: i64, epsilon: f64) -> Result<Self> {
+        let take = |name| -> Result<Tensor> { Ok(norm.take_f32(name, &[channels])?.f_to_kind(tch::Kind::Double)?) };
+        let (weight, bias, mean, variance) = (take("weight")?, take("bias")?, take("running_mean")?, take("running_var")?);
+        let scale = weight.f_div(&variance.f_add_scalar(epsilon)?.f_sqrt()?)?;
+        let shift = bias.f_sub(&mean.f_mul(&scale)?)?;
+        Ok(Self { scale: scale.f_to_kind(tch::Kind::Float)?, shift: shift.f_to_kind(tch::Kind::Float)? })
+    }
+
+    /// The weight of a convolution that this follows, with the factor folded in.
+    pub fn scale_outputs(&self, weight: &Tensor) -> Result<Tensor> {
+        Ok(weight.f_mul(&self.scale.f_view([-1, 1, 1, 1])?)?)
+    }
+}
+
+/// A fully connected layer.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    /// In the model's precision.
+    pub fn new(scope: &Scope<'_>, input: i64, output: i64) -> Result<Self> {
+        Ok(Self { weight: scope.take("weight", &[output, input])?, bias: scope.take("bias", &[output])? })
+    }
+
+    /// In f32 whatever the model's precision, for heads that decide.
+    pub fn f32(scope: &Scope<'_>, input: i64, output: i64) -> Result<Self> {
+        let device = scope.weights().device();
+        let weight = scope.take_f32("weight", &[output, input])?.f_to_device(device)?;
+        let bias = scope.take_f32("bias", &[output])?.f_to_device(device)?;
+        Ok(Self { weight, bias })
+    }
+
+    /// From tensors that do not lie under `weight` and `bias`.
+    pub fn of(weight: Tensor, bias: Tensor) -> Self {
+        Self { weight, bias }
+    }
+
+    /// `[..., input]` to `[..., output]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.f_linear(&self.weight, Some(&self.bias))?)
+    }
+}
+
+/// Normalisation over the last dimension.
+#[derive(Debug)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl LayerNorm {
+    /// In the model's precision.
+    pub fn new(scope: &Scope<'_>, size: i64) -> Result<Self> {
+        Ok(Self { weight: scope.take("weight", &[size])?, bias: scope.take("bias", &[size])? })
+    }
+
+    /// Values of mean 0 and variance 1, scaled and shifted.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), 1e-5, true)?)
+    }
+}

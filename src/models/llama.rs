@@ -1,0 +1,260 @@
+//! Llama-family decoders (Llama, SmolLM, TinyLlama): RMSNorm, rotary positions, grouped-query attention, SwiGLU. Weights are rearranged
+//! at load so that a layer is few operations: gains folded into the projections after them, query, key and value fused, gate and up fused,
+//! query heads ordered so that a group's heads are further queries of one key head, rotary pairs laid side by side as complex numbers.
+
+mod cache;
+mod config;
+
+pub use cache::Cache;
+pub use config::Config;
+
+use crate::error::{Error, Result};
+use crate::models::{ModelFolder, Weights};
+use crate::tensor::{Device, Kind, Precision, Tensor, guard};
+use cache::Slot;
+
+/// Positions a pass takes at most, over all rows, so that what it holds between operations stays small.
+const CHUNK: i64 = 1024;
+/// A prefix that all rows share is computed once if it is at least this long.
+const SHARED: usize = 8;
+
+/// A Llama-family decoder.
+#[derive(Debug)]
+pub struct Llama {
+    config: Config,
+    layers: Vec<Layer>,
+    /// `[vocab, hidden]`.
+    embedding: Tensor,
+    /// `[hidden]`.
+    gain: Tensor,
+    /// `[hidden, vocab]`.
+    head: Tensor,
+    /// sqrt(hidden * eps), which the root mean square does not fall below but for the factor sqrt(hidden).
+    floor: Tensor,
+    kind: Kind,
+    cached: Kind,
+    device: Device,
+}
+
+/// Matrices `[in, out]`.
+#[derive(Debug)]
+struct Layer {
+    qkv: Tensor,
+    out: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+}
+
+impl Llama {
+    /// Reads a folder's config.json and weights.
+    ///
+    /// # Errors
+    /// Config, where the folder is another network's; model, where config.json or the weights do not fit; external, where they cannot be
+    /// read; overload, where memory is short.
+    pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
+        folder.expect("LlamaForCausalLM")?;
+        let config = Config::read(folder.config())?;
+        let weights = folder.weights(device, precision)?;
+        // Some checkpoints carry what is computed here, or the embedding table a second time.
+        weights.allow_surplus("rotary_emb.inv_freq");
+        if config.tie_word_embeddings {
+            weights.allow_surplus("lm_head.weight");
+        }
+        let network = Self::build(config, &weights)?;
+        weights.finish()?;
+        Ok(network)
+    }
+
+    fn build(config: Config, weights: &Weights) -> Result<Self> {
+        let _frozen = guard();
+        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
+        let (device, kind) = (weights.device(), weights.precision().kind());
+        let take = |key: &str, shape: &[i64]| -> Result<Tensor> { Ok(weights.take_f32(key, shape)?.f_to(device)?) };
+        let mut embedding = take("model.embed_tokens.weight", &[vocab, hidden])?.f_to_kind(kind)?;
+        let head = if config.tie_word_embeddings {
+            let head = matrix(&embedding, kind)?;
+            // The same memory twice over: rows of the table are then columns of the matrix.
+            embedding = head.f_tr()?;
+            head
+        } else {
+            matrix(&take("lm_head.weight", &[vocab, hidden])?, kind)?
+        };
+        let gain = take("model.norm.weight", &[hidden])?.f_mul_scalar((hidden as f64).sqrt())?;
+        let layers = (0..config.num_hidden_layers).map(|n| Layer::new(&config, n, kind, &take)).collect::<Result<_>>()?;
+        let floor = Tensor::f_full([1], (hidden as f64 * config.rms_norm_eps).sqrt(), (Kind::Float, device))?;
+        // On a CPU attention is faster in f32 than in halves, and the cache is small beside the weights.
+        let cached = if device.is_cuda() { kind } else { Kind::Float };
+        Ok(Self { config, layers, embedding, gain, head, floor, kind, cached, device })
+    }
+
+    /// What config.json said.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Reads `prompts` (none empty) and returns their cache, with room for `further` tokens, and the logits after each one's last token:
+    /// `[rows, vocab]`, f32.
+    pub fn start(&self, prompts: &[&[i64]], further: i64) -> Result<(Cache, Tensor)> {
+        let _frozen = guard();
+        let longest = prompts.iter().map(|p| p.len()).max().unwrap_or(0);
+        let shortest = prompts.iter().map(|p| p.len()).min().unwrap_or(0);
+        if shortest == 0 {
+            return Err(Error::bug("a prompt without tokens"));
+        }
+        let mut cache = Cache::new(&self.config, longest as i64 + further, self.cached, self.device)?;
+        let shared = if prompts.len() > 1 { shared_prefix(prompts).min(shortest - 1) } else { 0 };
+        let shared = if shared >= SHARED { shared } else { 0 };
+        if shared > 0 {
+            let _ = self.read(&mut cache, &[&prompts[0][..shared]])?;
+        }
+        cache.fan_out(prompts.iter().map(|p| (longest - p.len()) as i64).collect())?;
+        let rest: Vec<&[i64]> = prompts.iter().map(|p| &p[shared..]).collect();
+        let last = self.read(&mut cache, &rest)?;
+        Ok((cache, self.logits(&last)?))
+    }
+
+    /// Appends one token to every row of `cache` and returns the logits after it: `[rows, vocab]`, f32.
+    pub fn step(&self, cache: &mut Cache, tokens: &[i64]) -> Result<Tensor> {
+        let _frozen = guard();
+        if tokens.len() as i64 != cache.rows() {
+            return Err(Error::bug(format!("{} tokens for {} rows", tokens.len(), cache.rows())));
+        }
+        let hidden = self.pass(cache, tokens, 1)?;
+        self.logits(&hidden)
+    }
+
+    /// Reads texts, padded on the left to the longest, in passes of bounded size; returns the last position's hidden state, `[rows, hidden]`.
+    fn read(&self, cache: &mut Cache, texts: &[&[i64]]) -> Result<Tensor> {
+        let longest = texts.iter().map(|t| t.len()).max().unwrap_or(0);
+        let rows = texts.len() as i64;
+        let chunk = (CHUNK / rows).max(16) as usize;
+        cache.reserve(longest as i64)?;
+        let mut last = None;
+        let mut start = 0;
+        while start < longest {
+            let end = (start + chunk).min(longest);
+            let tokens: Vec<i64> = texts
+                .iter()
+                .flat_map(|text| {
+                    let pad = longest - text.len();
+                    (start..end).map(move |column| if column < pad { 0 } else { text[column - pad] })
+                })
+                .collect();
+            let columns = (end - start) as i64;
+            let hidden = self.pass(cache, &tokens, columns)?;
+            last = Some(hidden.f_view([rows, columns, -1])?.f_select(1, columns - 1)?);
+            start = end;
+        }
+        last.ok_or_else(|| Error::bug("nothing to read"))
+    }
+
+    /// Appends `columns` tokens to every row; `tokens` row after row. Returns the hidden states, `[rows * columns, hidden]`, f32.
+    fn pass(&self, cache: &mut Cache, tokens: &[i64], columns: i64) -> Result<Tensor> {
+        let slots = cache.open(columns)?;
+        let turns = cache.turns(columns)?;
+        let mask = cache.mask(columns, self.config.group())?;
+        let tokens = Tensor::f_from_slice(tokens)?.f_to(self.device)?;
+        // A copy, as the residual stream is added to in place, and contiguous, as the table may be a transposed view.
+        let mut x = self.embedding.f_index_select(0, &tokens)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+        for (layer, slot) in self.layers.iter().zip(slots) {
+            let attended = self.attend(layer, &self.normed(&x)?, slot, &turns, mask.as_ref(), columns)?;
+            add_product(&mut x, &attended, &layer.out)?;
+            let gate_up = self.normed(&x)?.f_mm(&layer.gate_up)?;
+            let width = self.config.intermediate_size;
+            let inner = gate_up.f_narrow(1, 0, width)?.f_silu_()?.f_mul_(&gate_up.f_narrow(1, width, width)?)?;
+            add_product(&mut x, &inner, &layer.down)?;
+        }
+        Ok(x)
+    }
+
+    fn attend(&self, layer: &Layer, x: &Tensor, mut slot: Slot, turns: &Tensor, mask: Option<&Tensor>, columns: i64) -> Result<Tensor> {
+        let Config { num_attention_heads: q_heads, num_key_value_heads: kv_heads, head_dim, .. } = self.config;
+        let rows = x.size()[0] / columns;
+        let mut qkv = x.f_mm(&layer.qkv)?;
+        if self.kind != Kind::Float {
+            qkv = qkv.f_to_kind(Kind::Float)?;
+        }
+        let qkv = qkv.f_view([rows, columns, self.config.heads(), head_dim])?;
+        let pairs = qkv.f_narrow(2, 0, q_heads + kv_heads)?.f_view([rows, columns, q_heads + kv_heads, head_dim / 2, 2])?;
+        let _ = pairs.f_view_as_complex()?.f_mul_(turns)?;
+        slot.fresh.f_copy_(&qkv.f_narrow(2, q_heads, 2 * kv_heads)?.f_transpose(1, 2)?)?;
+        let queries = qkv.f_narrow(2, 0, q_heads)?.f_reshape([rows, columns * self.config.group(), kv_heads, head_dim])?;
+        let queries = queries.f_transpose(1, 2)?.f_to_kind(self.cached)?;
+        let scale = None::<f64>;
+        let out = Tensor::f_scaled_dot_product_attention(&queries, &slot.keys, &slot.values, mask, 0.0, false, scale, false)?;
+        let out = out.f_transpose(1, 2)?.f_reshape([rows * columns, q_heads * head_dim])?;
+        Ok(if self.cached == self.kind { out } else { out.f_to_kind(self.kind)? })
+    }
+
+    /// `x` divided by its length; the factor to its root mean square lies in the weights.
+    fn normed(&self, x: &Tensor) -> Result<Tensor> {
+        let normed = self.unit(x)?;
+        Ok(if self.kind == Kind::Float { normed } else { normed.f_to_kind(self.kind)? })
+    }
+
+    fn unit(&self, x: &Tensor) -> Result<Tensor> {
+        let length = x.f_norm_scalaropt_dim(2, -1i64, true)?.f_hypot_(&self.floor)?;
+        Ok(x.f_div(&length)?)
+    }
+
+    fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let x = self.unit(hidden)?.f_mul_(&self.gain)?.f_to_kind(self.kind)?;
+        Ok(x.f_mm(&self.head)?.f_to_kind(Kind::Float)?)
+    }
+}
+
+impl Layer {
+    fn new(config: &Config, n: i64, kind: Kind, take: &dyn Fn(&str, &[i64]) -> Result<Tensor>) -> Result<Self> {
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let (q_heads, kv_heads, dim, group) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.group());
+        let part = |name: &str, shape: &[i64]| take(&format!("model.layers.{n}.{name}.weight"), shape);
+        let scale = (hidden as f64).sqrt();
+        let attention_gain = part("input_layernorm", &[hidden])?.f_mul_scalar(scale)?;
+        let q = part("self_attn.q_proj", &[q_heads * dim, hidden])?;
+        let k = part("self_attn.k_proj", &[kv_heads * dim, hidden])?;
+        let v = part("self_attn.v_proj", &[kv_heads * dim, hidden])?;
+        let q = paired(&q, dim)?.f_view([kv_heads, group, dim, hidden])?.f_transpose(0, 1)?.f_reshape([-1, hidden])?;
+        let qkv = Tensor::f_cat(&[q, paired(&k, dim)?, v], 0)?.f_mul(&attention_gain)?;
+        let out = part("self_attn.o_proj", &[hidden, q_heads * dim])?;
+        let out = out.f_view([hidden, kv_heads, group, dim])?.f_transpose(1, 2)?.f_reshape([hidden, -1])?;
+        let inner_gain = part("post_attention_layernorm", &[hidden])?.f_mul_scalar(scale)?;
+        let gate = part("mlp.gate_proj", &[inner, hidden])?;
+        let up = part("mlp.up_proj", &[inner, hidden])?;
+        let gate_up = Tensor::f_cat(&[gate, up], 0)?.f_mul(&inner_gain)?;
+        let down = part("mlp.down_proj", &[hidden, inner])?;
+        Ok(Self { qkv: matrix(&qkv, kind)?, out: matrix(&out, kind)?, gate_up: matrix(&gate_up, kind)?, down: matrix(&down, kind)? })
+    }
+}
+
+/// A checkpoint's `[out, in]` as `[in, out]`. On a CPU in f32 wide ones are laid out so: few rows then multiply up to twice as fast.
+fn matrix(weight: &Tensor, kind: Kind) -> Result<Tensor> {
+    let weight = weight.f_to_kind(kind)?.f_contiguous()?;
+    let (outputs, inputs) = weight.size2()?;
+    let transposed = weight.f_tr()?;
+    let wide = kind == Kind::Float && !weight.device().is_cuda() && outputs >= inputs;
+    Ok(if wide { transposed.f_contiguous()? } else { transposed })
+}
+
+/// Lays the two numbers that are rotated together side by side; the checkpoint has them half a head apart.
+fn paired(weight: &Tensor, head_dim: i64) -> Result<Tensor> {
+    let (outputs, hidden) = weight.size2()?;
+    Ok(weight.f_view([-1, 2, head_dim / 2, hidden])?.f_transpose(1, 2)?.f_reshape([outputs, hidden])?)
+}
+
+/// `x += a b`, whatever the kind of `a` and `b`.
+fn add_product(x: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
+    if a.kind() == Kind::Float {
+        let _ = x.f_addmm_(a, b)?;
+    } else {
+        let _ = x.f_add_(&a.f_mm(b)?)?;
+    }
+    Ok(())
+}
+
+fn shared_prefix(texts: &[&[i64]]) -> usize {
+    let Some((first, rest)) = texts.split_first() else { return 0 };
+    rest.iter().fold(first.len(), |len, text| text.iter().zip(*first).take(len).take_while(|(a, b)| a == b).count())
+}
+
+#[cfg(test)]
+mod tests;

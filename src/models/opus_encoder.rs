@@ -1,0 +1,253 @@
+//! The video encoder of the system that opusflow descends from: a vector for a clip. Four convolutions a frame, attention over the
+//! frames, a transformer encoder (post-norm, GELU), the mean over frames, a projection. The reference is the same module in PyTorch
+//! (`tests/golden/opus_encoder.py`); Vaswani et al., "Attention Is All You Need" (arXiv:1706.03762) for the transformer.
+//!
+//! It is fast on a CPU because batch norm is folded into the convolutions, memory is channels-last, and the convolutions see a few
+//! frames at a time, so that what lies between them stays in the cache; attention then sees all frames at once.
+
+use tch::{Device, Kind, Tensor};
+
+use super::config::Config;
+use super::folder::ModelFolder;
+use super::layers::{Conv2d, Geometry, LayerNorm, Linear};
+use super::weights::{Scope, Weights};
+use crate::error::{Error, Result};
+use crate::tensor::{Precision, channels_last, normalise};
+
+/// Frames that go through the convolutions at once on a CPU: as many as keep the first one's output in the cache.
+const CPU_PASS: i64 = 4;
+/// On a GPU, where memory is the only limit.
+const GPU_PASS: i64 = 256;
+
+/// The network's sizes; the default is the seed system's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpusEncoderConfig {
+    /// Channels after each convolution; the last is the width of the attention.
+    pub channels: Vec<i64>,
+    /// Side of each convolution's kernel, odd.
+    pub kernels: Vec<i64>,
+    /// Heads of every attention.
+    pub heads: i64,
+    /// Layers of the transformer encoder.
+    pub layers: i64,
+    /// Width of their feed-forward part.
+    pub intermediate: i64,
+    /// Length of the clip's vector.
+    pub output: i64,
+}
+
+impl Default for OpusEncoderConfig {
+    fn default() -> Self {
+        let (channels, kernels) = (vec![64, 128, 256, 512], vec![7, 3, 3, 3]);
+        Self { channels, kernels, heads: 8, layers: 6, intermediate: 2048, output: 512 }
+    }
+}
+
+impl OpusEncoderConfig {
+    /// From config.json: `channels`, `kernels`, `num_attention_heads`, `num_hidden_layers`, `intermediate_size`, `projection_size`; what
+    /// is missing is the default's.
+    ///
+    /// # Errors
+    /// Model, where a field is not what it must be.
+    pub fn read(config: &Config) -> Result<Self> {
+        let default = Self::default();
+        let channels = config.integers_or("channels", &default.channels)?;
+        let kernels = config.integers_or("kernels", &default.kernels)?;
+        let width = channels.last().copied().unwrap_or(0);
+        let read = Self {
+            heads: config.integer_or("num_attention_heads", default.heads)?,
+            layers: config.integer_or("num_hidden_layers", default.layers)?,
+            intermediate: config.integer_or("intermediate_size", default.intermediate)?,
+            output: config.integer_or("projection_size", width)?,
+            channels,
+            kernels,
+        };
+        if read.channels.len() != read.kernels.len() || read.channels.is_empty() || read.kernels.iter().any(|kernel| kernel % 2 == 0) {
+            return Err(config.error("`channels` and `kernels` must be equally long lists, kernels odd"));
+        }
+        if read.heads == 0 || width == 0 || width % read.heads != 0 || config.integer_or("hidden_size", width)? != width {
+            return Err(config.error("`hidden_size` must be the last of `channels` and a multiple of `num_attention_heads`"));
+        }
+        Ok(read)
+    }
+}
+
+/// The network with its weights.
+#[derive(Debug)]
+pub struct OpusEncoder {
+    convolutions: Vec<Conv2d>,
+    attention: Attention,
+    layers: Vec<Layer>,
+    output_proj: Linear,
+    device: Device,
+    precision: Precision,
+}
+
+impl OpusEncoder {
+    /// The network of a folder whose architecture is `OpusEncoder`.
+    ///
+    /// # Errors
+    /// Config, where the folder is another network's; model, where its config or weights do not fit.
+    pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
+        folder.expect("OpusEncoder")?;
+        Self::new(folder.weights(device, precision)?, &OpusEncoderConfig::read(folder.config())?)
+    }
+
+    /// The network of these weights.
+    ///
+    /// # Errors
+    /// Model, where they do not fit.
+    pub fn new(weights: Weights, config: &OpusEncoderConfig) -> Result<Self> {
+        let _guard = crate::tensor::guard();
+        let (device, precision) = (weights.device(), weights.precision());
+        let root = weights.root();
+        let (mut convolutions, mut input) = (Vec::new(), 3);
+        for (index, (&output, &kernel)) in config.channels.iter().zip(&config.kernels).enumerate() {
+            let (conv, norm) = (&root / "conv_layers" / index, &root / "bn_layers" / index);
+            convolutions.push(Conv2d::folded(&conv, true, &norm, Geometry { input, output, kernel, stride: 2 })?);
+            input = output;
+        }
+        let layer = |index: i64| Layer::new(&(&root / "transformer" / "layers" / index), input, config);
+        let network = Self {
+            convolutions,
+            attention: Attention::new(&(&root / "attention"), input, config.heads)?,
+            layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
+            output_proj: Linear::new(&(&root / "output_proj"), input, config.output)?,
+            device,
+            precision,
+        };
+        weights.finish()?;
+        Ok(network)
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// What it computes in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Clips on its device to vectors `[b, output]`, f32. A clip is bytes `[b, t, h, w, 3]`, scaled to 0..1 here and nothing else, or
+    /// floating point `[b, t, 3, h, w]`, taken as it is.
+    ///
+    /// # Errors
+    /// Model, where the input has another shape or frames are too small for four halvings twice; overload, where memory is short.
+    pub fn forward(&self, clips: &Tensor) -> Result<Tensor> {
+        let _guard = crate::tensor::guard();
+        let size = clips.size();
+        let bytes = clips.kind() == Kind::Uint8;
+        if size.len() != 5 || size[if bytes { 4 } else { 2 }] != 3 || size[0] == 0 || size[1] == 0 {
+            return Err(Error::model(format!(
+                "clips must be bytes [b, t, h, w, 3] or numbers [b, t, 3, h, w], got {:?} {size:?}",
+                clips.kind()
+            )));
+        }
+        let frames = clips.f_reshape([&[-1], &size[2..]].concat())?;
+        let pass = if self.device == Device::Cpu { CPU_PASS } else { GPU_PASS };
+        let mut vectors = Vec::new();
+        for part in frames.f_split(pass, 0)? {
+            vectors.push(self.encode_frames(&part)?);
+        }
+        let mut x = self.attention.forward(&Tensor::f_cat(&vectors, 0)?.f_view([size[0], size[1], -1])?)?;
+        for layer in &self.layers {
+            x = layer.forward(&x)?;
+        }
+        let mean = x.f_mean_dim([1].as_slice(), false, None)?;
+        Ok(self.output_proj.forward(&mean)?.f_to_kind(Kind::Float)?)
+    }
+
+    /// Frames to vectors `[n, width]`.
+    fn encode_frames(&self, frames: &Tensor) -> Result<Tensor> {
+        let mut x = if frames.kind() == Kind::Uint8 {
+            normalise(frames, [0.; 3], [1.; 3], self.precision)?
+        } else {
+            channels_last(&frames.f_to_kind(self.precision.kind())?)?
+        };
+        for convolution in &self.convolutions {
+            // ReLU grows with its input, so it may follow the maximum that it stood before: a quarter of the work, the same values.
+            x = convolution.forward(&x)?.f_max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false)?.f_relu_()?;
+        }
+        Ok(x.f_mean_dim([2, 3].as_slice(), false, None)?)
+    }
+}
+
+/// PyTorch's `nn.MultiheadAttention(batch_first=True)` of a sequence with itself.
+#[derive(Debug)]
+struct Attention {
+    in_proj: Linear,
+    out_proj: Linear,
+    heads: i64,
+}
+
+impl Attention {
+    fn new(scope: &Scope<'_>, width: i64, heads: i64) -> Result<Self> {
+        let weight = scope.take("in_proj_weight", &[3 * width, width])?;
+        let in_proj = Linear::of(weight, scope.take("in_proj_bias", &[3 * width])?);
+        Ok(Self { in_proj, out_proj: Linear::new(&(scope / "out_proj"), width, width)?, heads })
+    }
+
+    /// `[b, t, width]` to the same.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (batch, time, width) = x.size3()?;
+        let split = self.in_proj.forward(x)?.f_view([batch, time, 3, self.heads, width / self.heads])?.f_permute([2, 0, 3, 1, 4])?;
+        let (q, k, v) = (split.f_select(0, 0)?, split.f_select(0, 1)?, split.f_select(0, 2)?);
+        let mixed = Tensor::f_scaled_dot_product_attention(&q, &k, &v, None::<&Tensor>, 0., false, None, false)?;
+        self.out_proj.forward(&mixed.f_transpose(1, 2)?.f_reshape([batch, time, width])?)
+    }
+}
+
+/// PyTorch's `nn.TransformerEncoderLayer(activation="gelu", batch_first=True)`: post-norm.
+#[derive(Debug)]
+struct Layer {
+    self_attn: Attention,
+    linear1: Linear,
+    linear2: Linear,
+    norm1: LayerNorm,
+    norm2: LayerNorm,
+}
+
+impl Layer {
+    fn new(scope: &Scope<'_>, width: i64, config: &OpusEncoderConfig) -> Result<Self> {
+        Ok(Self {
+            self_attn: Attention::new(&(scope / "self_attn"), width, config.heads)?,
+            linear1: Linear::new(&(scope / "linear1"), width, config.intermediate)?,
+            linear2: Linear::new(&(scope / "linear2"), config.intermediate, width)?,
+            norm1: LayerNorm::new(&(scope / "norm1"), width)?,
+            norm2: LayerNorm::new(&(scope / "norm2"), width)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = self.norm1.forward(&x.f_add(&self.self_attn.forward(x)?)?)?;
+        let fed = self.linear2.forward(&self.linear1.forward(&x)?.f_gelu("none")?)?;
+        self.norm2.forward(&x.f_add(&fed)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn config_defaults_to_the_seeds_sizes() {
+        assert_eq!(OpusEncoderConfig::read(&Config::of(json!({}))).unwrap(), OpusEncoderConfig::default());
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_each_other_are_refused() {
+        for config in [
+            json!({"channels": [64, 128]}),
+            json!({"kernels": [7, 3, 3, 2]}),
+            json!({"num_attention_heads": 7}),
+            json!({"num_attention_heads": 0}),
+            json!({"hidden_size": 256}),
+            json!({"channels": [], "kernels": []}),
+        ] {
+            assert!(OpusEncoderConfig::read(&Config::of(config.clone())).is_err(), "{config}");
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The choice of the next token from its logits, in the order transformers has: repetition penalty, temperature, top k, top p, draw.
+
+use crate::error::{Error, Result};
+use std::collections::BTreeSet;
+
+/// How tokens are chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// Logits are divided by it; 0 always takes the likeliest.
+    pub temperature: f32,
+    /// Only the likeliest tokens that together have at least this probability; 1 for all.
+    pub top_p: f32,
+    /// Only this many of the likeliest tokens; 0 for all.
+    pub top_k: u32,
+    /// Logits of tokens already in the text are divided by it where positive, multiplied where negative; 1 for none.
+    pub repetition_penalty: f32,
+    /// What the draws start from: the same text for the same seed.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { temperature: 0.0, top_p: 1.0, top_k: 0, repetition_penalty: 1.0, seed: 0 }
+    }
+}
+
+impl Sampling {
+    /// Refuses what has no meaning.
+    ///
+    /// # Errors
+    /// Config, naming the parameter.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |what: &str, value: f32, range: &str| Err(Error::config(format!("{what} {value} is not {range}")));
+        if !(0.0..=100.0).contains(&self.temperature) {
+            return refuse("temperature", self.temperature, "between 0 and 100");
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return refuse("top_p", self.top_p, "above 0 and at most 1");
+        }
+        if !(0.01..=100.0).contains(&self.repetition_penalty) {
+            return refuse("repetition_penalty", self.repetition_penalty, "between 0.01 and 100");
+        }
+        Ok(())
+    }
+
+    /// Whether the likeliest token is always the one, so that nothing but its number need be known.
+    pub fn is_argmax(&self) -> bool {
+        self.temperature == 0.0 && self.repetition_penalty == 1.0
+    }
+}
+
+/// The choices of one text.
+#[derive(Debug)]
+pub struct Sampler {
+    sampling: Sampling,
+    seen: BTreeSet<u32>,
+    random: SplitMix,
+}
+
+impl Sampler {
+    /// Over a text that begins with `prompt`.
+    pub fn new(sampling: Sampling, prompt: &[u32]) -> Self {
+        let seen = if sampling.repetition_penalty == 1.0 { BTreeSet::new() } else { prompt.iter().copied().collect() };
+        let random = SplitMix(sampling.seed);
+        Self { sampling, seen, random }
+    }
+
+    /// The next token; `logits` is left changed.
+    ///
+    /// # Errors
+    /// Model, where no logit is a number to choose by.
+    pub fn choose(&mut self, logits: &mut [f32]) -> Result<u32> {
+        let Sampling { temperature, top_p, top_k, repetition_penalty, .. } = self.sampling;
+        for &token in &self.seen {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit = if *logit > 0.0 { *logit / repetition_penalty } else { *logit * repetition_penalty };
+            }
+        }
+        let (likeliest, top) = argmax(logits).ok_or_else(|| Error::model("the network yields no finite logits"))?;
+        let token = if temperature == 0.0 {
+            likeliest
+        } else {
+            // Relative to the likeliest, so that no exponential overflows.
+            let scale = 1.0 / f64::from(temperature);
+            let weigh = |logit: f32| if logit.is_nan() { 0.0 } else { (f64::from(logit - top) * scale).exp() };
+            draw(logits, weigh, top_k as usize, f64::from(top_p), self.random.unit())
+        };
+        if repetition_penalty != 1.0 {
+            self.seen.insert(token);
+        }
+        Ok(token)
+    }
+}
+
+fn argmax(logits: &[f32]) -> Option<(u32, f32)> {
+    let mut best = None;
+    for (token, &logit) in logits.iter().enumerate() {
+        if logit.is_finite() && best.is_none_or(|(_, top)| logit > top) {
+            best = Some((token as u32, logit));
+        }
+    }
+    best
+}
+
+/// The token at `unit` (0 up to 1) of the probability that `top_k` and `top_p` leave.
+fn draw(logits: &[f32], weigh: impl Fn(f32) -> f64, top_k: usize, top_p: f64, unit: f64) -> u32 {
+    let limit = if top_k == 0 { logits.len() } else { top_k.min(logits.len()) };
+    if limit == logits.len() && top_p >= 1.0 {
+        let all = logits.iter().enumerate().map(|(token, &logit)| (token as u32, weigh(logit)));
+        let total = logits.iter().map(|&logit| weigh(logit)).sum::<f64>();
+        return at(all, unit * total);
+    }
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    // Ties go to the lower number, so that the choice does not depend on how the selection went about it.
+    let rank = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    let mut best = |count: usize| {
+        if count < order.len() {
+            order.select_nth_unstable_by(count, rank);
+        }
+        let mut chosen = order[..count].to_vec();
+        chosen.sort_unstable_by(rank);
+        chosen.into_iter().map(|token| (token, weigh(logits[token as usize]))).collect::<Vec<_>>()
+    };
+    // The nucleus is nearly always a few hundred of many thousand tokens: a full sort would cost more than the network.
+    let whole = limit == logits.len();
+    let all = if whole { logits.iter().map(|&logit| weigh(logit)).sum::<f64>() } else { 0.0 };
+    let mut count = if whole { limit.min(256) } else { limit };
+    loop {
+        let mut chosen = best(count);
+        let total = if whole { all } else { chosen.iter().map(|(_, weight)| weight).sum() };
+        let mut mass = 0.0;
+        let last = chosen.iter().position(|(_, weight)| {
+            mass += weight;
+            mass >= top_p * total
+        });
+        if let Some(last) = last {
+            chosen.truncate(last + 1);
+        } else if count < limit {
+            count = (count * 8).min(limit);
+            continue;
+        }
+        return at(chosen.into_iter(), unit * mass);
+    }
+}
+
+/// The token that `place` falls on when weights are laid end to end.
+fn at(weights: impl Iterator<Item = (u32, f64)>, place: f64) -> u32 {
+    let mut sum = 0.0;
+    let mut last = 0;
+    for (token, weight) in weights {
+        if weight > 0.0 {
+            sum += weight;
+            last = token;
+            if place < sum {
+                break;
+            }
+        }
+    }
+    last
+}
+
+/// SplitMix64: the same draws on every machine and in every version, as cached texts must not change with a dependency.
+#[derive(Debug)]
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Probabilities 0.5, 0.25, 0.125, 0.125.
+    const LOGITS: [f32; 4] = [0.693_147_2, 0.0, -0.693_147_2, -0.693_147_2];
+
+    fn counts(sampling: Sampling, draws: u32) -> [f64; 4] {
+        let mut sampler = Sampler::new(sampling, &[]);
+        let mut counts = [0.0; 4];
+        for _ in 0..draws {
+            counts[sampler.choose(&mut LOGITS.clone()).unwrap() as usize] += 1.0 / f64::from(draws);
+        }
+        counts
+    }
+
+    fn near(found: [f64; 4], expected: [f64; 4]) {
+        let apart = found.iter().zip(expected).map(|(f, e)| (f - e).abs()).fold(0.0, f64::max);
+        assert!(apart < 0.01, "{found:?} is not {expected:?}");
+    }
+
+    #[test]
+    fn draws_follow_the_softmax() {
+        near(counts(Sampling { temperature: 1.0, ..Sampling::default() }, 40_000), [0.5, 0.25, 0.125, 0.125]);
+    }
+
+    #[test]
+    fn top_p_keeps_the_smallest_set_that_reaches_it() {
+        let p = |top_p| Sampling { temperature: 1.0, top_p, seed: 3, ..Sampling::default() };
+        near(counts(p(0.7), 40_000), [2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0]);
+        near(counts(p(0.8), 40_000), [0.5 / 0.875, 0.25 / 0.875, 0.125 / 0.875, 0.0]);
+        assert!(counts(p(0.01), 200)[0] > 0.999);
+    }
+
+    #[test]
+    fn top_k_then_top_p_as_transformers() {
+        let sampling = Sampling { temperature: 1.0, top_k: 2, top_p: 0.66, ..Sampling::default() };
+        assert!(counts(sampling, 200)[0] > 0.999);
+        near(counts(Sampling { temperature: 1.0, top_k: 2, ..Sampling::default() }, 40_000), [2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn temperature_sharpens() {
+        near(counts(Sampling { temperature: 0.5, ..Sampling::default() }, 40_000), [16.0 / 22.0, 4.0 / 22.0, 1.0 / 22.0, 1.0 / 22.0]);
+    }
+
+    #[test]
+    fn the_same_seed_draws_the_same_tokens() {
+        let run = |seed| {
+            let mut sampler = Sampler::new(Sampling { temperature: 1.0, top_p: 0.95, seed, ..Sampling::default() }, &[]);
+            (0..64).map(|_| sampler.choose(&mut LOGITS.clone()).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(run(7), run(7));
+        assert_ne!(run(7), run(8));
+        let mut random = SplitMix(0);
+        assert_eq!(random.unit(), (0xe220_a839_7b1d_cdaf_u64 >> 11) as f64 / (1u64 << 53) as f64);
+    }
+
+    #[test]
+    fn a_wide_nucleus_is_found_beyond_the_first_candidates() {
+        let mut logits = vec![0.0f32; 1200];
+        let mut sampler = Sampler::new(Sampling { temperature: 1.0, top_p: 0.5, ..Sampling::default() }, &[]);
+        let drawn: Vec<u32> = (0..600).map(|_| sampler.choose(&mut logits).unwrap()).collect();
+        let highest = drawn.iter().max().copied().unwrap();
+        assert!((560..=600).contains(&highest), "{highest}");
+    }
+
+    #[test]
+    fn repetition_is_penalised_in_prompt_and_text() {
+        let mut sampler = Sampler::new(Sampling { repetition_penalty: 2.0, ..Sampling::default() }, &[0]);
+        assert_eq!(sampler.choose(&mut [1.0, 0.9, -1.0]).unwrap(), 1);
+        assert_eq!(sampler.choose(&mut [1.0, 0.9, -1.0]).unwrap(), 0);
+        assert_eq!(sampler.choose(&mut [-1.0, -1.0, -1.5]).unwrap(), 2);
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_are_an_error() {
+        let mut sampler = Sampler::new(Sampling::default(), &[]);
+        assert_eq!(sampler.choose(&mut [f32::NAN, f32::NAN]).unwrap_err().kind(), crate::error::Kind::Model);
+        assert_eq!(sampler.choose(&mut [f32::NAN, -3.0]).unwrap(), 1);
+    }
+
+    #[test]
+    fn parameters_without_meaning_are_refused() {
+        let wrong = [
+            Sampling { temperature: -1.0, ..Sampling::default() },
+            Sampling { temperature: f32::NAN, ..Sampling::default() },
+            Sampling { top_p: 0.0, ..Sampling::default() },
+            Sampling { top_p: 1.5, ..Sampling::default() },
+            Sampling { repetition_penalty: 0.0, ..Sampling::default() },
+        ];
+        for sampling in wrong {
+            assert_eq!(sampling.check().unwrap_err().kind(), crate::error::Kind::Config, "{sampling:?}");
+        }
+        assert!(Sampling::default().check().is_ok());
+    }
+}

@@ -1,0 +1,166 @@
+//! The generator on its trained weights, against what transformers makes of them.
+
+use super::*;
+use serde_json::Value;
+use std::path::Path;
+use std::sync::OnceLock;
+
+fn folder() -> ModelFolder {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/SmolLM2-135M-Instruct");
+    assert!(
+        path.join("model.safetensors").exists(),
+        "{} is missing: run ops/setup, which lays the trained weights down there",
+        path.display()
+    );
+    ModelFolder::open(path).unwrap()
+}
+
+fn generator() -> Generator {
+    Generator::load(&folder(), Device::Cpu, Precision::F32).unwrap()
+}
+
+fn golden() -> &'static Value {
+    static GOLDEN: OnceLock<Value> = OnceLock::new();
+    GOLDEN.get_or_init(|| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llama-smollm2.json");
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    })
+}
+
+fn numbers(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn request(chat: &Value) -> Request {
+    Request {
+        prompt: chat["prompt"].as_str().unwrap().to_owned(),
+        system: chat["system"].as_str().map(str::to_owned),
+        max_tokens: 80,
+        ..Request::default()
+    }
+}
+
+fn requests() -> Vec<Request> {
+    golden()["chats"].as_array().unwrap().iter().map(request).collect()
+}
+
+fn tokens(generator: &Generator, requests: &[Request]) -> Vec<Vec<u32>> {
+    let prompts: Vec<Vec<u32>> = requests.iter().map(|request| generator.encode(request).unwrap()).collect();
+    let rows = requests.iter().zip(&prompts).enumerate().map(|(n, (request, prompt))| generator.row(n, request, prompt)).collect();
+    generator.write(rows, &prompts, &|_| false).unwrap().into_iter().map(|row| row.tokens).collect()
+}
+
+#[test]
+fn tokens_and_rendered_chats_are_those_of_transformers() {
+    let tokenizer = Tokenizer::load(&folder()).unwrap();
+    for hard in golden()["hard"].as_array().unwrap() {
+        let text = hard["text"].as_str().unwrap();
+        assert_eq!(tokenizer.encode(text).unwrap(), numbers(&hard["tokens"]), "{text:?}");
+    }
+    for chat in golden()["chats"].as_array().unwrap() {
+        let (system, prompt) = (chat["system"].as_str(), chat["prompt"].as_str().unwrap());
+        assert_eq!(tokenizer.render(system, prompt).unwrap(), chat["rendered"].as_str().unwrap());
+        assert_eq!(tokenizer.encode_chat(system, prompt).unwrap(), numbers(&chat["tokens"]));
+        assert_eq!(tokenizer.decode(&numbers(&chat["new"])).unwrap(), chat["text"].as_str().unwrap());
+    }
+}
+
+#[test]
+fn greedy_texts_alone_are_those_of_transformers() {
+    let generator = generator();
+    for (request, chat) in requests().into_iter().zip(golden()["chats"].as_array().unwrap()) {
+        assert_eq!(tokens(&generator, std::slice::from_ref(&request)), [numbers(&chat["new"])], "{}", request.prompt);
+    }
+}
+
+#[test]
+fn greedy_texts_in_one_ragged_batch_are_those_of_transformers() {
+    let generator = generator();
+    let mut requests = requests();
+    // One leaves early, so that the others go on in a smaller batch.
+    requests.insert(2, Request { max_tokens: 5, ..requests[0].clone() });
+    let generations = generator.generate(&requests, &|_| false).unwrap();
+    let early = generations[2].clone();
+    assert_eq!((early.tokens, early.finish), (5, Finish::Length));
+    let rest = [0, 1, 3, 4, 5].map(|n| &generations[n]);
+    for (generation, chat) in rest.into_iter().zip(golden()["chats"].as_array().unwrap()) {
+        assert_eq!(generation.text, chat["text"].as_str().unwrap());
+        assert_eq!(generation.tokens as usize, numbers(&chat["new"]).len());
+        assert_eq!(generation.finish, if chat["ended"] == true { Finish::Stop } else { Finish::Length });
+    }
+    assert!(generations[0].text.starts_with(&early.text));
+}
+
+#[test]
+fn texts_end_before_a_stop_sequence_and_when_cancelled() {
+    let generator = generator();
+    let [chat, ..] = golden()["chats"].as_array().unwrap().as_slice() else { panic!("no chats") };
+    let full = chat["text"].as_str().unwrap();
+    let stop: String = full.chars().skip(20).take(5).collect();
+    let before = &full[..full.find(&stop).unwrap()];
+    let asked = std::cell::Cell::new(0);
+    let requests =
+        [Request { stop: vec!["never written".into(), stop], ..request(chat) }, Request { max_tokens: 0, ..request(chat) }, request(chat)];
+    let cancelled = |index: usize| {
+        asked.set(asked.get() + usize::from(index == 2));
+        index == 2 && asked.get() > 4
+    };
+    let found = generator.generate(&requests, &cancelled).unwrap();
+    assert_eq!((found[0].text.as_str(), found[0].finish), (before, Finish::Stop));
+    assert_eq!((found[1].text.as_str(), found[1].tokens, found[1].finish), ("", 0, Finish::Length));
+    assert_eq!((found[2].tokens, found[2].finish), (4, Finish::Length));
+    assert!(full.starts_with(&found[2].text));
+}
+
+#[test]
+fn sampled_texts_depend_on_their_seed_alone() {
+    let generator = generator();
+    let sampled = |seed| Request { temperature: 0.8, top_p: 0.95, seed, max_tokens: 16, ..requests()[3].clone() };
+    let alone = generator.generate(&[sampled(5)], &|_| false).unwrap();
+    let beside =
+        generator.generate(&[requests()[0].clone(), sampled(5), sampled(6)].map(|r| Request { max_tokens: 16, ..r }), &|_| false).unwrap();
+    assert_eq!(alone[0], beside[1]);
+    assert_ne!(beside[1].text, beside[2].text);
+}
+
+#[test]
+fn bf16_writes_sense() {
+    let generator = Generator::load(&folder(), Device::Cpu, Precision::BF16).unwrap();
+    let request = Request { prompt: "What is the capital of France?".into(), max_tokens: 12, ..Request::default() };
+    let found = generator.generate(&[request], &|_| false).unwrap();
+    assert!(found[0].text.contains("Paris"), "{}", found[0].text);
+}
+
+#[test]
+fn what_cannot_be_written_is_refused() {
+    let generator = generator();
+    assert!(generator.generate(&[], &|_| false).unwrap().is_empty());
+    let long = Request { prompt: "word ".repeat(9000), ..Request::default() };
+    assert!(generator.check(&long).unwrap_err().message().contains("fills the model's 8192"));
+    let wild = Request { prompt: "hi".into(), top_p: 2.0, ..Request::default() };
+    assert_eq!(generator.check(&wild).unwrap_err().kind(), crate::error::Kind::Config);
+}
+
+#[test]
+fn a_character_cut_in_its_bytes_is_left_off() {
+    let tokenizer = Tokenizer::load(&folder()).unwrap();
+    let whole = tokenizer.encode("done 🧿").unwrap();
+    assert_eq!(tokenizer.decode(&whole).unwrap(), "done 🧿");
+    assert_eq!(tokenizer.decode(&whole[..whole.len() - 1]).unwrap().trim_end(), "done");
+    let mut growing = Growing::default();
+    let mut seen = Vec::new();
+    for end in 1..=whole.len() {
+        seen.push(growing.read(&tokenizer, &whole[..end]).unwrap().clone());
+    }
+    assert!(seen.iter().all(|text| !text.contains(char::REPLACEMENT_CHARACTER)));
+    assert_eq!(seen.last().unwrap(), "done 🧿");
+}
+
+#[test]
+fn ends_are_one_or_many() {
+    let ends = |json: Value| ends(&Config::of(json));
+    assert_eq!(ends(serde_json::json!({"eos_token_id": 2})).unwrap(), [2]);
+    assert_eq!(ends(serde_json::json!({"eos_token_id": [128001, 128009]})).unwrap(), [128_001, 128_009]);
+    assert!(ends(serde_json::json!({})).unwrap().is_empty());
+    assert!(ends(serde_json::json!({"eos_token_id": "</s>"})).is_err());
+}

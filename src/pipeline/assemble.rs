@@ -1,0 +1,167 @@
+//! From a plan to what its stages share: models loaded, cache and objects opened, brokers found and topics there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::plan::{KafkaPlan, ModelPlan, Plan};
+use crate::broker::{Brokers, CreateTopics, Embedded, Producer, Settings, Topics};
+use crate::cache::{Cache, CacheSettings, ObjectStore};
+use crate::codec::{Codec, Registry, RegistrySettings};
+use crate::inference::{BatchSettings, ModelSettings, Models, Workers};
+use crate::packet::PayloadKind;
+use crate::stage::{Deps, Kafka, Print, Role};
+use crate::{Error, Result};
+
+/// Pause between two looks for brokers or a registry that are away.
+const AGAIN: Duration = Duration::from_secs(3);
+
+/// What a pipeline stands on.
+pub struct Assembled {
+    /// What its stages share.
+    pub deps: Arc<Deps>,
+    /// The broker inside this process, where the plan asks for it.
+    pub embedded: Option<Arc<Embedded>>,
+    workers: Workers,
+    producer: Option<Arc<Producer>>,
+}
+
+impl Assembled {
+    /// Loads and opens what `plan` needs. Brokers or a registry that are away are waited for until `stop` is told.
+    ///
+    /// # Errors
+    /// What cannot be had: a model that does not load, a topic that is missing, a folder that cannot be written.
+    pub async fn of(plan: &Plan, print: Print, stop: &CancellationToken) -> Result<Self> {
+        let (kafka, embedded, producer) = match &plan.kafka {
+            Some(kafka) if writes_to_kafka(plan) => {
+                let (kafka, embedded) = connect(plan, kafka, stop).await?;
+                let producer = Arc::clone(&kafka.producer);
+                (Some(kafka), embedded, Some(producer))
+            }
+            _ => (None, None, None),
+        };
+        let redis = plan.cache.redis.as_ref().map(|url| url.reveal().to_owned()).filter(|url| !url.is_empty());
+        let compress_above = usize::try_from(plan.cache.compress_over).unwrap_or(usize::MAX);
+        let cache = Cache::open(&CacheSettings { memory: plan.cache.memory, redis: redis.clone(), compress_above }).await?;
+        let workers = Workers::new();
+        let models = plan.models.iter().map(|(name, model)| Ok((name.clone(), settings(model)?))).collect::<Result<BTreeMap<_, _>>>()?;
+        let deps = Deps {
+            models: Models::load(&models, &workers).await?,
+            cache,
+            cache_ttl: plan.cache.ttl,
+            objects: Some(ObjectStore::open(&plan.objects.store, plan.objects.inline_max)?),
+            objects_ttl: plan.objects.ttl,
+            kafka,
+            redis,
+            decode_threads: plan.threads.decode,
+            print,
+        };
+        Ok(Self { deps: Arc::new(deps), embedded, workers, producer })
+    }
+
+    /// Closes the producer and the workers; gives the number of messages that Kafka did not confirm in time.
+    pub async fn close(&self, patience: Duration) -> usize {
+        let unconfirmed = match &self.producer {
+            Some(producer) => producer.close(patience).await,
+            None => 0,
+        };
+        self.deps.cache.flush(patience).await;
+        self.workers.close().await;
+        unconfirmed
+    }
+}
+
+/// How a model entry is loaded.
+fn settings(model: &ModelPlan) -> Result<ModelSettings> {
+    Ok(ModelSettings {
+        path: model.path.clone(),
+        device: model.device.parse()?,
+        precision: model.precision.parse()?,
+        batch: BatchSettings { max_size: model.max_size, max_wait: model.max_wait, queue: model.queue.max(model.max_size) },
+    })
+}
+
+fn writes_to_kafka(plan: &Plan) -> bool {
+    plan.stages.iter().any(|stage| stage.kind.name == "kafka")
+}
+
+/// The kinds of record that reach the Kafka sinks.
+fn kinds(plan: &Plan) -> Vec<PayloadKind> {
+    let mut kinds = BTreeSet::from([PayloadKind::Event]);
+    for sink in plan.stages.iter().filter(|stage| stage.kind.name == "kafka") {
+        for input in &sink.inputs {
+            kinds.extend(plan.stages.iter().filter(|stage| stage.id == input.from).flat_map(|stage| stage.kind.emits));
+        }
+    }
+    // What fails anywhere becomes a dead letter about what it was.
+    kinds.extend(plan.stages.iter().filter(|stage| stage.kind.role() != Role::Sink).flat_map(|stage| stage.kind.emits));
+    kinds.into_iter().collect()
+}
+
+/// How the brokers of a plan are spoken to.
+pub fn broker_settings(plan: &KafkaPlan, brokers: Brokers) -> Result<Settings> {
+    let count = |number: i32| u32::try_from(number).ok().filter(|number| *number > 0);
+    Ok(Settings {
+        properties: plan.properties.clone(),
+        secrets: plan.secrets.iter().map(|(key, secret)| (key.clone(), secret.reveal().to_owned())).collect(),
+        create_topics: CreateTopics {
+            policy: plan.topics.parse()?,
+            partitions: count(plan.partitions),
+            replication: count(plan.replication),
+        },
+        in_flight: usize::try_from(plan.in_flight).unwrap_or(usize::MAX),
+        ..Settings::new(brokers, plan.namespace.as_str())
+    })
+}
+
+/// The registry of a plan.
+pub fn registry(plan: &KafkaPlan) -> Result<Registry> {
+    let url = plan.registry.clone().ok_or_else(|| Error::config("`encoding: avro_registry` needs `registry: { url: ... }`"))?;
+    let login = plan.registry_auth.as_ref().map(|(user, password)| (user.clone(), password.reveal().to_owned()));
+    Registry::new(&RegistrySettings { login, ..RegistrySettings::at(url) })
+}
+
+async fn connect(plan: &Plan, kafka: &KafkaPlan, stop: &CancellationToken) -> Result<(Kafka, Option<Arc<Embedded>>)> {
+    let (brokers, embedded) = if kafka.brokers == "embedded" {
+        let embedded = tokio::task::spawn_blocking(Embedded::start).await;
+        let embedded = Arc::new(embedded.map_err(|error| Error::bug(format!("the embedded broker ended: {error}")))??);
+        (Brokers::Embedded(Arc::clone(&embedded)), Some(embedded))
+    } else {
+        (Brokers::Addresses(kafka.brokers.clone()), None)
+    };
+    let settings = broker_settings(kafka, brokers)?;
+    let kinds = kinds(plan);
+    patiently("kafka", stop, || async { Topics::new(&settings).ensure(&kinds).await }).await?;
+    let codec = match kafka.encoding.as_str() {
+        "avro_registry" => {
+            let registry = registry(kafka)?;
+            // Where topics may not be created, schemas are the operator's too.
+            let register = kafka.topics == "create";
+            Codec::registry(patiently("the schema registry", stop, || async { registry.ids(&kafka.namespace, register).await }).await?)
+        }
+        "avro" => Codec::avro(),
+        _ => Codec::json(),
+    };
+    let producer = Arc::new(Producer::new(&settings)?);
+    Ok((Kafka { producer, codec, namespace: kafka.namespace.clone() }, embedded))
+}
+
+/// Tries until it works, fails for good, or `stop` is told.
+async fn patiently<T, F: Future<Output = Result<T>>>(what: &str, stop: &CancellationToken, attempt: impl Fn() -> F) -> Result<T> {
+    let mut told = false;
+    loop {
+        match attempt().await {
+            Err(error) if error.is_transient() => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "{what} is away, waiting for it");
+                }
+                if stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await.is_none() {
+                    return Err(error);
+                }
+            }
+            other => return other,
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! `console`: segments, captions and events as lines on standard output, as they come.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::packet::{Event, Packet, Payload, PayloadKind};
+use crate::stage::{Build, Context, Holds, Print, Sink, StageKind};
+use crate::{Error, Result};
+
+/// The kind.
+pub const KIND: StageKind = StageKind {
+    name: "console",
+    doc: "Segments, captions and events as lines on standard output, as they come, for a person who watches.",
+    accepts: &[PayloadKind::Segment, PayloadKind::Caption, PayloadKind::Picture, PayloadKind::Embedding, PayloadKind::Event],
+    emits: &[],
+    params: &[],
+    holds: Holds::nothing,
+    build: Build::Sink(build),
+};
+
+fn build(context: &Context<'_>) -> Result<Arc<dyn Sink>> {
+    Ok(Arc::new(Console { print: Arc::clone(&context.deps.print) }))
+}
+
+struct Console {
+    print: Print,
+}
+
+#[async_trait]
+impl Sink for Console {
+    async fn deliver(&self, batch: &[Packet]) -> Vec<Result<()>> {
+        let text: String = batch.iter().filter_map(line).collect();
+        let written = (self.print)(&text);
+        let outcome = written.map_err(|error| Error::external("cannot write to standard output").because(error));
+        vec![outcome; batch.len()]
+    }
+}
+
+fn line(packet: &Packet) -> Option<String> {
+    let span = packet.head.span;
+    let place = format!("{} {} - {}", packet.head.stream.id, clock(span.start), clock(span.end));
+    Some(match &packet.payload {
+        Payload::Segment(segment) => {
+            format!("{place}  shot {:>3}  {:<10} {:.2}\n", segment.index, segment.cut.as_str(), segment.confidence)
+        }
+        Payload::Caption(caption) => format!("{place}  {}\n", caption.text.replace('\n', " ")),
+        Payload::Picture(picture) => format!("{place}  {} {}\n", picture.role, picture.uri),
+        Payload::Embedding(embedding) => {
+            let labels: Vec<_> = embedding.labels.iter().map(|label| format!("{} {:.2}", label.name, label.score)).collect();
+            format!("{place}  {} numbers  {}\n", embedding.dim, labels.join(", "))
+        }
+        Payload::Event(event) => match &**event {
+            Event::Gap { reason, from, to, .. } => {
+                format!("{}  gap of {:.1} s: {reason}\n", packet.head.stream.id, (to - from) as f64 / 1e6)
+            }
+            Event::Ended { reason, .. } => format!("{}  ended: {reason}\n", packet.head.stream.id),
+            Event::Started { uri, .. } => format!("{}  started: {uri}\n", packet.head.stream.id),
+            Event::Progress { .. } => return None,
+        },
+        Payload::Frame(_) | Payload::DeadLetter(_) => return None,
+    })
+}
+
+/// Nanoseconds as `m:ss.t`.
+fn clock(nanos: u64) -> String {
+    let tenths = nanos / 100_000_000;
+    format!("{}:{:02}.{}", tenths / 600, tenths / 10 % 60, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn clock_counts_minutes() {
+        assert_eq!(super::clock(83_460_000_000), "1:23.4");
+        assert_eq!(super::clock(0), "0:00.0");
+    }
+}

@@ -1,0 +1,7 @@
+//! What makes something of packets.
+
+pub mod caption;
+pub mod encode;
+pub mod keyframe;
+pub mod sample;
+pub mod shots;

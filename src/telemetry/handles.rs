@@ -1,0 +1,393 @@
+//! The metrics of one stage, queue, worker, sink or stream as cached handles: what the hot path does with them is an atomic add.
+
+use ::metrics::{Counter, Gauge, Histogram};
+
+use super::metrics::{Family, names};
+
+/// What a stage did.
+#[derive(Debug)]
+pub struct StageMetrics {
+    /// Packets taken.
+    pub packets_in: Counter,
+    /// Packets emitted.
+    pub packets_out: Counter,
+    /// Packets sent to the dead letters.
+    pub dead_lettered: Counter,
+    /// Repeated attempts.
+    pub retries: Counter,
+    /// Attempts that ran out of time.
+    pub timeouts: Counter,
+    /// Panics caught.
+    pub panics: Counter,
+    /// Time from taking a packet to having its results.
+    pub process_seconds: Histogram,
+    dropped: Family<Counter>,
+}
+
+impl StageMetrics {
+    /// Those of `stage` in `pipeline`.
+    pub fn new(pipeline: &str, stage: &str) -> Self {
+        let labels = [("pipeline", pipeline), ("stage", stage)];
+        let (pipeline, stage) = (pipeline.to_owned(), stage.to_owned());
+        Self {
+            packets_in: names::STAGE_PACKETS_IN.counter(&labels),
+            packets_out: names::STAGE_PACKETS_OUT.counter(&labels),
+            dead_lettered: names::STAGE_DEAD_LETTERED.counter(&labels),
+            retries: names::STAGE_RETRIES.counter(&labels),
+            timeouts: names::STAGE_TIMEOUTS.counter(&labels),
+            panics: names::STAGE_PANICS.counter(&labels),
+            process_seconds: names::STAGE_PROCESS.histogram(&labels),
+            dropped: Family::new(move |reason| {
+                names::STAGE_DROPPED.counter(&[("pipeline", &pipeline), ("stage", &stage), ("reason", reason)])
+            }),
+        }
+    }
+
+    /// Packets lost for `reason`.
+    pub fn dropped(&self, reason: &'static str) -> &Counter {
+        self.dropped.with(reason)
+    }
+}
+
+/// What lies in a queue.
+#[derive(Debug)]
+pub struct QueueMetrics {
+    /// Packets that wait.
+    pub frames: Gauge,
+    /// Bytes that wait.
+    pub bytes: Gauge,
+    /// Time a packet lay in it.
+    pub wait_seconds: Histogram,
+    /// Time a producer stood before it.
+    pub blocked_seconds: Histogram,
+}
+
+impl QueueMetrics {
+    /// Those of `stage`'s queue for `input`.
+    pub fn new(pipeline: &str, stage: &str, input: &str) -> Self {
+        let labels = [("pipeline", pipeline), ("stage", stage), ("input", input)];
+        Self {
+            frames: names::QUEUE_FRAMES.gauge(&labels),
+            bytes: names::QUEUE_BYTES.gauge(&labels),
+            wait_seconds: names::QUEUE_WAIT.histogram(&labels),
+            blocked_seconds: names::QUEUE_BLOCKED.histogram(&labels),
+        }
+    }
+}
+
+/// What became of a pipeline's frames.
+#[derive(Debug)]
+pub struct PipelineMetrics {
+    /// Streams that run.
+    pub streams: Gauge,
+    frames: Family<Counter>,
+}
+
+impl PipelineMetrics {
+    /// Those of `pipeline`.
+    pub fn new(pipeline: &str) -> Self {
+        let streams = names::PIPELINE_STREAMS.gauge(&[("pipeline", pipeline)]);
+        let pipeline = pipeline.to_owned();
+        Self {
+            streams,
+            frames: Family::new(move |outcome| names::PIPELINE_FRAMES.counter(&[("pipeline", &pipeline), ("outcome", outcome)])),
+        }
+    }
+
+    /// Frames that came to `outcome`: a term of the ledger (`ingested`, `delivered`, `absorbed`, `dropped`, `dead_lettered`, `leaked`).
+    pub fn frames(&self, outcome: &'static str) -> &Counter {
+        self.frames.with(outcome)
+    }
+}
+
+/// What a model's worker did.
+#[derive(Debug)]
+pub struct WorkerMetrics {
+    /// Items a batch.
+    pub batch_size: Histogram,
+    /// Time an item waited for its batch.
+    pub queue_seconds: Histogram,
+    /// Time of a batch.
+    pub run_seconds: Histogram,
+    /// Items that wait.
+    pub depth: Gauge,
+    /// The largest batch allowed now.
+    pub limit: Gauge,
+    /// Items answered.
+    pub items: Counter,
+    /// Items refused or failed on.
+    pub failed: Counter,
+    /// Items nobody waited for any more.
+    pub cancelled: Counter,
+    /// Items whose deadline had passed.
+    pub expired: Counter,
+    /// Batches halved because memory ran out.
+    pub oom: Counter,
+    /// Panics caught.
+    pub panics: Counter,
+}
+
+impl WorkerMetrics {
+    /// Those of the worker that owns `model`.
+    pub fn new(model: &str) -> Self {
+        let labels = [("model", model)];
+        Self {
+            batch_size: names::WORKER_BATCH.histogram(&labels),
+            queue_seconds: names::WORKER_QUEUE.histogram(&labels),
+            run_seconds: names::WORKER_RUN.histogram(&labels),
+            depth: names::WORKER_DEPTH.gauge(&labels),
+            limit: names::WORKER_LIMIT.gauge(&labels),
+            items: names::WORKER_ITEMS.counter(&labels),
+            failed: names::WORKER_FAILED.counter(&labels),
+            cancelled: names::WORKER_CANCELLED.counter(&labels),
+            expired: names::WORKER_EXPIRED.counter(&labels),
+            oom: names::WORKER_OOM.counter(&labels),
+            panics: names::WORKER_PANICS.counter(&labels),
+        }
+    }
+}
+
+/// Where the cache found a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CacheTier {
+    /// In this process.
+    Memory,
+    /// In Redis.
+    Redis,
+}
+
+/// What the cache did for one kind of result.
+#[derive(Debug)]
+pub struct CacheMetrics {
+    /// Found in no tier.
+    pub misses: Counter,
+    /// Failed calls to Redis and values that did not decode.
+    pub errors: Counter,
+    /// Results not written to Redis.
+    pub skipped: Counter,
+    /// Time of a call to Redis.
+    pub redis_seconds: Histogram,
+    /// Time to compute what no tier had.
+    pub compute_seconds: Histogram,
+    memory_hits: Counter,
+    redis_hits: Counter,
+}
+
+impl CacheMetrics {
+    /// Those of `op`: what the result is of (`encode`, `caption`).
+    pub fn new(op: &str) -> Self {
+        let labels = [("op", op)];
+        Self {
+            misses: names::CACHE_MISSES.counter(&labels),
+            errors: names::CACHE_ERRORS.counter(&labels),
+            skipped: names::CACHE_SKIPPED.counter(&labels),
+            redis_seconds: names::CACHE_REDIS.histogram(&labels),
+            compute_seconds: names::CACHE_COMPUTE.histogram(&labels),
+            memory_hits: names::CACHE_HITS.counter(&[("op", op), ("tier", "memory")]),
+            redis_hits: names::CACHE_HITS.counter(&[("op", op), ("tier", "redis")]),
+        }
+    }
+
+    /// Results found in `tier`.
+    pub fn hits(&self, tier: CacheTier) -> &Counter {
+        match tier {
+            CacheTier::Memory => &self.memory_hits,
+            CacheTier::Redis => &self.redis_hits,
+        }
+    }
+}
+
+/// What a sink did with one kind of record.
+#[derive(Debug)]
+pub struct SinkRecordMetrics {
+    /// Records delivered.
+    pub records: Counter,
+    /// Records that could not be delivered.
+    pub failed: Counter,
+    /// Encoded bytes delivered.
+    pub bytes: Counter,
+    /// Time from a frame's arrival to its record's delivery.
+    pub latency_seconds: Histogram,
+}
+
+/// What a sink did.
+#[derive(Debug)]
+pub struct SinkMetrics {
+    /// Time from handing a batch over to its outcome.
+    pub delivery_seconds: Histogram,
+    records: Family<SinkRecordMetrics>,
+}
+
+impl SinkMetrics {
+    /// Those of the sink `stage` in `pipeline`.
+    pub fn new(pipeline: &str, stage: &str) -> Self {
+        let delivery_seconds = names::SINK_DELIVERY.histogram(&[("pipeline", pipeline), ("stage", stage)]);
+        let (pipeline, stage) = (pipeline.to_owned(), stage.to_owned());
+        let records = Family::new(move |record| {
+            let labels = [("pipeline", pipeline.as_str()), ("stage", stage.as_str()), ("record", record)];
+            SinkRecordMetrics {
+                records: names::SINK_RECORDS.counter(&labels),
+                failed: names::SINK_FAILED.counter(&labels),
+                bytes: names::SINK_BYTES.counter(&labels),
+                latency_seconds: names::SINK_LATENCY.histogram(&labels),
+            }
+        });
+        Self { delivery_seconds, records }
+    }
+
+    /// Those of the records of kind `record` (a payload kind's word).
+    pub fn record(&self, record: &'static str) -> &SinkRecordMetrics {
+        self.records.with(record)
+    }
+}
+
+/// What the Kafka producer did.
+#[derive(Debug)]
+pub struct BrokerMetrics {
+    /// Bytes not yet acknowledged.
+    pub in_flight_bytes: Gauge,
+    /// Producers replaced after a fatal error.
+    pub restarts: Counter,
+    /// Errors the client reported.
+    pub errors: Counter,
+}
+
+impl BrokerMetrics {
+    /// Those of the producer of `pipeline`.
+    pub fn new(pipeline: &str) -> Self {
+        let labels = [("pipeline", pipeline)];
+        Self {
+            in_flight_bytes: names::BROKER_IN_FLIGHT.gauge(&labels),
+            restarts: names::BROKER_RESTARTS.counter(&labels),
+            errors: names::BROKER_ERRORS.counter(&labels),
+        }
+    }
+}
+
+/// What a source's decoder did for one view.
+#[derive(Debug)]
+pub struct MediaMetrics {
+    /// Frames decoded.
+    pub frames: Counter,
+    /// Their bytes.
+    pub bytes: Counter,
+    /// Frames damaged or given up.
+    pub corrupt: Counter,
+    /// Discontinuities.
+    pub gaps: Counter,
+    /// Attempts to reach a lost source again.
+    pub reconnects: Counter,
+    /// Streams that deliver.
+    pub connected: Gauge,
+}
+
+impl MediaMetrics {
+    /// Those of `view` of the source `stage` in `pipeline`; its streams share them, as files are many.
+    pub fn new(pipeline: &str, stage: &str, view: &str) -> Self {
+        let by_view = [("pipeline", pipeline), ("stage", stage), ("view", view)];
+        let by_stage = &by_view[..2];
+        Self {
+            frames: names::MEDIA_FRAMES.counter(&by_view),
+            bytes: names::MEDIA_BYTES.counter(&by_view),
+            corrupt: names::MEDIA_CORRUPT.counter(by_stage),
+            gaps: names::MEDIA_GAPS.counter(by_stage),
+            reconnects: names::MEDIA_RECONNECTS.counter(by_stage),
+            connected: names::MEDIA_CONNECTED.gauge(by_stage),
+        }
+    }
+}
+
+/// The process, sampled.
+#[derive(Debug)]
+pub struct ProcessMetrics {
+    /// Resident memory, bytes.
+    pub resident: Gauge,
+    /// Highest resident memory, bytes.
+    pub peak: Gauge,
+    /// Cores kept busy.
+    pub cpu: Gauge,
+    /// Threads.
+    pub threads: Gauge,
+    /// File descriptors.
+    pub files: Gauge,
+}
+
+impl ProcessMetrics {
+    /// The one set.
+    pub fn new() -> Self {
+        Self {
+            resident: names::PROCESS_RSS.gauge(&[]),
+            peak: names::PROCESS_PEAK.gauge(&[]),
+            cpu: names::PROCESS_CPU.gauge(&[]),
+            threads: names::PROCESS_THREADS.gauge(&[]),
+            files: names::PROCESS_FILES.gauge(&[]),
+        }
+    }
+}
+
+impl Default for ProcessMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The host, sampled.
+#[derive(Debug)]
+pub struct HostMetrics {
+    /// Memory, bytes.
+    pub memory: Gauge,
+    /// Memory that can still be had, bytes.
+    pub available: Gauge,
+    /// Load average over one minute.
+    pub load: Gauge,
+    /// Free space of the output's disk, bytes.
+    pub disk_free: Gauge,
+}
+
+impl HostMetrics {
+    /// The one set.
+    pub fn new() -> Self {
+        Self {
+            memory: names::HOST_MEMORY.gauge(&[]),
+            available: names::HOST_AVAILABLE.gauge(&[]),
+            load: names::HOST_LOAD.gauge(&[]),
+            disk_free: names::HOST_DISK.gauge(&[]),
+        }
+    }
+}
+
+impl Default for HostMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One GPU, sampled.
+#[derive(Debug)]
+pub struct GpuMetrics {
+    /// Share of time it worked, 0 to 1.
+    pub busy: Gauge,
+    /// Memory in use, bytes.
+    pub memory: Gauge,
+    /// Its memory, bytes.
+    pub memory_total: Gauge,
+    /// Watts.
+    pub power: Gauge,
+    /// Degrees Celsius.
+    pub celsius: Gauge,
+}
+
+impl GpuMetrics {
+    /// Those of GPU number `index`, called `name`.
+    pub fn new(index: u32, name: &str) -> Self {
+        let index = index.to_string();
+        let labels = [("gpu", index.as_str()), ("name", name)];
+        Self {
+            busy: names::GPU_BUSY.gauge(&labels),
+            memory: names::GPU_MEMORY.gauge(&labels),
+            memory_total: names::GPU_MEMORY_TOTAL.gauge(&labels),
+            power: names::GPU_POWER.gauge(&labels),
+            celsius: names::GPU_CELSIUS.gauge(&labels),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+"""Makes the golden files of the Llama decoder and of its tokenizer with transformers, the reference.
+
+    pip install torch==2.11.0 transformers==5.23.0 numpy safetensors
+    python tests/golden/llama.py models/SmolLM2-135M-Instruct
+
+llama-tiny/ is a whole random model (grouped queries, tied output, llama3 scaling) with its logits; llama-smollm2.json holds what
+transformers makes of the trained model: rendered chats, tokens of hard strings, greedy continuations in f32.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+HERE = Path(__file__).parent
+CHATS = [
+    (None, "One caption for a shot of a bicycle, a street and a dog."),
+    (None, "Explain in a few paragraphs why the sky is blue."),
+    ("You are a newsreader who tells every story at length.", "  Tell the whole story of the floods in the valley, day by day.\n"),
+    (None, "Write a story about a lighthouse keeper who finds a map."),
+    ("Antworte auf Deutsch.", "Was ist ein Stausee? Zähle fünf Eigenschaften auf <b>& erkläre</b> sie."),
+]
+HARD = [
+    "",
+    " ",
+    "\n\n\t  leading and trailing  \n",
+    "naïve façade — “quotes” … £5 ½ 2024-11-23T13:48:22Z 1234567890",
+    "日本語のテキスト、한국어 텍스트, русский текст, العربية, हिन्दी",
+    "👩‍👩‍👧‍👦 🏳️‍🌈 e\u0301 \u00a0 \u200b \ufffd \U0001f9ff",
+    "def f(x):\n    return x**2  # don't, we'll, I'M\r\n\x00\x7f",
+    "<|im_start|>user\nhello<|im_end|>\n<|endoftext|><|im_start",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+]
+
+
+def tiny():
+    torch.manual_seed(7)
+    config = LlamaConfig(
+        hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2, head_dim=8, vocab_size=160,
+        max_position_embeddings=512, rms_norm_eps=1e-5, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2,
+        rope_parameters={"rope_type": "llama3", "rope_theta": 10000.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                         "original_max_position_embeddings": 128},
+    )
+    model = LlamaForCausalLM(config).eval()
+    # The initial weights are so small that logits would hardly depend on the tokens.
+    for name, weight in model.named_parameters():
+        torch.nn.init.normal_(weight, 1.0 if "norm" in name else 0.0, 0.3)
+    folder = HERE / "llama-tiny"
+    folder.mkdir(exist_ok=True)
+    weights = {k: v.to(torch.float16) for k, v in model.state_dict().items() if k != "lm_head.weight"}
+    save_file({k: v.contiguous() for k, v in weights.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    model.load_state_dict({k: v.float() for k, v in weights.items()}, strict=False)
+    model.tie_weights()
+    config.architectures = ["LlamaForCausalLM"]
+    (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n")
+    prompt = torch.randint(3, 160, (1, 150))
+    steps = torch.randint(3, 160, (1, 12))
+    every = torch.cat([prompt, steps], 1)
+    logits = model(every).logits[0]
+    short = model(prompt[:, :5]).logits[0, -1]
+    save_file(
+        {"prompt": prompt[0], "steps": steps[0], "logits": logits[prompt.shape[1] - 1 :].contiguous(), "short": short.contiguous()},
+        HERE / "llama-tiny-golden.safetensors",
+    )
+
+
+def smollm2(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    chats = []
+    for system, prompt in CHATS:
+        messages = [{"role": "system", "content": system}] if system is not None else []
+        messages.append({"role": "user", "content": prompt})
+        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        tokens = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        both = model.generate(torch.tensor([tokens]), max_new_tokens=80, do_sample=False)[0]
+        new = both[len(tokens) :].tolist()
+        ended = new[-1] == tokenizer.eos_token_id
+        new = new[:-1] if ended else new
+        text = tokenizer.decode(new, skip_special_tokens=True)
+        print(len(tokens), len(new), ended, repr(text))
+        chats.append({"system": system, "prompt": prompt, "rendered": rendered, "tokens": tokens, "new": new, "ended": ended, "text": text})
+    hard = [{"text": text, "tokens": tokenizer(text, add_special_tokens=False)["input_ids"]} for text in HARD]
+    golden = {"chats": chats, "hard": hard}
+    (HERE / "llama-smollm2.json").write_text(json.dumps(golden, ensure_ascii=True, indent=None, separators=(",", ":")) + "\n")
+
+
+if __name__ == "__main__":
+    with torch.no_grad():
+        tiny()
+        smollm2(sys.argv[1])
