@@ -36,7 +36,7 @@ impl Report {
 
 pub(super) fn run(pipeline: Option<&Path>) -> Result<ExitCode> {
     let checked = match pipeline {
-        Some(path) => match load::checked(path, &[], None) {
+        Some(path) => match load::checked(path, &[], &[]) {
             Some(checked) => Some(checked),
             None => return Ok(ExitCode::from(2)),
         },

@@ -8,7 +8,7 @@ use crate::pipeline::check::{Checked, Overrides, checked as check};
 use crate::stages::KINDS;
 
 /// The checked pipeline, or none after saying on standard error what is wrong with it.
-pub(super) fn checked(path: &Path, set: &[String], source: Option<&str>) -> Option<Checked> {
+pub(super) fn checked(path: &Path, set: &[String], sources: &[String]) -> Option<Checked> {
     let text = match Source::read(path) {
         Ok(text) => text,
         Err(error) => {
@@ -16,10 +16,9 @@ pub(super) fn checked(path: &Path, set: &[String], source: Option<&str>) -> Opti
             return None;
         }
     };
-    let environment: Environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
-    let overrides = Overrides { set: set.to_vec(), source: source.map(ToOwned::to_owned) };
+    let environment: Environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
+    let overrides = Overrides { sources: sources.to_vec(), set: set.to_vec() };
     match check(&text, KINDS, &environment, &overrides) {
         Ok(checked) => Some(checked),
         Err(problems) => {

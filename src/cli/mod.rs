@@ -17,7 +17,7 @@ use clap_complete::Shell;
 
 use crate::config::Look;
 use crate::error::{Error, Kind, Result};
-use crate::pipeline::graph;
+use crate::pipeline::{effective, graph};
 use crate::stages::KINDS;
 
 /// How a command ended, for scripts.
@@ -131,9 +131,9 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Run(arguments) => run::run(&arguments),
         Command::Validate { pipelines, set } => validate(&pipelines, &set),
         Command::Graph { pipeline, format, effective, set } => {
-            let Some(checked) = load::checked(&pipeline, &set, None) else { return Ok(ExitCode::from(2)) };
+            let Some(checked) = load::checked(&pipeline, &set, &[]) else { return Ok(ExitCode::from(2)) };
             let text = match (effective, format) {
-                (true, _) => graph::effective(&checked),
+                (true, _) => effective::effective(&checked),
                 (false, GraphFormat::Mermaid) => graph::mermaid(&checked.plan),
                 (false, GraphFormat::Dot) => graph::dot(&checked.plan),
             };
@@ -158,9 +158,14 @@ fn execute(command: Command) -> Result<ExitCode> {
 fn validate(pipelines: &[PathBuf], set: &[String]) -> Result<ExitCode> {
     let mut good = true;
     for pipeline in pipelines {
-        match load::checked(pipeline, set, None) {
+        match load::checked(pipeline, set, &[]) {
             Some(checked) => {
-                print(&format!("{}: good, {} stages, {} models\n", pipeline.display(), checked.plan.stages.len(), checked.plan.models.len()))?;
+                print(&format!(
+                    "{}: good, {} stages, {} models\n",
+                    pipeline.display(),
+                    checked.plan.stages.len(),
+                    checked.plan.models.len()
+                ))?;
             }
             None => good = false,
         }

@@ -28,7 +28,7 @@ pub(super) struct RunArguments {
     pipeline: PathBuf,
     /// Reads this path or URL instead of what the file's source names: a path or http URL with a `file` source, a stream's URL with `live`.
     #[arg(long, value_name = "URL")]
-    source: Option<String>,
+    source: Vec<String>,
     /// Sets a value of the file: `stages.captions.with.prompt=...`, `threads.torch=4`.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     set: Vec<String>,
@@ -42,7 +42,7 @@ pub(super) struct RunArguments {
 
 pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
     let linger = arguments.linger.as_deref().map(linger).transpose()?;
-    let Some(checked) = load::checked(&arguments.pipeline, &arguments.set, arguments.source.as_deref()) else {
+    let Some(checked) = load::checked(&arguments.pipeline, &arguments.set, &arguments.source) else {
         return Ok(ExitCode::from(2));
     };
     let plan = Arc::new(checked.plan);
@@ -149,8 +149,6 @@ async fn wait_for_readers(embedded: &Embedded, linger: Duration, stop: &Cancella
         return;
     }
     tracing::info!(broker = embedded.bootstrap(), ?linger, "the embedded broker stays for readers");
-    let end = async {
-        if linger == Duration::MAX { std::future::pending().await } else { tokio::time::sleep(linger).await }
-    };
+    let end = async { if linger == Duration::MAX { std::future::pending().await } else { tokio::time::sleep(linger).await } };
     stop.run_until_cancelled(end).await;
 }

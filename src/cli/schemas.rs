@@ -43,7 +43,8 @@ pub(super) struct RegistryArguments {
 pub(super) fn run(command: &SchemasCommand) -> Result<ExitCode> {
     match command {
         SchemasCommand::List => {
-            let line = |kind: PayloadKind| format!("{:<14} {:<28} {:016x}\n", kind.plural(), codec::full_name(kind), codec::fingerprint(kind));
+            let line =
+                |kind: PayloadKind| format!("{:<14} {:<28} {:016x}\n", kind.plural(), codec::full_name(kind), codec::fingerprint(kind));
             print(&PayloadKind::ALL.map(line).concat())
         }
         SchemasCommand::Show { record } => {
@@ -61,7 +62,7 @@ fn with_registry(arguments: &RegistryArguments, push: bool) -> Result<ExitCode> 
     let (registry, namespace) = match (&arguments.registry, &arguments.pipeline) {
         (Some(url), _) => (Registry::new(&RegistrySettings::at(url.as_str()))?, arguments.namespace.clone()),
         (None, Some(path)) => {
-            let Some(checked) = load::checked(path, &[], None) else { return Ok(ExitCode::from(2)) };
+            let Some(checked) = load::checked(path, &[], &[]) else { return Ok(ExitCode::from(2)) };
             let kafka = checked.plan.kafka.ok_or_else(|| Error::config("the pipeline has no `kafka:`"))?;
             (pipeline::registry(&kafka)?, kafka.namespace)
         }
@@ -79,12 +80,11 @@ fn with_registry(arguments: &RegistryArguments, push: bool) -> Result<ExitCode> 
     } else {
         for (subject, verdict) in runtime.block_on(registry.check(&namespace))? {
             let said = match &verdict {
-                Verdict::Registered { .. } => "registered",
-                Verdict::New => "new",
-                Verdict::Compatible => "compatible",
-                Verdict::Incompatible { .. } => {
+                Verdict::New => "new".to_owned(),
+                Verdict::Compatible => "compatible".to_owned(),
+                Verdict::Incompatible(reasons) => {
                     good = false;
-                    "INCOMPATIBLE"
+                    format!("INCOMPATIBLE: {}", reasons.join("; "))
                 }
             };
             let _ = writeln!(text, "{subject:<40} {said}");

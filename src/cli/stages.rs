@@ -12,7 +12,9 @@ pub(super) fn list(only: Option<&str>) -> Result<String> {
     let chosen: Vec<&StageKind> = KINDS.iter().copied().filter(|kind| only.is_none_or(|only| kind.name == only)).collect();
     if chosen.is_empty() {
         let names: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
-        return Err(Error::config(format!("there is no stage kind `{}`", only.unwrap_or_default())).hint(format!("one of {}", names.join(", "))));
+        return Err(
+            Error::config(format!("there is no stage kind `{}`", only.unwrap_or_default())).hint(format!("one of {}", names.join(", ")))
+        );
     }
     let mut text = String::new();
     for kind in chosen {

@@ -14,6 +14,9 @@ use crate::packet::{Item, Outcome, Packet, Payload, PayloadKind, Reason, Stream}
 use crate::stage::{Arrival, Inbox, Sender, Sink};
 use crate::{Error, Result};
 
+/// Packets that a sink is given at a time, at most: what has come meanwhile.
+const BATCH: usize = 256;
+
 /// Records delivered by destination.
 pub(crate) type Delivered = Arc<Mutex<BTreeMap<String, u64>>>;
 
@@ -31,10 +34,9 @@ impl Delivery {
     /// Delivers until every input is closed, or until `force`: then what is left counts as lost in the shutdown.
     pub async fn run(mut self) -> Result<()> {
         let mut arrived = VecDeque::new();
-        let most = self.stage.settings().concurrency;
         let force = self.force.clone();
         loop {
-            let Some(arrival) = force.run_until_cancelled(self.inbox.recv(&mut arrived, most)).await else { return Ok(()) };
+            let Some(arrival) = force.run_until_cancelled(self.inbox.recv(&mut arrived, BATCH)).await else { return Ok(()) };
             if arrival == Arrival::Done {
                 break;
             }

@@ -103,7 +103,8 @@ pub async fn pump(mut opened: Opened, feed: &Arc<dyn Feed>, stop: &CancellationT
             Err(_) => Some(crate::Error::external("the stream ended without saying why")),
         }
     };
-    feed.lost(opened.handle.lost().corrupt);
+    let lost = opened.handle.lost();
+    feed.lost(lost.corrupt + lost.undecodable);
     opened.handle.stop().await;
     Ended { error, stopped, last }
 }

@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn every_kind_has_one_name_a_text_and_fitting_payloads() {
-        let names: BTreeSet<_> = KINDS.iter().map(|kind| kind.name).collect();
+        let names: BTreeSet<_> = KINDS.iter().map(|kind| (kind.name, kind.role().as_str())).collect();
         assert_eq!(names.len(), KINDS.len());
         for kind in KINDS {
             assert!(kind.doc.ends_with('.'), "{}", kind.name);

@@ -56,7 +56,7 @@ pub const KIND: StageKind = StageKind {
         Field {
             name: "platform",
             ty: Type::Text,
-            default: Default::Is(""),
+            default: Default::Is("\"\""),
             doc: "What the caption is for, such as a platform's name; part of the record.",
         },
         Field { name: "max_tokens", ty: Type::Int(1, 4096), default: Default::Is("40"), doc: "Most tokens of a caption." },
