@@ -170,7 +170,7 @@ fn names(fields: &'static [Field]) -> impl Iterator<Item = &'static str> {
 }
 
 fn default(field: &'static Field, text: &'static str) -> Value {
-    let mut problems = Problems::of(&Source::new(field.name, text));
+    let mut problems = Problems::of(&Source::new(field.name, if text.is_empty() { "\"\"" } else { text }));
     let node = parse(&mut problems, 0, 0);
     let value = node.and_then(|node| Reader::new(&mut problems).value(&node, &field.ty, field.name));
     value.unwrap_or_else(|| panic!("the default of a field does not fit its own shape: {problems}"))

@@ -85,7 +85,7 @@ fn or_variable(schema: Json) -> Json {
 
 fn default(text: &str) -> Json {
     let source = super::Source::new("default", text);
-    super::parse(&mut super::Problems::of(&source), 0, 0).map_or(Json::Null, |node| plain(&node))
+    super::parse(&mut super::Problems::of(&source), 0, 0).map_or(json!(text), |node| plain(&node))
 }
 
 fn plain(node: &Node) -> Json {
