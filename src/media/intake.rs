@@ -282,6 +282,7 @@ mod tests {
 
     #[test]
     fn live_timeline_begins_at_zero_and_survives_jumps() {
+        gst::init().expect("GStreamer");
         let mut timeline = Timeline::new(true);
         timeline.period = 10 * MS;
         let placed: Vec<Nanos> = [at(5000), at(5010), None, at(5015)].into_iter().map(|pts| timeline.place(pts, None).0).collect();
@@ -295,6 +296,7 @@ mod tests {
 
     #[test]
     fn file_timeline_keeps_running_time() {
+        gst::init().expect("GStreamer");
         let mut timeline = Timeline::new(false);
         assert_eq!(timeline.place(at(66), at(33)), (66 * MS, 33 * MS));
         let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
