@@ -203,7 +203,7 @@ async fn at_end(intake: &Intake, pending: Option<Error>, path: Option<PathBuf>) 
         return End::Failed(error);
     }
     let cut_off = match path {
-        Some(path) => tokio::task::spawn_blocking(move || iso::cut_off(&path)).await.ok().flatten(),
+        Some(path) => tokio::task::spawn_blocking(move || iso::survey(&path)?.cut_off).await.ok().flatten(),
         None => None,
     };
     if let Some((have, need)) = cut_off {

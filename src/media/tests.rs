@@ -163,7 +163,7 @@ async fn a_film_without_its_index_is_refused() {
     let film = Film::video();
     film.change(|data| data.truncate(data.len() / 2));
     let error = refused(&film.uri(), &Options::default()).await;
-    assert!(error.to_string().contains("film.mp4"), "{error}");
+    assert!(error.to_string().contains("film.mp4 has no index"), "{error}");
 }
 
 #[tokio::test]
