@@ -1,4 +1,5 @@
-//! Whether an ISO base media file (.mp4, .mov) is whole. Demuxers take a missing tail for the end of the film, and GStreamer 1.22 at times swallows
+//! Whether an ISO base media file (.mp4, .mov) is whole. Demuxers take a missing tail for the end of the film, and GStreamer 1.22 at times
+//! swallows
 //! the error about a missing index.
 
 use std::fs::File;

@@ -44,10 +44,12 @@ pub struct Opened {
     pub info: VideoInfo,
 }
 
-/// Opens a path, a `file`, `http(s)`, `rtmp(s)`, `rtsp(s)`, `srt` or `test` URI, and waits for its first frame. An HLS playlist is an http URI.
+/// Opens a path, a `file`, `http(s)`, `rtmp(s)`, `rtsp(s)`, `srt` or `test` URI, and waits for its first frame. An HLS playlist is an http
+/// URI.
 ///
 /// # Errors
-/// `config` where the URI cannot be meant, `external` where the source does not answer within `options.connect`, has no video, cannot be decoded, or has pictures
+/// `config` where the URI cannot be meant, `external` where the source does not answer within `options.connect`, has no video, cannot be
+/// decoded, or has pictures
 /// above `options.max_pixels`. No message holds the URI's credentials.
 pub async fn open(uri: &str, options: &Options) -> Result<Opened> {
     init()?;
