@@ -151,10 +151,7 @@ impl Registry {
         Ok(ids)
     }
 
-    /// The text of the schema with this id.
-    ///
-    /// # Errors
-    /// A config error where there is none; an external one where the registry does not answer.
+    /// The text of the schema with this id; errors as of [`Registry::push`].
     pub async fn schema(&self, id: u32) -> Result<String> {
         let answer = self.ask(Method::GET, &["schemas", "ids", &id.to_string()], false, None).await?;
         match answer.body["schema"].as_str() {

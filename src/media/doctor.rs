@@ -2,8 +2,8 @@
 
 use gstreamer as gst;
 
-const NEEDED: [(&str, &str); 26] = [
-    ("uridecodebin3", "every source but test://"),
+const NEEDED: [(&str, &str); 27] = [
+    ("uridecodebin3", "every source but HLS and test://"),
     ("videotestsrc", "test:// sources"),
     ("tee", "several views of one decoder"),
     ("queue", "a thread a view"),
@@ -18,7 +18,8 @@ const NEEDED: [(&str, &str); 26] = [
     ("rtspsrc", "RTSP"),
     ("rtph264depay", "RTSP with H.264"),
     ("srtsrc", "SRT"),
-    ("hlsdemux2", "HLS"),
+    ("uridecodebin", "HLS"),
+    ("hlsdemux", "HLS"),
     ("tsdemux", "HLS, SRT, .ts files"),
     ("qtdemux", ".mp4 and .mov files"),
     ("matroskademux", ".mkv and .webm files"),

@@ -66,38 +66,68 @@ fn add_test(pipeline: &gst::Pipeline, tee: &gst::Element, test: &TestSource, int
     wired.map_err(|error| Error::bug("the test source cannot be wired").because(error))
 }
 
-/// `uridecodebin3` with the first video stream selected and nothing else decoded.
+/// The first video stream of `uri`, decoded, and nothing else.
 fn add_uri(pipeline: &gst::Pipeline, entry: &gst::Pad, uri: &str, intake: &Arc<Intake>) -> Result<()> {
-    let decode = make("uridecodebin3")?;
+    // In GStreamer 1.22 hlsdemux2, which only uridecodebin3 takes, crashes or hangs when its server goes away; hlsdemux ends with an error.
+    let decode = make(if is_playlist(uri) { "uridecodebin" } else { "uridecodebin3" })?;
     decode.set_property("uri", uri);
     let chosen = Arc::clone(intake);
-    decode.connect("select-stream", false, move |values| {
-        let collection = values.get(1).and_then(|value| value.get::<gst::StreamCollection>().ok());
-        let stream = values.get(2).and_then(|value| value.get::<gst::Stream>().ok());
-        let selected = collection.zip(stream).is_some_and(|(collection, stream)| select(&chosen, &collection, &stream));
-        Some(i32::from(selected).to_value())
-    });
-    let tee = entry.downgrade();
+    if is_playlist(uri) {
+        // Sound is let out as it is, undecoded.
+        decode.connect("autoplug-continue", false, move |values| {
+            let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
+            let is_audio = caps.is_some_and(|caps| caps.structure(0).is_some_and(|caps| caps.name().starts_with("audio/")));
+            if is_audio {
+                chosen.has_audio.store(true, Ordering::Release);
+            }
+            Some((!is_audio).to_value())
+        });
+    } else {
+        decode.connect("select-stream", false, move |values| {
+            let collection = values.get(1).and_then(|value| value.get::<gst::StreamCollection>().ok());
+            let stream = values.get(2).and_then(|value| value.get::<gst::Stream>().ok());
+            let selected = collection.zip(stream).is_some_and(|(collection, stream)| select(&chosen, &collection, &stream));
+            Some(i32::from(selected).to_value())
+        });
+    }
+    let (tee, whole) = (entry.downgrade(), pipeline.downgrade());
     decode.connect_pad_added(move |_, pad| {
-        let Some(tee) = tee.upgrade() else { return };
+        let (Some(tee), Some(whole)) = (tee.upgrade(), whole.upgrade()) else { return };
         let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-        if caps.structure(0).is_some_and(|caps| caps.name().starts_with("video/")) && !tee.is_linked() && pad.link(&tee).is_err() {
+        let is_video = caps.structure(0).is_some_and(|caps| caps.name().starts_with("video/"));
+        let linked = if is_video && !tee.is_linked() { pad.link(&tee).is_ok() } else { swallow(&whole, pad) };
+        if !linked {
             tracing::warn!(target: "gstreamer", %caps, "a decoded stream cannot be linked");
         }
     });
-    let setup = Arc::clone(intake);
-    let uri = uri.to_owned();
+    let (setup, uri) = (Arc::clone(intake), uri.to_owned());
     pipeline.connect_deep_element_added(move |_, _, element| configure(&setup, element, &uri));
-    pipeline.add(&decode).map_err(|error| Error::bug("a pipeline takes no uridecodebin3").because(error))
+    pipeline.add(&decode).map_err(|error| Error::bug("a pipeline takes no uridecodebin").because(error))
 }
 
-/// Notes what a collection holds and says whether `stream` is the one to decode: the first video stream.
+/// Whether `uri` is an HLS playlist, by its name.
+fn is_playlist(uri: &str) -> bool {
+    url::Url::parse(uri).is_ok_and(|url| url.path().to_ascii_lowercase().ends_with(".m3u8"))
+}
+
+/// Ends a stream that nobody asked for.
+fn swallow(pipeline: &gst::Pipeline, pad: &gst::Pad) -> bool {
+    let Ok(sink) = make("fakesink") else { return false };
+    for (property, value) in [("sync", false), ("async", false), ("enable-last-sample", false)] {
+        sink.set_property(property, value);
+    }
+    let linked = pipeline.add(&sink).is_ok() && sink.static_pad("sink").is_some_and(|entry| pad.link(&entry).is_ok());
+    linked && sink.sync_state_with_parent().is_ok()
+}
+
+/// Notes what a collection holds and says whether `stream` is the one to decode: the first video stream. As long as there is none (FLV announces
+/// its streams one by one) the others are let through, for a demuxer of which nothing is wanted breaks off.
 fn select(intake: &Intake, collection: &gst::StreamCollection, stream: &gst::Stream) -> bool {
     let video = collection.iter().find(|stream| stream.stream_type().contains(gst::StreamType::VIDEO));
     if collection.iter().any(|stream| stream.stream_type().contains(gst::StreamType::AUDIO)) {
         intake.has_audio.store(true, Ordering::Release);
     }
-    let Some(video) = video else { return false };
+    let Some(video) = video else { return true };
     intake.has_video.store(true, Ordering::Release);
     video.stream_id() == stream.stream_id()
 }
@@ -119,7 +149,8 @@ fn configure(intake: &Arc<Intake>, element: &gst::Element, uri: &str) {
         }
         "rtmp2src" => {
             element.set_property("timeout", seconds(options.connect));
-            element.set_property("idle-timeout", seconds(options.stall));
+            // Later than our own watch, which says what happened where this would only end the stream.
+            element.set_property("idle-timeout", seconds(options.stall) + 5);
         }
         "souphttpsrc" => {
             element.set_property("timeout", seconds(options.stall));

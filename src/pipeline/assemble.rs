@@ -18,6 +18,9 @@ use crate::{Error, Result};
 /// Pause between two looks for brokers or a registry that are away.
 const AGAIN: Duration = Duration::from_secs(3);
 
+/// Pause between two looks for objects that have expired.
+const SWEEP: Duration = Duration::from_secs(600);
+
 /// What a pipeline stands on.
 pub struct Assembled {
     /// What its stages share.
@@ -26,6 +29,7 @@ pub struct Assembled {
     pub embedded: Option<Arc<Embedded>>,
     workers: Workers,
     producer: Option<Arc<Producer>>,
+    sweeping: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Assembled {
@@ -47,18 +51,20 @@ impl Assembled {
         let cache = Cache::open(&CacheSettings { memory: plan.cache.memory, redis: redis.clone(), compress_above }).await?;
         let workers = Workers::new();
         let models = plan.models.iter().map(|(name, model)| Ok((name.clone(), settings(model)?))).collect::<Result<BTreeMap<_, _>>>()?;
+        let objects = ObjectStore::open(&plan.objects.store, plan.objects.inline_max)?;
+        let sweeping = plan.objects.ttl.map(|_| tokio::spawn(sweep(objects.clone())));
         let deps = Deps {
             models: Models::load(&models, &workers).await?,
             cache,
             cache_ttl: plan.cache.ttl,
-            objects: Some(ObjectStore::open(&plan.objects.store, plan.objects.inline_max)?),
+            objects: Some(objects),
             objects_ttl: plan.objects.ttl,
             kafka,
             redis,
             decode_threads: plan.threads.decode,
             print,
         };
-        Ok(Self { deps: Arc::new(deps), embedded, workers, producer })
+        Ok(Self { deps: Arc::new(deps), embedded, workers, producer, sweeping })
     }
 
     /// Closes the producer and the workers; gives the number of messages that Kafka did not confirm in time.
@@ -68,8 +74,23 @@ impl Assembled {
             None => 0,
         };
         self.deps.cache.flush(patience).await;
+        if let Some(sweeping) = &self.sweeping {
+            sweeping.abort();
+        }
         self.workers.close().await;
         unconfirmed
+    }
+}
+
+/// Deletes objects that have expired, now and then.
+async fn sweep(objects: ObjectStore) {
+    loop {
+        match objects.sweep().await {
+            Ok(0) => {}
+            Ok(deleted) => tracing::debug!(deleted, "objects have expired"),
+            Err(error) => tracing::warn!(%error, "expired objects stay"),
+        }
+        tokio::time::sleep(SWEEP).await;
     }
 }
 

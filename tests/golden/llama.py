@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 HERE = Path(__file__).parent
 CHATS = [
@@ -68,7 +68,8 @@ def tiny():
 
 
 def smollm2(folder):
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # Not AutoTokenizer: since version 5 it builds GPT-2's tokenizer anew and passes over the splitting of digits in tokenizer.json.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     chats = []
     for system, prompt in CHATS:

@@ -176,9 +176,10 @@ impl SplitMix {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::f32::consts::LN_2;
 
     /// Probabilities 0.5, 0.25, 0.125, 0.125.
-    const LOGITS: [f32; 4] = [0.693_147_2, 0.0, -0.693_147_2, -0.693_147_2];
+    const LOGITS: [f32; 4] = [LN_2, 0.0, -LN_2, -LN_2];
 
     fn counts(sampling: Sampling, draws: u32) -> [f64; 4] {
         let mut sampler = Sampler::new(sampling, &[]);

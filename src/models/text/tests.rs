@@ -15,8 +15,14 @@ fn folder() -> ModelFolder {
     ModelFolder::open(path).unwrap()
 }
 
+/// On one thread, as the tests themselves run side by side.
+fn load(precision: Precision) -> Generator {
+    crate::tensor::threads(1);
+    Generator::load(&folder(), Device::Cpu, precision).unwrap()
+}
+
 fn generator() -> Generator {
-    Generator::load(&folder(), Device::Cpu, Precision::F32).unwrap()
+    load(Precision::F32)
 }
 
 fn golden() -> &'static Value {
@@ -125,7 +131,7 @@ fn sampled_texts_depend_on_their_seed_alone() {
 
 #[test]
 fn bf16_writes_sense() {
-    let generator = Generator::load(&folder(), Device::Cpu, Precision::BF16).unwrap();
+    let generator = load(Precision::BF16);
     let request = Request { prompt: "What is the capital of France?".into(), max_tokens: 12, ..Request::default() };
     let found = generator.generate(&[request], &|_| false).unwrap();
     assert!(found[0].text.contains("Paris"), "{}", found[0].text);
