@@ -14,7 +14,7 @@ use super::{load, report};
 use crate::broker::Embedded;
 use crate::error::{Error, Result};
 use crate::media;
-use crate::pipeline::{Assembled, Plan, Running, Summary};
+use crate::pipeline::{Assembled, Connected, Plan, Running, Summary};
 use crate::telemetry::{Exporter, LogSettings, Logs, Sampler, describe};
 use crate::tensor;
 
@@ -69,10 +69,11 @@ async fn drive(arguments: &RunArguments, plan: Arc<Plan>, logs: Logs, linger: Op
     let exporter = Exporter::install(plan.telemetry.metrics)?;
     let (sampler, _sampling) = Sampler::start(SAMPLES, PathBuf::from("."), stop.child_token()).await;
     let bars = Bars::new(logs, arguments.quiet);
-    let assembled = Assembled::of(&plan, bars.printer(), &stop).await?;
-    if let Some(embedded) = &assembled.embedded {
+    let connected = Connected::to(&plan, &stop).await?;
+    if let Some(embedded) = &connected.embedded {
         report::broker(&plan, embedded, &bars)?;
     }
+    let assembled = Assembled::of(&plan, connected, bars.printer()).await?;
     if let Some(address) = exporter.address() {
         tracing::info!(%address, "metrics are served at /metrics");
     }
