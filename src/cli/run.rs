@@ -14,7 +14,8 @@ use super::{load, report};
 use crate::broker::Embedded;
 use crate::error::{Error, Result};
 use crate::media;
-use crate::pipeline::{Assembled, Connected, Plan, Running, Summary};
+use crate::packet::{Balance, Reason};
+use crate::pipeline::{Assembled, Connected, Plan, Running, SessionReport, Summary};
 use crate::telemetry::{Exporter, LogSettings, Logs, Sampler, describe};
 use crate::tensor;
 
@@ -129,7 +130,9 @@ async fn listen(stop: CancellationToken, force: CancellationToken) {
 }
 
 fn code(summary: &Summary) -> ExitCode {
-    let failed = !summary.errors.is_empty() || summary.sessions.iter().any(|session| !session.errors.is_empty());
+    let lost = |balance: &Balance| balance.dead_lettered > 0 || balance.dropped.contains_key(Reason::Failed.as_str());
+    let bad = |session: &SessionReport| !session.errors.is_empty() || session.ledger.values().any(lost);
+    let failed = !summary.errors.is_empty() || summary.sessions.iter().any(bad);
     ExitCode::from(match (summary.forced, failed) {
         (true, _) => 4,
         (false, true) => 1,
