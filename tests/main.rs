@@ -2,6 +2,8 @@
 
 mod cache;
 mod config;
+mod engine;
 mod golden {
     mod film_cuts;
 }
+mod house;
