@@ -1,6 +1,7 @@
 //! Records on their way out: what the sinks wrote is read back by clients and decoders that nobody here wrote, and is the same everywhere.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its own functions too")]
 
+mod cached;
 mod embedded;
 mod files;
 mod poison;
@@ -169,7 +170,8 @@ fn envelope(written: &Written, message: &Message, content_type: &str) {
         assert_eq!(header("schema_fingerprint"), fingerprint);
     }
     let trace: Vec<&str> = header("traceparent").split('-').collect();
-    let hexadecimal = |word: &str, length: usize| word.len() == length && word.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let hexadecimal =
+        |word: &str, length: usize| word.len() == length && word.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     assert!(trace.len() == 4 && hexadecimal(trace[1], 32) && hexadecimal(trace[2], 16), "{trace:?}");
     assert_eq!((trace[0], trace[2], trace[3]), ("00", &text("id")[..16], "01"));
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::topics::kcat;
 use crate::support::{Place, env, film, records, unique};
 
-/// Shots and keyframes of a film of bars, snow and black into Kafka, whose messages may have `message_max` bytes.
+/// Shots and keyframes of a film of bars, snow and a ball into Kafka, whose messages may have `message_max` bytes.
 fn pipeline(namespace: &str, message_max: u32, keyframes: &str) -> String {
     format!(
         r#"version: 1
@@ -63,7 +63,8 @@ fn message_too_large_is_dead_lettered_and_its_neighbours_arrive() {
         let lost = files["pictures"].values().find(|picture| picture["meta"]["start"] == letter["meta"]["start"]).unwrap();
         assert!(lost["bytes"].as_u64().unwrap() > 30_000 && !arrived.contains_key(lost["meta"]["id"].as_str().unwrap()));
     }
-    let last = |records: &std::collections::BTreeMap<String, Value>| records.values().filter_map(|record| record["meta"]["start"].as_u64()).max();
+    let last =
+        |records: &std::collections::BTreeMap<String, Value>| records.values().filter_map(|record| record["meta"]["start"].as_u64()).max();
     assert!(last(&arrived) > last(letters), "what came after it arrived");
     let segments = kcat(&env("KAFKA_BROKERS"), &format!("{namespace}.segments.v1"));
     assert_eq!(segments.len(), files["segments"].len());
@@ -79,8 +80,7 @@ fn what_a_stage_fails_on_goes_to_the_dead_letter_topic() {
     let run = place.run(&file, &[]).ended(0);
     let (_, files) = records::of_files(&place.path("out"));
     let letters = kcat(&env("KAFKA_BROKERS"), &format!("{namespace}.segments.v1.dlq"));
-    assert!(!files["segments"].is_empty());
-    assert_eq!(letters.len(), files["segments"].len(), "each segment's keyframe took too long");
+    assert!(letters.len() >= 2 && !files.contains_key("pictures"), "{} letters: each picture took too long", letters.len());
     for letter in &letters {
         assert_eq!((&letter.value["failed_stage"], &letter.value["record"]), (&Value::from("keyframes"), &Value::from("segment")));
         assert_eq!(letter.value["attempts"], 2);

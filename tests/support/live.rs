@@ -46,7 +46,11 @@ impl Live {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let ended = lines.iter().filter(|(_, line)| line == END).count() == 2;
-            assert!(!left.is_zero() && !ended, "the line did not come:\n{}", lines.iter().map(|(_, line)| format!("{line}\n")).collect::<String>());
+            assert!(
+                !left.is_zero() && !ended,
+                "the line did not come:\n{}",
+                lines.iter().map(|(_, line)| format!("{line}\n")).collect::<String>()
+            );
             lines = changed.wait_timeout(lines, left).unwrap().0;
         }
     }

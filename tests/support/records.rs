@@ -13,6 +13,7 @@ pub type Records = BTreeMap<String, BTreeMap<String, Value>>;
 /// Every JSON lines file of the one stream under `out`, with the stream's id. Every id is there once.
 pub fn of_files(out: &Path) -> (String, Records) {
     let mut folders: Vec<_> = std::fs::read_dir(out).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.retain(|folder| !folder.ends_with("objects"));
     let folder = folders.pop().expect("a stream's folder");
     assert!(folders.is_empty(), "one stream: {folders:?}");
     let mut records = Records::new();
