@@ -8,20 +8,21 @@ use serde_json::Value;
 
 use crate::support::live::From;
 use crate::support::pipeline::generated;
-use crate::support::{Place, json_lines};
+use crate::support::{Place, json_lines, service};
 
 const SINK: &str = "  - { id: files, kind: file, inputs: [thinned], with: { path: ./out, formats: [jsonl] } }\n";
 
 #[test]
 fn metrics_are_served_while_it_runs() {
     let place = Place::new();
-    let text = generated("telemetry: { metrics: \"127.0.0.1:0\" }", "live: true", SINK);
+    let address = format!("127.0.0.1:{}", service::free_port());
+    let text = generated(&format!("telemetry: {{ metrics: \"{address}\" }}"), "live: true", SINK);
     let live = place.start(&place.write("pipeline.yaml", text), &[]);
     let line = live.line(From::Stderr, |line| line.contains("metrics are served"));
     let line: Value = serde_json::from_str(&line).unwrap();
-    let address = line["address"].as_str().unwrap();
+    assert_eq!(line["address"], *address);
     std::thread::sleep(std::time::Duration::from_secs(3));
-    let served = get(address, "/metrics");
+    let served = get(&address, "/metrics");
     live.signal("INT");
     let run = live.wait().ended(0);
 

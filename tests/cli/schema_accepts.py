@@ -48,6 +48,9 @@ def problems(value, schema, whole, at=""):
         elif keyword in ("minimum", "maximum"):
             if is_type(value, "number") and (value < rule if keyword == "minimum" else value > rule):
                 found.append(f"{at}: {value} is out of bounds")
+        elif keyword in ("exclusiveMinimum", "exclusiveMaximum"):
+            if is_type(value, "number") and (value <= rule if keyword == "exclusiveMinimum" else value >= rule):
+                found.append(f"{at}: {value} is out of bounds")
         elif keyword == "minItems":
             if isinstance(value, list) and len(value) < rule:
                 found.append(f"{at}: fewer than {rule}")
