@@ -1,9 +1,15 @@
 //! The integration tests, in one binary. Those that need a service take its address from the environment, as `ops/test` sets it.
 
 mod cache;
+mod cli;
 mod config;
 mod engine;
 mod golden {
     mod film_cuts;
 }
 mod house;
+mod live;
+mod outage;
+mod overload;
+mod records;
+mod support;

@@ -68,8 +68,8 @@ impl Source for File {
                 Err(error) => failed.push(error),
             }
         }
+        let count = uris.len() + failed.len();
         let failed = Mutex::new(failed);
-        let count = uris.len();
         stream::iter(uris)
             .for_each_concurrent(self.parallel, |uri| {
                 let (host, stop, failed) = (&host, &stop, &failed);
@@ -85,7 +85,7 @@ impl Source for File {
         match failed.len() {
             0 => Ok(()),
             1 => Err(failed.remove(0)),
-            bad => Err(failed.remove(0).context(format_args!("{bad} of {} inputs failed, the first", count.max(bad)))),
+            bad => Err(failed.remove(0).context(format_args!("{bad} of {count} inputs failed, the first"))),
         }
     }
 }

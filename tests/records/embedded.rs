@@ -1,0 +1,56 @@
+//! The broker inside the process: while it lingers, kcat, Python and the script that the demo names read it.
+
+use std::process::Command;
+
+use super::topics::kcat_lines;
+use super::{KINDS, Written, hold, read_topics};
+use crate::support::live::From;
+use crate::support::pipeline::Demo;
+use crate::support::{Place, Run, env, film, output, records, root};
+
+#[test]
+fn embedded_broker_serves_readers_while_it_lingers() {
+    let place = Place::new();
+    let top = format!(
+        r#"kafka: {{ brokers: embedded, namespace: media, encoding: avro, address_file: ./address }}
+cache: {{ memory: 64MiB, redis: "{}", ttl: 10m }}
+objects: {{ store: "file:./objects", inline_max: 128KiB }}"#,
+        env("REDIS_URL")
+    );
+    let sinks = "  - { id: topics, kind: kafka, inputs: ALL }\n";
+    let pipeline = place.write("pipeline.yaml", Demo { top: &top, film: film::short(), sinks }.text());
+    let live = place.start(&pipeline, &["--linger", "60s"]);
+    let said = live.line(From::Stdout, |line| line.contains("ops/read_captions.py"));
+    live.line(From::Stdout, |line| line.contains(" streams in "));
+    let brokers = std::fs::read_to_string(place.path("address")).unwrap().trim().to_owned();
+    assert!(said.contains(&brokers), "{said}");
+
+    let topics = read_topics("avro", &brokers, "media");
+    let (stream, files) = records::of_files(&place.path("out"));
+    let keys = kcat_lines(&brokers, "media.captions.v1", "%k\\n");
+    assert_eq!(keys, vec![stream.clone(); files["captions"].len()], "kcat reads the embedded broker too");
+    captions_are_read_by_the_script(&brokers, &files);
+
+    live.signal("TERM");
+    let run: Run = live.wait().ended(0);
+    let written = Written { place, namespace: "media".to_owned(), run, stream, files };
+    hold(&written, &topics, "application/avro; encoding=single-object");
+    assert_eq!(topics.len(), 2 * KINDS.len(), "each topic and its dead letters");
+}
+
+/// The line that the demo shows to paste into a second terminal.
+fn captions_are_read_by_the_script(brokers: &str, files: &records::Records) {
+    let mut script = Command::new(env("OPUSFLOW_PYTHON"));
+    let count = files["captions"].len().to_string();
+    script.arg(root().join("ops/read_captions.py")).args([brokers, "--namespace", "media", "--count", &count]);
+    let printed = output(script);
+    assert_eq!(printed.lines().count(), files["captions"].len());
+    for caption in files["captions"].values() {
+        let text = caption["text"].as_str().unwrap();
+        let text = text.lines().next().unwrap_or_default();
+        assert!(printed.contains(text), "{text} is not in\n{printed}");
+    }
+    for line in printed.lines().filter(|line| line.contains("  films-")) {
+        assert!(line.contains(" ms, lag ") && line.ends_with(']'), "{line}");
+    }
+}
