@@ -4,3 +4,6 @@ mod cache;
 mod golden {
     mod film_cuts;
 }
+mod live;
+mod outage;
+mod overload;

@@ -162,7 +162,10 @@ fn configure(intake: &Arc<Intake>, element: &gst::Element, uri: &str) {
                 element.set_property("latency", latency.as_millis().min(60_000) as i32);
             }
         }
-        _ if factory.has_type(gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO) => {
+        _ if [gst::ElementFactoryType::MEDIA_VIDEO, gst::ElementFactoryType::MEDIA_IMAGE]
+            .into_iter()
+            .any(|media| factory.has_type(gst::ElementFactoryType::DECODER | media)) =>
+        {
             configure_decoder(intake, element)
         }
         _ => {}
