@@ -22,7 +22,8 @@ fn live_pipeline_captions_a_stream_until_it_is_stopped() {
         let seen = consumer.seen();
         let started = seen.iter().find(|record| record["value"]["started"]["uri"] == *url);
         let session = started.map(|record| record["value"]["meta"]["session"].clone());
-        let ours = seen.into_iter().filter(|record| record["topic"] == topic && Some(&record["value"]["meta"]["session"]) == session.as_ref());
+        let ours =
+            seen.into_iter().filter(|record| record["topic"] == topic && Some(&record["value"]["meta"]["session"]) == session.as_ref());
         ours.map(|record| record["value"].clone()).collect::<Vec<_>>()
     };
     let captions = run.until("captions come", PATIENCE, |_| Some(mine("media.captions.v1")).filter(|captions| captions.len() >= 2));

@@ -241,9 +241,7 @@ stages:
     dying.kill();
     run.until("the loss is noticed", PATIENCE, |run| (run.stderr().matches("stream is away").count() >= 2).then_some(()));
     let then = ["healthy-rtsp", "healthy-rtmp"].map(|stream| (stream, count(&run, stream)));
-    run.until("the others go on", PATIENCE, |run| {
-        then.iter().all(|(stream, before)| count(run, stream) >= before + 15).then_some(())
-    });
+    run.until("the others go on", PATIENCE, |run| then.iter().all(|(stream, before)| count(run, stream) >= before + 15).then_some(()));
     run.stopped(PATIENCE);
     for (stream, _) in then {
         assert!(run.events(stream, "gap").is_empty(), "{stream}: {:?}", run.events(stream, "gap"));

@@ -62,14 +62,8 @@ fn ids<'a>(records: impl IntoIterator<Item = &'a Value>) -> BTreeSet<String> {
     records.into_iter().map(|record| record["meta"]["id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The folder of the film's stream.
-fn stream_of(run: &Run) -> Option<String> {
-    let folder = std::fs::read_dir(run.dir.path().join("out")).ok()?.flatten().next()?;
-    Some(folder.file_name().to_string_lossy().into_owned())
-}
-
 fn frames(run: &Run) -> usize {
-    stream_of(run).map_or(0, |stream| run.records(&stream, "frames").len())
+    run.stream().map_or(0, |stream| run.records(&stream, "frames").len())
 }
 
 /// One broker, four runs: a film and a live stream that start before it, live through its outage and end after it; a live stream that is stopped during
@@ -127,7 +121,7 @@ fn kafka_killed_midway_costs_a_film_nothing_and_a_live_stream_what_is_counted() 
 
 /// Nothing was lost: the ledger says so, and everything that the file sink has is on the topics.
 fn check_film(film: &Run, brokers: &str) {
-    let stream = stream_of(film).unwrap();
+    let stream = film.stream().unwrap();
     let ledger = film.ledger(&stream);
     for (view, terms) in &ledger {
         assert_eq!((terms.delivered, terms.lost(), terms.dead_lettered), (terms.ingested, 0, 0), "{view}: {terms:?}");

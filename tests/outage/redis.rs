@@ -22,7 +22,8 @@ stages:
 "#;
 
 fn keys(port: u16, pattern: &str) -> usize {
-    let found = Command::new("redis-cli").args(["-p", &port.to_string(), "--raw", "keys", pattern]).output().expect("redis-cli is installed");
+    let found =
+        Command::new("redis-cli").args(["-p", &port.to_string(), "--raw", "keys", pattern]).output().expect("redis-cli is installed");
     String::from_utf8_lossy(&found.stdout).lines().filter(|line| !line.is_empty()).count()
 }
 

@@ -177,6 +177,12 @@ impl Run {
         fs::read_to_string(self.dir.path().join("stderr")).unwrap_or_default()
     }
 
+    /// The id of the stream that the `file` sink has written of, where there is only one.
+    pub fn stream(&self) -> Option<String> {
+        let streams = fs::read_dir(self.dir.path().join("out")).ok()?.flatten().filter(|entry| entry.path().join("events.jsonl").exists());
+        streams.map(|entry| entry.file_name().to_string_lossy().into_owned()).next()
+    }
+
     /// The records of one kind that the `file` sink has written so far.
     pub fn records(&self, stream: &str, kind: &str) -> Vec<Value> {
         self.records_in("out", stream, kind)

@@ -58,13 +58,13 @@ fn tenfold_overload_of_a_film_keeps_memory_bounded_and_counts_what_is_lost() {
     let mut run = Run::start(FILM, &[]);
     let ended = run.ended(PATIENCE);
     assert_eq!(ended.code, Some(0), "{}\n{}", ended.stdout, ended.stderr);
-    let stream = std::fs::read_dir(run.dir.path().join("out")).unwrap().next().unwrap().unwrap().file_name();
-    let (stream, terms) = (stream.to_str().unwrap(), &run.ledger(stream.to_str().unwrap())["frames"]);
+    let stream = run.stream().unwrap();
+    let terms = &run.ledger(&stream)["frames"];
     println!("{terms:?}, {} MiB at most", ended.peak >> 20);
     assert!(terms.ingested > 5000 && terms.delivered > 10, "{terms:?}");
     assert!(terms.ingested >= 10 * terms.delivered, "not ten times too much: {terms:?}");
     assert!(terms.dropped["queue_full"] > 0 && terms.dropped.keys().all(|reason| reason == "queue_full" || reason == "stale"), "{terms:?}");
-    assert_eq!(run.records(stream, "embeddings").len() as u64, terms.delivered);
+    assert_eq!(run.records(&stream, "embeddings").len() as u64, terms.delivered);
     assert!(ended.peak < 768 << 20, "{} MiB", ended.peak >> 20);
 }
 
@@ -89,7 +89,8 @@ async fn no_edge_passes_its_caps_under_a_live_overload() {
             fullest = fullest.max(counts.peak_bytes);
             looks += 1;
         }
-        let busy = |session: &opusflow::pipeline::SessionStatus| session.ledger.values().all(|terms| terms.ingested > 800 && terms.delivered > 5);
+        let busy =
+            |session: &opusflow::pipeline::SessionStatus| session.ledger.values().all(|terms| terms.ingested > 800 && terms.delivered > 5);
         if sessions.len() == 2 && sessions.iter().all(busy) {
             break;
         }
