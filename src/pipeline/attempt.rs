@@ -2,6 +2,8 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use futures::future::FutureExt;
 use tokio::time::{sleep, timeout};
@@ -10,6 +12,9 @@ use super::topology::{Stage, StageCounts};
 use crate::error::Error;
 use crate::packet::{Nanos, PayloadKind};
 use crate::stage::{Draft, Held, Input, Out, Transform};
+
+/// One packet in this many is timed.
+const TIMED: u64 = 16;
 
 /// How one input, or one mark between inputs, ended.
 pub(crate) enum Done {
@@ -28,6 +33,7 @@ pub(crate) async fn attempt(stage: Arc<Stage>, transform: Arc<dyn Transform>, in
     // A stage with memory may have taken in half of it: trying again could count it twice.
     let most = if settings.kind.remembers() { 1 } else { settings.retry.attempts };
     let mut input = Some(input);
+    let timed = stage.counts.taken.load(Ordering::Relaxed).is_multiple_of(TIMED).then(Instant::now);
     let mut spare = Some(spare);
     let mut attempts = 0;
     loop {
@@ -40,13 +46,22 @@ pub(crate) async fn attempt(stage: Arc<Stage>, transform: Arc<dyn Transform>, in
         let result = match settings.timeout {
             None => call.await,
             Some(limit) => timeout(limit, call).await.unwrap_or_else(|_| {
+                stage.metrics.timeouts.increment(1);
                 Ok(Err(Error::overload(format!("no answer within {limit:?}")).hint("raise the stage's `timeout` or give it less to do")))
             }),
         };
         let error = match result {
-            Ok(Ok(())) => return Done::Emit { input: held, drafts: out.drafts },
+            Ok(Ok(())) => {
+                if let Some(since) = timed {
+                    stage.metrics.process_seconds.record(since.elapsed().as_secs_f64());
+                }
+                return Done::Emit { input: held, drafts: out.drafts };
+            }
             Ok(Err(error)) => error,
-            Err(panic) => panicked(&*panic),
+            Err(panic) => {
+                stage.metrics.panics.increment(1);
+                panicked(&*panic)
+            }
         };
         if attempts >= most || !error.is_transient() {
             return Done::Fail { input: held, at_risk: at_risk(out), kind, error, attempts };

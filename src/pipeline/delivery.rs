@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use parking_lot::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::panicked;
 use super::topology::{Stage, StageCounts};
-use crate::packet::{Item, Outcome, Packet, Payload, PayloadKind, Reason, Stream};
+use crate::packet::{Item, Micros, Outcome, Packet, Payload, PayloadKind, Reason, Stream, now_micros};
 use crate::stage::{Arrival, Inbox, Sender, Sink};
+use crate::telemetry::SinkMetrics;
 use crate::{Error, Result};
 
 /// Records delivered by destination.
@@ -31,6 +32,7 @@ pub(crate) struct Delivery {
     pub force: CancellationToken,
     /// Destinations by kind of payload, dead letters after the others, and records delivered there since they were last told.
     pub tally: [(Option<String>, u64); 2 * PayloadKind::ALL.len()],
+    pub metrics: SinkMetrics,
 }
 
 impl Delivery {
@@ -64,6 +66,7 @@ impl Delivery {
         let retry = self.stage.settings().retry;
         let mut attempts = 1;
         loop {
+            let began = Instant::now();
             let Some(mut outcomes) = self.force.run_until_cancelled(self.call(batch)).await else {
                 batch.drain(..).for_each(|packet| packet.receipt.settle(Outcome::Dropped(Reason::Shutdown)));
                 return;
@@ -72,13 +75,14 @@ impl Delivery {
                 let error = Error::bug(format!("the sink reported {} outcomes for {} packets", outcomes.len(), batch.len()));
                 outcomes = vec![Err(error); batch.len()];
             }
+            self.metrics.delivery_seconds.record(began.elapsed().as_secs_f64());
             let mut again = Vec::new();
-            let mut emitted = 0;
+            let (mut emitted, now) = (0, now_micros());
             for (packet, outcome) in batch.drain(..).zip(outcomes) {
                 match outcome {
                     Ok(()) => {
                         emitted += 1;
-                        self.settle(packet);
+                        self.settle(packet, now);
                     }
                     Err(error) if error.is_transient() && attempts < retry.attempts => again.push(packet),
                     Err(error) => self.fail(packet, &error, attempts).await,
@@ -109,11 +113,14 @@ impl Delivery {
         outcomes.unwrap_or_else(|panic| vec![Err(panicked(&*panic)); batch.len()])
     }
 
-    fn settle(&mut self, packet: Packet) {
+    fn settle(&mut self, packet: Packet, now: Micros) {
         let (kind, letter) = match &packet.payload {
             Payload::DeadLetter(letter) => (letter.record, true),
             payload => (payload.kind(), false),
         };
+        let metrics = self.metrics.record(packet.payload.kind().as_str());
+        metrics.records.increment(1);
+        metrics.latency_seconds.record((now - packet.head.ingest_time) as f64 / 1e6);
         let (destination, count) = &mut self.tally[kind as usize + if letter { PayloadKind::ALL.len() } else { 0 }];
         *count += 1;
         if destination.is_none() {
@@ -141,6 +148,7 @@ impl Delivery {
 
     async fn fail(&self, packet: Packet, error: &Error, attempts: u32) {
         StageCounts::add(&self.stage.counts.failed, 1);
+        self.metrics.record(packet.payload.kind().as_str()).failed.increment(1);
         let stage = self.stage.id();
         tracing::warn!(stage, stream = %self.stream.id, id = %packet.id(), attempts, %error, "delivery failed");
         let letter = packet.payload.kind() == PayloadKind::DeadLetter;

@@ -10,6 +10,7 @@ pub mod grammar;
 pub mod graph;
 mod lane;
 mod merge;
+mod metrics;
 mod outlet;
 pub mod plan;
 mod run;

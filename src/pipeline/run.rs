@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::panicked;
+use super::metrics::{self, Teller};
 use super::plan::Plan;
 use super::session::{GRACE, Session, SessionReport, SessionStatus};
 use super::topology::{Built, Topology};
@@ -108,7 +109,9 @@ impl Running {
             stop: CancellationToken::new(),
             force: CancellationToken::new(),
         });
-        let finished = tokio::spawn(Arc::clone(&shared).run());
+        let producer = deps.kafka.as_ref().map(|kafka| &kafka.producer);
+        let teller = Teller::new(&topology, producer);
+        let finished = tokio::spawn(Arc::clone(&shared).run(teller));
         Ok(Self { topology, shared, finished })
     }
 
@@ -156,8 +159,10 @@ impl Running {
 }
 
 impl Shared {
-    async fn run(self: Arc<Self>) -> Summary {
+    async fn run(self: Arc<Self>, teller: Teller) -> Summary {
         let deadline = tokio::spawn(Arc::clone(&self).deadline());
+        let ended = CancellationToken::new();
+        let telling = tokio::spawn(Arc::clone(&self).tell(teller, ended.clone()));
         let mut sources = JoinSet::new();
         for (place, stage) in self.topology.stages.iter().enumerate() {
             if let Built::Source(source) = &stage.built {
@@ -197,7 +202,20 @@ impl Shared {
         self.close_sinks(&mut summary).await;
         summary.forced = self.force.is_cancelled();
         deadline.abort();
+        ended.cancel();
+        if telling.await.is_err() {
+            summary.errors.push(Error::bug("the metrics were not told to the end"));
+        }
         summary
+    }
+
+    /// Tells the metrics now and then, and once at the end.
+    async fn tell(self: Arc<Self>, mut teller: Teller, ended: CancellationToken) {
+        while ended.run_until_cancelled(sleep(metrics::INTERVAL)).await.is_some() {
+            let open = self.sessions.lock().clone();
+            teller.tell(&open);
+        }
+        teller.tell(&[]);
     }
 
     async fn close_sinks(&self, summary: &mut Summary) {

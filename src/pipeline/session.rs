@@ -19,6 +19,7 @@ use super::topology::{Built, Topology};
 use crate::Result;
 use crate::packet::{Balance, Event, PayloadKind, Stream};
 use crate::stage::{Feed, Gauge, Inbox, Ledger, QueueCounts, QueueSettings, Receiver, Role, Sender, WhenFull, queue};
+use crate::telemetry::SinkMetrics;
 
 /// Room for events and dead letters in front of a sink.
 const SIDE_QUEUE: QueueSettings = QueueSettings { frames: 256, bytes: 64 << 20, when_full: WhenFull::Block, max_age: None };
@@ -228,7 +229,9 @@ impl Started<'_> {
                 Built::Sink(sink) => {
                     let (sink, stream, delivered) = (Arc::clone(sink), Arc::clone(self.stream), Arc::clone(&delivered));
                     let inbox = wiring.inbox(place, false);
-                    let delivery = Delivery { stage, sink, stream, inbox, dead_letters, delivered, force, tally: Default::default() };
+                    let metrics = SinkMetrics::new(&self.topology.plan.name, &id);
+                    let tally = Default::default();
+                    let delivery = Delivery { stage, sink, stream, inbox, dead_letters, delivered, force, tally, metrics };
                     deliveries.push((id, tokio::spawn(delivery.run())));
                     continue;
                 }

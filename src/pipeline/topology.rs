@@ -8,6 +8,7 @@ use super::attempt::panicked;
 use super::plan::{InputPlan, Plan, StagePlan};
 use crate::packet::{Origin, PayloadKind};
 use crate::stage::{Build, Context, Deps, OpenTransform, Role, Sink, Source, Transform};
+use crate::telemetry::StageMetrics;
 use crate::{Error, Result};
 
 /// Every stage of a pipeline, built, in the order of the plan.
@@ -24,6 +25,7 @@ pub(crate) struct Stage {
     pub origin: Arc<Origin>,
     pub built: Built,
     pub counts: StageCounts,
+    pub metrics: StageMetrics,
 }
 
 /// What a kind's `build` gave.
@@ -111,7 +113,8 @@ impl Stage {
         };
         let built = std::panic::catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|panic| Err(panicked(&*panic)));
         let built = built.map_err(|error: Error| error.context(format_args!("stage `{}`", plan.id)))?;
-        Ok(Self { place, plan: Arc::clone(whole), origin, built, counts: StageCounts::default() })
+        let metrics = StageMetrics::new(&whole.name, &plan.id);
+        Ok(Self { place, plan: Arc::clone(whole), origin, built, counts: StageCounts::default(), metrics })
     }
 
     pub fn settings(&self) -> &StagePlan {

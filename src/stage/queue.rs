@@ -50,6 +50,10 @@ pub struct QueueCounts {
     pub dropped_stale: u64,
     /// Time senders spent waiting for room.
     pub blocked: Duration,
+    /// How long the last packet that was timed lay inside; one is timed at a time.
+    pub wait: Duration,
+    /// Packets timed.
+    pub timed: u64,
 }
 
 struct Shared {
@@ -67,6 +71,10 @@ struct State {
     abandoned: bool,
     /// A sender waits for room.
     starved: bool,
+    /// Packets that have left, read or dropped.
+    left: u64,
+    /// The packet that is timed, by its number, and when it came.
+    timing: Option<(u64, Instant)>,
 }
 
 /// Makes a queue. `filled` is told of everything that comes, so that one reader can wait on several queues.
@@ -124,6 +132,9 @@ impl State {
         self.counts.frames += 1;
         self.counts.bytes += weight;
         self.counts.accepted += 1;
+        if self.timing.is_none() {
+            self.timing = Some((self.counts.accepted, Instant::now()));
+        }
         self.counts.peak_bytes = self.counts.peak_bytes.max(self.counts.bytes);
         self.items.push_back(Item::Packet(packet));
         self.items.len() == 1
@@ -143,6 +154,7 @@ impl State {
     fn evict(&mut self) -> Option<Packet> {
         let at = self.items.iter().position(|item| matches!(item, Item::Packet(_)))?;
         let Some(Item::Packet(packet)) = self.items.remove(at) else { return None };
+        self.leave();
         self.forget(&packet);
         self.counts.dropped_full += 1;
         if at > 0
@@ -153,6 +165,18 @@ impl State {
             self.items.remove(at - 1);
         }
         Some(packet)
+    }
+
+    /// A packet leaves: packets leave in the order in which they came.
+    fn leave(&mut self) {
+        self.left += 1;
+        if let Some((number, since)) = self.timing
+            && number <= self.left
+        {
+            self.timing = None;
+            self.counts.wait = since.elapsed();
+            self.counts.timed += 1;
+        }
     }
 
     /// True when a sender waits for the room.
@@ -300,6 +324,7 @@ impl Receiver {
                         continue;
                     }
                 };
+                state.leave();
                 if oldest.is_some_and(|oldest| packet.head.ingest_time < oldest) {
                     wake |= state.forget(&packet);
                     state.counts.dropped_stale += 1;

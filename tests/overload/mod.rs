@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use opusflow::config::{Environment, Source};
-use opusflow::pipeline::{Assembled, Overrides, Plan, Running, check};
+use opusflow::pipeline::{Assembled, Connected, Overrides, Plan, Running, check};
 use opusflow::stages::KINDS;
 use opusflow::{media, stage};
 use tokio_util::sync::CancellationToken;
@@ -79,7 +79,8 @@ async fn no_edge_passes_its_caps_under_a_live_overload() {
     media::init().unwrap();
     let plan = Arc::new(plan(DRAWN));
     let print: stage::Print = Arc::new(|_| Ok(()));
-    let assembled = Assembled::of(&plan, print, &CancellationToken::new()).await.unwrap();
+    let connected = Connected::to(&plan, &CancellationToken::new()).await.unwrap();
+    let assembled = Assembled::of(&plan, connected, print).await.unwrap();
     let mut running = Running::start(Arc::clone(&plan), &assembled.deps).unwrap();
     let (began, mut looks, mut fullest) = (Instant::now(), 0, 0);
     while began.elapsed() < PATIENCE {
