@@ -47,6 +47,9 @@ pub struct Call {
     pub partial: bool,
 }
 
+/// Packets of one sink, view, stage and kind.
+pub type Lane = (String, u8, String, PayloadKind);
+
 /// All that was written down.
 #[derive(Debug, Default)]
 pub struct Book {
@@ -59,7 +62,7 @@ pub struct Book {
     /// In the order of their arrival, by sink and stream.
     pub events: BTreeMap<(String, u8), Vec<Event>>,
     /// Packets in the order in which each stage first saw them: by reader, stream and what they are.
-    pub order: HashMap<(String, u8, String, PayloadKind), Vec<(u64, u64)>>,
+    pub order: HashMap<Lane, Vec<(u64, u64)>>,
     /// Where the pixels of a frame lay at each sink.
     pub pixels: HashMap<Root, HashSet<usize>>,
     pub batches: Vec<(String, usize)>,
