@@ -2,6 +2,7 @@
 
 mod cache;
 mod cli;
+mod config;
 mod records;
 mod support;
 mod golden {

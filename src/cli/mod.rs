@@ -161,7 +161,7 @@ fn validate(pipelines: &[PathBuf], set: &[String]) -> Result<ExitCode> {
         match load::checked(pipeline, set, &[]) {
             Some(checked) => {
                 print(&format!(
-                    "{}: good, {} stages, {} models\n",
+                    "{}: good (stages: {}, models: {})\n",
                     pipeline.display(),
                     checked.plan.stages.len(),
                     checked.plan.models.len()

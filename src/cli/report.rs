@@ -54,7 +54,7 @@ pub(super) fn summary(plan: &Plan, summary: &Summary, assembled: &Assembled, sna
         text.push_str(&format!("\nerror: {error}\n"));
     }
     text.push_str(&format!(
-        "\n{} streams in {:.1} s, peak memory {} MiB\n",
+        "\nstreams: {}, {:.1} s, peak memory {} MiB\n",
         summary.sessions.len(),
         elapsed.as_secs_f64(),
         snapshot.peak_rss >> 20

@@ -14,7 +14,8 @@ use super::{load, report};
 use crate::broker::Embedded;
 use crate::error::{Error, Result};
 use crate::media;
-use crate::pipeline::{Assembled, Plan, Running, Summary};
+use crate::packet::{Balance, Reason};
+use crate::pipeline::{Assembled, Connected, Plan, Running, SessionReport, Summary};
 use crate::telemetry::{Exporter, LogSettings, Logs, Sampler, describe};
 use crate::tensor;
 
@@ -69,10 +70,11 @@ async fn drive(arguments: &RunArguments, plan: Arc<Plan>, logs: Logs, linger: Op
     let exporter = Exporter::install(plan.telemetry.metrics)?;
     let (sampler, _sampling) = Sampler::start(SAMPLES, PathBuf::from("."), stop.child_token()).await;
     let bars = Bars::new(logs, arguments.quiet);
-    let assembled = Assembled::of(&plan, bars.printer(), &stop).await?;
-    if let Some(embedded) = &assembled.embedded {
+    let connected = Connected::to(&plan, &stop).await?;
+    if let Some(embedded) = &connected.embedded {
         report::broker(&plan, embedded, &bars)?;
     }
+    let assembled = Assembled::of(&plan, connected, bars.printer()).await?;
     if let Some(address) = exporter.address() {
         tracing::info!(%address, "metrics are served at /metrics");
     }
@@ -128,7 +130,9 @@ async fn listen(stop: CancellationToken, force: CancellationToken) {
 }
 
 fn code(summary: &Summary) -> ExitCode {
-    let failed = !summary.errors.is_empty() || summary.sessions.iter().any(|session| !session.errors.is_empty());
+    let lost = |balance: &Balance| balance.dead_lettered > 0 || balance.dropped.contains_key(Reason::Failed.as_str());
+    let bad = |session: &SessionReport| !session.errors.is_empty() || session.ledger.values().any(lost);
+    let failed = !summary.errors.is_empty() || summary.sessions.iter().any(bad);
     ExitCode::from(match (summary.forced, failed) {
         (true, _) => 4,
         (false, true) => 1,

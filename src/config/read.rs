@@ -28,18 +28,25 @@ pub struct Reader<'a> {
     pub models: Vec<Mention>,
     /// Every value of [`Type::Stage`] that was read.
     pub stages: Vec<Mention>,
+    lost: usize,
 }
 
 impl<'a> Reader<'a> {
     /// A reader that says its problems to `problems`.
     pub fn new(problems: &'a mut Problems) -> Self {
-        Self { problems, models: Vec::new(), stages: Vec::new() }
+        Self { problems, models: Vec::new(), stages: Vec::new(), lost: 0 }
+    }
+
+    /// Grows with every problem said and every value left out: what was read between two equal counts holds all that its shape promises.
+    pub fn faults(&self) -> usize {
+        self.problems.len() + self.lost
     }
 
     /// Reads a mapping. Keys with problems are left out of what is returned; `at` is where missing keys are said.
     pub fn object(&mut self, node: &Node, at: Place, fields: &'static [Field]) -> Params {
         let mut params = Params::default();
         if matches!(node.kind, NodeKind::Broken) {
+            self.lost += 1;
             return params;
         }
         if !matches!(node.kind, NodeKind::Map(_)) && !node.is_null() {
@@ -62,6 +69,8 @@ impl<'a> Reader<'a> {
                 Some(entry) => {
                     if let Some(value) = self.value(&entry.value, &field.ty, field.name) {
                         params.insert(field.name, value, entry.value.origin());
+                    } else if !matches!(field.ty, Type::Own) {
+                        self.lost += 1;
                     }
                 }
                 None => match field.default {
@@ -82,9 +91,9 @@ impl<'a> Reader<'a> {
         match (ty, &node.kind) {
             (Type::Own, _) | (_, NodeKind::Broken) => None,
             (Type::Object(fields), _) => {
-                let before = self.problems.len();
+                let before = self.faults();
                 let params = self.object(node, node.place, fields);
-                (self.problems.len() == before).then_some(Value::Object(params))
+                (self.faults() == before).then_some(Value::Object(params))
             }
             (Type::Map(inner), NodeKind::Map(entries)) => {
                 let read = entries.iter().map(|entry| Some((entry.key.clone(), self.value(&entry.value, inner, &entry.key)?)));

@@ -57,7 +57,8 @@ fn caps(view: &View) -> gst::Caps {
     }
 }
 
-/// Keeps the frame nearest to each tick of a clock that starts at 0. Not videorate: even with `drop-only=true` it stamps frames anew, so that views
+/// Keeps the frame nearest to each tick of a clock that starts at 0. Not videorate: even with `drop-only=true` it stamps frames anew, so
+/// that views
 /// would disagree on a frame's pts, and it refuses sources of variable rate or of a lower one than asked for.
 struct Thinning {
     period: Nanos,

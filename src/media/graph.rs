@@ -120,7 +120,8 @@ fn swallow(pipeline: &gst::Pipeline, pad: &gst::Pad) -> bool {
     linked && sink.sync_state_with_parent().is_ok()
 }
 
-/// Notes what a collection holds and says whether `stream` is the one to decode: the first video stream. As long as there is none (FLV announces
+/// Notes what a collection holds and says whether `stream` is the one to decode: the first video stream. As long as there is none (FLV
+/// announces
 /// its streams one by one) the others are let through, for a demuxer of which nothing is wanted breaks off.
 fn select(intake: &Intake, collection: &gst::StreamCollection, stream: &gst::Stream) -> bool {
     let video = collection.iter().find(|stream| stream.stream_type().contains(gst::StreamType::VIDEO));
@@ -192,7 +193,8 @@ fn configure_decoder(intake: &Arc<Intake>, element: &gst::Element) {
     observe(intake, element);
 }
 
-/// Puts the probe before a parser or a decoder: it refuses pictures that are too large while they are still small, and counts the packets, for a
+/// Puts the probe before a parser or a decoder: it refuses pictures that are too large while they are still small, and counts the packets,
+/// for a
 /// parser may swallow damaged ones and a decoder others.
 fn observe(intake: &Arc<Intake>, element: &gst::Element) {
     let Some(pad) = element.static_pad("sink") else { return };

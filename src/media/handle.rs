@@ -59,7 +59,8 @@ impl Handle {
     /// Starts `pipeline` and its watch; must be called within tokio.
     pub(super) fn start(pipeline: gst::Pipeline, intake: Arc<Intake>, path: Option<PathBuf>) -> Result<Self> {
         let bus = pipeline.bus().ok_or_else(|| Error::bug("a pipeline without bus"))?;
-        let monitor = tokio::spawn(watch(bus, Arc::clone(&intake), path));
+        // Listens before anything can speak: a message that is posted while the stream of messages is being made can be lost.
+        let monitor = tokio::spawn(watch(bus.stream(), Arc::clone(&intake), path));
         let handle = Self { pipeline: Some(pipeline.clone()), intake, monitor };
         // Some sources connect while they change state.
         apart("media-start", move || {
@@ -131,8 +132,7 @@ fn apart(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
 }
 
 /// Follows the bus until the stream has ended.
-async fn watch(bus: gst::Bus, intake: Arc<Intake>, path: Option<PathBuf>) {
-    let mut messages = bus.stream();
+async fn watch(mut messages: gst::bus::BusStream, intake: Arc<Intake>, path: Option<PathBuf>) {
     let mut failure = intake.failure.subscribe();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -203,7 +203,7 @@ async fn at_end(intake: &Intake, pending: Option<Error>, path: Option<PathBuf>) 
         return End::Failed(error);
     }
     let cut_off = match path {
-        Some(path) => tokio::task::spawn_blocking(move || iso::cut_off(&path)).await.ok().flatten(),
+        Some(path) => tokio::task::spawn_blocking(move || iso::survey(&path)?.cut_off).await.ok().flatten(),
         None => None,
     };
     if let Some((have, need)) = cut_off {

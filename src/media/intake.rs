@@ -1,4 +1,5 @@
-//! What GStreamer's threads and tokio's tasks know in common about one stream: the timeline that all its views share, what was decoded, what was
+//! What GStreamer's threads and tokio's tasks know in common about one stream: the timeline that all its views share, what was decoded,
+//! what was
 //! lost, who waits, and how it ended.
 
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use super::options::{Fraction, Options};
 use crate::error::Error;
 use crate::packet::Nanos;
 
-/// What a probe answers to take a buffer or an event out of the flow. Not `Drop`: to that GStreamer 1.22 adds a complaint about an object that the
+/// What a probe answers to take a buffer or an event out of the flow. Not `Drop`: to that GStreamer 1.22 adds a complaint about an object
+/// that the
 /// bindings have already freed.
 pub(super) const DISCARD: gst::PadProbeReturn = gst::PadProbeReturn::Handled;
 
@@ -237,7 +239,8 @@ impl Timeline {
     }
 
     /// Where a frame lies: pts and duration. A frame without pts follows the last one; one slightly out of order is moved behind it; a jump
-    /// back of more than a second is taken for a new beginning of the source's clock and goes on from where the stream was; a leap ahead of more
+    /// back of more than a second is taken for a new beginning of the source's clock and goes on from where the stream was; a leap ahead
+    /// of more
     /// than an hour is taken for a damaged pts and ignored.
     fn place(&mut self, pts: Option<gst::ClockTime>, duration: Option<gst::ClockTime>) -> (Nanos, Nanos) {
         let duration = duration.map(gst::ClockTime::nseconds).filter(|duration| *duration > 0).unwrap_or(self.period);
@@ -282,6 +285,7 @@ mod tests {
 
     #[test]
     fn live_timeline_begins_at_zero_and_survives_jumps() {
+        gst::init().expect("GStreamer");
         let mut timeline = Timeline::new(true);
         timeline.period = 10 * MS;
         let placed: Vec<Nanos> = [at(5000), at(5010), None, at(5015)].into_iter().map(|pts| timeline.place(pts, None).0).collect();
@@ -295,6 +299,7 @@ mod tests {
 
     #[test]
     fn file_timeline_keeps_running_time() {
+        gst::init().expect("GStreamer");
         let mut timeline = Timeline::new(false);
         assert_eq!(timeline.place(at(66), at(33)), (66 * MS, 33 * MS));
         let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();

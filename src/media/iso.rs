@@ -1,36 +1,46 @@
-//! Whether an ISO base media file (.mp4, .mov) is shorter than its boxes say: demuxers take such an end for the end of the film.
+//! Whether an ISO base media file (.mp4, .mov) is whole. Demuxers take a missing tail for the end of the film, and GStreamer 1.22 at times
+//! swallows
+//! the error about a missing index.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// Bytes there, and bytes that the outermost boxes announce, where the file is one of this kind and cut off.
-pub(super) fn cut_off(path: &Path) -> Option<(u64, u64)> {
+/// What the outermost boxes of such a file say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Survey {
+    /// Bytes there, and bytes that the boxes announce, where the file is shorter.
+    pub cut_off: Option<(u64, u64)>,
+    /// Whether it tells where its frames are.
+    pub has_index: bool,
+}
+
+/// Reads the headers of the outermost boxes; none where the file is of another kind.
+pub(super) fn survey(path: &Path) -> Option<Survey> {
     let mut file = File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
-    let mut at = 0;
+    let (mut at, mut has_index) = (0, false);
     // A film in fragments has two boxes a fragment: a million of them is days.
     for _ in 0..1_000_000 {
+        if at >= length {
+            break;
+        }
         if at + 8 > length {
-            return (at < length && at > 0).then_some((length, at + 8));
+            at += 8;
+            break;
         }
         let (kind, size) = header(&mut file, at)?;
         if at == 0 && !matches!(&kind, b"ftyp" | b"moov" | b"wide" | b"free" | b"skip" | b"mdat" | b"styp") {
             return None;
         }
+        has_index |= matches!(&kind, b"moov" | b"moof");
         match size {
-            0 => return None,
-            size if size < 8 => return None,
+            0 => at = length,
+            1..8 => return None,
             size => at = at.checked_add(size)?,
         }
-        if at > length {
-            return Some((length, at));
-        }
-        if at == length {
-            return None;
-        }
     }
-    None
+    (at > 0).then_some(Survey { cut_off: (at > length).then_some((length, at)), has_index })
 }
 
 /// Kind and size of the box at `at`; size 0 says that it reaches to the end of the file.
@@ -54,17 +64,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_tail_is_noticed() {
+    fn a_missing_tail_and_a_missing_index_are_noticed() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("x.mp4");
         let mut data = b"\0\0\0\x10ftypisom\0\0\0\0".to_vec();
         data.extend(b"\0\0\0\x20mdat");
         data.extend([0; 24]);
         std::fs::write(&path, &data).expect("written");
-        assert_eq!(cut_off(&path), None);
+        assert_eq!(survey(&path), Some(Survey { cut_off: None, has_index: false }));
         std::fs::write(&path, &data[..40]).expect("written");
-        assert_eq!(cut_off(&path), Some((40, 48)));
+        assert_eq!(survey(&path), Some(Survey { cut_off: Some((40, 48)), has_index: false }));
+        data.extend(b"\0\0\0\x08moov");
+        std::fs::write(&path, &data).expect("written");
+        assert_eq!(survey(&path), Some(Survey { cut_off: None, has_index: true }));
         std::fs::write(&path, b"no boxes here, only some text").expect("written");
-        assert_eq!(cut_off(&path), None);
+        assert_eq!(survey(&path), None);
     }
 }

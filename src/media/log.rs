@@ -7,7 +7,8 @@ use gstreamer as gst;
 use super::uri::redact;
 use crate::error::{Error, Result};
 
-/// Starts GStreamer once for the process; later calls repeat the first one's result. `GST_DEBUG` sets what it logs (errors by default), tracing's filter for
+/// Starts GStreamer once for the process; later calls repeat the first one's result. `GST_DEBUG` sets what it logs (errors by default),
+/// tracing's filter for
 /// the target `gstreamer` what of it is shown.
 pub fn init() -> Result<()> {
     static STARTED: OnceLock<Result<()>> = OnceLock::new();

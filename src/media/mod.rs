@@ -1,6 +1,7 @@
 //! GStreamer: a URI becomes views of frames; frames become pictures.
 //!
-//! One GStreamer pipeline a stream: `uridecodebin3 ! tee` (`uridecodebin` for HLS), and a branch a view, `queue ! videoscale ! videoconvert ! appsink`. Nothing is
+//! One GStreamer pipeline a stream: `uridecodebin3 ! tee` (`uridecodebin` for HLS), and a branch a view, `queue ! videoscale !
+//! videoconvert ! appsink`. Nothing is
 //! dropped for lack of time inside it: a view that nobody reads blocks its branch, then the tee, the decoder and the source.
 
 mod branch;

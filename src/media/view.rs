@@ -20,7 +20,8 @@ use crate::packet::{Frame, Micros, Nanos, PixelFormat, Span, now_micros};
 pub struct Captured {
     /// The picture; its pixels are the mapped GStreamer buffer, which returns to its pool when the last clone falls.
     pub frame: Frame,
-    /// From its pts for as long as it stands: the view's period where it has a rate, else the frame's own duration. A pts is nanoseconds of running
+    /// From its pts for as long as it stands: the view's period where it has a rate, else the frame's own duration. A pts is nanoseconds
+    /// of running
     /// time, equal in all views of the stream and strictly increasing; a live stream's first decoded frame has 0.
     pub span: Span,
     /// Wall clock when the frame left GStreamer.

@@ -18,6 +18,9 @@ use crate::{Error, Result};
 /// Pause between two looks for brokers or a registry that are away.
 const AGAIN: Duration = Duration::from_secs(3);
 
+/// Pause between two looks for objects that have expired.
+const SWEEP: Duration = Duration::from_secs(600);
+
 /// What a pipeline stands on.
 pub struct Assembled {
     /// What its stages share.
@@ -26,39 +29,57 @@ pub struct Assembled {
     pub embedded: Option<Arc<Embedded>>,
     workers: Workers,
     producer: Option<Arc<Producer>>,
+    sweeping: Option<tokio::task::JoinHandle<()>>,
+}
+
+/// The brokers of a pipeline, found.
+#[derive(Default)]
+pub struct Connected {
+    /// The broker inside this process, where the plan asks for it.
+    pub embedded: Option<Arc<Embedded>>,
+    kafka: Option<Kafka>,
+}
+
+impl Connected {
+    /// Finds the brokers and the registry of `plan`, if it writes to Kafka, and sees to its topics. What is away is waited for until `stop`.
+    ///
+    /// # Errors
+    /// Where a topic or a schema is missing and may not be made, or a setting is refused.
+    pub async fn to(plan: &Plan, stop: &CancellationToken) -> Result<Self> {
+        match &plan.kafka {
+            Some(kafka) if writes_to_kafka(plan) => connect(plan, kafka, stop).await,
+            _ => Ok(Self::default()),
+        }
+    }
 }
 
 impl Assembled {
-    /// Loads and opens what `plan` needs. Brokers or a registry that are away are waited for until `stop` is told.
+    /// Loads and opens what else `plan` needs.
     ///
     /// # Errors
-    /// What cannot be had: a model that does not load, a topic that is missing, a folder that cannot be written.
-    pub async fn of(plan: &Plan, print: Print, stop: &CancellationToken) -> Result<Self> {
-        let (kafka, embedded, producer) = match &plan.kafka {
-            Some(kafka) if writes_to_kafka(plan) => {
-                let (kafka, embedded) = connect(plan, kafka, stop).await?;
-                let producer = Arc::clone(&kafka.producer);
-                (Some(kafka), embedded, Some(producer))
-            }
-            _ => (None, None, None),
-        };
+    /// What cannot be had: a model that does not load, a folder that cannot be written.
+    pub async fn of(plan: &Plan, connected: Connected, print: Print) -> Result<Self> {
+        let Connected { embedded, kafka } = connected;
+        let producer = kafka.as_ref().map(|kafka| Arc::clone(&kafka.producer));
         let redis = plan.cache.redis.as_ref().map(|url| url.reveal().to_owned()).filter(|url| !url.is_empty());
         let compress_above = usize::try_from(plan.cache.compress_over).unwrap_or(usize::MAX);
         let cache = Cache::open(&CacheSettings { memory: plan.cache.memory, redis: redis.clone(), compress_above }).await?;
         let workers = Workers::new();
         let models = plan.models.iter().map(|(name, model)| Ok((name.clone(), settings(model)?))).collect::<Result<BTreeMap<_, _>>>()?;
+        let objects = ObjectStore::open(&plan.objects.store, plan.objects.inline_max)?;
+        let sweeping = plan.objects.ttl.map(|_| tokio::spawn(sweep(objects.clone())));
         let deps = Deps {
             models: Models::load(&models, &workers).await?,
             cache,
             cache_ttl: plan.cache.ttl,
-            objects: Some(ObjectStore::open(&plan.objects.store, plan.objects.inline_max)?),
+            objects: Some(objects),
             objects_ttl: plan.objects.ttl,
             kafka,
             redis,
             decode_threads: plan.threads.decode,
             print,
         };
-        Ok(Self { deps: Arc::new(deps), embedded, workers, producer })
+        Ok(Self { deps: Arc::new(deps), embedded, workers, producer, sweeping })
     }
 
     /// Closes the producer and the workers; gives the number of messages that Kafka did not confirm in time.
@@ -68,8 +89,23 @@ impl Assembled {
             None => 0,
         };
         self.deps.cache.flush(patience).await;
+        if let Some(sweeping) = &self.sweeping {
+            sweeping.abort();
+        }
         self.workers.close().await;
         unconfirmed
+    }
+}
+
+/// Deletes objects that have expired, now and then.
+async fn sweep(objects: ObjectStore) {
+    loop {
+        match objects.sweep().await {
+            Ok(0) => {}
+            Ok(deleted) => tracing::debug!(deleted, "objects have expired"),
+            Err(error) => tracing::warn!(%error, "expired objects stay"),
+        }
+        tokio::time::sleep(SWEEP).await;
     }
 }
 
@@ -123,7 +159,7 @@ pub fn registry(plan: &KafkaPlan) -> Result<Registry> {
     Registry::new(&RegistrySettings { login, ..RegistrySettings::at(url) })
 }
 
-async fn connect(plan: &Plan, kafka: &KafkaPlan, stop: &CancellationToken) -> Result<(Kafka, Option<Arc<Embedded>>)> {
+async fn connect(plan: &Plan, kafka: &KafkaPlan, stop: &CancellationToken) -> Result<Connected> {
     let (brokers, embedded) = if kafka.brokers == "embedded" {
         let embedded = tokio::task::spawn_blocking(Embedded::start).await;
         let embedded = Arc::new(embedded.map_err(|error| Error::bug(format!("the embedded broker ended: {error}")))??);
@@ -145,7 +181,7 @@ async fn connect(plan: &Plan, kafka: &KafkaPlan, stop: &CancellationToken) -> Re
         _ => Codec::json(),
     };
     let producer = Arc::new(Producer::new(&settings)?);
-    Ok((Kafka { producer, codec, namespace: kafka.namespace.clone() }, embedded))
+    Ok(Connected { embedded, kafka: Some(Kafka { producer, codec, namespace: kafka.namespace.clone() }) })
 }
 
 /// Tries until it works, fails for good, or `stop` is told.

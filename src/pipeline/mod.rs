@@ -14,7 +14,7 @@ mod run;
 mod session;
 mod topology;
 
-pub use assemble::{Assembled, broker_settings, registry};
+pub use assemble::{Assembled, Connected, broker_settings, registry};
 pub use check::{Checked, Overrides, check, checked};
 pub use plan::Plan;
 pub use run::{Running, StageStatus, Summary};

@@ -51,6 +51,8 @@ pub struct Context<'a> {
     pub origin: &'a Arc<Origin>,
     /// The checked keys of `with:`.
     pub params: &'a Params,
+    /// Whether its inputs are joined.
+    pub joined: bool,
     /// What is shared by all stages.
     pub deps: &'a Arc<Deps>,
 }

@@ -21,7 +21,7 @@ objects: {{ store: "file:./objects", inline_max: 128KiB }}"#,
     let pipeline = place.write("pipeline.yaml", Demo { top: &top, film: film::short(), sinks }.text());
     let live = place.start(&pipeline, &["--linger", "60s"]);
     let said = live.line(From::Stdout, |line| line.contains("ops/read_captions.py"));
-    live.line(From::Stdout, |line| line.contains(" streams in "));
+    live.line(From::Stdout, |line| line.starts_with("streams: "));
     let brokers = std::fs::read_to_string(place.path("address")).unwrap().trim().to_owned();
     assert!(said.contains(&brokers), "{said}");
 

@@ -35,8 +35,6 @@ pub fn patterns_film() -> &'static Path {
     &FILMS.tests
 }
 
-const ENCODE: &str = "videoconvert ! video/x-raw,format=I420 ! x264enc speed-preset=veryfast bitrate=1500 threads=1 ! mp4mux ! filesink";
-
 /// A film under way: frames are poured in and encoded. (Encoders and muxers survive neither a seek nor a joint in one pipeline.)
 struct Film {
     pipeline: gst::Pipeline,

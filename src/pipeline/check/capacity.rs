@@ -18,6 +18,10 @@ const SLACK: u64 = 2;
 
 /// Says which queues of the join at `at` are too small, and how large they must be.
 pub(super) fn check(at: usize, join: &JoinSettings, drafts: &[Draft<'_>], links: &Links, problems: &mut Problems) {
+    // What is wrong with a view was said; its rate is not known.
+    if links.sources(at).iter().any(|&source| !drafts[source].sound) {
+        return;
+    }
     let graph = Graph { drafts, links };
     let Some(driving) = graph.input_lag(at, join.per) else { return };
     let wait = join.wait.filter(|_| links.live(at)).unwrap_or_default();

@@ -30,7 +30,10 @@ pub(super) fn settings(at: usize, drafts: &mut [Draft<'_>], links: &Links, probl
     let driving = reachable(per)?;
     let mut sound = order.contains(&at);
     for &input in &collect {
-        if !reachable(input)?.iter().any(|source| driving.contains(source)) {
+        let collected = reachable(input)?;
+        // An input whose own input is not there comes from nowhere; that was said.
+        let known = !collected.is_empty() && !driving.is_empty();
+        if known && !collected.iter().any(|source| driving.contains(source)) {
             let (one, other) = (&draft.inputs[per].from, &draft.inputs[input].from);
             let message = format!("`{one}` and `{other}` come from different sources, so their times cannot be compared");
             problems.add(draft.inputs[input].at, message);

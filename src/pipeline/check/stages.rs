@@ -100,7 +100,7 @@ fn read_one<'a>(node: &'a Node, kinds: &[&'static StageKind], reader: &mut Reade
     } else if *id == *"none" {
         reader.problems.add(at, "no stage can be called `none`").help("`dead_letter: none` means that there is none");
     }
-    let before = reader.problems.len();
+    let before = reader.faults();
     let mut with = Params::default();
     if let Some(kind) = kind {
         let (place, parameters) = match node.entries().iter().find(|entry| entry.key == "with") {
@@ -110,7 +110,7 @@ fn read_one<'a>(node: &'a Node, kinds: &[&'static StageKind], reader: &mut Reade
         with = reader.object(&parameters, place, kind.params);
         sources_exist(kind, &parameters, &with, reader);
     }
-    let sound = kind.is_some() && reader.problems.len() == before;
+    let sound = kind.is_some() && reader.faults() == before;
     let inputs = read_inputs(node, reader);
     Some(Draft { node, id, at, kind, keys, inputs, with, sound })
 }
@@ -149,7 +149,7 @@ fn read_inputs(node: &Node, reader: &mut Reader<'_>) -> Vec<DraftInput> {
 }
 
 fn read_input(node: &Node, reader: &mut Reader<'_>) -> Option<DraftInput> {
-    let before = reader.problems.len();
+    let before = reader.faults();
     let keys = match &node.kind {
         NodeKind::Scalar(_) if !node.is_null() => {
             let from = Entry { key: "from".to_owned(), at: node.place, value: node.clone() };
@@ -166,7 +166,7 @@ fn read_input(node: &Node, reader: &mut Reader<'_>) -> Option<DraftInput> {
     let text = keys.opt_text("from")?.to_string();
     let at = node.entry("from").map_or(node.place, |entry| entry.value.place);
     let (from, view) = text.split_once('.').map_or((text.as_str(), None), |(from, view)| (from, Some(view.to_owned())));
-    Some(DraftInput { from: from.to_owned(), view, at, keys, sound: reader.problems.len() == before })
+    Some(DraftInput { from: from.to_owned(), view, at, keys, sound: reader.faults() == before })
 }
 
 /// Whether a text may be the id of a stage.

@@ -29,6 +29,10 @@ struct Console {
 
 #[async_trait]
 impl Sink for Console {
+    fn destination(&self, kind: PayloadKind) -> String {
+        format!("console/{}", kind.plural())
+    }
+
     async fn deliver(&self, batch: &[Packet]) -> Vec<Result<()>> {
         let text: String = batch.iter().filter_map(line).collect();
         let written = (self.print)(&text);

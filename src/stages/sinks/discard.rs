@@ -27,6 +27,10 @@ struct Discard;
 
 #[async_trait]
 impl Sink for Discard {
+    fn destination(&self, kind: PayloadKind) -> String {
+        format!("discard/{}", kind.plural())
+    }
+
     async fn deliver(&self, batch: &[Packet]) -> Vec<Result<()>> {
         vec![Ok(()); batch.len()]
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::broker::{Outgoing, Report};
 use crate::codec;
-use crate::packet::{Packet, PayloadKind};
+use crate::packet::{Packet, PayloadKind, now_micros};
 use crate::stage::{Build, Context, Holds, Kafka, Sink, StageKind};
 use crate::{Error, Result};
 
@@ -63,7 +63,8 @@ impl Topics {
             key: codec::key(packet).into(),
             payload: Bytes::from(codec.encode(packet)),
             headers: codec::headers(packet, codec.encoding()),
-            timestamp_ms: codec::timestamp_ms(packet),
+            // Brokers refuse timestamps ahead of their clock, and a film's event time runs ahead when it is read faster than it plays.
+            timestamp_ms: codec::timestamp_ms(packet).min(now_micros() / 1000),
         };
         self.kafka.producer.send(message).await
     }

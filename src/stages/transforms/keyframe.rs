@@ -33,6 +33,9 @@ pub const KIND: StageKind = StageKind {
 
 fn build(context: &Context<'_>) -> Result<Arc<dyn Transform>> {
     let params = context.params;
+    if !context.joined {
+        return Err(Error::config("a keyframe is taken from the frames of a segment").hint("add `join: { per: SEGMENTS, collect: [SOURCE.VIEW] }`"));
+    }
     Ok(Arc::new(Keyframe {
         at: params.float("at"),
         quality: u8::try_from(params.int("quality")).unwrap_or(u8::MAX),

@@ -1,0 +1,270 @@
+//! Pipeline files, good and broken: what the check says of each, to the letter.
+
+mod kinds;
+
+use std::path::Path;
+use std::time::Duration;
+
+use kinds::KINDS;
+use opusflow::config::{Environment, Look, Problems, Source};
+use opusflow::pipeline::effective::effective;
+use opusflow::pipeline::{Checked, Overrides, checked, graph};
+use opusflow::stage::{Role, WhenFull};
+
+const GOOD: [(&str, &str); 3] = [
+    ("films", include_str!("good/films.yaml")),
+    ("newsroom", include_str!("good/newsroom.yaml")),
+    ("smallest", include_str!("good/smallest.yaml")),
+];
+
+fn environment() -> Environment {
+    let set = [("KAFKA_BROKERS", "one:9092,two:9092"), ("REDIS_PASSWORD", "hunter5"), ("TOP", "7"), ("EMPTY", "")];
+    set.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+fn check(text: &str, overrides: &Overrides) -> Result<Checked, Problems> {
+    checked(&Source::new("x.yaml", text), KINDS, &environment(), overrides)
+}
+
+fn flags(source: &[&str], set: &[&str]) -> Overrides {
+    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    Overrides { sources: owned(source), set: owned(set) }
+}
+
+fn good(name: &str, overrides: &Overrides) -> Checked {
+    let text = GOOD.iter().find(|(other, _)| *other == name).expect("a good file").1;
+    check(text, overrides).unwrap_or_else(|problems| panic!("{name}: {problems}"))
+}
+
+/// One case of `broken.txt`: the good file `films.yaml` with a few lines replaced, or a whole file.
+struct Case {
+    title: String,
+    text: String,
+    expected: Vec<String>,
+}
+
+/// Reads `broken.txt`. A case opens with `# title`; `- line` is a line of `films.yaml`, the first of which gives way to the `+ lines`, at its
+/// indentation (without a `-` they are put at the end); `| line` makes a file of its own; `= line` is what must be said, in order.
+fn cases() -> Vec<Case> {
+    include_str!("broken.txt").split("\n\n").filter(|block| block.trim_start().starts_with("# ")).map(case).collect()
+}
+
+fn case(block: &str) -> Case {
+    let marked = |mark: &str| -> Vec<String> {
+        let lines = block.lines().filter(|line| *line == mark || line.starts_with(&format!("{mark} ")));
+        lines.map(|line| line.get(2..).unwrap_or_default().replace("\\t", "\t")).collect()
+    };
+    let title = marked("#").join(" ");
+    let (gone, put, own) = (marked("-"), marked("+"), marked("|"));
+    let mut lines: Vec<String> = if own.is_empty() { GOOD[0].1.lines().map(str::to_owned).collect() } else { own };
+    let mut place = (lines.len(), 0);
+    let mut from = 0;
+    for (number, line) in gone.iter().enumerate() {
+        let found = (from..lines.len()).find(|&at| lines[at].trim() == line.trim());
+        from = found.unwrap_or_else(|| panic!("`{title}`: `{line}` is no line of films.yaml from here on"));
+        if number == 0 {
+            place = (from, lines[from].len() - lines[from].trim_start().len());
+        }
+        lines.remove(from);
+    }
+    for (number, line) in put.iter().enumerate() {
+        lines.insert(place.0 + number, format!("{:indent$}{line}", "", indent = place.1));
+    }
+    Case { title, text: lines.join("\n") + "\n", expected: marked("=") }
+}
+
+#[test]
+fn broken_files_are_refused_with_their_reasons() {
+    let cases = cases();
+    assert!(cases.len() >= 45, "only {} cases", cases.len());
+    let mut wrong = String::new();
+    for case in &cases {
+        let said = check(&case.text, &Overrides::default()).err().map(|problems| problems.lines()).unwrap_or_default();
+        if said != case.expected || said.is_empty() {
+            let lines: String = said.iter().map(|line| format!("= {line}\n")).collect();
+            wrong.push_str(&format!("# {}\n{lines}\n", case.title));
+        }
+    }
+    assert!(wrong.is_empty(), "what is said now:\n\n{wrong}");
+}
+
+#[test]
+fn a_case_fails_for_one_reason_unless_it_says_several() {
+    for case in cases() {
+        let several = case.title.starts_with("several");
+        assert_eq!(case.expected.len() > 1, several, "{}", case.title);
+    }
+}
+
+#[test]
+fn snippets_mark_the_place() {
+    let text = GOOD[0].1.replace("threshold: 0.5", "treshold: 0.5");
+    let shown = check(&text, &Overrides::default()).expect_err("it is misspelt").render(Look::Plain);
+    assert!(shown.contains("x.yaml:29:26"), "{shown}");
+    assert!(shown.contains("with: { model: cuts, treshold: 0.5, max_length: 15s }"), "{shown}");
+    assert!(shown.contains("did you mean `threshold`?"), "{shown}");
+}
+
+#[test]
+fn good_files_become_plans() {
+    let plan = good("films", &Overrides::default()).plan;
+    let ids: Vec<&str> = plan.stages.iter().map(|stage| &*stage.id).collect();
+    assert_eq!(ids, ["films", "shots", "vectors", "captions", "topics", "out"]);
+    let kafka = plan.kafka.as_ref().expect("it has one");
+    assert_eq!((kafka.brokers.as_str(), kafka.registry.as_deref()), ("one:9092,two:9092", Some("http://127.0.0.1:8081")));
+    assert_eq!(kafka.secrets["sasl.password"].reveal(), "hunter2");
+    assert_eq!(
+        (plan.models["words"].architecture.as_str(), &*plan.models["words"].path),
+        ("LlamaForCausalLM", Path::new("tests/config/models/words"))
+    );
+    assert_eq!((plan.threads.torch, plan.shutdown), (2, Duration::from_secs(30)));
+    let [films, shots, vectors, captions, topics, out] = &plan.stages[..] else { panic!("six stages") };
+    assert_eq!((films.kind.name, films.dead_letter.as_deref(), films.required), ("file", None, false));
+    let queue = shots.inputs[0].queue;
+    assert_eq!((queue.frames, queue.bytes, queue.when_full, queue.max_age), (512, 16 << 20, WhenFull::Block, None));
+    assert_eq!((shots.concurrency, vectors.concurrency, shots.inputs[0].view.as_deref()), (1, 8, Some("cuts")));
+    let join = captions.join.as_ref().expect("it joins");
+    assert_eq!((join.per, &join.collect[..], join.wait), (0, &[1][..], None));
+    assert_eq!((captions.dead_letter.as_deref(), out.dead_letter.as_deref()), (Some("topics"), Some("topics")));
+    assert_eq!((topics.dead_letter.as_deref(), topics.required, topics.timeout, topics.retry.attempts), (None, true, None, 3));
+    assert_eq!((out.kind.role().as_str(), &**out.params.text("path")), ("sink", "./out"));
+}
+
+#[test]
+fn live_streams_drop_what_is_old() {
+    let plan = good("newsroom", &Overrides::default()).plan;
+    let stage = |id: &str| plan.stages.iter().find(|stage| *stage.id == *id).expect("it is there");
+    let queue = stage("vectors").inputs[0].queue;
+    assert_eq!((queue.when_full, queue.max_age), (WhenFull::DropOldest, Some(Duration::from_secs(5))));
+    assert_eq!((stage("topics").inputs[0].queue.when_full, stage("topics").inputs[0].queue.max_age), (WhenFull::DropOldest, None));
+    assert_eq!((stage("stills").inputs[0].queue.when_full, stage("stills").inputs[0].queue.max_age), (WhenFull::DropNewest, None));
+    assert_eq!(stage("captions").join.as_ref().and_then(|join| join.wait), Some(Duration::from_secs(5)));
+    assert_eq!((stage("latest").required, stage("stills").dead_letter.as_deref()), (false, None));
+    assert_eq!(stage("captions").dead_letter.as_deref(), Some("topics"));
+    assert_eq!(plan.cache.redis.as_ref().map(|redis| redis.reveal()), Some("redis://:hunter5@127.0.0.1:6379/0"));
+    assert_eq!(plan.telemetry.metrics, "127.0.0.1:9100".parse().ok());
+    assert_eq!(&**stage("captions").params.text("prompt"), "Say \"{tags}\" for ${USD}: a line");
+    assert!(plan.threads.torch >= 1);
+}
+
+#[test]
+fn the_effective_file_says_the_same_in_full() {
+    for (name, _) in GOOD {
+        let first = good(name, &Overrides::default());
+        let text = effective(&first);
+        let again = check(&text, &Overrides::default()).unwrap_or_else(|problems| panic!("{name}: {problems}\n{text}"));
+        assert_eq!(first.plan.config_hash, again.plan.config_hash, "{name}:\n{text}\n{}", effective(&again));
+        for (one, other) in first.plan.stages.iter().zip(&again.plan.stages) {
+            assert_eq!((&one.id, one.parameters, &one.inputs.len()), (&other.id, other.parameters, &other.inputs.len()));
+        }
+        assert!(!text.contains("hunter"), "{text}");
+        assert!(!format!("{:?}", first.plan).contains("hunter2\")"));
+    }
+}
+
+#[test]
+fn the_effective_file_says_where_values_come_from() {
+    let checked = good("films", &flags(&[], &["stages.captions.with.prompt=Say: {tags}", "shutdown=1m"]));
+    let text = effective(&checked);
+    let comment = |start: &str| {
+        let line = text.lines().find(|line| line.trim_start().starts_with(start)).unwrap_or_else(|| panic!("no `{start}` in\n{text}"));
+        line.split("  # ").nth(1).unwrap_or_default().to_owned()
+    };
+    assert_eq!(comment("brokers: \"one:9092,two:9092\""), "${KAFKA_BROKERS}");
+    assert_eq!(comment("in_flight: 32MiB"), "default");
+    assert_eq!(comment("namespace: media"), "line 5");
+    assert_eq!(comment("shutdown: 1m"), "command line");
+    assert_eq!(comment("prompt: \"Say: {tags}\""), "command line");
+    assert_eq!(comment("sasl.password: \"[redacted]\""), "line 9");
+    assert_eq!(comment("when_full: block"), "default");
+    assert_eq!(comment("dead_letter: topics"), "default");
+}
+
+#[test]
+fn the_hash_follows_what_is_said_and_nothing_else() {
+    let hash = |text: &str| check(text, &Overrides::default()).unwrap_or_else(|problems| panic!("{problems}")).plan.config_hash;
+    let text = GOOD[0].1;
+    assert_eq!(hash(text), hash(&format!("# a comment\n{}", text.replace("ttl: 1h", "ttl: 60m"))));
+    assert_eq!(hash(text), hash(&text.replace("{ file: tests/config/secret }", "another-secret")));
+    assert_ne!(hash(text), hash(&text.replace("max_length: 15s", "max_length: 14s")));
+    assert_ne!(hash(text), hash(&text.replace("late: partial", "late: drop")));
+    let parameters = |set: &[&str], at: usize| good("films", &flags(&[], set)).plan.stages[at].parameters;
+    let prompt = ["stages.captions.with.prompt=Another {tags}"];
+    assert_ne!(parameters(&[], 3), parameters(&prompt, 3));
+    assert_eq!(parameters(&[], 2), parameters(&prompt, 2));
+}
+
+#[test]
+fn flags_stand_in_for_the_source() {
+    let film = good("newsroom", &flags(&["tests/config/film.mp4"], &[])).plan;
+    let source = &film.stages[0];
+    assert_eq!((source.kind.name, source.params.list("paths").len(), source.params.map("views").len()), ("file", 1, 3));
+    assert_eq!(film.stages[2].inputs[0].queue.when_full, WhenFull::Block);
+    let live =
+        good("films", &flags(&["rtmp://127.0.0.1/live/two"], &["stages.captions.inputs=[shots, {from: vectors, queue: {frames: 99}}]"]))
+            .plan;
+    let stream = live.stages[0].params.list("streams")[0].as_object().expect("a stream");
+    assert_eq!((live.stages[0].kind.name, &**stream.text("url")), ("live", "rtmp://127.0.0.1/live/two"));
+}
+
+#[test]
+fn flags_that_lead_nowhere_are_said_at_the_flag() {
+    let said = |source: &[&str], set: &[&str]| check(GOOD[0].1, &flags(source, set)).expect_err("it is wrong").lines();
+    assert_eq!(
+        said(&[], &["stages.shots.with.treshold=1", "stages.captoins.with.prompt=x", "cache.ttl=5", "nothing"]),
+        [
+            "--set:1:19: unknown key `treshold` (did you mean `threshold`?)",
+            "--set:1:8: nothing here has the id `captoins` (did you mean `captions`?)",
+            "--set:1:11: `ttl` needs a unit, not `5` alone (write `5s` or `5ms`)",
+            "--set:1:1: `--set` takes PATH=VALUE (for example `--set stages.captions.with.prompt=...`)",
+        ]
+    );
+    assert_eq!(
+        said(&["nowhere.mp4"], &[]),
+        ["--source:1:1: there is no file `nowhere.mp4` (relative paths start at the current directory)"]
+    );
+    assert_eq!(said(&["rtmp://h/x", "film.mp4"], &[]), ["--source:1:1: files and live streams cannot stand in for one source together"]);
+}
+
+#[test]
+fn graphs_show_stages_views_and_queues() {
+    let plan = good("films", &Overrides::default()).plan;
+    let mermaid = graph::mermaid(&plan);
+    assert!(mermaid.starts_with("flowchart LR\n  n0([\"films<br/>(file)\"])\n"), "{mermaid}");
+    assert!(mermaid.contains("  n0 -->|\"cuts<br/>512 packets, 16MiB, block\"| n1\n"), "{mermaid}");
+    assert!(mermaid.contains("  n2 -->|\"collect<br/>64 packets, 64MiB, block\"| n3\n"), "{mermaid}");
+    let dot = graph::dot(&plan);
+    assert!(dot.starts_with("digraph \"films\" {") && dot.ends_with("}\n"), "{dot}");
+    assert!(dot.contains("  n0 -> n2 [label=\"frames\\n64 packets, 64MiB, block\"];"), "{dot}");
+}
+
+#[test]
+fn every_kind_there_is_fits_its_own_shape_and_schema() {
+    // A default that does not fit its own type panics here.
+    let text = GOOD[2].1;
+    for kind in opusflow::stages::KINDS {
+        let inputs = if kind.role() == Role::Source { "" } else { ", \"inputs\": []" };
+        let broken = text.replace("\"kind\": \"ticks\"", &format!("\"kind\": \"{}\"{inputs}", kind.name));
+        let _ = checked(&Source::new("x", &broken), opusflow::stages::KINDS, &environment(), &Overrides::default());
+    }
+    let schema = opusflow::pipeline::grammar::json_schema(opusflow::stages::KINDS);
+    let definitions = schema["$defs"].as_object().expect("it has definitions");
+    let mut references = Vec::new();
+    collect(&schema, &mut references);
+    assert!(!references.is_empty());
+    for reference in references {
+        let name = reference.strip_prefix("#/$defs/").unwrap_or_else(|| panic!("{reference}"));
+        assert!(definitions.contains_key(name), "{reference}");
+    }
+}
+
+fn collect(json: &serde_json::Value, references: &mut Vec<String>) {
+    match json {
+        serde_json::Value::Object(map) => {
+            references.extend(map.get("$ref").and_then(|reference| reference.as_str()).map(str::to_owned));
+            map.values().for_each(|value| collect(value, references));
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| collect(item, references)),
+        _ => {}
+    }
+}
