@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::root;
+use super::{folder, root};
 
 /// A server on a free port; it goes with the test.
 pub struct Service {
@@ -16,7 +16,7 @@ pub struct Service {
 
 impl Service {
     pub fn start(name: &'static str) -> Self {
-        let service = Self { name, folder: TempDir::new().unwrap(), port: free_port() };
+        let service = Self { name, folder: folder(), port: free_port() };
         service.act("start");
         service
     }
