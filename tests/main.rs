@@ -3,8 +3,13 @@
 mod cache;
 mod cli;
 mod config;
-mod records;
-mod support;
+mod engine;
 mod golden {
     mod film_cuts;
 }
+mod house;
+mod live;
+mod outage;
+mod overload;
+mod records;
+mod support;

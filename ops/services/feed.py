@@ -23,7 +23,7 @@ TRACKS = {"video": "qtdemux.video_0 ! queue max-size-bytes=0 max-size-buffers=0 
 
 
 def read(film, track):
-    """One track's caps and packets, in decoding order."""
+    """One track's caps and its packets with their pts and dts, in decoding order."""
     pipeline = Gst.parse_launch(f"filesrc name=file ! qtdemux name=qtdemux {TRACKS[track]} ! appsink name=sink sync=false")
     pipeline.get_by_name("file").set_property("location", film)
     sink = pipeline.get_by_name("sink")
@@ -31,7 +31,8 @@ def read(film, track):
     caps, packets = None, []
     while sample := sink.emit("try-pull-sample", 5 * Gst.SECOND):
         caps = caps or sample.get_caps()
-        packets.append(sample.get_buffer())
+        packet = sample.get_buffer()
+        packets.append((packet, packet.pts, packet.dts))
     error = pipeline.get_bus().pop_filtered(Gst.MessageType.ERROR)
     pipeline.set_state(Gst.State.NULL)
     if track == "video" and (error or not packets):
@@ -56,17 +57,20 @@ class Feeder:
             source.emit("end-of-stream")
             return
         self.next += 1
-        packet = self.packets[index].copy()
-        packet.pts += turn * self.length
-        if packet.dts != Gst.CLOCK_TIME_NONE:
-            packet.dts += turn * self.length
+        # A copy in Python may be the packet itself, so what was written to it in the round before is not added to.
+        packet, pts, dts = self.packets[index]
+        packet = packet.copy()
+        packet.pts = pts + turn * self.length
+        if dts != Gst.CLOCK_TIME_NONE:
+            packet.dts = dts + turn * self.length
         source.emit("push-buffer", packet)
 
 
 class Film:
     def __init__(self, path, once):
         self.tracks = {name: track for name in TRACKS if (track := read(path, name))}
-        self.length = max(max(p.pts + p.duration for p in track[1] if p.duration != Gst.CLOCK_TIME_NONE) for track in self.tracks.values())
+        timed = [(packet, pts) for track in self.tracks.values() for packet, pts, _ in track[1]]
+        self.length = max(pts + packet.duration for packet, pts in timed if packet.duration != Gst.CLOCK_TIME_NONE)
         self.once = once
 
     def feed(self, element):

@@ -8,9 +8,8 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::client::{Link, Quiet};
 use super::{Brokers, Policy, Settings};
-use crate::codec;
+use crate::codec::{self, PayloadKind};
 use crate::error::{Error, Result};
-use crate::packet::PayloadKind;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 

@@ -21,7 +21,8 @@ pub use registry::{Registered, Registry, RegistrySettings, Verdict};
 pub use schema::{COMPATIBILITY, fingerprint, full_name, schema_text};
 
 use crate::error::{Error, Result};
-use crate::packet::{Packet, Payload, PayloadKind};
+pub use crate::packet::PayloadKind;
+use crate::packet::{Packet, Payload};
 use write::{AvroWriter, JsonWriter};
 
 /// How records become bytes.

@@ -8,6 +8,7 @@ use gstreamer::prelude::*;
 
 use super::branch;
 use super::intake::{DISCARD, Intake};
+use super::jpeg;
 use super::uri::{Source, TestSource};
 use super::view::ViewReader;
 use crate::error::{Error, Result};
@@ -163,7 +164,10 @@ fn configure(intake: &Arc<Intake>, element: &gst::Element, uri: &str) {
                 element.set_property("latency", latency.as_millis().min(60_000) as i32);
             }
         }
-        _ if factory.has_type(gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO) => {
+        _ if [gst::ElementFactoryType::MEDIA_VIDEO, gst::ElementFactoryType::MEDIA_IMAGE]
+            .into_iter()
+            .any(|media| factory.has_type(gst::ElementFactoryType::DECODER | media)) =>
+        {
             configure_decoder(intake, element)
         }
         _ => {}
@@ -205,6 +209,7 @@ fn observe(intake: &Arc<Intake>, element: &gst::Element) {
             _ => gst::PadProbeReturn::Ok,
         },
         Some(gst::PadProbeData::Buffer(_)) if intake.failure.borrow().is_some() => DISCARD,
+        Some(gst::PadProbeData::Buffer(buffer)) if !jpeg_admitted(&intake, pad, buffer) => DISCARD,
         Some(gst::PadProbeData::Buffer(buffer)) => {
             if framed(pad) && shows(pad, buffer) {
                 intake.encoded.fetch_max(seen.fetch_add(1, Ordering::AcqRel) + 1, Ordering::AcqRel);
@@ -220,6 +225,13 @@ fn admitted(intake: &Intake, caps: &gst::CapsRef) -> gst::PadProbeReturn {
     *intake.codec.lock() = Some(codec(structure));
     let side = |name| structure.get::<i32>(name).unwrap_or(0).max(0) as u32;
     if intake.admits(side("width"), side("height")) { gst::PadProbeReturn::Ok } else { DISCARD }
+}
+
+/// Whether a packet's picture may be decoded, as far as only the packet itself tells its size.
+fn jpeg_admitted(intake: &Intake, pad: &gst::Pad, buffer: &gst::BufferRef) -> bool {
+    let is_jpeg = pad.current_caps().is_some_and(|caps| caps.structure(0).is_some_and(|caps| caps.name() == "image/jpeg"));
+    let size = if is_jpeg { buffer.map_readable().ok().and_then(|data| jpeg::size(&data)) } else { None };
+    size.is_none_or(|(width, height)| intake.admits(width, height))
 }
 
 /// Whether packets here are whole frames that each become a picture.

@@ -215,6 +215,10 @@ async fn at_end(intake: &Intake, pending: Option<Error>, path: Option<PathBuf>) 
     End::EndOfStream
 }
 
+fn is_source(object: &gst::Object) -> bool {
+    object.downcast_ref::<gst::Element>().is_some_and(|element| element.element_flags().contains(gst::ElementFlags::SOURCE))
+}
+
 /// GStreamer's error in words, with what to do where that is known.
 fn explain(intake: &Intake, message: &gst::message::Error) -> Error {
     let name = &intake.name;
@@ -228,6 +232,10 @@ fn explain(intake: &Intake, message: &gst::message::Error) -> Error {
         }
         Some(gst::StreamError::CodecNotFound) => {
             Error::external(format!("{name}: {text}")).hint("a decoder is missing; `opusflow doctor` lists what is installed")
+        }
+        // A source's last word where it has none of its own, a refused connection among them.
+        Some(gst::StreamError::Failed) if message.src().is_some_and(is_source) => {
+            Error::external(format!("{name} cannot be read: {text}")).hint("see that it is there and answers")
         }
         _ => Error::external(format!("{name}: {text}")),
     }

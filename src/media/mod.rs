@@ -11,6 +11,7 @@ mod graph;
 mod handle;
 mod intake;
 mod iso;
+mod jpeg;
 mod log;
 mod open;
 mod options;

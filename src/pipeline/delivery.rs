@@ -6,19 +6,21 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::lane::panicked;
+use super::attempt::panicked;
 use super::topology::{Stage, StageCounts};
-use crate::packet::{Item, Outcome, Packet, Payload, PayloadKind, Reason, Stream};
+use crate::packet::{Item, Micros, Outcome, Packet, Payload, PayloadKind, Reason, Stream, now_micros};
 use crate::stage::{Arrival, Inbox, Sender, Sink};
+use crate::telemetry::SinkMetrics;
 use crate::{Error, Result};
-
-/// Packets that a sink is given at a time, at most: what has come meanwhile.
-const BATCH: usize = 256;
 
 /// Records delivered by destination.
 pub(crate) type Delivered = Arc<Mutex<BTreeMap<String, u64>>>;
+
+/// Packets that a sink is given at a time, at most: what has come meanwhile.
+const BATCH: usize = 256;
 
 pub(crate) struct Delivery {
     pub stage: Arc<Stage>,
@@ -28,55 +30,66 @@ pub(crate) struct Delivery {
     pub dead_letters: Option<Sender>,
     pub delivered: Delivered,
     pub force: CancellationToken,
+    /// Destinations by kind of payload, dead letters after the others, and records delivered there since they were last told.
+    pub tally: [(Option<String>, u64); 2 * PayloadKind::ALL.len()],
+    pub metrics: SinkMetrics,
 }
 
 impl Delivery {
     /// Delivers until every input is closed, or until `force`: then what is left counts as lost in the shutdown.
     pub async fn run(mut self) -> Result<()> {
         let mut arrived = VecDeque::new();
+        let mut batch = Vec::new();
         let force = self.force.clone();
         loop {
+            // A queue that never runs dry must not keep the thread from others.
+            tokio::task::coop::consume_budget().await;
             let Some(arrival) = force.run_until_cancelled(self.inbox.recv(&mut arrived, BATCH)).await else { return Ok(()) };
             if arrival == Arrival::Done {
                 break;
             }
-            let batch: Vec<_> =
-                arrived.drain(..).filter_map(|item| if let Item::Packet(packet) = item { Some(packet) } else { None }).collect();
+            batch.extend(arrived.drain(..).filter_map(|item| if let Item::Packet(packet) = item { Some(packet) } else { None }));
             if !batch.is_empty() {
-                self.deliver(batch).await;
+                self.deliver(&mut batch).await;
             }
         }
         let finish = AssertUnwindSafe(self.sink.finish(&self.stream)).catch_unwind();
         match force.run_until_cancelled(finish).await {
             None => Ok(()),
             Some(Ok(result)) => result.map_err(|error| error.context(format_args!("stage `{}`", self.stage.id()))),
-            Some(Err(panic)) => Err(panicked(&*panic)),
+            Some(Err(panic)) => Err(panicked(&*panic).context(format_args!("stage `{}`", self.stage.id()))),
         }
     }
 
-    async fn deliver(&mut self, mut batch: Vec<Packet>) {
+    async fn deliver(&mut self, batch: &mut Vec<Packet>) {
         StageCounts::add(&self.stage.counts.taken, batch.len());
+        let retry = self.stage.settings().retry;
         let mut attempts = 1;
         loop {
-            let call = AssertUnwindSafe(self.sink.deliver(&batch)).catch_unwind();
-            let outcomes = match self.force.run_until_cancelled(call).await {
-                None => {
-                    batch.into_iter().for_each(|packet| packet.receipt.settle(Outcome::Dropped(Reason::Shutdown)));
-                    return;
-                }
-                Some(Ok(outcomes)) => outcomes,
-                Some(Err(panic)) => vec![Err(panicked(&*panic)); batch.len()],
+            let began = Instant::now();
+            let Some(mut outcomes) = self.force.run_until_cancelled(self.call(batch)).await else {
+                batch.drain(..).for_each(|packet| packet.receipt.settle(Outcome::Dropped(Reason::Shutdown)));
+                return;
             };
-            debug_assert_eq!(outcomes.len(), batch.len(), "a sink reports the outcome of each packet");
-            let retry = self.stage.settings().retry;
+            if outcomes.len() != batch.len() {
+                let error = Error::bug(format!("the sink reported {} outcomes for {} packets", outcomes.len(), batch.len()));
+                outcomes = vec![Err(error); batch.len()];
+            }
+            self.metrics.delivery_seconds.record(began.elapsed().as_secs_f64());
             let mut again = Vec::new();
-            for (packet, outcome) in batch.into_iter().zip(outcomes) {
+            let (mut emitted, now) = (0, now_micros());
+            for (packet, outcome) in batch.drain(..).zip(outcomes) {
                 match outcome {
-                    Ok(()) => self.settle(packet),
+                    Ok(()) => {
+                        emitted += 1;
+                        self.settle(packet, now);
+                    }
                     Err(error) if error.is_transient() && attempts < retry.attempts => again.push(packet),
                     Err(error) => self.fail(packet, &error, attempts).await,
                 }
             }
+            StageCounts::add(&self.stage.counts.emitted, emitted);
+            self.tell();
             if again.is_empty() {
                 return;
             }
@@ -84,38 +97,67 @@ impl Delivery {
             // A forced end is seen by the next delivery.
             self.force.run_until_cancelled(tokio::time::sleep(retry.backoff * 2u32.saturating_pow(attempts - 1))).await;
             attempts += 1;
-            batch = again;
+            *batch = again;
         }
     }
 
-    fn settle(&self, packet: Packet) {
-        StageCounts::add(&self.stage.counts.emitted, 1);
-        let kind = match &packet.payload {
-            Payload::DeadLetter(letter) => letter.record,
-            payload => payload.kind(),
+    async fn call(&self, batch: &[Packet]) -> Vec<Result<()>> {
+        let call = AssertUnwindSafe(async { self.sink.deliver(batch).await }).catch_unwind();
+        let outcomes = match self.stage.settings().timeout {
+            None => call.await,
+            Some(limit) => timeout(limit, call).await.unwrap_or_else(|_| {
+                let error = Error::overload(format!("not delivered within {limit:?}")).hint("raise the stage's `timeout`");
+                Ok(vec![Err(error); batch.len()])
+            }),
         };
-        let mut destination = self.sink.destination(kind);
-        if packet.payload.kind() == PayloadKind::DeadLetter {
-            destination.push_str(".dlq");
+        outcomes.unwrap_or_else(|panic| vec![Err(panicked(&*panic)); batch.len()])
+    }
+
+    fn settle(&mut self, packet: Packet, now: Micros) {
+        let (kind, letter) = match &packet.payload {
+            Payload::DeadLetter(letter) => (letter.record, true),
+            payload => (payload.kind(), false),
+        };
+        let metrics = self.metrics.record(packet.payload.kind().as_str());
+        metrics.records.increment(1);
+        metrics.latency_seconds.record((now - packet.head.ingest_time) as f64 / 1e6);
+        let (destination, count) = &mut self.tally[kind as usize + if letter { PayloadKind::ALL.len() } else { 0 }];
+        *count += 1;
+        if destination.is_none() {
+            let name = std::panic::catch_unwind(AssertUnwindSafe(|| self.sink.destination(kind)));
+            let name = name.unwrap_or_else(|_| kind.plural().to_owned());
+            *destination = Some(if letter { name + ".dlq" } else { name });
         }
-        *self.delivered.lock().entry(destination).or_default() += 1;
         let outcome = if self.stage.settings().required { Outcome::Delivered } else { Outcome::Absorbed };
         packet.receipt.settle(outcome);
     }
 
+    /// Adds what was delivered to the session's counts.
+    fn tell(&mut self) {
+        let mut delivered = self.delivered.lock();
+        for (destination, count) in &mut self.tally {
+            if let Some(destination) = destination.as_ref().filter(|_| *count > 0) {
+                match delivered.get_mut(destination) {
+                    Some(records) => *records += *count,
+                    None => _ = delivered.insert(destination.clone(), *count),
+                }
+                *count = 0;
+            }
+        }
+    }
+
     async fn fail(&self, packet: Packet, error: &Error, attempts: u32) {
         StageCounts::add(&self.stage.counts.failed, 1);
+        self.metrics.record(packet.payload.kind().as_str()).failed.increment(1);
         let stage = self.stage.id();
         tracing::warn!(stage, stream = %self.stream.id, id = %packet.id(), attempts, %error, "delivery failed");
-        if !self.stage.settings().required {
-            packet.receipt.settle(Outcome::Absorbed);
-            return;
-        }
+        let letter = packet.payload.kind() == PayloadKind::DeadLetter;
         match &self.dead_letters {
-            Some(letters) if packet.payload.kind() != PayloadKind::DeadLetter => {
-                letters.send(super::outlet::dead_letter(packet, stage, error, attempts)).await;
-            }
-            _ => packet.receipt.settle(Outcome::Dropped(Reason::Failed)),
+            // A dead letter that cannot be delivered is lost, whatever the sink is to other frames.
+            _ if letter => packet.receipt.settle(Outcome::Dropped(Reason::Failed)),
+            _ if !self.stage.settings().required => packet.receipt.settle(Outcome::Absorbed),
+            Some(letters) => letters.send(super::outlet::dead_letter(packet, stage, error, attempts)).await,
+            None => packet.receipt.settle(Outcome::Dropped(Reason::Failed)),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! The source's end of a session: frames become packets with root receipts, events go to the sinks.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -15,6 +14,7 @@ use crate::stage::{Account, Feed, Sender};
 
 /// The way in for one view.
 pub(crate) struct Entry {
+    pub view: Arc<str>,
     pub account: Arc<Account>,
     pub outlet: Outlet,
 }
@@ -43,20 +43,14 @@ pub(crate) struct FeedCounts {
     pub length: AtomicU64,
 }
 
-type Entries = Arc<HashMap<Arc<str>, Entry>>;
+type Entries = Arc<[Entry]>;
 
 impl SessionFeed {
-    pub fn new(
-        stream: Arc<Stream>,
-        source: Arc<Stage>,
-        entries: HashMap<Arc<str>, Entry>,
-        events: Arc<Events>,
-        end: oneshot::Sender<String>,
-    ) -> Self {
+    pub fn new(stream: Arc<Stream>, source: Arc<Stage>, entries: Vec<Entry>, events: Arc<Events>, end: oneshot::Sender<String>) -> Self {
         Self {
             stream,
             source,
-            entries: RwLock::new(Some(Arc::new(entries))),
+            entries: RwLock::new(Some(entries.into())),
             events,
             end: Mutex::new(Some(end)),
             epoch: AtomicU64::new(0),
@@ -85,13 +79,13 @@ impl Feed for SessionFeed {
         if self.begun.swap(true, Ordering::AcqRel)
             && let Some(entries) = self.entries()
         {
-            entries.values().for_each(|entry| entry.outlet.mark(&Mark::Gap { from_epoch, to_epoch: epoch }));
+            entries.iter().for_each(|entry| entry.outlet.mark(&Mark::Gap { from_epoch, to_epoch: epoch }));
         }
     }
 
     async fn frame(&self, frame: Frame, span: Span, arrived: Micros) {
         let Some(entries) = self.entries() else { return };
-        let Some(entry) = entries.get(&frame.view) else { return };
+        let Some(entry) = entries.iter().find(|entry| entry.view == frame.view) else { return };
         self.counts.position.fetch_max(span.end, Ordering::Relaxed);
         StageCounts::add(&self.source.counts.emitted, 1);
         let epoch = self.epoch.load(Ordering::Acquire);
@@ -171,7 +165,18 @@ impl Events {
         self.put(event, 0).await;
     }
 
+    /// Emits the last event: none that comes later is taken any more.
+    pub async fn end(&self, event: Event) {
+        let sinks = std::mem::take(&mut *self.sinks.write());
+        self.put_into(&sinks, event, 0).await;
+    }
+
     async fn put(&self, event: Event, pts: Nanos) {
+        let sinks = self.sinks.read().clone();
+        self.put_into(&sinks, event, pts).await;
+    }
+
+    async fn put_into(&self, sinks: &[Arc<Sender>], event: Event, pts: Nanos) {
         let (epoch, ordinal) = {
             let mut count = self.count.lock();
             let now = *count;
@@ -195,14 +200,8 @@ impl Events {
             is_final: true,
         });
         let payload = Payload::Event(Arc::new(event));
-        let sinks = self.sinks.read().clone();
         for sink in sinks {
             sink.send(Packet { head: Arc::clone(&head), payload: payload.clone(), receipt: Receipt::none() }).await;
         }
-    }
-
-    /// No event will follow.
-    pub fn close(&self) {
-        self.sinks.write().clear();
     }
 }

@@ -5,71 +5,109 @@ use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::FutureExt;
 use futures::stream::{FuturesOrdered, StreamExt};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
+use super::attempt::{Done, at_risk, attempt, panicked};
+use super::merge::Merge;
 use super::outlet::Outlet;
 use super::topology::StageCounts;
 use crate::error::Error;
-use crate::packet::{Head, Item, Mark, Nanos, PayloadKind};
-use crate::stage::{Arrival, Draft, Fate, Flush, Held, Inbox, Input, Joined, Joiner, Out, Transform};
+use crate::packet::{Head, Item, Mark, Nanos, Outcome, Reason};
+use crate::stage::{Arrival, Draft, Fate, Flush, Inbox, Input, Joined, Joiner, Out, Transform};
 
-/// Items moved out of a queue at a time.
+/// Items that a join moves out of a queue at a time, and inputs begun between two looks at the clock and the token.
 const GULP: usize = 64;
+
+type Work = ReusableBoxFuture<'static, Done>;
 
 pub(crate) struct Lane {
     transform: Arc<dyn Transform>,
     outlet: Outlet,
     inbox: Inbox,
     joiner: Option<Joiner>,
+    merge: Option<Merge>,
     fate: Fate,
     force: CancellationToken,
+    open: bool,
     arrived: VecDeque<Item>,
     ready: VecDeque<Joined>,
-    working: FuturesOrdered<BoxFuture<'static, Done>>,
+    working: FuturesOrdered<Work>,
+    /// Ended while the one before was still on its way out.
+    finished: VecDeque<Done>,
+    /// Inputs in `working` and `finished`.
+    busy: usize,
+    most: usize,
+    /// A box that the next input's work can be written into.
+    spare: Option<Work>,
+    /// An empty list that the next input's drafts can be put into.
+    drafts: Vec<Draft>,
+    /// How far the inputs in `working` and `finished` let the stage be, as it said when each had just begun: a stage that works on several at
+    /// once remembers more by the time one ends. Empty for other stages, which are asked then.
+    passed: VecDeque<Nanos>,
+    /// The watermark that follows the inputs at work.
+    trailing: Option<(u64, Nanos)>,
     last: Option<Arc<Head>>,
 }
 
-/// How one input, or one mark between inputs, ended.
-enum Done {
-    Emit { input: Held, drafts: Vec<Draft> },
-    Fail { input: Held, at_risk: Vec<Held>, kind: PayloadKind, error: Error, attempts: u32 },
-    Watermark { epoch: u64, pts: Nanos },
-}
-
 impl Lane {
-    pub fn new(transform: Arc<dyn Transform>, outlet: Outlet, inbox: Inbox, force: CancellationToken) -> Self {
+    /// `ordered` says of each input whether its packets come in the order of their times.
+    pub fn new(transform: Arc<dyn Transform>, outlet: Outlet, inbox: Inbox, ordered: &[bool], force: CancellationToken) -> Self {
         let fate = Fate::default();
-        let joiner = outlet.stage.settings().join.clone().map(|settings| Joiner::new(settings, fate.clone()));
-        let (arrived, ready, working) = (VecDeque::new(), VecDeque::new(), FuturesOrdered::new());
-        Self { transform, outlet, inbox, joiner, fate, force, arrived, ready, working, last: None }
+        let settings = outlet.stage.settings();
+        let most = if settings.kind.is_sequential() { 1 } else { settings.concurrency.max(1) };
+        let unordered = ordered.iter().enumerate().filter(|(_, ordered)| !**ordered).map(|(input, _)| input).collect();
+        let joiner = settings.join.clone().map(|settings| Joiner::new(settings, fate.clone()).unordered(unordered));
+        let merge = (joiner.is_none() && ordered.len() > 1).then(|| Merge::new(ordered));
+        Self {
+            transform,
+            outlet,
+            inbox,
+            joiner,
+            merge,
+            fate,
+            force,
+            open: true,
+            arrived: VecDeque::new(),
+            ready: VecDeque::new(),
+            working: FuturesOrdered::new(),
+            finished: VecDeque::new(),
+            busy: 0,
+            most,
+            spare: None,
+            drafts: Vec::new(),
+            passed: VecDeque::new(),
+            trailing: None,
+            last: None,
+        }
     }
 
     /// Works until every input is closed and everything is emitted, or until `force`: then what is left counts as lost in the shutdown.
     /// `force` ends a wait for work, never one for a reader: that ends when the reader goes.
     pub async fn run(mut self) {
-        let mut open = true;
         while !self.force.is_cancelled() {
-            while self.has_room()
-                && let Some(next) = self.ready.pop_front()
-            {
-                self.begin(next).await;
+            // A queue that never runs dry must not keep the thread from others.
+            tokio::task::coop::consume_budget().await;
+            if !self.take_up().await {
+                continue;
             }
-            if !open && self.ready.is_empty() && self.working.is_empty() {
+            if !self.open && self.idle() && self.ready.is_empty() {
                 self.flush(Flush::End).await;
                 break;
             }
-            let deadline = self.joiner.as_ref().and_then(Joiner::deadline);
-            // Nothing is read while the lane is full: the queue is where packets wait. A join must read on, for all its sides.
-            let reads = open && (self.joiner.is_some() || self.ready.is_empty());
+            let deadline = self.joiner.as_ref().filter(|_| self.has_room()).and_then(Joiner::deadline);
+            // Nothing is taken from the queue while the lane is full: there it is counted, and can be dropped. A join reads on, for all its
+            // sides; what it has read keeps its room.
+            let reads = self.open && (self.joiner.is_some() || self.has_room());
+            let most = if self.joiner.is_some() { GULP } else { 1 };
             tokio::select! {
                 biased;
                 () = self.force.cancelled() => {}
                 Some(done) = self.working.next(), if !self.working.is_empty() => self.end(done).await,
-                arrival = self.inbox.recv(&mut self.arrived, GULP), if reads => open = self.arrive(arrival),
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => self.join_ready(),
+                arrival = self.inbox.recv(&mut self.arrived, most), if reads => self.arrive(arrival),
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
             }
         }
         if self.force.is_cancelled() {
@@ -78,41 +116,73 @@ impl Lane {
     }
 
     fn has_room(&self) -> bool {
-        let settings = self.outlet.stage.settings();
-        let most = if settings.kind.is_sequential() { 1 } else { settings.concurrency };
-        self.working.len() < most
+        self.busy < self.most
     }
 
-    /// Sorts what arrived into `ready`; false when every input is closed.
-    fn arrive(&mut self, arrival: Arrival) -> bool {
-        let Some(joiner) = &mut self.joiner else {
-            for item in self.arrived.drain(..) {
-                self.ready.push_back(match item {
-                    Item::Packet(packet) => Joined::Input(Input::new(packet, Vec::new(), false, &self.fate)),
-                    Item::Mark(mark) => Joined::Mark(mark),
-                });
-            }
-            return arrival != Arrival::Done;
-        };
-        match arrival {
-            Arrival::Items(input) => {
-                let now = Instant::now();
-                self.arrived.drain(..).for_each(|item| joiner.accept(input, item, now));
-            }
-            Arrival::Closed(input) => joiner.close(input),
-            Arrival::Done => {}
-        }
-        self.join_ready();
-        arrival != Arrival::Done
+    fn idle(&self) -> bool {
+        self.working.is_empty() && self.finished.is_empty()
     }
 
-    fn join_ready(&mut self) {
-        let Some(joiner) = &mut self.joiner else { return };
-        while let Some(joined) = joiner.next(Instant::now()) {
-            self.ready.push_back(joined);
+    /// Emits what has ended and begins what can begin at once; false when there may be more.
+    async fn take_up(&mut self) -> bool {
+        for _ in 0..GULP {
+            if let Some(done) = self.finished.pop_front() {
+                self.end(done).await;
+            } else if self.idle()
+                && let Some((epoch, pts)) = self.trailing.take()
+            {
+                let pts = if self.gathers() { self.watermark(pts) } else { pts };
+                self.end(Done::Watermark { epoch, pts }).await;
+            } else if self.has_room()
+                && let Some(next) = self.next()
+            {
+                self.begin(next).await;
+            } else {
+                return true;
+            }
         }
-        for (input, weight) in joiner.released() {
-            self.inbox.release(input, weight);
+        false
+    }
+
+    fn next(&mut self) -> Option<Joined> {
+        if let Some(joiner) = &mut self.joiner {
+            let next = joiner.next(Instant::now());
+            joiner.released().for_each(|(input, weight)| self.inbox.release(input, weight));
+            return next;
+        }
+        while self.ready.is_empty() && self.open {
+            let arrival = self.inbox.try_recv(&mut self.arrived, 1)?;
+            self.arrive(arrival);
+        }
+        self.ready.pop_front()
+    }
+
+    /// Sorts what arrived.
+    fn arrive(&mut self, arrival: Arrival) {
+        self.open = arrival != Arrival::Done;
+        if let Some(joiner) = &mut self.joiner {
+            match arrival {
+                Arrival::Items(input) => {
+                    let now = Instant::now();
+                    self.arrived.drain(..).for_each(|item| joiner.accept(input, item, now));
+                }
+                Arrival::Closed(input) => joiner.close(input),
+                Arrival::Done => {}
+            }
+            joiner.released().for_each(|(input, weight)| self.inbox.release(input, weight));
+            return;
+        }
+        match (&mut self.merge, arrival) {
+            (Some(merge), Arrival::Items(side)) => {
+                for item in self.arrived.drain(..) {
+                    self.ready.extend(merge.accept(side, item, &mut self.inbox, &self.fate).into_iter().flatten());
+                }
+            }
+            (Some(merge), Arrival::Closed(side)) => self.ready.extend(merge.close(side, &mut self.inbox).into_iter().flatten()),
+            _ => self.ready.extend(self.arrived.drain(..).map(|item| match item {
+                Item::Packet(packet) => Joined::Input(Input::new(packet, Vec::new(), false, &self.fate)),
+                Item::Mark(mark) => Joined::Mark(mark),
+            })),
         }
     }
 
@@ -123,63 +193,120 @@ impl Lane {
                 if self.last.as_ref().is_some_and(|last| last.epoch < input.head.epoch) {
                     self.drain().await;
                 }
-                let mut work = attempt(Arc::clone(&self.outlet.stage), Arc::clone(&self.transform), input).boxed();
-                // The first poll comes now, in the order of the inputs. Most calls end in it.
-                match (&mut work).now_or_never() {
-                    Some(done) if self.working.is_empty() => self.end(done).await,
-                    Some(done) => self.working.push_back(std::future::ready(done).boxed()),
-                    None => self.working.push_back(work),
-                }
+                self.work_on(input).await;
             }
-            Joined::Mark(Mark::Watermark { epoch, pts }) => {
-                let done = Done::Watermark { epoch, pts };
-                if self.working.is_empty() { self.end(done).await } else { self.working.push_back(std::future::ready(done).boxed()) }
-            }
+            Joined::Mark(Mark::Watermark { epoch, pts }) => self.trailing = self.trailing.max(Some((epoch, pts))),
             Joined::Mark(mark @ Mark::Gap { .. }) => {
                 self.drain().await;
                 self.flush(Flush::Gap).await;
+                self.trailing = None;
                 self.outlet.mark(&mark);
             }
         }
     }
 
+    async fn work_on(&mut self, input: Input) {
+        if let Some((epoch, pts)) = self.trailing.take() {
+            let pts = if self.gathers() { self.watermark(pts) } else { pts };
+            self.working.push_back(ReusableBoxFuture::new(std::future::ready(Done::Watermark { epoch, pts })));
+        }
+        let start = input.head.span.start;
+        let work = attempt(Arc::clone(&self.outlet.stage), Arc::clone(&self.transform), input, std::mem::take(&mut self.drafts));
+        let mut boxed = match self.spare.take() {
+            None => ReusableBoxFuture::new(work),
+            Some(mut spare) => {
+                spare.set(work);
+                spare
+            }
+        };
+        self.busy += 1;
+        // The first poll comes now, in the order of the inputs. Most calls end in it.
+        let ended = (&mut boxed).now_or_never();
+        if self.gathers() {
+            self.passed.push_back(self.watermark(start));
+        }
+        match ended {
+            Some(done) if self.idle() => {
+                self.spare = Some(boxed);
+                self.end(done).await;
+            }
+            Some(done) => {
+                boxed.set(std::future::ready(done));
+                self.working.push_back(boxed);
+            }
+            None => self.working.push_back(boxed),
+        }
+    }
+
+    /// Whether it is a stage that gathers inputs and works on several at once.
+    fn gathers(&self) -> bool {
+        let kind = self.outlet.stage.settings().kind;
+        kind.remembers() && !kind.is_sequential()
+    }
+
+    fn watermark(&self, incoming: Nanos) -> Nanos {
+        // A stage that cannot say how far it is holds its readers back rather than mislead them.
+        std::panic::catch_unwind(AssertUnwindSafe(|| self.transform.watermark(incoming))).unwrap_or(0)
+    }
+
     async fn drain(&mut self) {
-        while let Some(Some(done)) = self.force.run_until_cancelled(self.working.next()).await {
+        loop {
+            let done = match self.finished.pop_front() {
+                Some(done) => done,
+                None => match self.force.run_until_cancelled(self.working.next()).await {
+                    Some(Some(done)) => done,
+                    _ => return,
+                },
+            };
             self.end(done).await;
         }
     }
 
+    /// Sends on what one input came to. The inputs behind it are worked on meanwhile, so that a full reader costs them no timeout.
     async fn end(&mut self, done: Done) {
-        let (head, emitted) = match done {
-            Done::Watermark { epoch, pts } => {
-                self.outlet.watermark(epoch, self.transform.watermark(pts));
-                return;
-            }
-            Done::Emit { input, drafts } => {
-                let head = Arc::clone(input.head());
-                let emitted = !drafts.is_empty();
-                self.outlet.emit(drafts, Some(input), &head).await;
-                (head, emitted)
-            }
-            Done::Fail { input, at_risk, kind, error, attempts } => {
-                let head = Arc::clone(input.head());
-                self.outlet.fail(input, at_risk, kind, &error, attempts).await;
-                (head, false)
+        let passed = match &done {
+            Done::Watermark { pts, .. } if self.gathers() => *pts,
+            Done::Watermark { pts, .. } => self.watermark(*pts),
+            Done::Emit { input, .. } | Done::Fail { input, .. } => {
+                self.busy -= 1;
+                self.passed.pop_front().unwrap_or_else(|| self.watermark(input.head().span.start))
             }
         };
-        if !emitted || self.outlet.stage.settings().kind.remembers() {
-            self.outlet.watermark(head.epoch, self.transform.watermark(head.span.start));
+        let Self { outlet, working, finished, last, drafts: spare, .. } = self;
+        let ended = leave(outlet, last, done, passed, spare);
+        if working.is_empty() {
+            return ended.await;
         }
-        self.last = Some(head);
+        tokio::pin!(ended);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut ended => return,
+                Some(done) = working.next(), if !working.is_empty() => finished.push_back(done),
+            }
+        }
     }
 
     async fn flush(&mut self, why: Flush) {
         let Some(last) = self.last.clone() else { return };
+        let limit = self.outlet.stage.settings().timeout;
         let mut out = Out::default();
         let call = AssertUnwindSafe(self.transform.flush(why, &mut out)).catch_unwind();
-        let Some(flushed) = self.force.run_until_cancelled(call).await else { return };
+        let call = async {
+            match limit {
+                None => call.await,
+                Some(limit) => {
+                    timeout(limit, call).await.unwrap_or_else(|_| Ok(Err(Error::overload(format!("not flushed within {limit:?}")))))
+                }
+            }
+        };
+        let Some(flushed) = self.force.run_until_cancelled(call).await else {
+            // Before what was emitted falls.
+            self.fate.abandon();
+            return;
+        };
         match flushed {
-            Ok(Ok(())) => self.outlet.emit(out.drafts, None, &last).await,
+            Ok(Ok(())) => self.outlet.emit(&mut out.drafts, None, &last).await,
             Ok(Err(error)) => self.fail_flush(out, &error),
             Err(panic) => self.fail_flush(out, &panicked(&*panic)),
         }
@@ -188,49 +315,29 @@ impl Lane {
     fn fail_flush(&self, out: Out, error: &Error) {
         StageCounts::add(&self.outlet.stage.counts.failed, 1);
         tracing::error!(stage = self.outlet.stage.id(), %error, "flush failed");
-        let drafted = out.drafts.into_iter().filter_map(|draft| draft.held).flatten();
-        for held in drafted.chain(out.at_risk) {
-            held.settle(crate::packet::Outcome::Dropped(crate::packet::Reason::Failed));
-        }
+        at_risk(out).into_iter().for_each(|held| held.settle(Outcome::Dropped(Reason::Failed)));
     }
 }
 
-/// Works on one input: timeout, panics and retries are settled here.
-async fn attempt(stage: Arc<super::topology::Stage>, transform: Arc<dyn Transform>, input: Input) -> Done {
-    let settings = stage.settings();
-    let (held, kind) = (input.held.split(), input.payload.kind());
-    // A stage with memory may have taken in half of it: trying again could count it twice.
-    let most = if settings.kind.remembers() { 1 } else { settings.retry.attempts };
-    let mut input = Some(input);
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let this = if attempts < most { input.as_ref().map(Input::split) } else { input.take() };
-        let Some(this) = this else { unreachable!("the input is taken only by the last try") };
-        let mut out = Out::default();
-        let call = AssertUnwindSafe(transform.process(this, &mut out)).catch_unwind();
-        let result = match settings.timeout {
-            None => call.await,
-            Some(limit) => timeout(limit, call).await.unwrap_or_else(|_| {
-                Ok(Err(Error::overload(format!("no answer within {limit:?}")).hint("raise the stage's `timeout` or give it less to do")))
-            }),
-        };
-        let error = match result {
-            Ok(Ok(())) => return Done::Emit { input: held, drafts: out.drafts },
-            Ok(Err(error)) => error,
-            Err(panic) => panicked(&*panic),
-        };
-        if attempts >= most || !error.is_transient() {
-            let mut at_risk = out.at_risk;
-            at_risk.extend(out.drafts.into_iter().filter_map(|draft| draft.held).flatten());
-            return Done::Fail { input: held, at_risk, kind, error, attempts };
+/// Sends on what one input came to, and how far that lets the stage be.
+async fn leave(outlet: &mut Outlet, last: &mut Option<Arc<Head>>, done: Done, passed: Nanos, spare: &mut Vec<Draft>) {
+    let (head, emitted) = match done {
+        Done::Watermark { epoch, .. } => return outlet.watermark(epoch, passed),
+        Done::Emit { input, mut drafts } => {
+            let head = Arc::clone(input.head());
+            let emitted = !drafts.is_empty();
+            outlet.emit(&mut drafts, Some(input), &head).await;
+            *spare = drafts;
+            (head, emitted)
         }
-        StageCounts::add(&stage.counts.retried, 1);
-        sleep(settings.retry.backoff * 2u32.saturating_pow(attempts - 1)).await;
+        Done::Fail { input, at_risk, kind, error, attempts } => {
+            let head = Arc::clone(input.head());
+            outlet.fail(input, at_risk, kind, &error, attempts).await;
+            (head, false)
+        }
+    };
+    if outlet.ordered && (!emitted || outlet.stage.settings().kind.remembers()) {
+        outlet.watermark(head.epoch, passed);
     }
-}
-
-pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
-    Error::bug(format!("panicked: {}", text.unwrap_or_else(|| "no message".to_owned())))
+    *last = Some(head);
 }

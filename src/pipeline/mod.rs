@@ -1,6 +1,7 @@
 //! A checked pipeline: spawned, run, drained. Sessions hold the queues of one stream, lanes and deliveries work on them.
 
 mod assemble;
+mod attempt;
 pub mod check;
 mod delivery;
 pub mod effective;
@@ -8,6 +9,8 @@ mod feed;
 pub mod grammar;
 pub mod graph;
 mod lane;
+mod merge;
+mod metrics;
 mod outlet;
 pub mod plan;
 mod run;

@@ -1,6 +1,5 @@
 //! The way out of a stage for one stream: drafts are stamped into packets and put into every queue that reads them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::topology::{Stage, StageCounts};
@@ -14,52 +13,60 @@ pub(crate) struct Outlet {
     pub readers: Vec<Sender>,
     pub dead_letters: Option<Sender>,
     /// Next sequence number by kind, within `epoch`.
-    sequence: HashMap<PayloadKind, u64>,
+    sequence: [u64; PayloadKind::ALL.len()],
     epoch: u64,
     /// What readers can already know: nothing earlier than this will follow.
     told: Option<(u64, Nanos)>,
+    /// Whether a packet says that nothing earlier will follow.
+    pub ordered: bool,
 }
 
 impl Outlet {
     pub fn new(stage: Arc<Stage>, readers: Vec<Sender>, dead_letters: Option<Sender>) -> Self {
-        Self { stage, readers, dead_letters, sequence: HashMap::new(), epoch: 0, told: None }
+        Self { stage, readers, dead_letters, sequence: [0; PayloadKind::ALL.len()], epoch: 0, told: None, ordered: true }
+    }
+
+    /// Readers go by watermarks alone, unless `ordered`.
+    pub fn ordered(self, ordered: bool) -> Self {
+        Self { ordered, ..self }
     }
 
     /// Emits what a call gave. `input` is the hold on the call's input, and with `like` its head: drafts that name nothing else hold it.
-    pub async fn emit(&mut self, drafts: Vec<Draft>, input: Option<Held>, like: &Arc<Head>) {
+    pub async fn emit(&mut self, drafts: &mut Vec<Draft>, input: Option<Held>, like: &Arc<Head>) {
         StageCounts::add(&self.stage.counts.emitted, drafts.len());
         let last = drafts.len().saturating_sub(1);
         let mut input = input;
-        for (at, mut draft) in drafts.into_iter().enumerate() {
-            let (head, receipts) = match draft.held.take() {
-                Some(held) => self.explicit(&draft, held, like),
+        for (at, mut draft) in drafts.drain(..).enumerate() {
+            let (head, receipt) = match draft.held.take() {
+                Some(held) => self.explicit(&mut draft, held, like),
                 None => {
                     let held = if at == last { input.take() } else { input.as_ref().map(Held::split) };
-                    (self.stamp(&draft, like, like.ingest_time), held.map(Held::into_receipts).unwrap_or_default())
+                    (self.stamp(&mut draft, like, like.ingest_time), held.map_or_else(Receipt::none, Held::into_receipt))
                 }
             };
-            let packet = Packet { head: Arc::new(head), payload: draft.payload, receipt: Receipt::join(receipts) };
-            self.told = self.told.max(Some((packet.head.epoch, packet.head.span.start)));
-            self.send(packet).await;
+            if self.ordered {
+                self.told = self.told.max(Some((head.epoch, head.span.start)));
+            }
+            self.send(Packet { head: Arc::new(head), payload: draft.payload, receipt }).await;
         }
         if let Some(input) = input {
             input.settle(Outcome::Absorbed);
         }
     }
 
-    fn explicit(&mut self, draft: &Draft, held: Vec<Held>, like: &Arc<Head>) -> (Head, Vec<Receipt>) {
+    fn explicit(&mut self, draft: &mut Draft, held: Vec<Held>, like: &Arc<Head>) -> (Head, Receipt) {
         let newest = held.iter().map(|held| held.head().ingest_time).max().unwrap_or(like.ingest_time);
         let like = held.last().map_or_else(|| Arc::clone(like), |held| Arc::clone(held.head()));
         let head = self.stamp(draft, &like, newest);
-        (head, held.into_iter().flat_map(Held::into_receipts).collect())
+        (head, Receipt::join(held.into_iter().map(Held::into_receipt).collect()))
     }
 
-    fn stamp(&mut self, draft: &Draft, like: &Head, ingest_time: Micros) -> Head {
+    fn stamp(&mut self, draft: &mut Draft, like: &Head, ingest_time: Micros) -> Head {
         if like.epoch != self.epoch {
             self.epoch = like.epoch;
-            self.sequence.clear();
+            self.sequence = [0; PayloadKind::ALL.len()];
         }
-        let next = self.sequence.entry(draft.payload.kind()).or_default();
+        let next = &mut self.sequence[draft.payload.kind() as usize];
         let seq = *next;
         *next += 1;
         let begun = like.event_time - (like.span.start / 1000) as Micros;
@@ -73,8 +80,8 @@ impl Outlet {
             event_time: begun + (draft.span.start / 1000) as Micros,
             ingest_time,
             emit_time: now_micros(),
-            parents: draft.parents.clone(),
-            model: draft.model.clone(),
+            parents: std::mem::take(&mut draft.parents),
+            model: draft.model.take(),
             revision: 0,
             is_final: true,
         }
@@ -120,7 +127,7 @@ impl Outlet {
             at_risk.into_iter().chain([input]).for_each(|held| held.settle(Outcome::Dropped(Reason::Failed)));
             return;
         };
-        let receipt = Receipt::join(at_risk.into_iter().chain([input]).flat_map(Held::into_receipts).collect());
+        let receipt = Receipt::join(at_risk.into_iter().chain([input]).map(Held::into_receipt).collect());
         letters.send(dead_letter_of(head, receipt, kind, stage, error, attempts)).await;
     }
 }

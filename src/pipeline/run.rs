@@ -8,12 +8,13 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::lane::panicked;
+use super::attempt::panicked;
+use super::metrics::{self, Teller};
 use super::plan::Plan;
-use super::session::{Session, SessionReport, SessionStatus};
+use super::session::{GRACE, Session, SessionReport, SessionStatus};
 use super::topology::{Built, Topology};
 use crate::packet::Stream;
 use crate::stage::{Deps, Feed, Host, Role};
@@ -57,7 +58,8 @@ pub struct Running {
 struct Shared {
     topology: Arc<Topology>,
     sessions: Mutex<Vec<Arc<Session>>>,
-    drivers: Mutex<JoinSet<SessionReport>>,
+    /// None once no session can begin any more.
+    drivers: Mutex<Option<JoinSet<SessionReport>>>,
     stop: CancellationToken,
     force: CancellationToken,
 }
@@ -73,12 +75,16 @@ impl Host for SourceHost {
         if self.shared.stop.is_cancelled() {
             return Err(Error::overload("the pipeline is shutting down"));
         }
-        let (session, feed, driver) = Session::open(&self.shared.topology, self.place, stream, &self.shared.force);
+        let open = || Session::open(&self.shared.topology, self.place, stream, &self.shared.force);
+        let opened = std::panic::catch_unwind(AssertUnwindSafe(open));
+        let (session, feed, driver) = opened.map_err(|panic| panicked(&*panic).context("a stage could not be opened for the stream"))?;
         let session = Arc::new(session);
-        self.shared.sessions.lock().push(Arc::clone(&session));
         let shared = Arc::downgrade(&self.shared);
         let stop = self.shared.stop.clone();
-        self.shared.drivers.lock().spawn(async move {
+        let mut drivers = self.shared.drivers.lock();
+        let Some(drivers) = drivers.as_mut() else { return Err(Error::overload("the pipeline has ended")) };
+        self.shared.sessions.lock().push(Arc::clone(&session));
+        drivers.spawn(async move {
             let report = driver.run(stop).await;
             if let Some(shared) = shared.upgrade() {
                 shared.sessions.lock().retain(|other| !Arc::ptr_eq(other, &session));
@@ -99,11 +105,13 @@ impl Running {
         let shared = Arc::new(Shared {
             topology: Arc::clone(&topology),
             sessions: Mutex::default(),
-            drivers: Mutex::default(),
+            drivers: Mutex::new(Some(JoinSet::new())),
             stop: CancellationToken::new(),
             force: CancellationToken::new(),
         });
-        let finished = tokio::spawn(Arc::clone(&shared).run());
+        let producer = deps.kafka.as_ref().map(|kafka| &kafka.producer);
+        let teller = Teller::new(&topology, producer);
+        let finished = tokio::spawn(Arc::clone(&shared).run(teller));
         Ok(Self { topology, shared, finished })
     }
 
@@ -151,8 +159,10 @@ impl Running {
 }
 
 impl Shared {
-    async fn run(self: Arc<Self>) -> Summary {
+    async fn run(self: Arc<Self>, teller: Teller) -> Summary {
         let deadline = tokio::spawn(Arc::clone(&self).deadline());
+        let ended = CancellationToken::new();
+        let telling = tokio::spawn(Arc::clone(&self).tell(teller, ended.clone()));
         let mut sources = JoinSet::new();
         for (place, stage) in self.topology.stages.iter().enumerate() {
             if let Built::Source(source) = &stage.built {
@@ -167,7 +177,7 @@ impl Shared {
             }
         }
         let mut summary = Summary::default();
-        while let Some(Some(ended)) = self.force.run_until_cancelled(sources.join_next()).await {
+        while let Some(Some(ended)) = self.unless_forced(sources.join_next()).await {
             match ended {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
@@ -177,9 +187,12 @@ impl Shared {
                 Err(error) => summary.errors.push(Error::bug(format!("a source ended: {error}"))),
             }
         }
-        // Sources that did not hear the stop lose their feeds here.
-        sources.shutdown().await;
-        let mut drivers = std::mem::take(&mut *self.drivers.lock());
+        // Sources that did not hear the stop lose their feeds here; one that blocks its thread is left to itself.
+        if timeout(GRACE, sources.shutdown()).await.is_err() {
+            summary.errors.push(Error::bug("a source did not end when it was aborted"));
+            sources.detach_all();
+        }
+        let mut drivers = self.drivers.lock().take().unwrap_or_default();
         while let Some(ended) = drivers.join_next().await {
             match ended {
                 Ok(report) => summary.sessions.push(report),
@@ -189,18 +202,41 @@ impl Shared {
         self.close_sinks(&mut summary).await;
         summary.forced = self.force.is_cancelled();
         deadline.abort();
+        ended.cancel();
+        if telling.await.is_err() {
+            summary.errors.push(Error::bug("the metrics were not told to the end"));
+        }
         summary
+    }
+
+    /// Tells the metrics now and then, and once at the end.
+    async fn tell(self: Arc<Self>, mut teller: Teller, ended: CancellationToken) {
+        while ended.run_until_cancelled(sleep(metrics::INTERVAL)).await.is_some() {
+            let open = self.sessions.lock().clone();
+            teller.tell(&open);
+        }
+        teller.tell(&[]);
     }
 
     async fn close_sinks(&self, summary: &mut Summary) {
         for stage in &self.topology.stages {
             if let Built::Sink(sink) = &stage.built {
-                match self.force.run_until_cancelled(AssertUnwindSafe(sink.close()).catch_unwind()).await {
-                    None | Some(Ok(Ok(()))) => {}
+                match self.unless_forced(AssertUnwindSafe(sink.close()).catch_unwind()).await {
+                    None => summary.errors.push(Error::overload("not closed in time").context(format_args!("stage `{}`", stage.id()))),
+                    Some(Ok(Ok(()))) => {}
                     Some(Ok(Err(error))) => summary.errors.push(error.context(format_args!("stage `{}`", stage.id()))),
                     Some(Err(panic)) => summary.errors.push(panicked(&*panic).context(format_args!("stage `{}`", stage.id()))),
                 }
             }
+        }
+    }
+
+    /// What `work` gives, or none some time after the forced end: what ends by itself then can still say how.
+    async fn unless_forced<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = async { self.force.cancelled().await; sleep(GRACE).await } => None,
         }
     }
 

@@ -18,13 +18,17 @@ use super::outlet::Outlet;
 use super::topology::{Built, Topology};
 use crate::Result;
 use crate::packet::{Balance, Event, PayloadKind, Stream};
-use crate::stage::{Feed, Gauge, Inbox, Ledger, QueueCounts, QueueSettings, Receiver, Sender, WhenFull, queue};
+use crate::stage::{Feed, Gauge, Inbox, Ledger, QueueCounts, QueueSettings, Receiver, Role, Sender, WhenFull, queue};
+use crate::telemetry::SinkMetrics;
 
 /// Room for events and dead letters in front of a sink.
 const SIDE_QUEUE: QueueSettings = QueueSettings { frames: 256, bytes: 64 << 20, when_full: WhenFull::Block, max_age: None };
 
 /// How often those that hold up a shutdown are named.
 const LAGGARDS: Duration = Duration::from_secs(5);
+
+/// How long what was forced to end may take to end by itself.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// How a session ended.
 #[derive(Debug, Clone)]
@@ -107,6 +111,9 @@ impl Wiring {
             for input in &plan.inputs {
                 let sender = wiring.add(place, input.queue);
                 let Some(from) = topology.place(&input.from) else { continue };
+                // What only counts holds no frame back.
+                let stage = &topology.stages[place];
+                let sender = if stage.role() == Role::Sink && !plan.required { sender.uncounted() } else { sender };
                 // An input that this source does not reach is closed from the start: its only sender falls here.
                 if from == source || behind.contains(&from) {
                     let view = input.view.as_ref().map_or_else(String::new, |view| format!(".{view}"));
@@ -131,20 +138,21 @@ impl Session {
         let behind = topology.behind(source);
         let mut wiring = Wiring::lay(topology, source, &behind);
         let events = Events::new(Arc::clone(&stream), Arc::clone(&topology.stages[source].origin));
-        for &place in behind.iter().filter(|&&place| topology.stages[place].takes(PayloadKind::Event)) {
+        let hears = |place: usize| topology.stages[place].role() == Role::Sink && topology.stages[place].takes(PayloadKind::Event);
+        for &place in behind.iter().filter(|&&place| hears(place)) {
             events.add(wiring.add(place, SIDE_QUEUE));
         }
         let letters: HashMap<usize, Sender> = behind
             .iter()
             .filter_map(|&place| {
                 let sink = topology.place(topology.plan.stages[place].dead_letter.as_deref()?)?;
-                (behind.contains(&sink) && sink != place).then(|| (place, wiring.add(sink, SIDE_QUEUE)))
+                (behind.contains(&sink) && !comes_round(topology, place)).then(|| (place, wiring.add(sink, SIDE_QUEUE)))
             })
             .collect();
         let ledger = Arc::new(Ledger::default());
         let entries = entries(topology, source, &mut wiring, &ledger);
         let queues = std::mem::take(&mut wiring.gauges);
-        let started = Started { topology, behind: &behind, stream: &stream, force };
+        let started = Started { topology, source, behind: &behind, stream: &stream, force };
         let (lanes, deliveries, delivered) = started.spawn(wiring, letters);
         let (end, ended) = oneshot::channel();
         let feed = SessionFeed::new(Arc::clone(&stream), Arc::clone(&topology.stages[source]), entries, Arc::clone(&events), end);
@@ -177,14 +185,20 @@ impl Session {
     }
 }
 
+/// Whether the dead letters of the stage at `place` would come back to it: two sinks that wait for each other's letters would never end.
+fn comes_round(topology: &Topology, place: usize) -> bool {
+    let next = |at: usize| topology.place(topology.plan.stages[at].dead_letter.as_deref()?);
+    std::iter::successors(next(place), |&at| next(at)).take(topology.stages.len()).any(|at| at == place)
+}
+
 /// The ways into the session, by view.
-fn entries(topology: &Topology, source: usize, wiring: &mut Wiring, ledger: &Ledger) -> HashMap<Arc<str>, Entry> {
+fn entries(topology: &Topology, source: usize, wiring: &mut Wiring, ledger: &Ledger) -> Vec<Entry> {
     let views: Vec<_> = wiring.senders.keys().filter(|(from, _)| *from == source).cloned().collect();
     let entry = |key: (usize, Option<Arc<str>>)| {
         let readers = wiring.senders.remove(&key).unwrap_or_default();
         let view = key.1.unwrap_or_else(|| Arc::from(""));
         let outlet = Outlet::new(Arc::clone(&topology.stages[source]), readers, None);
-        (Arc::clone(&view), Entry { account: ledger.account(&view), outlet })
+        Entry { account: ledger.account(&view), view, outlet }
     };
     views.into_iter().map(entry).collect()
 }
@@ -192,6 +206,7 @@ fn entries(topology: &Topology, source: usize, wiring: &mut Wiring, ledger: &Led
 /// What lanes and deliveries are started from.
 struct Started<'a> {
     topology: &'a Topology,
+    source: usize,
     behind: &'a [usize],
     stream: &'a Arc<Stream>,
     force: &'a CancellationToken,
@@ -202,6 +217,7 @@ type Tasks = (Vec<(String, JoinHandle<()>)>, Vec<(String, JoinHandle<Result<()>>
 impl Started<'_> {
     fn spawn(&self, mut wiring: Wiring, mut letters: HashMap<usize, Sender>) -> Tasks {
         let (mut lanes, mut deliveries, delivered) = (Vec::new(), Vec::new(), Delivered::default());
+        let ordered = self.topology.ordered(self.behind, self.source);
         for &place in self.behind {
             let stage = Arc::clone(&self.topology.stages[place]);
             let (id, force) = (stage.id().to_owned(), self.force.clone());
@@ -213,14 +229,19 @@ impl Started<'_> {
                 Built::Sink(sink) => {
                     let (sink, stream, delivered) = (Arc::clone(sink), Arc::clone(self.stream), Arc::clone(&delivered));
                     let inbox = wiring.inbox(place, false);
-                    let delivery = Delivery { stage, sink, stream, inbox, dead_letters, delivered, force };
+                    let metrics = SinkMetrics::new(&self.topology.plan.name, &id);
+                    let tally = Default::default();
+                    let delivery = Delivery { stage, sink, stream, inbox, dead_letters, delivered, force, tally, metrics };
                     deliveries.push((id, tokio::spawn(delivery.run())));
                     continue;
                 }
             };
             let inbox = wiring.inbox(place, stage.settings().join.is_some());
             let readers = wiring.senders.remove(&(place, None)).unwrap_or_default();
-            let lane = Lane::new(transform, Outlet::new(stage, readers, dead_letters), inbox, force);
+            let inputs = stage.settings().inputs.iter();
+            let sides: Vec<_> = inputs.map(|input| self.topology.place(&input.from).is_none_or(|from| ordered[from])).collect();
+            let outlet = Outlet::new(stage, readers, dead_letters).ordered(ordered[place]);
+            let lane = Lane::new(transform, outlet, inbox, &sides, force);
             lanes.push((id, tokio::spawn(lane.run())));
         }
         (lanes, deliveries, delivered)
@@ -238,10 +259,9 @@ impl Driver {
                 errors.push(crate::Error::bug(format!("the lane of stage `{stage}` ended: {error}")));
             }
         }
-        self.force.run_until_cancelled(self.ledger.drained()).await;
+        self.until_settled().await;
         let (ledger, records) = (self.ledger.balances(), self.delivered.lock().clone());
-        self.events.emit(Event::Ended { reason: reason.clone(), ledger, records }).await;
-        self.events.close();
+        self.events.end(Event::Ended { reason: reason.clone(), ledger, records }).await;
         for (stage, delivery) in self.deliveries.drain(..) {
             match delivery.await {
                 Ok(Ok(())) => {}
@@ -268,7 +288,11 @@ impl Driver {
         let mut told = None;
         loop {
             tokio::select! {
-                reason = &mut self.ended => return reason.unwrap_or_else(|_| "the source went away".to_owned()),
+                reason = &mut self.ended => return reason.unwrap_or_else(|_| self.gone()),
+                () = self.force.cancelled() => {
+                    let ended = tokio::time::timeout(2 * GRACE, &mut self.ended).await;
+                    return ended.ok().and_then(std::result::Result::ok).unwrap_or_else(|| self.gone());
+                }
                 _ = ticks.tick() => {
                     let complete = self.ledger.complete();
                     if complete > told {
@@ -279,6 +303,21 @@ impl Driver {
                 }
             }
         }
+    }
+
+    fn gone(&self) -> String {
+        if self.force.is_cancelled() { "shutdown".to_owned() } else { "the source went away".to_owned() }
+    }
+
+    /// Waits until every frame has settled, and says so while it waits long.
+    async fn until_settled(&self) {
+        let settled = async {
+            while tokio::time::timeout(LAGGARDS, self.ledger.drained()).await.is_err() {
+                let in_flight: u64 = self.ledger.balances().values().map(|balance| balance.in_flight).sum();
+                tracing::warn!(stream = %self.stream.id, in_flight, "frames are still on their way to the sinks");
+            }
+        };
+        self.force.run_until_cancelled(settled).await;
     }
 
     fn unfinished(&self) -> Vec<(String, tokio::task::AbortHandle)> {

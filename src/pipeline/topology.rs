@@ -1,11 +1,14 @@
 //! The topology: the plan's stages, built, with the edges that a session makes queues for.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::plan::{Plan, StagePlan};
+use super::attempt::panicked;
+use super::plan::{InputPlan, Plan, StagePlan};
 use crate::packet::{Origin, PayloadKind};
 use crate::stage::{Build, Context, Deps, OpenTransform, Role, Sink, Source, Transform};
+use crate::telemetry::StageMetrics;
 use crate::{Error, Result};
 
 /// Every stage of a pipeline, built, in the order of the plan.
@@ -22,6 +25,7 @@ pub(crate) struct Stage {
     pub origin: Arc<Origin>,
     pub built: Built,
     pub counts: StageCounts,
+    pub metrics: StageMetrics,
 }
 
 /// What a kind's `build` gave.
@@ -66,6 +70,25 @@ impl Topology {
         (0..self.stages.len()).filter(|&at| at != place && reached[at]).collect()
     }
 
+    /// Whether packets of each stage leave in the order of their times, as long as every stage keeps the order of its own inputs. Inputs
+    /// merged as they come do not: their readers must go by watermarks alone.
+    pub fn ordered(&self, behind: &[usize], source: usize) -> Vec<bool> {
+        let mut ordered = vec![true; self.stages.len()];
+        for &at in behind {
+            let plan = &self.plan.stages[at];
+            let reached = |input: &InputPlan| self.place(&input.from).filter(|from| *from == source || behind.contains(from));
+            ordered[at] = match &plan.join {
+                Some(join) => plan.inputs.get(join.per).and_then(reached).is_none_or(|from| ordered[from]),
+                None => {
+                    let mut from = plan.inputs.iter().filter_map(reached);
+                    let first = from.next();
+                    from.next().is_none() && first.is_none_or(|from| ordered[from])
+                }
+            };
+        }
+        ordered
+    }
+
     /// The place of the stage called `id`.
     pub fn place(&self, id: &str) -> Option<usize> {
         self.plan.stages.iter().position(|stage| *stage.id == *id)
@@ -82,14 +105,16 @@ impl Stage {
             parameters: plan.parameters,
         });
         let context = Context { origin: &origin, params: &plan.params, joined: plan.join.is_some(), deps };
-        let built = match plan.kind.build {
+        let build = || match plan.kind.build {
             Build::Source(build) => build(&context).map(Built::Source),
             Build::Transform(build) => build(&context).map(Built::Shared),
             Build::Windowed(build) | Build::Stateful(build) => build(&context).map(Built::PerStream),
             Build::Sink(build) => build(&context).map(Built::Sink),
         };
+        let built = std::panic::catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|panic| Err(panicked(&*panic)));
         let built = built.map_err(|error: Error| error.context(format_args!("stage `{}`", plan.id)))?;
-        Ok(Self { place, plan: Arc::clone(whole), origin, built, counts: StageCounts::default() })
+        let metrics = StageMetrics::new(&whole.name, &plan.id);
+        Ok(Self { place, plan: Arc::clone(whole), origin, built, counts: StageCounts::default(), metrics })
     }
 
     pub fn settings(&self) -> &StagePlan {

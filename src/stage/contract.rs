@@ -135,16 +135,18 @@ pub struct Input {
 impl Input {
     /// Takes a packet apart.
     pub fn new(packet: Packet, collected: Vec<Packet>, partial: bool, fate: &Fate) -> Self {
-        let mut receipts = vec![packet.receipt];
-        let collected = collected
-            .into_iter()
-            .map(|packet| {
+        let (mut receipt, mut gathered) = (packet.receipt, Vec::with_capacity(collected.len()));
+        if !collected.is_empty() {
+            let mut receipts = Vec::with_capacity(collected.len() + 1);
+            receipts.push(receipt);
+            for packet in collected {
                 receipts.push(packet.receipt);
-                (packet.head, packet.payload)
-            })
-            .collect();
-        let held = Held { head: Arc::clone(&packet.head), receipts, fate: fate.clone() };
-        Self { head: packet.head, payload: packet.payload, collected, partial, held }
+                gathered.push((packet.head, packet.payload));
+            }
+            receipt = Receipt::join(receipts);
+        }
+        let held = Held { head: Arc::clone(&packet.head), receipt, fate: fate.clone() };
+        Self { head: packet.head, payload: packet.payload, collected: gathered, partial, held }
     }
 
     /// The same input for a further try.
@@ -183,7 +185,7 @@ impl Fate {
 /// A hold on the frames behind an input, for stages that emit later what they made of it. Pixels are not held.
 pub struct Held {
     head: Arc<Head>,
-    receipts: Vec<Receipt>,
+    receipt: Receipt,
     fate: Fate,
 }
 
@@ -196,30 +198,32 @@ impl Held {
     /// A further hold on the same.
     #[must_use]
     pub fn split(&self) -> Self {
-        Self { head: Arc::clone(&self.head), receipts: self.receipts.iter().map(Receipt::split).collect(), fate: self.fate.clone() }
+        Self { head: Arc::clone(&self.head), receipt: self.receipt.split(), fate: self.fate.clone() }
     }
 
     pub(crate) fn settle(mut self, outcome: Outcome) {
-        self.receipts.drain(..).for_each(|receipt| receipt.settle(outcome));
+        self.take().settle(outcome);
     }
 
-    pub(crate) fn into_receipts(mut self) -> Vec<Receipt> {
-        std::mem::take(&mut self.receipts)
+    pub(crate) fn into_receipt(mut self) -> Receipt {
+        self.take()
+    }
+
+    fn take(&mut self) -> Receipt {
+        std::mem::replace(&mut self.receipt, Receipt::none())
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if !self.receipts.is_empty() {
-            let outcome = self.fate.outcome();
-            self.receipts.drain(..).for_each(|receipt| receipt.settle(outcome));
-        }
+        let outcome = self.fate.outcome();
+        self.take().settle(outcome);
     }
 }
 
 impl fmt::Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Held({:?}, {} receipts)", self.head.span, self.receipts.len())
+        write!(f, "Held({:?}, {:?})", self.head.span, self.receipt)
     }
 }
 

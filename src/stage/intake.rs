@@ -10,7 +10,8 @@ use super::Feed;
 use crate::config::shape::{Default, Field, Type};
 use crate::config::{Params, Value};
 use crate::media::{End, Fraction, Opened, Options, View, ViewReader};
-use crate::packet::Micros;
+use crate::packet::{Micros, Origin};
+use crate::telemetry::{MediaMetrics, SourceMetrics};
 
 /// The key `views` of every source.
 pub const VIEWS: Field = Field {
@@ -88,9 +89,9 @@ pub struct Ended {
 }
 
 /// Pushes every frame of every view into `feed` until the video ends or `stop` is told. Views wait for their own readers only.
-pub async fn pump(mut opened: Opened, feed: &Arc<dyn Feed>, stop: &CancellationToken) -> Ended {
+pub async fn pump(mut opened: Opened, feed: &Arc<dyn Feed>, origin: &Origin, stop: &CancellationToken) -> Ended {
     let readers = std::mem::take(&mut opened.views);
-    let pumping = join_all(readers.into_iter().map(|reader| pump_view(reader, Arc::clone(feed), stop.clone())));
+    let pumping = join_all(readers.into_iter().map(|reader| pump_view(reader, Arc::clone(feed), origin, stop.clone())));
     let last = pumping.await.into_iter().flatten().max();
     let stopped = stop.is_cancelled();
     let error = if stopped {
@@ -104,15 +105,20 @@ pub async fn pump(mut opened: Opened, feed: &Arc<dyn Feed>, stop: &CancellationT
         }
     };
     let lost = opened.handle.lost();
-    feed.lost(lost.corrupt + lost.undecodable);
+    let lost = lost.corrupt + lost.undecodable;
+    SourceMetrics::new(&origin.pipeline, &origin.stage).corrupt.increment(lost);
+    feed.lost(lost);
     opened.handle.stop().await;
     Ended { error, stopped, last }
 }
 
-async fn pump_view(mut reader: ViewReader, feed: Arc<dyn Feed>, stop: CancellationToken) -> Option<Micros> {
+async fn pump_view(mut reader: ViewReader, feed: Arc<dyn Feed>, origin: &Origin, stop: CancellationToken) -> Option<Micros> {
+    let metrics = MediaMetrics::new(&origin.pipeline, &origin.stage, reader.name());
     let mut last = None;
     while let Some(Some(captured)) = stop.run_until_cancelled(reader.next()).await {
         last = Some(captured.arrived);
+        metrics.frames.increment(1);
+        metrics.bytes.increment(captured.frame.pixels.len() as u64);
         feed.frame(captured.frame, captured.span, captured.arrived).await;
     }
     last

@@ -56,6 +56,8 @@ pub struct Joiner {
     /// Spans up to here were emitted without waiting longer.
     gone: Position,
     released: Vec<(usize, usize)>,
+    /// Inputs whose packets do not come in the order of their times: only marks say how far they are.
+    unordered: Vec<usize>,
     fate: Fate,
 }
 
@@ -70,15 +72,30 @@ impl Joiner {
     /// Joins as `settings` say; `fate` goes into the inputs made.
     pub fn new(settings: JoinSettings, fate: Fate) -> Self {
         let sides = settings.collect.iter().map(|&input| Side { input, packets: VecDeque::new(), watermark: (0, 0) }).collect();
-        Self { settings, pending: VecDeque::new(), sides, driven: (0, 0), gone: (0, 0), released: Vec::new(), fate }
+        Self { settings, pending: VecDeque::new(), sides, driven: (0, 0), gone: (0, 0), released: Vec::new(), unordered: Vec::new(), fate }
+    }
+
+    /// Names the inputs whose packets do not come in the order of their times.
+    #[must_use]
+    pub fn unordered(mut self, inputs: Vec<usize>) -> Self {
+        self.unordered = inputs;
+        self
     }
 
     /// Takes an item that came from `input` at `now`.
     pub fn accept(&mut self, input: usize, item: Item, now: Instant) {
         if input == self.settings.per {
+            // Marks weigh nothing, so they must not pile up behind a span that waits.
+            if let Item::Mark(Mark::Watermark { epoch, .. }) = &item
+                && let Some((Item::Mark(Mark::Watermark { epoch: last, .. }), _)) = self.pending.back()
+                && epoch == last
+            {
+                self.pending.pop_back();
+            }
             self.pending.push_back((item, now));
             return;
         }
+        let keep = self.keep();
         let Some(side) = self.sides.iter_mut().find(|side| side.input == input) else {
             unreachable!("a join reads only the inputs it names")
         };
@@ -87,8 +104,10 @@ impl Joiner {
             Item::Mark(Mark::Gap { to_epoch, .. }) => side.watermark = side.watermark.max((to_epoch, 0)),
             Item::Packet(packet) => {
                 let position = position(&packet);
-                side.watermark = side.watermark.max(position);
-                if position < self.gone.max(self.driven) {
+                if !self.unordered.contains(&input) {
+                    side.watermark = side.watermark.max(position);
+                }
+                if position < self.gone || position < keep {
                     let outcome = if position < self.gone { Outcome::Dropped(Reason::Late) } else { Outcome::Absorbed };
                     self.released.push((input, packet.weight()));
                     packet.receipt.settle(outcome);
@@ -131,7 +150,9 @@ impl Joiner {
             }
             let (Item::Packet(packet), _) = self.pending.pop_front()? else { return None };
             self.released.push((self.settings.per, packet.weight()));
-            self.driven = self.driven.max(position(&packet));
+            if !self.unordered.contains(&self.settings.per) {
+                self.driven = self.driven.max(position(&packet));
+            }
             if !complete {
                 self.gone = self.gone.max(end);
             }
@@ -181,17 +202,30 @@ impl Joiner {
         self.forget();
     }
 
+    /// Where the earliest span begins that is pending or may still come: what is pending counts also when its side has ended.
+    fn keep(&self) -> Position {
+        let mut starts =
+            self.pending.iter().filter_map(|(item, _)| if let Item::Packet(packet) = item { Some(position(packet)) } else { None });
+        let pending = if self.unordered.contains(&self.settings.per) { starts.min() } else { starts.next() };
+        pending.map_or(self.driven, |pending| pending.min(self.driven))
+    }
+
     /// Drops what no later span can take.
     fn forget(&mut self) {
-        // What is still pending may reach back to its own start.
-        let pending = self.pending.iter().find_map(|(item, _)| if let Item::Packet(packet) = item { Some(position(packet)) } else { None });
-        let keep = pending.map_or(self.driven, |pending| pending.min(self.driven));
+        let keep = self.keep();
         for side in &mut self.sides {
-            while side.packets.front().is_some_and(|packet| position(packet) < keep)
-                && let Some(packet) = side.packets.pop_front()
-            {
-                self.released.push((side.input, packet.weight()));
-                packet.receipt.settle(Outcome::Absorbed);
+            let ordered = !self.unordered.contains(&side.input);
+            let mut at = 0;
+            while let Some(packet) = side.packets.get(at) {
+                if position(packet) >= keep {
+                    if ordered {
+                        break;
+                    }
+                    at += 1;
+                } else if let Some(packet) = side.packets.remove(at) {
+                    self.released.push((side.input, packet.weight()));
+                    packet.receipt.settle(Outcome::Absorbed);
+                }
             }
         }
     }
@@ -290,6 +324,26 @@ mod tests {
         drop(join);
         let balance = account.balance();
         assert_eq!((balance.absorbed, balance.dropped["shutdown"]), (5, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_driving_side_that_has_ended_still_collects_for_what_is_pending() {
+        let (account, mut join, now) = (root(), joiner(Late::Partial), Instant::now());
+        join.accept(0, segment(0, 3), now);
+        join.accept(0, segment(3, 5), now);
+        join.close(0);
+        frames(&account, 6).into_iter().for_each(|packet| join.accept(1, Item::Packet(packet), now));
+        assert_eq!(input(join.next(now)), (vec![0, 1, 2], false));
+        assert_eq!(input(join.next(now)), (vec![3, 4], false));
+        assert_eq!(account.balance().in_flight, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn watermarks_do_not_pile_up_behind_a_span_that_waits() {
+        let (mut join, now) = (joiner(Late::Partial), Instant::now());
+        join.accept(0, segment(0, 3), now);
+        (3..1000).for_each(|pts| join.accept(0, Item::Mark(Mark::Watermark { epoch: 0, pts }), now));
+        assert_eq!(join.pending.len(), 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 mod contract;
 mod deps;
+mod inbox;
 pub mod intake;
 mod join;
 mod kind;
@@ -12,11 +13,12 @@ pub mod testing;
 
 pub use contract::{Draft, Fate, Feed, Flush, Held, Host, Input, Out, Sink, Source, Transform};
 pub use deps::{Deps, Kafka, Print};
+pub use inbox::{Arrival, Inbox};
 pub use join::{JoinSettings, Joined, Joiner, Late};
 pub use kind::{Build, Context, Holds, OpenTransform, Role, StageKind};
 pub use ledger::{Account, Ledger};
 pub(crate) use queue::InHand;
-pub use queue::{Arrival, Gauge, Inbox, QueueCounts, QueueSettings, Receiver, Sender, WhenFull, queue};
+pub use queue::{Gauge, QueueCounts, QueueSettings, Receiver, Sender, WhenFull, queue};
 
 use std::time::Duration;
 

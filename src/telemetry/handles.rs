@@ -11,8 +11,8 @@ pub struct StageMetrics {
     pub packets_in: Counter,
     /// Packets emitted.
     pub packets_out: Counter,
-    /// Packets sent to the dead letters.
-    pub dead_lettered: Counter,
+    /// Packets that failed for good.
+    pub failed: Counter,
     /// Repeated attempts.
     pub retries: Counter,
     /// Attempts that ran out of time.
@@ -32,7 +32,7 @@ impl StageMetrics {
         Self {
             packets_in: names::STAGE_PACKETS_IN.counter(&labels),
             packets_out: names::STAGE_PACKETS_OUT.counter(&labels),
-            dead_lettered: names::STAGE_DEAD_LETTERED.counter(&labels),
+            failed: names::STAGE_FAILED.counter(&labels),
             retries: names::STAGE_RETRIES.counter(&labels),
             timeouts: names::STAGE_TIMEOUTS.counter(&labels),
             panics: names::STAGE_PANICS.counter(&labels),
@@ -204,8 +204,6 @@ pub struct SinkRecordMetrics {
     pub records: Counter,
     /// Records that could not be delivered.
     pub failed: Counter,
-    /// Encoded bytes delivered.
-    pub bytes: Counter,
     /// Time from a frame's arrival to its record's delivery.
     pub latency_seconds: Histogram,
 }
@@ -228,7 +226,6 @@ impl SinkMetrics {
             SinkRecordMetrics {
                 records: names::SINK_RECORDS.counter(&labels),
                 failed: names::SINK_FAILED.counter(&labels),
-                bytes: names::SINK_BYTES.counter(&labels),
                 latency_seconds: names::SINK_LATENCY.histogram(&labels),
             }
         });
@@ -246,21 +243,15 @@ impl SinkMetrics {
 pub struct BrokerMetrics {
     /// Bytes not yet acknowledged.
     pub in_flight_bytes: Gauge,
-    /// Producers replaced after a fatal error.
-    pub restarts: Counter,
-    /// Errors the client reported.
-    pub errors: Counter,
+    /// Whether a broker answers.
+    pub up: Gauge,
 }
 
 impl BrokerMetrics {
     /// Those of the producer of `pipeline`.
     pub fn new(pipeline: &str) -> Self {
         let labels = [("pipeline", pipeline)];
-        Self {
-            in_flight_bytes: names::BROKER_IN_FLIGHT.gauge(&labels),
-            restarts: names::BROKER_RESTARTS.counter(&labels),
-            errors: names::BROKER_ERRORS.counter(&labels),
-        }
+        Self { in_flight_bytes: names::BROKER_IN_FLIGHT.gauge(&labels), up: names::BROKER_UP.gauge(&labels) }
     }
 }
 
@@ -271,6 +262,19 @@ pub struct MediaMetrics {
     pub frames: Counter,
     /// Their bytes.
     pub bytes: Counter,
+}
+
+impl MediaMetrics {
+    /// Those of `view` of the source `stage` in `pipeline`; its streams share them, as files are many.
+    pub fn new(pipeline: &str, stage: &str, view: &str) -> Self {
+        let labels = [("pipeline", pipeline), ("stage", stage), ("view", view)];
+        Self { frames: names::MEDIA_FRAMES.counter(&labels), bytes: names::MEDIA_BYTES.counter(&labels) }
+    }
+}
+
+/// What happened to a source's streams.
+#[derive(Debug)]
+pub struct SourceMetrics {
     /// Frames damaged or given up.
     pub corrupt: Counter,
     /// Discontinuities.
@@ -281,18 +285,15 @@ pub struct MediaMetrics {
     pub connected: Gauge,
 }
 
-impl MediaMetrics {
-    /// Those of `view` of the source `stage` in `pipeline`; its streams share them, as files are many.
-    pub fn new(pipeline: &str, stage: &str, view: &str) -> Self {
-        let by_view = [("pipeline", pipeline), ("stage", stage), ("view", view)];
-        let by_stage = &by_view[..2];
+impl SourceMetrics {
+    /// Those of the source `stage` in `pipeline`.
+    pub fn new(pipeline: &str, stage: &str) -> Self {
+        let labels = [("pipeline", pipeline), ("stage", stage)];
         Self {
-            frames: names::MEDIA_FRAMES.counter(&by_view),
-            bytes: names::MEDIA_BYTES.counter(&by_view),
-            corrupt: names::MEDIA_CORRUPT.counter(by_stage),
-            gaps: names::MEDIA_GAPS.counter(by_stage),
-            reconnects: names::MEDIA_RECONNECTS.counter(by_stage),
-            connected: names::MEDIA_CONNECTED.gauge(by_stage),
+            corrupt: names::MEDIA_CORRUPT.counter(&labels),
+            gaps: names::MEDIA_GAPS.counter(&labels),
+            reconnects: names::MEDIA_RECONNECTS.counter(&labels),
+            connected: names::MEDIA_CONNECTED.gauge(&labels),
         }
     }
 }

@@ -9,7 +9,7 @@ mod samplers;
 pub use self::exporter::{Exporter, recorder};
 pub use self::handles::{
     BrokerMetrics, CacheMetrics, CacheTier, GpuMetrics, HostMetrics, MediaMetrics, PipelineMetrics, ProcessMetrics, QueueMetrics,
-    SinkMetrics, SinkRecordMetrics, StageMetrics, WorkerMetrics,
+    SinkMetrics, SinkRecordMetrics, SourceMetrics, StageMetrics, WorkerMetrics,
 };
 pub use self::logs::{LogFormat, LogSettings, Logs};
 pub use self::metrics::{ALL, Family, Metric, MetricKind, describe, names};

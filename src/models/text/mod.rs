@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 use crate::models::ModelFolder;
 use crate::models::config::Config;
 use crate::models::llama::Llama;
-use crate::packet::Finish;
 use crate::tensor::{Device, Kind, Precision, Tensor};
 use serde_json::Value;
 use tokenizer::Growing;
@@ -56,6 +55,15 @@ impl Request {
         let Self { temperature, top_p, top_k, repetition_penalty, seed, .. } = *self;
         Sampling { temperature, top_p, top_k, repetition_penalty, seed }
     }
+}
+
+/// Why a text ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// The model said so, or a stop sequence came.
+    Stop,
+    /// It reached `max_tokens`, or was cancelled.
+    Length,
 }
 
 /// A text that was written.

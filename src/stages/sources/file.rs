@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
-use crate::packet::{Event, PayloadKind, Stream, TimeSource, now_micros};
+use crate::packet::{Event, Origin, PayloadKind, Stream, TimeSource, now_micros};
 use crate::stage::{Build, Context, Holds, Host, Source, StageKind, intake};
 use crate::{Error, Result};
 
@@ -41,7 +41,7 @@ pub const KIND: StageKind = StageKind {
 fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
     let params = context.params;
     Ok(Arc::new(File {
-        id: Arc::clone(&context.origin.stage),
+        origin: Arc::clone(context.origin),
         paths: intake::texts(params.list("paths")),
         parallel: params.int("parallel").unsigned_abs() as usize,
         labels: intake::labels(params),
@@ -50,7 +50,7 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
 }
 
 struct File {
-    id: Arc<str>,
+    origin: Arc<Origin>,
     paths: Vec<Arc<str>>,
     parallel: usize,
     labels: std::collections::BTreeMap<String, String>,
@@ -75,7 +75,7 @@ impl Source for File {
                 let (host, stop, failed) = (&host, &stop, &failed);
                 async move {
                     if let Err(error) = self.read(&uri, host, stop).await {
-                        tracing::error!(stage = %self.id, %error, "film failed");
+                        tracing::error!(stage = %self.origin.stage, %error, "film failed");
                         failed.lock().push(error);
                     }
                 }
@@ -99,7 +99,7 @@ impl File {
         let opened = opened?;
         let digest = if uri.contains("://") { None } else { Some(media::digest(uri).await?) };
         let stream = Stream {
-            id: stream_id(&self.id, uri).into(),
+            id: stream_id(&self.origin.stage, uri).into(),
             labels: self.labels.clone(),
             session: intake::session_id(),
             live: false,
@@ -111,7 +111,7 @@ impl File {
         if let Some(length) = opened.info.duration {
             feed.length(length);
         }
-        let ended = intake::pump(opened, &feed, stop).await;
+        let ended = intake::pump(opened, &feed, &self.origin, stop).await;
         let reason = match &ended.error {
             None if ended.stopped => "shutdown".to_owned(),
             None => "end_of_stream".to_owned(),

@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Params;
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
-use crate::packet::{Event, Micros, PayloadKind, Stream, TimeSource, now_micros};
+use crate::packet::{Event, Micros, Origin, PayloadKind, Stream, TimeSource, now_micros};
 use crate::stage::{Build, Context, Feed, Holds, Host, Source, StageKind, intake};
+use crate::telemetry::SourceMetrics;
 use crate::{Error, Result};
 
 /// The kind.
@@ -68,10 +69,14 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
     let mut options = intake::options(params, true, context.deps.decode_threads);
     options.latency = Some(params.duration("latency"));
     let (backoff, max_backoff, give_up) = (params.duration("backoff"), params.duration("max_backoff"), params.opt_duration("give_up"));
-    Ok(Arc::new(Live { streams, options, backoff, max_backoff, give_up }))
+    let origin = Arc::clone(context.origin);
+    let metrics = SourceMetrics::new(&origin.pipeline, &origin.stage);
+    Ok(Arc::new(Live { origin, metrics, streams, options, backoff, max_backoff, give_up }))
 }
 
 struct Live {
+    origin: Arc<Origin>,
+    metrics: SourceMetrics,
     streams: Vec<Camera>,
     options: media::Options,
     backoff: Duration,
@@ -139,7 +144,9 @@ impl Live {
                 Ok(opened) => {
                     let epoch = now_micros();
                     self.announce(camera, feed, epoch, before.take()).await;
-                    let ended = intake::pump(opened, feed, stop).await;
+                    self.metrics.connected.increment(1.0);
+                    let ended = intake::pump(opened, feed, &self.origin, stop).await;
+                    self.metrics.connected.decrement(1.0);
                     let reason = ended.error.as_ref().map_or_else(|| "the sender ended the stream".to_owned(), ToString::to_string);
                     before = Some(Before { epoch: epoch.unsigned_abs(), last: ended.last.unwrap_or(epoch), reason });
                     if ended.last.is_some() {
@@ -160,6 +167,7 @@ impl Live {
             }
             let jitter = pause.mul_f64(rand::random_range(0.5..1.0));
             stop.run_until_cancelled(tokio::time::sleep(jitter)).await;
+            self.metrics.reconnects.increment(1);
             pause = (pause * 2).min(self.max_backoff);
         }
         Ok(())
@@ -172,6 +180,7 @@ impl Live {
         match before {
             None => feed.event(Event::Started { uri: media::redact(&camera.url), digest: None }).await,
             Some(Before { epoch: from_epoch, last: from, reason }) => {
+                self.metrics.gaps.increment(1);
                 feed.event(Event::Gap { from, to: epoch, reason, from_epoch, to_epoch }).await;
             }
         }

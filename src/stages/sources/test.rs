@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Result;
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
-use crate::packet::{Event, PayloadKind, Stream, TimeSource, now_micros};
+use crate::packet::{Event, Origin, PayloadKind, Stream, TimeSource, now_micros};
 use crate::stage::{Build, Context, Holds, Host, Source, StageKind, intake};
 
 /// The kind.
@@ -57,7 +57,7 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
     let frames = params.opt_int("frames").map_or_else(String::new, |frames| format!("&frames={frames}"));
     let (pattern, rate) = (params.text("pattern"), params.int("rate"));
     Ok(Arc::new(Test {
-        id: Arc::clone(&context.origin.stage),
+        origin: Arc::clone(context.origin),
         uri: format!("test://?pattern={pattern}&fps={rate}&size={width}x{height}&live={live}{frames}"),
         streams: params.int("streams"),
         live,
@@ -67,7 +67,7 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
 }
 
 struct Test {
-    id: Arc<str>,
+    origin: Arc<Origin>,
     uri: String,
     streams: i64,
     live: bool,
@@ -87,13 +87,13 @@ impl Test {
     async fn draw(&self, number: i64, host: &Arc<dyn Host>, stop: &CancellationToken) -> Result<()> {
         let opened = media::open(&self.uri, &self.options).await?;
         let time_source = if self.live { TimeSource::Ingest } else { TimeSource::File };
-        let id = format!("{}-{number}", self.id).into();
+        let id = format!("{}-{number}", self.origin.stage).into();
         let stream = Stream { id, labels: self.labels.clone(), session: intake::session_id(), live: self.live, time_source };
         let feed = host.open(stream).await?;
         let now = now_micros();
         feed.epoch(if self.live { now.unsigned_abs() } else { 0 }, now).await;
         feed.event(Event::Started { uri: self.uri.clone(), digest: None }).await;
-        let ended = intake::pump(opened, &feed, stop).await;
+        let ended = intake::pump(opened, &feed, &self.origin, stop).await;
         let reason = match &ended.error {
             None if ended.stopped => "shutdown".to_owned(),
             None => "end_of_stream".to_owned(),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::cache::Key;
 use crate::config::shape::{Default, Field, Type};
 use crate::inference::{Asker, TextModel};
-use crate::models::text::{Generation, Request};
+use crate::models::text::{self, Generation, Request};
 use crate::packet::{Caption, Finish, Label, Payload, PayloadKind, Scores};
 use crate::stage::{Build, Context, Deps, Draft, Holds, Input, Out, StageKind, Transform};
 use crate::{Error, Result};
@@ -240,7 +240,8 @@ impl Write {
 }
 
 fn keep(generation: Generation) -> Result<Bytes> {
-    let kept = Kept { text: generation.text.trim().to_owned(), tokens: generation.tokens, stopped: generation.finish == Finish::Stop };
+    let kept =
+        Kept { text: generation.text.trim().to_owned(), tokens: generation.tokens, stopped: generation.finish == text::Finish::Stop };
     serde_json::to_vec(&kept).map(Bytes::from).map_err(|error| Error::bug("a caption does not serialise").because(error))
 }
 

@@ -34,7 +34,9 @@ pub const KIND: StageKind = StageKind {
 fn build(context: &Context<'_>) -> Result<Arc<dyn Transform>> {
     let params = context.params;
     if !context.joined {
-        return Err(Error::config("a keyframe is taken from the frames of a segment").hint("add `join: { per: SEGMENTS, collect: [SOURCE.VIEW] }`"));
+        return Err(
+            Error::config("a keyframe is taken from the frames of a segment").hint("add `join: { per: SEGMENTS, collect: [SOURCE.VIEW] }`")
+        );
     }
     Ok(Arc::new(Keyframe {
         at: params.float("at"),

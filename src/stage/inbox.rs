@@ -1,0 +1,105 @@
+//! The inbox: several queues read by one task, which waits for all of them at once.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::Receiver;
+use super::queue::Read;
+use crate::packet::Item;
+
+/// Several queues read by one task, fairly.
+pub struct Inbox {
+    receivers: Vec<Receiver>,
+    sides: Vec<SideState>,
+    filled: Arc<Notify>,
+    next: usize,
+    hold: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SideState {
+    Open,
+    Paused,
+    Closed,
+}
+
+/// What an inbox gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// Items of this input were moved out.
+    Items(usize),
+    /// Nothing more will come from this input.
+    Closed(usize),
+    /// Every input is closed.
+    Done,
+}
+
+impl Inbox {
+    /// Reads `receivers`, which were all made with `filled`. With `hold`, what is read keeps its room until it is released.
+    pub fn new(receivers: Vec<Receiver>, filled: Arc<Notify>, hold: bool) -> Self {
+        Self { sides: vec![SideState::Open; receivers.len()], receivers, filled, next: 0, hold }
+    }
+
+    /// Queues it reads.
+    pub fn sides(&self) -> usize {
+        self.receivers.len()
+    }
+
+    /// Moves up to `most` items of one input into `into`, waiting for the first. Cancel-safe.
+    pub async fn recv(&mut self, into: &mut VecDeque<Item>, most: usize) -> Arrival {
+        loop {
+            // Everything that comes leaves a permit when nobody waits, so that nothing that comes after the look is missed.
+            if let Some(arrival) = self.try_recv(into, most) {
+                return arrival;
+            }
+            self.filled.notified().await;
+        }
+    }
+
+    /// As `recv`, but none when it would wait.
+    pub fn try_recv(&mut self, into: &mut VecDeque<Item>, most: usize) -> Option<Arrival> {
+        let sides = self.receivers.len();
+        for step in 0..sides {
+            let side = (self.next + step) % sides;
+            if self.sides[side] != SideState::Open {
+                continue;
+            }
+            match self.receivers[side].read(into, most, self.hold) {
+                Read::Some => {
+                    self.next = side + 1;
+                    return Some(Arrival::Items(side));
+                }
+                Read::Closed => {
+                    self.sides[side] = SideState::Closed;
+                    return Some(Arrival::Closed(side));
+                }
+                Read::Empty => {}
+            }
+        }
+        self.sides.iter().all(|side| *side == SideState::Closed).then_some(Arrival::Done)
+    }
+
+    /// Leaves `side` unread until `resume`.
+    pub fn pause(&mut self, side: usize) {
+        if self.sides[side] == SideState::Open {
+            self.sides[side] = SideState::Paused;
+        }
+    }
+
+    /// Whether every side that is not closed is paused, and some side is.
+    pub fn all_paused(&self) -> bool {
+        self.sides.contains(&SideState::Paused) && !self.sides.contains(&SideState::Open)
+    }
+
+    /// Reads every side again.
+    pub fn resume(&mut self) {
+        self.sides.iter_mut().filter(|side| **side == SideState::Paused).for_each(|side| *side = SideState::Open);
+    }
+
+    /// Gives back the room of what was read from `side` and held.
+    pub fn release(&mut self, side: usize, weight: usize) {
+        self.receivers[side].release(weight);
+    }
+}
