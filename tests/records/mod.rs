@@ -157,7 +157,10 @@ fn envelope(written: &Written, message: &Message, content_type: &str) {
     let (meta, header) = (&message.value["meta"], |name: &str| message.headers[name].as_str());
     let text = |field: &str| meta[field].as_str().unwrap();
     assert_eq!((message.key.as_str(), text("stream")), (written.stream.as_str(), written.stream.as_str()));
-    assert_eq!(message.timestamp, meta["event_time"].as_i64().unwrap().div_euclid(1000), "event time is the message's timestamp");
+    let millis = |field: &str| meta[field].as_i64().unwrap().div_euclid(1000);
+    // A film's event time runs ahead of the clock when it is read faster than it plays; brokers refuse such timestamps.
+    let held_back = millis("emit_time") <= message.timestamp && message.timestamp < millis("event_time");
+    assert!(message.timestamp == millis("event_time") || held_back, "{} of {meta}", message.timestamp);
     assert_eq!(header("content-type"), content_type);
     assert_eq!((header("ce_specversion"), header("ce_id")), ("1.0", text("id")));
     assert_eq!((header("opusflow_stage"), header("opusflow_pipeline")), (text("stage"), "e2e"));

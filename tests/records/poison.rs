@@ -48,7 +48,7 @@ stages:
 fn message_too_large_is_dead_lettered_and_its_neighbours_arrive() {
     let (place, namespace) = (Place::new(), unique("e2e"));
     let file = place.write("pipeline.yaml", pipeline(&namespace, 50_000, ""));
-    let run = place.run(&file, &[]).ended(0);
+    let run = place.run(&file, &[]).ended(1);
     let (_, files) = records::of_files(&place.path("out"));
     let letters = &files["pictures.dlq"];
     let read = kcat(&env("KAFKA_BROKERS"), &format!("{namespace}.pictures.v1"));
@@ -77,7 +77,7 @@ fn message_too_large_is_dead_lettered_and_its_neighbours_arrive() {
 fn what_a_stage_fails_on_goes_to_the_dead_letter_topic() {
     let (place, namespace) = (Place::new(), unique("e2e"));
     let file = place.write("pipeline.yaml", pipeline(&namespace, 1_000_000, "    timeout: 1us\n    retry: { attempts: 2, backoff: 1ms }"));
-    let run = place.run(&file, &[]).ended(0);
+    let run = place.run(&file, &[]).ended(1);
     let (_, files) = records::of_files(&place.path("out"));
     let letters = kcat(&env("KAFKA_BROKERS"), &format!("{namespace}.segments.v1.dlq"));
     assert!(letters.len() >= 2 && !files.contains_key("pictures"), "{} letters: each picture took too long", letters.len());

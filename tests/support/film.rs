@@ -8,7 +8,7 @@ use gstreamer as gst;
 use gstreamer_app as gst_app;
 use tempfile::TempDir;
 
-use super::env;
+use super::{env, folder};
 
 struct Films {
     _folder: TempDir,
@@ -18,7 +18,7 @@ struct Films {
 
 static FILMS: LazyLock<Films> = LazyLock::new(|| {
     gst::init().unwrap();
-    let folder = TempDir::new().unwrap();
+    let folder = folder();
     let (short, tests) = (folder.path().join("short.mp4"), folder.path().join("patterns.mp4"));
     cut(Path::new(&env("OPUSFLOW_TEST_FILM")), &short, 80, 92);
     patterns(&tests);

@@ -26,6 +26,11 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// A new folder inside the one that goes with `ops/test`: what a `static` keeps is never dropped.
+pub fn folder() -> TempDir {
+    TempDir::new_in(env("OPUSFLOW_TEST_DIR")).unwrap()
+}
+
 /// A word that no other run uses.
 pub fn unique(word: &str) -> String {
     format!("{word}-{:08x}", rand::random::<u32>())
@@ -38,7 +43,7 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
-        Self { folder: TempDir::new().unwrap() }
+        Self { folder: folder() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

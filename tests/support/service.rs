@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::root;
+use super::{folder, root};
 
 /// A server on a free port; it goes with the test.
 pub struct Service {
@@ -16,7 +16,7 @@ pub struct Service {
 
 impl Service {
     pub fn start(name: &'static str) -> Self {
-        let service = Self { name, folder: TempDir::new().unwrap(), port: free_port() };
+        let service = Self { name, folder: folder(), port: free_port() };
         service.act("start");
         service
     }
@@ -48,7 +48,12 @@ impl Drop for Service {
     }
 }
 
-/// A port that nobody listens on now.
+/// A port that nobody listens on now, below those that the system hands out to clients.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    loop {
+        let port = rand::random_range(20_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
