@@ -157,6 +157,9 @@ fn configure(intake: &Arc<Intake>, element: &gst::Element, uri: &str) {
         "souphttpsrc" => {
             element.set_property("timeout", seconds(options.stall));
             authenticate(element, uri);
+            if !options.live && !is_playlist(uri) {
+                follow(intake, element);
+            }
         }
         "srtsrc" => {
             element.set_property("auto-reconnect", false);
@@ -172,6 +175,21 @@ fn configure(intake: &Arc<Intake>, element: &gst::Element, uri: &str) {
         }
         _ => {}
     }
+}
+
+/// Follows what an HTTP source gives, for a server that breaks off without having told a length ends it like one that is done.
+fn follow(intake: &Arc<Intake>, element: &gst::Element) {
+    let Some(pad) = element.static_pad("src") else { return };
+    let intake = Arc::clone(intake);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(buffer) = info.buffer()
+            && let Ok(data) = buffer.map_readable()
+        {
+            let offset = Some(buffer.offset()).filter(|offset| *offset != u64::MAX);
+            intake.arriving.lock().take(offset, &data);
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 /// Hands the user and password of an http URI to libsoup, which does not take them from it.

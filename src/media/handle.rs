@@ -204,7 +204,7 @@ async fn at_end(intake: &Intake, pending: Option<Error>, path: Option<PathBuf>) 
     }
     let cut_off = match path {
         Some(path) => tokio::task::spawn_blocking(move || iso::survey(&path)?.cut_off).await.ok().flatten(),
-        None => None,
+        None => intake.arriving.lock().cut_off(),
     };
     if let Some((have, need)) = cut_off {
         return End::Failed(Error::external(format!("{name} is cut off: it has {have} of at least {need} bytes")));

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::handle::{End, Lost};
+use super::iso::Arriving;
 use super::options::{Fraction, Options};
 use crate::error::Error;
 use crate::packet::Nanos;
@@ -52,6 +53,8 @@ pub(super) struct Intake {
     pub has_audio: AtomicBool,
     pub has_video: AtomicBool,
     pub codec: Mutex<Option<String>>,
+    /// What came by HTTP.
+    pub arriving: Mutex<Arriving>,
     started: Instant,
     last: AtomicU64,
     pub encoded: AtomicU64,
@@ -72,6 +75,7 @@ impl Intake {
             has_audio: AtomicBool::new(false),
             has_video: AtomicBool::new(false),
             codec: Mutex::new(None),
+            arriving: Mutex::default(),
             started: Instant::now(),
             last: AtomicU64::new(0),
             encoded: AtomicU64::new(0),

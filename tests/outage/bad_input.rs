@@ -210,6 +210,26 @@ fn server(serve: impl Fn(std::net::TcpStream) + Send + Sync + Clone + 'static) -
     format!("http://joe:hunter2@{address}/film.mp4")
 }
 
+/// A server that breaks off in the middle of a film, whether it told its length or not.
+#[test]
+fn film_that_breaks_off_on_the_way_gives_its_frames_and_an_error() {
+    for (header, words) in [("Content-Length: 100000000\r\n", ""), ("", "is cut off")] {
+        let url = server(move |mut caller| {
+            let mut request = [0; 4096];
+            let asked = caller.read(&mut request).unwrap_or(0);
+            if String::from_utf8_lossy(&request[..asked]).contains("Range: bytes=") {
+                return;
+            }
+            let film = film();
+            // Who has enough goes.
+            let _ = caller.write_all(format!("HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\n{header}Connection: close\r\n\r\n").as_bytes());
+            let _ = caller.write_all(&film[..film.len() * 2 / 3]);
+        });
+        let part = read(&[&url]).failed(words);
+        assert!(part.frames("film") > 100, "{}", part.ended.stdout);
+    }
+}
+
 /// Addresses that mean harm: each ends in an error that does not tell the password.
 #[test]
 fn hostile_addresses_end_in_an_error() {
