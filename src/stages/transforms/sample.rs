@@ -12,7 +12,7 @@ use crate::{Error, Result};
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "sample",
-    doc: "Lets one frame in `every` through and absorbs the others. (A lower `fps` of a view leaves frames out before they are scaled, which is cheaper.)",
+    doc: "Lets one frame in `every` through and absorbs the others. A lower `fps` of a view leaves frames out before they are scaled, which is cheaper.",
     accepts: &[PayloadKind::Frame],
     emits: &[PayloadKind::Frame],
     params: &[Field { name: "every", ty: Type::Int(1, 1_000_000), default: Default::Is("1"), doc: "One frame in this many passes." }],
