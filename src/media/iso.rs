@@ -15,10 +15,11 @@ pub(super) struct Survey {
     pub has_index: bool,
 }
 
-/// Reads the headers of the outermost boxes; none where the file is of another kind.
+/// Reads the headers of the outermost boxes; none where it is no regular file, or one of another kind.
 pub(super) fn survey(path: &Path) -> Option<Survey> {
+    // Opening a pipe would wait for someone who writes to it.
+    let length = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?.len();
     let mut file = File::open(path).ok()?;
-    let length = file.metadata().ok()?.len();
     let (mut at, mut has_index) = (0, false);
     // A film in fragments has two boxes a fragment: a million of them is days.
     for _ in 0..1_000_000 {
