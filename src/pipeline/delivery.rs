@@ -85,7 +85,7 @@ impl Delivery {
                         self.settle(packet, now);
                     }
                     Err(error) if error.is_transient() && attempts < retry.attempts => again.push(packet),
-                    Err(error) => self.fail(packet, &error, attempts).await,
+                    Err(error) => again.extend(self.fail(packet, &error, attempts).await),
                 }
             }
             StageCounts::add(&self.stage.counts.emitted, emitted);
@@ -146,7 +146,8 @@ impl Delivery {
         }
     }
 
-    async fn fail(&self, packet: Packet, error: &Error, attempts: u32) {
+    /// Hands a packet that failed to the dead letters. One that this sink takes itself is given back, to be delivered next.
+    async fn fail(&self, packet: Packet, error: &Error, attempts: u32) -> Option<Packet> {
         StageCounts::add(&self.stage.counts.failed, 1);
         self.metrics.record(packet.payload.kind().as_str()).failed.increment(1);
         let stage = self.stage.id();
@@ -157,7 +158,11 @@ impl Delivery {
             _ if letter => packet.receipt.settle(Outcome::Dropped(Reason::Failed)),
             _ if !self.stage.settings().required => packet.receipt.settle(Outcome::Absorbed),
             Some(letters) => letters.send(super::outlet::dead_letter(packet, stage, error, attempts)).await,
+            None if self.stage.settings().dead_letter.as_deref() == Some(stage) && self.stage.takes(PayloadKind::DeadLetter) => {
+                return Some(super::outlet::dead_letter(packet, stage, error, attempts));
+            }
             None => packet.receipt.settle(Outcome::Dropped(Reason::Failed)),
         }
+        None
     }
 }

@@ -137,7 +137,7 @@ pub const STAGE: &[Field] = &[
         "dead_letter",
         Type::Text,
         Absent,
-        "The sink that takes packets that failed: the first required sink when left out, `none` to drop and count them.",
+        "The sink that takes packets that failed: the first required sink when left out, also for itself; `none` to drop and count them.",
     ),
     field(
         "required",

@@ -126,7 +126,7 @@ fn good_files_become_plans() {
     let join = captions.join.as_ref().expect("it joins");
     assert_eq!((join.per, &join.collect[..], join.wait), (0, &[1][..], None));
     assert_eq!((captions.dead_letter.as_deref(), out.dead_letter.as_deref()), (Some("topics"), Some("topics")));
-    assert_eq!((topics.dead_letter.as_deref(), topics.required, topics.timeout, topics.retry.attempts), (None, true, None, 3));
+    assert_eq!((topics.dead_letter.as_deref(), topics.required, topics.timeout, topics.retry.attempts), (Some("topics"), true, None, 3));
     assert_eq!((out.kind.role().as_str(), &**out.params.text("path")), ("sink", "./out"));
 }
 

@@ -1,4 +1,4 @@
-//! Dead letters: each stage's go to a sink that takes them, and never in a circle.
+//! Dead letters: each stage's go to a sink that takes them, the first sink's to itself, and never in a circle.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub(super) fn check(drafts: &mut [Draft<'_>], links: &Links, problems: &mut Prob
     let first = drafts.iter().position(|draft| takes(draft) && required(draft)).map(|at| Arc::clone(&drafts[at].id));
     // A sink falls back on the first only where that one hands nothing on: defaults never make a circle.
     let passes_on =
-        |draft: &Draft<'_>| first.as_ref() == Some(&draft.id) && draft.keys.opt_text("dead_letter").is_some_and(|word| **word != *"none");
+        |draft: &Draft<'_>| first.as_ref() == Some(&draft.id) && draft.keys.opt_text("dead_letter").is_some_and(|word| **word != *"none" && *word != draft.id);
     let first_passes_on = drafts.iter().any(passes_on);
     let mut letters = Vec::with_capacity(drafts.len());
     for at in 0..drafts.len() {
@@ -24,7 +24,7 @@ pub(super) fn check(drafts: &mut [Draft<'_>], links: &Links, problems: &mut Prob
             Some(word) if *word == *"none" => None,
             Some(word) => named(&word, at, drafts, &takes, problems),
             None if drafts[at].role() == Some(Role::Sink) && first_passes_on => None,
-            None => first.clone().filter(|first| *first != drafts[at].id),
+            None => first.clone(),
         };
         if drafts[at].role().is_some_and(|role| role != Role::Source) {
             let word = letter.clone().unwrap_or_else(|| "none".into());
@@ -59,19 +59,14 @@ fn named(
             problems.add(place, format!("`{word}` takes no dead letters")).suggest("", sinks.chain(["none"]));
             None
         }
-        Some(sink) if sink.id == draft.id => {
-            problems
-                .add(place, format!("`{word}` cannot take its own dead letters"))
-                .suggest("", sinks.filter(|id| *id != &**word).chain(["none"]));
-            None
-        }
         Some(_) => Some(Arc::clone(word)),
     }
 }
 
 /// A sink whose dead letters come back to it would never end.
 fn circles(drafts: &[Draft<'_>], letters: &[Option<Arc<str>>], problems: &mut Problems) {
-    let next = |at: usize| letters[at].as_ref().and_then(|id| drafts.iter().position(|draft| draft.id == *id));
+    // A sink that takes its own hands nothing on.
+    let next = |at: usize| letters[at].as_ref().and_then(|id| drafts.iter().position(|draft| draft.id == *id)).filter(|&to| to != at);
     for (start, draft) in drafts.iter().enumerate().filter(|(_, draft)| draft.role() == Some(Role::Sink)) {
         let mut path = vec![start];
         while let Some(at) = next(path[path.len() - 1]) {
