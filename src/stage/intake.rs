@@ -88,6 +88,17 @@ pub struct Ended {
     pub last: Option<Micros>,
 }
 
+impl Ended {
+    /// What the session's `ended` event says of it.
+    pub fn reason(&self) -> String {
+        match &self.error {
+            None if self.stopped => "shutdown".to_owned(),
+            None => "end_of_stream".to_owned(),
+            Some(error) => error.to_string(),
+        }
+    }
+}
+
 /// Pushes every frame of every view into `feed` until the video ends or `stop` is told. Views wait for their own readers only.
 pub async fn pump(mut opened: Opened, feed: &Arc<dyn Feed>, origin: &Origin, stop: &CancellationToken) -> Ended {
     let readers = std::mem::take(&mut opened.views);

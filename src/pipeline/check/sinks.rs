@@ -15,8 +15,9 @@ pub(super) fn check(drafts: &mut [Draft<'_>], links: &Links, problems: &mut Prob
     let required = |draft: &Draft<'_>| draft.keys.opt_bool("required") == Some(true);
     let first = drafts.iter().position(|draft| takes(draft) && required(draft)).map(|at| Arc::clone(&drafts[at].id));
     // A sink falls back on the first only where that one hands nothing on: defaults never make a circle.
-    let passes_on =
-        |draft: &Draft<'_>| first.as_ref() == Some(&draft.id) && draft.keys.opt_text("dead_letter").is_some_and(|word| **word != *"none" && *word != draft.id);
+    let passes_on = |draft: &Draft<'_>| {
+        first.as_ref() == Some(&draft.id) && draft.keys.opt_text("dead_letter").is_some_and(|word| **word != *"none" && *word != draft.id)
+    };
     let first_passes_on = drafts.iter().any(passes_on);
     let mut letters = Vec::with_capacity(drafts.len());
     for at in 0..drafts.len() {

@@ -112,12 +112,7 @@ impl File {
             feed.length(length);
         }
         let ended = intake::pump(opened, &feed, &self.origin, stop).await;
-        let reason = match &ended.error {
-            None if ended.stopped => "shutdown".to_owned(),
-            None => "end_of_stream".to_owned(),
-            Some(error) => error.to_string(),
-        };
-        feed.finish(reason).await;
+        feed.finish(ended.reason()).await;
         ended.error.map_or(Ok(()), Err)
     }
 }
