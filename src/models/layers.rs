@@ -33,11 +33,16 @@ pub struct Conv2d {
 impl Conv2d {
     /// From `conv`'s weight (and bias, where `biased`) and the batch norm under `norm`.
     pub fn folded(conv: &Scope<'_>, biased: bool, norm: &Scope<'_>, geometry: Geometry) -> Result<Self> {
+        Self::folded_over(conv, biased, norm, geometry, 1.)
+    }
+
+    /// The same, for input that is the network's times `factor`: bytes where it wants 0..1 need no pass of their own to be scaled.
+    pub fn folded_over(conv: &Scope<'_>, biased: bool, norm: &Scope<'_>, geometry: Geometry, factor: f64) -> Result<Self> {
         let Geometry { input, output, kernel, stride } = geometry;
         let weight = conv.take_f32("weight", &[output, input, kernel, kernel])?;
         let bias = if biased { Some(conv.take_f32("bias", &[output])?) } else { None };
         let affine = Affine::batch_norm(norm, output, 1e-5)?;
-        let weight = affine.scale_outputs(&weight)?;
+        let weight = affine.scale_outputs(&weight)?.f_div_scalar(factor)?;
         let bias = match bias {
             Some(bias) => bias.f_mul(&affine.scale)?.f_add(&affine.shift)?,
             None => affine.shift,

@@ -12,7 +12,7 @@ use super::folder::ModelFolder;
 use super::layers::{Conv2d, Geometry, LayerNorm, Linear};
 use super::weights::{Scope, Weights};
 use crate::error::{Error, Result};
-use crate::tensor::{Precision, channels_last, normalise};
+use crate::tensor::{Precision, channels_last};
 
 /// Frames that go through the convolutions at once on a CPU: as many as keep the first one's output in the cache.
 const CPU_PASS: i64 = 4;
@@ -75,6 +75,8 @@ impl OpusEncoderConfig {
 /// The network with its weights.
 #[derive(Debug)]
 pub struct OpusEncoder {
+    /// The first convolution over bytes; a byte is exact in every precision, its 255th is not.
+    bytes: Conv2d,
     convolutions: Vec<Conv2d>,
     attention: Attention,
     layers: Vec<Layer>,
@@ -101,6 +103,9 @@ impl OpusEncoder {
         let _guard = crate::tensor::guard();
         let (device, precision) = (weights.device(), weights.precision());
         let root = weights.root();
+        let (conv, norm) = (&root / "conv_layers" / 0, &root / "bn_layers" / 0);
+        let geometry = Geometry { input: 3, output: config.channels[0], kernel: config.kernels[0], stride: 2 };
+        let bytes = Conv2d::folded_over(&conv, true, &norm, geometry, 255.)?;
         let (mut convolutions, mut input) = (Vec::new(), 3);
         for (index, (&output, &kernel)) in config.channels.iter().zip(&config.kernels).enumerate() {
             let (conv, norm) = (&root / "conv_layers" / index, &root / "bn_layers" / index);
@@ -109,6 +114,7 @@ impl OpusEncoder {
         }
         let layer = |index: i64| Layer::new(&(&root / "transformer" / "layers" / index), input, config);
         let network = Self {
+            bytes,
             convolutions,
             attention: Attention::new(&(&root / "attention"), input, config.heads)?,
             layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
@@ -161,17 +167,38 @@ impl OpusEncoder {
 
     /// Frames to vectors `[n, width]`.
     fn encode_frames(&self, frames: &Tensor) -> Result<Tensor> {
-        let mut x = if frames.kind() == Kind::Uint8 {
-            normalise(frames, [0.; 3], [1.; 3], self.precision)?
+        let mut convolutions = self.convolutions.iter();
+        let mut x = frames.f_to_kind(self.precision.kind())?;
+        if frames.kind() == Kind::Uint8 {
+            convolutions.next();
+            x = pooled(&self.bytes, &x.f_permute([0, 3, 1, 2])?)?;
         } else {
-            channels_last(&frames.f_to_kind(self.precision.kind())?)?
-        };
-        for convolution in &self.convolutions {
-            // ReLU grows with its input, so it may follow the maximum that it stood before: a quarter of the work, the same values.
-            x = convolution.forward(&x)?.f_max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false)?.f_relu_()?;
+            x = channels_last(&x)?;
+        }
+        for convolution in convolutions {
+            x = pooled(convolution, &x)?;
         }
         Ok(x.f_mean_dim([2, 3].as_slice(), false, None)?)
     }
+}
+
+/// A convolution, the maximum of each 2 x 2, and ReLU: it grows with its input, so it may follow the maximum that it stood before, a
+/// quarter of the work and the same values.
+fn pooled(convolution: &Conv2d, x: &Tensor) -> Result<Tensor> {
+    let x = convolution.forward(x)?;
+    if x.device() != Device::Cpu {
+        return Ok(x.f_max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false)?.f_relu_()?);
+    }
+    // On a CPU libtorch's pooling also writes down where each maximum lay; comparing neighbours takes half its time.
+    let mut x = x;
+    for side in [2, 3] {
+        let end = x.size()[side as usize] / 2 * 2;
+        if end == 0 {
+            return Err(Error::model("frames are too small to be halved twice by every convolution"));
+        }
+        x = x.f_slice(side, 0, end, 2)?.f_maximum(&x.f_slice(side, 1, end, 2)?)?;
+    }
+    Ok(x.f_relu_()?)
 }
 
 /// PyTorch's `nn.MultiheadAttention(batch_first=True)` of a sequence with itself.
