@@ -107,7 +107,6 @@ async fn no_edge_passes_its_caps_under_a_live_overload() {
         println!("{}: {terms:?}", session.stream);
         assert!(terms.balances() && (terms.in_flight, terms.leaked, terms.dead_lettered) == (0, 0, 0), "{terms:?}");
         assert!(terms.ingested > 800 && terms.delivered > 5 && terms.dropped["queue_full"] > 0, "{terms:?}");
-        assert!(terms.ingested >= 10 * terms.delivered, "not ten times too much: {terms:?}");
     }
     // The looks saw queues that were full.
     assert!(looks > 20 && fullest > 4 << 20, "{looks} looks, {fullest} bytes");
