@@ -42,6 +42,11 @@ fn bytes_of(tensor: &Tensor) -> Vec<u8> {
 }
 
 fn main() {
+    // On a thread of its own, as a worker has it: memory comes from another arena there.
+    std::thread::spawn(measure).join().expect("it does not panic");
+}
+
+fn measure() {
     init().expect("GStreamer is there");
     threads(2);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");

@@ -2,8 +2,8 @@
 //! frames, a transformer encoder (post-norm, GELU), the mean over frames, a projection. The reference is the same module in PyTorch
 //! (`tests/golden/opus_encoder.py`); Vaswani et al., "Attention Is All You Need" (arXiv:1706.03762) for the transformer.
 //!
-//! It is fast on a CPU because batch norm is folded into the convolutions, memory is channels-last, and the convolutions see a few
-//! frames at a time, so that what lies between them stays in the cache; attention then sees all frames at once.
+//! It is fast on a CPU because batch norm is folded into the convolutions, memory is channels-last, and the first convolutions see a few
+//! frames at a time, so that what lies between them stays in the cache; the later ones see more, attention all of them at once.
 
 use tch::{Device, Kind, Tensor};
 
@@ -14,8 +14,10 @@ use super::weights::{Scope, Weights};
 use crate::error::{Error, Result};
 use crate::tensor::{Precision, channels_last};
 
-/// Frames that go through the convolutions at once on a CPU: as many as keep the first one's output in the cache.
+/// Frames that go through the first half of the convolutions at once on a CPU: as few as keep what lies between them in the cache.
 const CPU_PASS: i64 = 4;
+/// Frames that go through the second half: what lies between is small there, the weights are not, and are fetched once a pass.
+const CPU_GROUP: i64 = 48;
 /// On a GPU, where memory is the only limit.
 const GPU_PASS: i64 = 256;
 
@@ -152,10 +154,16 @@ impl OpusEncoder {
             )));
         }
         let frames = clips.f_reshape([&[-1], &size[2..]].concat())?;
-        let pass = if self.device == Device::Cpu { CPU_PASS } else { GPU_PASS };
+        let (pass, group) = if self.device == Device::Cpu { (CPU_PASS, CPU_GROUP) } else { (GPU_PASS, GPU_PASS) };
+        let (near, far) = self.convolutions.split_at(self.convolutions.len().div_ceil(2));
         let mut vectors = Vec::new();
-        for part in frames.f_split(pass, 0)? {
-            vectors.push(self.encode_frames(&part)?);
+        for group in frames.f_split(group, 0)? {
+            let parts = group.f_split(pass, 0)?.into_iter().map(|part| self.first_of(near, &part)).collect::<Result<Vec<_>>>()?;
+            let mut x = if let [one] = parts.as_slice() { one.shallow_clone() } else { Tensor::f_cat(&parts, 0)? };
+            for convolution in far {
+                x = pooled(convolution, &x)?;
+            }
+            vectors.push(x.f_mean_dim([2, 3].as_slice(), false, None)?);
         }
         let mut x = self.attention.forward(&Tensor::f_cat(&vectors, 0)?.f_view([size[0], size[1], -1])?)?;
         for layer in &self.layers {
@@ -165,9 +173,9 @@ impl OpusEncoder {
         Ok(self.output_proj.forward(&mean)?.f_to_kind(Kind::Float)?)
     }
 
-    /// Frames to vectors `[n, width]`.
-    fn encode_frames(&self, frames: &Tensor) -> Result<Tensor> {
-        let mut convolutions = self.convolutions.iter();
+    /// Frames through the first convolutions.
+    fn first_of(&self, convolutions: &[Conv2d], frames: &Tensor) -> Result<Tensor> {
+        let mut convolutions = convolutions.iter();
         let mut x = frames.f_to_kind(self.precision.kind())?;
         if frames.kind() == Kind::Uint8 {
             convolutions.next();
@@ -178,7 +186,7 @@ impl OpusEncoder {
         for convolution in convolutions {
             x = pooled(convolution, &x)?;
         }
-        Ok(x.f_mean_dim([2, 3].as_slice(), false, None)?)
+        Ok(x)
     }
 }
 
