@@ -64,6 +64,21 @@ impl Conv2d {
         Ok(Self { weight, bias, stride, padding, dilation })
     }
 
+    /// Of these weights, where they lie.
+    pub fn of(weight: &Tensor, bias: &Tensor, stride: [i64; 2], padding: [i64; 2]) -> Result<Self> {
+        Ok(Self { weight: channels_last(weight)?, bias: bias.shallow_clone(), stride, padding, dilation: [1, 1] })
+    }
+
+    /// `[output, input, h, w]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// One number for each of its outputs.
+    pub fn bias(&self) -> &Tensor {
+        &self.bias
+    }
+
     /// `[n, input, h, w]`, best channels-last, to `[n, output, h', w']`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.f_conv2d(&self.weight, Some(&self.bias), self.stride, self.padding, self.dilation, 1)?)
