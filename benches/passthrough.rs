@@ -57,7 +57,7 @@ struct Pass;
 
 #[async_trait]
 impl Transform for Pass {
-    async fn process(&self, input: Input, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
         out.emit(Draft::new(input.payload, input.head.span));
         Ok(())
     }

@@ -59,7 +59,7 @@ fn head(index: u64) -> Arc<Head> {
 fn payloads() -> Vec<Payload> {
     let label = |name: &str, score| Label { name: name.into(), score };
     let mut all = vec![
-        Payload::Frame(Frame {
+        Payload::Frame(Arc::new(Frame {
             view: "frames".into(),
             index: 42,
             width: 640,
@@ -67,7 +67,7 @@ fn payloads() -> Vec<Payload> {
             stride: 1920,
             format: PixelFormat::Rgb8,
             pixels: Bytes::from_static(&[0; 64]),
-        }),
+        })),
         Payload::Caption(Arc::new(Caption {
             text: "A \"quiet\" street, früh".to_owned(),
             language: "en".to_owned(),

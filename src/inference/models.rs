@@ -79,7 +79,7 @@ impl ShotsModel {
     ///
     /// # Errors
     /// Those of [`Worker::ask`].
-    pub async fn ask(&self, window: Vec<Frame>, asker: Asker) -> Result<Vec<f32>> {
+    pub async fn ask(&self, window: Vec<Arc<Frame>>, asker: Asker) -> Result<Vec<f32>> {
         self.worker.ask(window, asker).await
     }
 
@@ -94,7 +94,7 @@ impl EncodeModel {
     ///
     /// # Errors
     /// Those of [`Worker::ask`].
-    pub async fn ask(&self, frames: Vec<Frame>, asker: Asker) -> Result<Encoded> {
+    pub async fn ask(&self, frames: Vec<Arc<Frame>>, asker: Asker) -> Result<Encoded> {
         match &self.worker {
             Encoder::Frames(worker) => worker.ask(frames, asker).await,
             Encoder::Clips(worker) => worker.ask(frames, asker).await,

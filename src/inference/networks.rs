@@ -1,6 +1,7 @@
 //! Each network as a worker's model: items become batches, batches become answers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tch::Tensor;
 
@@ -27,17 +28,17 @@ pub struct Encoded {
 pub(super) struct Shots(pub TransNetV2);
 
 impl Model for Shots {
-    type Item = Vec<Frame>;
+    type Item = Vec<Arc<Frame>>;
     type Answer = Vec<f32>;
 
-    fn run(&mut self, items: &[&Vec<Frame>], _cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Vec<f32>>>> {
+    fn run(&mut self, items: &[&Vec<Arc<Frame>>], _cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Vec<f32>>>> {
         if let Some(wrong) =
             items.iter().flat_map(|window| window.iter()).find(|frame| i64::from(frame.width) != WIDTH || i64::from(frame.height) != HEIGHT)
         {
             return Err(Error::model(format!("shots wants frames of {WIDTH}x{HEIGHT}, got {}x{}", wrong.width, wrong.height))
                 .hint("give the stage a view with `size: 48x27`"));
         }
-        let frames: Vec<&Frame> = items.iter().flat_map(|window| window.iter()).collect();
+        let frames: Vec<&Frame> = items.iter().flat_map(|window| window.iter()).map(Arc::as_ref).collect();
         let batch = frames_to_tensor(&frames, self.0.device())?;
         let windows = batch.f_view([items.len() as i64, WINDOW as i64, HEIGHT, WIDTH, 3])?;
         Ok(self.0.predict(&windows)?.into_iter().map(|predictions| Ok(predictions.single)).collect())
@@ -53,15 +54,15 @@ impl Model for Shots {
 pub(super) struct Frames(pub ResNet);
 
 impl Model for Frames {
-    type Item = Vec<Frame>;
+    type Item = Vec<Arc<Frame>>;
     type Answer = Encoded;
 
-    fn run(&mut self, items: &[&Vec<Frame>], _cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Encoded>>> {
+    fn run(&mut self, items: &[&Vec<Arc<Frame>>], _cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Encoded>>> {
         in_groups(
             items,
             |frame| frame.len(),
             |group, _| {
-                let frames: Vec<&Frame> = group.iter().flat_map(|item| item.iter()).collect();
+                let frames: Vec<&Frame> = group.iter().flat_map(|item| item.iter()).map(Arc::as_ref).collect();
                 let batch = frames_to_tensor(&frames, self.0.device())?;
                 let fits = frames.iter().all(|frame| i64::from(frame.width) == SIZE && i64::from(frame.height) == SIZE);
                 let features = if fits { self.0.forward(&batch)? } else { self.0.forward_resized(&batch)? };
@@ -81,15 +82,15 @@ impl Model for Frames {
 pub(super) struct Clips(pub OpusEncoder);
 
 impl Model for Clips {
-    type Item = Vec<Frame>;
+    type Item = Vec<Arc<Frame>>;
     type Answer = Encoded;
 
-    fn run(&mut self, items: &[&Vec<Frame>], _cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Encoded>>> {
+    fn run(&mut self, items: &[&Vec<Arc<Frame>>], _cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Encoded>>> {
         in_groups(
             items,
             |clip| clip.len(),
             |group, length| {
-                let frames: Vec<&Frame> = group.iter().flat_map(|item| item.iter()).collect();
+                let frames: Vec<&Frame> = group.iter().flat_map(|item| item.iter()).map(Arc::as_ref).collect();
                 let batch = frames_to_tensor(&frames, self.0.device())?;
                 let size = batch.size();
                 let clips = batch.f_view([group.len() as i64, length as i64, size[1], size[2], 3])?;
@@ -130,9 +131,9 @@ impl Model for Text {
 
 /// Runs items of equal shape together: equal picture sizes, and equal `length`.
 fn in_groups(
-    items: &[&Vec<Frame>],
-    length: impl Fn(&Vec<Frame>) -> usize,
-    mut run: impl FnMut(&[&Vec<Frame>], usize) -> Result<Vec<Encoded>>,
+    items: &[&Vec<Arc<Frame>>],
+    length: impl Fn(&Vec<Arc<Frame>>) -> usize,
+    mut run: impl FnMut(&[&Vec<Arc<Frame>>], usize) -> Result<Vec<Encoded>>,
 ) -> Result<Vec<Result<Encoded>>> {
     let mut groups: BTreeMap<(usize, u32, u32), Vec<usize>> = BTreeMap::new();
     for (at, item) in items.iter().enumerate() {
@@ -141,7 +142,7 @@ fn in_groups(
     }
     let mut answers: Vec<Result<Encoded>> = items.iter().map(|_| Err(Error::bug("an item was left out of its batch"))).collect();
     for ((length, ..), places) in groups {
-        let group: Vec<&Vec<Frame>> = places.iter().map(|&at| items[at]).collect();
+        let group: Vec<&Vec<Arc<Frame>>> = places.iter().map(|&at| items[at]).collect();
         for (at, encoded) in places.into_iter().zip(run(&group, length)?) {
             answers[at] = Ok(encoded);
         }

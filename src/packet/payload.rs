@@ -69,7 +69,7 @@ impl PayloadKind {
 #[derive(Debug, Clone)]
 pub enum Payload {
     /// Decoded pixels.
-    Frame(Frame),
+    Frame(Arc<Frame>),
     /// A span of a stream.
     Segment(Arc<Segment>),
     /// A vector.

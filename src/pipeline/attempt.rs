@@ -1,74 +1,115 @@
 //! One call of a transform: timeout, panics and retries are settled here.
 
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::FutureExt;
 use tokio::time::{sleep, timeout};
 
 use super::topology::{Stage, StageCounts};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::packet::{Nanos, PayloadKind};
-use crate::stage::{Draft, Held, Input, Out, Transform};
+use crate::stage::{Draft, Fate, Held, Hold, Input, Out, Taken, Transform};
 
-/// One packet in this many is timed.
-const TIMED: u64 = 16;
+/// A transform of one stage, as its calls share it.
+pub(crate) struct Caller {
+    pub stage: Arc<Stage>,
+    pub transform: Arc<dyn Transform>,
+    /// What becomes of the inputs that the transform still holds when it goes.
+    pub fate: Fate,
+}
 
 /// How one input, or one mark between inputs, ended.
 pub(crate) enum Done {
     /// It gave drafts, or none.
-    Emit { input: Held, drafts: Vec<Draft> },
+    Emit { input: Hold, drafts: Vec<Draft> },
     /// It failed for good.
-    Fail { input: Held, at_risk: Vec<Held>, kind: PayloadKind, error: Error, attempts: u32 },
+    Fail { input: Hold, at_risk: Vec<Held>, kind: PayloadKind, error: Error, attempts: u32 },
     /// Nothing earlier will follow.
     Watermark { epoch: u64, pts: Nanos },
 }
 
-/// Works on one input until it has ended. `spare` is an empty list that the first try may fill.
-pub(crate) async fn attempt(stage: Arc<Stage>, transform: Arc<dyn Transform>, input: Input, spare: Vec<Draft>) -> Done {
-    let settings = stage.settings();
-    let (held, kind) = (input.held.split(), input.payload.kind());
-    // A stage with memory may have taken in half of it: trying again could count it twice.
-    let most = if settings.kind.remembers() { 1 } else { settings.retry.attempts };
-    let mut input = Some(input);
-    let timed = stage.counts.taken.load(Ordering::Relaxed).is_multiple_of(TIMED).then(Instant::now);
-    let mut spare = Some(spare);
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let this = if attempts < most { input.as_ref().map(Input::split) } else { input.take() };
-        let Some(this) = this else { unreachable!("the input is taken only by the last try") };
-        let mut out = Out { drafts: spare.take().unwrap_or_default(), ..Out::default() };
-        // The call itself may panic before it gives a future.
-        let call = AssertUnwindSafe(async { transform.process(this, &mut out).await }).catch_unwind();
-        let result = match settings.timeout {
-            None => call.await,
-            Some(limit) => timeout(limit, call).await.unwrap_or_else(|_| {
-                stage.metrics.timeouts.increment(1);
-                Ok(Err(Error::overload(format!("no answer within {limit:?}")).hint("raise the stage's `timeout` or give it less to do")))
-            }),
-        };
-        let error = match result {
-            Ok(Ok(())) => {
-                if let Some(since) = timed {
-                    stage.metrics.process_seconds.record(since.elapsed().as_secs_f64());
+/// Works on one input until it has ended. `drafts` is an empty list that the first try may fill; a call is timed from `since`, if from any.
+/// What is seldom needed is boxed: this future is made for every packet.
+pub(crate) fn attempt(caller: Arc<Caller>, taken: Taken, drafts: Vec<Draft>, since: Option<Instant>) -> impl Future<Output = Done> + Send {
+    let Taken { hold, given } = taken;
+    async move {
+        let (kind, settings) = (given.payload.kind(), caller.stage.settings());
+        // A stage with memory may have taken in half of it: trying again could count it twice.
+        let again = (settings.retry.attempts > 1 && !settings.kind.remembers()).then(|| given.clone());
+        let mut out = Out { drafts, at_risk: Vec::new() };
+        match call(&caller, given.under(&hold, &caller.fate), &mut out).await {
+            Ok(()) => {
+                if let Some(since) = since {
+                    caller.stage.metrics.process_seconds.record(since.elapsed().as_secs_f64());
                 }
-                return Done::Emit { input: held, drafts: out.drafts };
+                Done::Emit { input: hold, drafts: out.drafts }
             }
-            Ok(Err(error)) => error,
-            Err(panic) => {
-                stage.metrics.panics.increment(1);
-                panicked(&*panic)
+            Err(error) => match again {
+                Some(given) if error.is_transient() => {
+                    drop((error, out));
+                    Box::pin(retry(caller, Taken { hold, given }, since)).await
+                }
+                _ => Done::Fail { input: hold, at_risk: at_risk(out), kind, error, attempts: 1 },
+            },
+        }
+    }
+}
+
+/// The second try and those that follow.
+async fn retry(caller: Arc<Caller>, taken: Taken, since: Option<Instant>) -> Done {
+    let Taken { hold, given } = taken;
+    let retry = caller.stage.settings().retry;
+    let mut attempts = 1;
+    loop {
+        StageCounts::add(&caller.stage.counts.retried, 1);
+        sleep(retry.backoff * 2u32.saturating_pow(attempts - 1)).await;
+        attempts += 1;
+        let mut out = Out::default();
+        match call(&caller, given.clone().under(&hold, &caller.fate), &mut out).await {
+            Ok(()) => {
+                if let Some(since) = since {
+                    caller.stage.metrics.process_seconds.record(since.elapsed().as_secs_f64());
+                }
+                return Done::Emit { input: hold, drafts: out.drafts };
+            }
+            Err(error) if attempts >= retry.attempts || !error.is_transient() => {
+                let kind = given.payload.kind();
+                return Done::Fail { input: hold, at_risk: at_risk(out), kind, error, attempts };
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// One try, within the stage's timeout. It is called at once and may panic before it gives a future.
+fn call<'a>(caller: &'a Caller, input: Input<'a>, out: &'a mut Out) -> impl Future<Output = Result<()>> + Send + 'a {
+    let called = std::panic::catch_unwind(AssertUnwindSafe(|| caller.transform.process(input, out)));
+    async move {
+        let ended = match called {
+            Err(panic) => Err(panic),
+            Ok(call) => {
+                let mut call = AssertUnwindSafe(call).catch_unwind();
+                // Most calls end at once: the timer, a large thing, is only for those that wait.
+                match ((&mut call).now_or_never(), caller.stage.settings().timeout) {
+                    (Some(ended), _) => ended,
+                    (None, None) => call.await,
+                    (None, Some(limit)) => Box::pin(timeout(limit, call)).await.unwrap_or_else(|_| Ok(Err(late(caller, limit)))),
+                }
             }
         };
-        if attempts >= most || !error.is_transient() {
-            return Done::Fail { input: held, at_risk: at_risk(out), kind, error, attempts };
-        }
-        StageCounts::add(&stage.counts.retried, 1);
-        sleep(settings.retry.backoff * 2u32.saturating_pow(attempts - 1)).await;
+        ended.unwrap_or_else(|panic| {
+            caller.stage.metrics.panics.increment(1);
+            Err(panicked(&*panic))
+        })
     }
+}
+
+fn late(caller: &Caller, limit: Duration) -> Error {
+    caller.stage.metrics.timeouts.increment(1);
+    Error::overload(format!("no answer within {limit:?}")).hint("raise the stage's `timeout` or give it less to do")
 }
 
 /// Earlier inputs that are lost with the call that failed.
@@ -79,7 +120,7 @@ pub(crate) fn at_risk(out: Out) -> Vec<Held> {
 }
 
 /// What a panic said, as an error.
-pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Error {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
     Error::bug(format!("panicked: {}", text.unwrap_or_else(|| "no message".to_owned())))
 }

@@ -105,7 +105,7 @@ impl Feed for SessionFeed {
             is_final: true,
         };
         let receipt = entry.account.open(epoch, span.end);
-        entry.outlet.send(Packet { head: Arc::new(head), payload: Payload::Frame(frame), receipt }).await;
+        entry.outlet.send(Packet { head: Arc::new(head), payload: Payload::Frame(Arc::new(frame)), receipt }).await;
     }
 
     async fn event(&self, event: Event) {

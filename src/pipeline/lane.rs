@@ -10,26 +10,28 @@ use futures::stream::{FuturesOrdered, StreamExt};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
-use super::attempt::{Done, at_risk, attempt, panicked};
+use super::attempt::{Caller, Done, at_risk, attempt, panicked};
 use super::merge::Merge;
 use super::outlet::Outlet;
 use super::topology::StageCounts;
 use crate::error::Error;
 use crate::packet::{Head, Item, Mark, Nanos, Outcome, Reason};
-use crate::stage::{Arrival, Draft, Fate, Flush, Inbox, Input, Joined, Joiner, Out, Transform};
+use crate::stage::{Arrival, Draft, Fate, Flush, Hold, Inbox, Joined, Joiner, Out, Taken, Transform};
 
-/// Items that a join moves out of a queue at a time, and inputs begun between two looks at the clock and the token.
+/// Items that are moved out of a queue at a time, at most, and inputs begun between two looks at the clock and the token.
 const GULP: usize = 64;
+
+/// One call in this many is timed.
+const TIMED: u64 = 16;
 
 type Work = ReusableBoxFuture<'static, Done>;
 
 pub(crate) struct Lane {
-    transform: Arc<dyn Transform>,
+    caller: Arc<Caller>,
     outlet: Outlet,
     inbox: Inbox,
     joiner: Option<Joiner>,
     merge: Option<Merge>,
-    fate: Fate,
     force: CancellationToken,
     open: bool,
     arrived: VecDeque<Item>,
@@ -40,6 +42,13 @@ pub(crate) struct Lane {
     /// Inputs in `working` and `finished`.
     busy: usize,
     most: usize,
+    /// Whether the stage remembers its inputs; then it is asked how far it is.
+    remembers: bool,
+    /// Whether it gathers inputs and works on several at once.
+    gathers: bool,
+    /// Calls begun, and those of them that the stage's counts know.
+    calls: u64,
+    counted: u64,
     /// A box that the next input's work can be written into.
     spare: Option<Work>,
     /// An empty list that the next input's drafts can be put into.
@@ -49,25 +58,26 @@ pub(crate) struct Lane {
     passed: VecDeque<Nanos>,
     /// The watermark that follows the inputs at work.
     trailing: Option<(u64, Nanos)>,
+    /// Epoch of the last input that ended, and its head where the stage may emit without an input.
+    epoch: Option<u64>,
     last: Option<Arc<Head>>,
 }
 
 impl Lane {
     /// `ordered` says of each input whether its packets come in the order of their times.
     pub fn new(transform: Arc<dyn Transform>, outlet: Outlet, inbox: Inbox, ordered: &[bool], force: CancellationToken) -> Self {
-        let fate = Fate::default();
         let settings = outlet.stage.settings();
-        let most = if settings.kind.is_sequential() { 1 } else { settings.concurrency.max(1) };
+        let (remembers, sequential) = (settings.kind.remembers(), settings.kind.is_sequential());
+        let most = if sequential { 1 } else { settings.concurrency.max(1) };
         let unordered = ordered.iter().enumerate().filter(|(_, ordered)| !**ordered).map(|(input, _)| input).collect();
-        let joiner = settings.join.clone().map(|settings| Joiner::new(settings, fate.clone()).unordered(unordered));
+        let joiner = settings.join.clone().map(|settings| Joiner::new(settings).unordered(unordered));
         let merge = (joiner.is_none() && ordered.len() > 1).then(|| Merge::new(ordered));
         Self {
-            transform,
+            caller: Arc::new(Caller { stage: Arc::clone(&outlet.stage), transform, fate: Fate::default() }),
             outlet,
             inbox,
             joiner,
             merge,
-            fate,
             force,
             open: true,
             arrived: VecDeque::new(),
@@ -76,10 +86,15 @@ impl Lane {
             finished: VecDeque::new(),
             busy: 0,
             most,
+            remembers,
+            gathers: remembers && !sequential,
+            calls: 0,
+            counted: 0,
             spare: None,
             drafts: Vec::new(),
             passed: VecDeque::new(),
             trailing: None,
+            epoch: None,
             last: None,
         }
     }
@@ -90,18 +105,25 @@ impl Lane {
         while !self.force.is_cancelled() {
             // A queue that never runs dry must not keep the thread from others.
             tokio::task::coop::consume_budget().await;
-            if !self.take_up().await {
+            let all = self.take_up().await;
+            StageCounts::add(&self.outlet.stage.counts.taken, (self.calls - std::mem::replace(&mut self.counted, self.calls)) as usize);
+            if !all {
+                continue;
+            }
+            if self.outlet.holds_back() {
+                self.send().await;
                 continue;
             }
             if !self.open && self.idle() && self.ready.is_empty() {
                 self.flush(Flush::End).await;
+                self.send().await;
                 break;
             }
             let deadline = self.joiner.as_ref().filter(|_| self.has_room()).and_then(Joiner::deadline);
-            // Nothing is taken from the queue while the lane is full: there it is counted, and can be dropped. A join reads on, for all its
-            // sides; what it has read keeps its room.
-            let reads = self.open && (self.joiner.is_some() || self.has_room());
-            let most = if self.joiner.is_some() { GULP } else { 1 };
+            // No more is taken from the queue than the lane has room for: there it is counted, and can be dropped. A join reads on, for all
+            // its sides; what it has read keeps its room.
+            let most = self.gulp();
+            let reads = self.open && most > 0;
             tokio::select! {
                 biased;
                 () = self.force.cancelled() => {}
@@ -111,12 +133,17 @@ impl Lane {
             }
         }
         if self.force.is_cancelled() {
-            self.fate.abandon();
+            self.caller.fate.abandon();
         }
     }
 
     fn has_room(&self) -> bool {
         self.busy < self.most
+    }
+
+    /// Items to move out of a queue now.
+    fn gulp(&self) -> usize {
+        if self.joiner.is_some() { GULP } else { self.most.saturating_sub(self.busy + self.ready.len()).min(GULP) }
     }
 
     fn idle(&self) -> bool {
@@ -131,7 +158,7 @@ impl Lane {
             } else if self.idle()
                 && let Some((epoch, pts)) = self.trailing.take()
             {
-                let pts = if self.gathers() { self.watermark(pts) } else { pts };
+                let pts = if self.gathers { self.watermark(pts) } else { pts };
                 self.end(Done::Watermark { epoch, pts }).await;
             } else if self.has_room()
                 && let Some(next) = self.next()
@@ -151,7 +178,8 @@ impl Lane {
             return next;
         }
         while self.ready.is_empty() && self.open {
-            let arrival = self.inbox.try_recv(&mut self.arrived, 1)?;
+            let most = self.gulp();
+            let arrival = self.inbox.try_recv(&mut self.arrived, most)?;
             self.arrive(arrival);
         }
         self.ready.pop_front()
@@ -175,12 +203,12 @@ impl Lane {
         match (&mut self.merge, arrival) {
             (Some(merge), Arrival::Items(side)) => {
                 for item in self.arrived.drain(..) {
-                    self.ready.extend(merge.accept(side, item, &mut self.inbox, &self.fate).into_iter().flatten());
+                    self.ready.extend(merge.accept(side, item, &mut self.inbox).into_iter().flatten());
                 }
             }
             (Some(merge), Arrival::Closed(side)) => self.ready.extend(merge.close(side, &mut self.inbox).into_iter().flatten()),
             _ => self.ready.extend(self.arrived.drain(..).map(|item| match item {
-                Item::Packet(packet) => Joined::Input(Input::new(packet, Vec::new(), false, &self.fate)),
+                Item::Packet(packet) => Joined::Input(Taken::new(packet, Vec::new(), false)),
                 Item::Mark(mark) => Joined::Mark(mark),
             })),
         }
@@ -188,30 +216,32 @@ impl Lane {
 
     async fn begin(&mut self, next: Joined) {
         match next {
-            Joined::Input(input) => {
-                StageCounts::add(&self.outlet.stage.counts.taken, 1);
-                if self.last.as_ref().is_some_and(|last| last.epoch < input.head.epoch) {
+            Joined::Input(taken) => {
+                if self.epoch.is_some_and(|epoch| epoch < taken.hold.head.epoch) {
                     self.drain().await;
                 }
-                self.work_on(input).await;
+                self.work_on(taken).await;
             }
             Joined::Mark(Mark::Watermark { epoch, pts }) => self.trailing = self.trailing.max(Some((epoch, pts))),
             Joined::Mark(mark @ Mark::Gap { .. }) => {
                 self.drain().await;
                 self.flush(Flush::Gap).await;
+                self.send().await;
                 self.trailing = None;
                 self.outlet.mark(&mark);
             }
         }
     }
 
-    async fn work_on(&mut self, input: Input) {
+    async fn work_on(&mut self, taken: Taken) {
         if let Some((epoch, pts)) = self.trailing.take() {
-            let pts = if self.gathers() { self.watermark(pts) } else { pts };
+            let pts = if self.gathers { self.watermark(pts) } else { pts };
             self.working.push_back(ReusableBoxFuture::new(std::future::ready(Done::Watermark { epoch, pts })));
         }
-        let start = input.head.span.start;
-        let work = attempt(Arc::clone(&self.outlet.stage), Arc::clone(&self.transform), input, std::mem::take(&mut self.drafts));
+        let start = taken.hold.head.span.start;
+        let since = self.calls.is_multiple_of(TIMED).then(std::time::Instant::now);
+        self.calls += 1;
+        let work = attempt(Arc::clone(&self.caller), taken, std::mem::take(&mut self.drafts), since);
         let mut boxed = match self.spare.take() {
             None => ReusableBoxFuture::new(work),
             Some(mut spare) => {
@@ -222,7 +252,7 @@ impl Lane {
         self.busy += 1;
         // The first poll comes now, in the order of the inputs. Most calls end in it.
         let ended = (&mut boxed).now_or_never();
-        if self.gathers() {
+        if self.gathers {
             self.passed.push_back(self.watermark(start));
         }
         match ended {
@@ -238,15 +268,9 @@ impl Lane {
         }
     }
 
-    /// Whether it is a stage that gathers inputs and works on several at once.
-    fn gathers(&self) -> bool {
-        let kind = self.outlet.stage.settings().kind;
-        kind.remembers() && !kind.is_sequential()
-    }
-
     fn watermark(&self, incoming: Nanos) -> Nanos {
         // A stage that cannot say how far it is holds its readers back rather than mislead them.
-        std::panic::catch_unwind(AssertUnwindSafe(|| self.transform.watermark(incoming))).unwrap_or(0)
+        std::panic::catch_unwind(AssertUnwindSafe(|| self.caller.transform.watermark(incoming))).unwrap_or(0)
     }
 
     async fn drain(&mut self) {
@@ -262,36 +286,66 @@ impl Lane {
         }
     }
 
-    /// Sends on what one input came to. The inputs behind it are worked on meanwhile, so that a full reader costs them no timeout.
+    /// Emits what one input came to, and how far that lets the stage be.
     async fn end(&mut self, done: Done) {
         let passed = match &done {
-            Done::Watermark { pts, .. } if self.gathers() => *pts,
-            Done::Watermark { pts, .. } => self.watermark(*pts),
-            Done::Emit { input, .. } | Done::Fail { input, .. } => {
+            Done::Watermark { epoch, pts } => {
+                let pts = if self.gathers { *pts } else { self.watermark(*pts) };
+                self.outlet.watermark(*epoch, pts);
+                None
+            }
+            Done::Emit { .. } | Done::Fail { .. } => {
                 self.busy -= 1;
-                self.passed.pop_front().unwrap_or_else(|| self.watermark(input.head().span.start))
+                self.passed.pop_front()
             }
         };
-        let Self { outlet, working, finished, last, drafts: spare, .. } = self;
-        let ended = leave(outlet, last, done, passed, spare);
-        if working.is_empty() {
-            return ended.await;
-        }
-        tokio::pin!(ended);
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut ended => return,
-                Some(done) = working.next(), if !working.is_empty() => finished.push_back(done),
+        match done {
+            Done::Watermark { .. } => {}
+            Done::Emit { input, mut drafts } => {
+                let emitted = !drafts.is_empty();
+                let (epoch, start) = self.note(&input);
+                self.outlet.emit(&mut drafts, input);
+                self.drafts = drafts;
+                if self.outlet.ordered && (!emitted || self.remembers) {
+                    let pts = passed.unwrap_or_else(|| self.watermark(start));
+                    self.outlet.watermark(epoch, pts);
+                }
+            }
+            Done::Fail { input, at_risk, kind, error, attempts } => {
+                let (epoch, start) = self.note(&input);
+                let letter = self.outlet.fail(input, at_risk, kind, &error, attempts);
+                let outlet = &self.outlet;
+                meanwhile(&mut self.working, &mut self.finished, async { outlet.bury(letter).await }).await;
+                if self.outlet.ordered {
+                    let pts = passed.unwrap_or_else(|| self.watermark(start));
+                    self.outlet.watermark(epoch, pts);
+                }
             }
         }
+        if self.outlet.is_due() {
+            self.send().await;
+        }
+    }
+
+    fn note(&mut self, ended: &Hold) -> (u64, Nanos) {
+        let head = &ended.head;
+        self.epoch = Some(head.epoch);
+        if self.remembers {
+            self.last = Some(Arc::clone(head));
+        }
+        (head.epoch, head.span.start)
+    }
+
+    /// Sends on what is emitted. The inputs behind it are worked on meanwhile, so that a full reader costs them no timeout.
+    async fn send(&mut self) {
+        meanwhile(&mut self.working, &mut self.finished, self.outlet.send_burst()).await;
     }
 
     async fn flush(&mut self, why: Flush) {
         let Some(last) = self.last.clone() else { return };
         let limit = self.outlet.stage.settings().timeout;
         let mut out = Out::default();
-        let call = AssertUnwindSafe(self.transform.flush(why, &mut out)).catch_unwind();
+        let call = AssertUnwindSafe(self.caller.transform.flush(why, &mut out)).catch_unwind();
         let call = async {
             match limit {
                 None => call.await,
@@ -302,11 +356,11 @@ impl Lane {
         };
         let Some(flushed) = self.force.run_until_cancelled(call).await else {
             // Before what was emitted falls.
-            self.fate.abandon();
+            self.caller.fate.abandon();
             return;
         };
         match flushed {
-            Ok(Ok(())) => self.outlet.emit(&mut out.drafts, None, &last).await,
+            Ok(Ok(())) => self.outlet.emit_rest(&mut out.drafts, &last),
             Ok(Err(error)) => self.fail_flush(out, &error),
             Err(panic) => self.fail_flush(out, &panicked(&*panic)),
         }
@@ -319,25 +373,17 @@ impl Lane {
     }
 }
 
-/// Sends on what one input came to, and how far that lets the stage be.
-async fn leave(outlet: &mut Outlet, last: &mut Option<Arc<Head>>, done: Done, passed: Nanos, spare: &mut Vec<Draft>) {
-    let (head, emitted) = match done {
-        Done::Watermark { epoch, .. } => return outlet.watermark(epoch, passed),
-        Done::Emit { input, mut drafts } => {
-            let head = Arc::clone(input.head());
-            let emitted = !drafts.is_empty();
-            outlet.emit(&mut drafts, Some(input), &head).await;
-            *spare = drafts;
-            (head, emitted)
-        }
-        Done::Fail { input, at_risk, kind, error, attempts } => {
-            let head = Arc::clone(input.head());
-            outlet.fail(input, at_risk, kind, &error, attempts).await;
-            (head, false)
-        }
-    };
-    if outlet.ordered && (!emitted || outlet.stage.settings().kind.remembers()) {
-        outlet.watermark(head.epoch, passed);
+/// Waits for `sending`; what is at work goes on.
+async fn meanwhile(working: &mut FuturesOrdered<Work>, finished: &mut VecDeque<Done>, sending: impl Future<Output = ()>) {
+    if working.is_empty() {
+        return sending.await;
     }
-    *last = Some(head);
+    tokio::pin!(sending);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut sending => return,
+            Some(done) = working.next(), if !working.is_empty() => finished.push_back(done),
+        }
+    }
 }

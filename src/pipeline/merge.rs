@@ -1,7 +1,7 @@
 //! Several inputs read as one: a watermark is the least of all sides, and a gap waits until every side has come to it.
 
 use crate::packet::{Item, Mark, Nanos};
-use crate::stage::{Fate, Inbox, Input, Joined};
+use crate::stage::{Inbox, Joined, Taken};
 
 /// A point in a stream across its epochs.
 type Position = (u64, Nanos);
@@ -28,11 +28,11 @@ impl Merge {
     }
 
     /// What follows from an item of `side`.
-    pub fn accept(&mut self, side: usize, item: Item, inbox: &mut Inbox, fate: &Fate) -> [Option<Joined>; 2] {
+    pub fn accept(&mut self, side: usize, item: Item, inbox: &mut Inbox) -> [Option<Joined>; 2] {
         match item {
             Item::Packet(packet) => {
                 let position = (packet.head.epoch, packet.head.span.start);
-                let input = Some(Joined::Input(Input::new(packet, Vec::new(), false, fate)));
+                let input = Some(Joined::Input(Taken::new(packet, Vec::new(), false)));
                 [input, if self.sides[side].ordered { self.reach(side, position) } else { None }]
             }
             Item::Mark(Mark::Watermark { epoch, pts }) => [self.reach(side, (epoch, pts)), None],

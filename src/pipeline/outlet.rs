@@ -4,8 +4,14 @@ use std::sync::Arc;
 
 use super::topology::{Stage, StageCounts};
 use crate::error::Error;
-use crate::packet::{DeadLetter, Head, Mark, Micros, Nanos, Outcome, Packet, Payload, PayloadKind, Reason, Receipt, now_micros};
-use crate::stage::{Draft, Held, InHand, Sender};
+use crate::packet::{DeadLetter, Head, Item, Mark, Micros, Nanos, Outcome, Packet, Payload, PayloadKind, Reason, Receipt, now_micros};
+use crate::stage::{Burst, Draft, Held, Hold, InHand, Sender};
+
+/// Items that wait for each other to be sent together, at most.
+const BURST: usize = 64;
+
+/// How long the first of them waits, in microseconds, at most by one call.
+const PATIENCE: Micros = 1000;
 
 /// Where the packets of one stage and stream go.
 pub(crate) struct Outlet {
@@ -19,11 +25,16 @@ pub(crate) struct Outlet {
     told: Option<(u64, Nanos)>,
     /// Whether a packet says that nothing earlier will follow.
     pub ordered: bool,
+    /// What has been emitted and not yet sent: one lock serves many packets.
+    burst: Burst,
+    /// When the first of `burst` was emitted, and the last.
+    emitted: (Micros, Micros),
 }
 
 impl Outlet {
     pub fn new(stage: Arc<Stage>, readers: Vec<Sender>, dead_letters: Option<Sender>) -> Self {
-        Self { stage, readers, dead_letters, sequence: [0; PayloadKind::ALL.len()], epoch: 0, told: None, ordered: true }
+        let (sequence, burst) = ([0; PayloadKind::ALL.len()], Burst::default());
+        Self { stage, readers, dead_letters, sequence, epoch: 0, told: None, ordered: true, burst, emitted: (0, 0) }
     }
 
     /// Readers go by watermarks alone, unless `ordered`.
@@ -31,27 +42,71 @@ impl Outlet {
         Self { ordered, ..self }
     }
 
-    /// Emits what a call gave. `input` is the hold on the call's input, and with `like` its head: drafts that name nothing else hold it.
-    pub async fn emit(&mut self, drafts: &mut Vec<Draft>, input: Option<Held>, like: &Arc<Head>) {
-        StageCounts::add(&self.stage.counts.emitted, drafts.len());
+    /// Emits what a call gave about its input: drafts that name nothing else hold it. What is emitted goes out with `send`.
+    pub fn emit(&mut self, drafts: &mut Vec<Draft>, input: Hold) {
         let last = drafts.len().saturating_sub(1);
-        let mut input = input;
+        let mut input = Some(input);
         for (at, mut draft) in drafts.drain(..).enumerate() {
+            let own = if at == last { input.take() } else { input.as_ref().map(Hold::split) };
+            let Some(own) = own else { unreachable!("the input is taken only by the last draft") };
             let (head, receipt) = match draft.held.take() {
-                Some(held) => self.explicit(&mut draft, held, like),
-                None => {
-                    let held = if at == last { input.take() } else { input.as_ref().map(Held::split) };
-                    (self.stamp(&mut draft, like, like.ingest_time), held.map_or_else(Receipt::none, Held::into_receipt))
+                Some(held) => {
+                    let made = self.explicit(&mut draft, held, &own.head);
+                    own.settle(Outcome::Absorbed);
+                    made
                 }
+                None => (self.stamp(&mut draft, &own.head, own.head.ingest_time), own.into_receipt()),
             };
-            if self.ordered {
-                self.told = self.told.max(Some((head.epoch, head.span.start)));
-            }
-            self.send(Packet { head: Arc::new(head), payload: draft.payload, receipt }).await;
+            self.put(head, draft.payload, receipt);
         }
         if let Some(input) = input {
             input.settle(Outcome::Absorbed);
         }
+    }
+
+    /// Emits what a flush gave: drafts that name nothing hold nothing, and are stamped like `like`.
+    pub fn emit_rest(&mut self, drafts: &mut Vec<Draft>, like: &Arc<Head>) {
+        for mut draft in drafts.drain(..) {
+            let (head, receipt) = match draft.held.take() {
+                Some(held) => self.explicit(&mut draft, held, like),
+                None => (self.stamp(&mut draft, like, like.ingest_time), Receipt::none()),
+            };
+            self.put(head, draft.payload, receipt);
+        }
+    }
+
+    fn put(&mut self, head: Head, payload: Payload, receipt: Receipt) {
+        if self.ordered {
+            self.told = self.told.max(Some((head.epoch, head.span.start)));
+        }
+        if self.burst.is_empty() {
+            self.emitted.0 = head.emit_time;
+        }
+        self.emitted.1 = head.emit_time;
+        self.burst.push(Item::Packet(Packet { head: Arc::new(head), payload, receipt }));
+    }
+
+    /// Whether what is emitted should go out before more is.
+    pub fn is_due(&self) -> bool {
+        self.burst.len() >= BURST || (!self.burst.is_empty() && self.emitted.1 - self.emitted.0 >= PATIENCE)
+    }
+
+    /// Whether something is emitted that has not gone out.
+    pub fn holds_back(&self) -> bool {
+        !self.burst.is_empty()
+    }
+
+    /// Puts what is emitted into every queue that reads it.
+    pub async fn send_burst(&mut self) {
+        StageCounts::add(&self.stage.counts.emitted, self.burst.packets());
+        let Some((last, others)) = self.readers.split_last() else {
+            self.burst.settle(Outcome::Absorbed);
+            return;
+        };
+        for reader in others {
+            reader.send_all(&mut self.burst.split()).await;
+        }
+        last.send_all(&mut self.burst).await;
     }
 
     fn explicit(&mut self, draft: &mut Draft, held: Vec<Held>, like: &Arc<Head>) -> (Head, Receipt) {
@@ -108,27 +163,35 @@ impl Outlet {
     pub fn watermark(&mut self, epoch: u64, pts: Nanos) {
         if self.told < Some((epoch, pts)) {
             self.told = Some((epoch, pts));
-            self.mark(&Mark::Watermark { epoch, pts });
+            self.burst.push(Item::Mark(Mark::Watermark { epoch, pts }));
         }
     }
 
-    /// Puts a mark into every queue.
+    /// Puts a mark into every queue, at once: what is emitted must have gone out.
     pub fn mark(&self, mark: &Mark) {
         self.readers.iter().for_each(|reader| reader.mark(mark.clone()));
     }
 
-    /// Sends what failed to the dead letters, or counts it as lost.
-    pub async fn fail(&self, input: Held, at_risk: Vec<Held>, kind: PayloadKind, error: &Error, attempts: u32) {
+    /// What failed, as a letter for `bury`; counted as lost where there are no dead letters.
+    pub fn fail(&self, input: Hold, at_risk: Vec<Held>, kind: PayloadKind, error: &Error, attempts: u32) -> Option<Packet> {
         StageCounts::add(&self.stage.counts.failed, 1);
         let stage = self.stage.id();
-        let head = Arc::clone(input.head());
+        let head = Arc::clone(&input.head);
         tracing::warn!(stage, stream = %head.stream.id, pts = head.span.start, attempts, %error, "{} failed", kind.as_str());
-        let Some(letters) = &self.dead_letters else {
-            at_risk.into_iter().chain([input]).for_each(|held| held.settle(Outcome::Dropped(Reason::Failed)));
-            return;
-        };
-        let receipt = Receipt::join(at_risk.into_iter().chain([input]).map(Held::into_receipt).collect());
-        letters.send(dead_letter_of(head, receipt, kind, stage, error, attempts)).await;
+        if self.dead_letters.is_none() {
+            at_risk.into_iter().for_each(|held| held.settle(Outcome::Dropped(Reason::Failed)));
+            input.settle(Outcome::Dropped(Reason::Failed));
+            return None;
+        }
+        let receipt = Receipt::join(at_risk.into_iter().map(Held::into_receipt).chain([input.into_receipt()]).collect());
+        Some(dead_letter_of(head, receipt, kind, stage, error, attempts))
+    }
+
+    /// Sends a letter to the dead letters.
+    pub async fn bury(&self, letter: Option<Packet>) {
+        if let (Some(letter), Some(letters)) = (letter, &self.dead_letters) {
+            letters.send(letter).await;
+        }
     }
 }
 

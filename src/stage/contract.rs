@@ -64,7 +64,7 @@ pub trait Transform: Send + Sync {
     ///
     /// # Errors
     /// One that may pass is tried again as `retry` says; any other sends the input to the dead letters, and its neighbours go on.
-    async fn process(&self, input: Input, out: &mut Out) -> Result<()>;
+    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()>;
 
     /// Emits what is still open.
     ///
@@ -119,22 +119,46 @@ pub trait Sink: Send + Sync {
 
 /// What a transform is given: one packet, and with a `join` the packets collected for it.
 #[derive(Debug)]
-pub struct Input {
+pub struct Input<'a> {
     /// Stream, times and origin.
-    pub head: Arc<Head>,
+    pub head: &'a Arc<Head>,
     /// What it carries.
     pub payload: Payload,
     /// With a `join`: the packets of the collected sides inside its span, by pts.
     pub collected: Vec<(Arc<Head>, Payload)>,
     /// With a `join`: whether a collected side had not caught up in time.
     pub partial: bool,
-    /// The hold on the frames behind it. Dropped, it says that nothing more will come of them here.
-    pub held: Held,
+    /// The hold on the frames behind it, for stages that emit later: one that keeps none says that nothing more will come of them here.
+    pub held: Holding<'a>,
 }
 
-impl Input {
+impl Input<'_> {
+    /// The id of the packet it came as.
+    pub fn id(&self) -> RecordId {
+        self.head.id(self.payload.kind())
+    }
+}
+
+/// An input on its way to a transform, as the runner holds it.
+#[derive(Debug)]
+pub struct Taken {
+    /// The hold on the frames behind it.
+    pub(crate) hold: Hold,
+    /// What the transform is given, once for each try.
+    pub(crate) given: Given,
+}
+
+/// What an input carries.
+#[derive(Debug, Clone)]
+pub(crate) struct Given {
+    pub payload: Payload,
+    pub collected: Vec<(Arc<Head>, Payload)>,
+    pub partial: bool,
+}
+
+impl Taken {
     /// Takes a packet apart.
-    pub fn new(packet: Packet, collected: Vec<Packet>, partial: bool, fate: &Fate) -> Self {
+    pub fn new(packet: Packet, collected: Vec<Packet>, partial: bool) -> Self {
         let (mut receipt, mut gathered) = (packet.receipt, Vec::with_capacity(collected.len()));
         if !collected.is_empty() {
             let mut receipts = Vec::with_capacity(collected.len() + 1);
@@ -145,25 +169,62 @@ impl Input {
             }
             receipt = Receipt::join(receipts);
         }
-        let held = Held { head: Arc::clone(&packet.head), receipt, fate: fate.clone() };
-        Self { head: packet.head, payload: packet.payload, collected: gathered, partial, held }
+        Self { hold: Hold { head: packet.head, receipt }, given: Given { payload: packet.payload, collected: gathered, partial } }
+    }
+}
+
+impl Given {
+    /// For one call.
+    pub fn under<'a>(self, hold: &'a Hold, fate: &'a Fate) -> Input<'a> {
+        let Self { payload, collected, partial } = self;
+        Input { head: &hold.head, payload, collected, partial, held: Holding { hold, fate } }
+    }
+}
+
+/// The runner's hold on the frames behind an input. It says itself what became of them: falling, they are lost in the shutdown.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    pub head: Arc<Head>,
+    receipt: Receipt,
+}
+
+impl Hold {
+    pub fn split(&self) -> Self {
+        Self { head: Arc::clone(&self.head), receipt: self.receipt.split() }
     }
 
-    /// The same input for a further try.
+    pub fn settle(mut self, outcome: Outcome) {
+        self.take().settle(outcome);
+    }
+
+    pub fn into_receipt(mut self) -> Receipt {
+        self.take()
+    }
+
+    fn take(&mut self) -> Receipt {
+        std::mem::replace(&mut self.receipt, Receipt::none())
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.take().settle(Outcome::Dropped(Reason::Shutdown));
+    }
+}
+
+/// The runner's hold on an input, as a stage is lent it.
+#[derive(Debug, Clone, Copy)]
+pub struct Holding<'a> {
+    hold: &'a Hold,
+    fate: &'a Fate,
+}
+
+impl Holding<'_> {
+    /// A hold to keep.
     #[must_use]
-    pub(crate) fn split(&self) -> Self {
-        Self {
-            head: Arc::clone(&self.head),
-            payload: self.payload.clone(),
-            collected: self.collected.clone(),
-            partial: self.partial,
-            held: self.held.split(),
-        }
-    }
-
-    /// The id of the packet it came as.
-    pub fn id(&self) -> RecordId {
-        self.head.id(self.payload.kind())
+    pub fn split(&self) -> Held {
+        let Hold { head, receipt } = self.hold;
+        Held { head: Arc::clone(head), receipt: receipt.split(), fate: self.fate.clone() }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Fate, Input};
+use super::Taken;
 use crate::packet::{Item, Mark, Nanos, Outcome, Packet, Reason};
 
 /// The key `join:` of a stage.
@@ -35,7 +35,7 @@ pub enum Late {
 #[derive(Debug)]
 pub enum Joined {
     /// A span with what was collected for it.
-    Input(Input),
+    Input(Taken),
     /// A mark of the driving side.
     Mark(Mark),
 }
@@ -58,7 +58,6 @@ pub struct Joiner {
     released: Vec<(usize, usize)>,
     /// Inputs whose packets do not come in the order of their times: only marks say how far they are.
     unordered: Vec<usize>,
-    fate: Fate,
 }
 
 #[derive(Debug)]
@@ -69,10 +68,10 @@ struct Side {
 }
 
 impl Joiner {
-    /// Joins as `settings` say; `fate` goes into the inputs made.
-    pub fn new(settings: JoinSettings, fate: Fate) -> Self {
+    /// Joins as `settings` say.
+    pub fn new(settings: JoinSettings) -> Self {
         let sides = settings.collect.iter().map(|&input| Side { input, packets: VecDeque::new(), watermark: (0, 0) }).collect();
-        Self { settings, pending: VecDeque::new(), sides, driven: (0, 0), gone: (0, 0), released: Vec::new(), unordered: Vec::new(), fate }
+        Self { settings, pending: VecDeque::new(), sides, driven: (0, 0), gone: (0, 0), released: Vec::new(), unordered: Vec::new() }
     }
 
     /// Names the inputs whose packets do not come in the order of their times.
@@ -188,13 +187,13 @@ impl Joiner {
         }
     }
 
-    fn gather(&mut self, packet: Packet, partial: bool) -> Input {
+    fn gather(&mut self, packet: Packet, partial: bool) -> Taken {
         let (epoch, span) = (packet.head.epoch, packet.head.span);
         let inside = |other: &&Packet| other.head.epoch == epoch && span.contains(other.head.span.start);
         let mut collected: Vec<_> = self.sides.iter().flat_map(|side| side.packets.iter().filter(inside).map(Packet::split)).collect();
         collected.sort_by_key(|packet| packet.head.span.start);
         self.forget();
-        Input::new(packet, collected, partial, &self.fate)
+        Taken::new(packet, collected, partial)
     }
 
     fn advance(&mut self, to: Position) {
@@ -251,7 +250,7 @@ mod tests {
     const WAIT: Duration = Duration::from_secs(3);
 
     fn joiner(late: Late) -> Joiner {
-        Joiner::new(JoinSettings { per: 0, collect: vec![1], wait: Some(WAIT), late }, Fate::default())
+        Joiner::new(JoinSettings { per: 0, collect: vec![1], wait: Some(WAIT), late })
     }
 
     fn segment(start: u64, end: u64) -> Item {
@@ -262,7 +261,8 @@ mod tests {
 
     fn input(joined: Option<Joined>) -> (Vec<u64>, bool) {
         let Some(Joined::Input(input)) = joined else { panic!("no input: {joined:?}") };
-        (input.collected.iter().map(|(head, _)| head.span.start).collect(), input.partial)
+        input.hold.settle(Outcome::Absorbed);
+        (input.given.collected.iter().map(|(head, _)| head.span.start).collect(), input.given.partial)
     }
 
     #[tokio::test(start_paused = true)]

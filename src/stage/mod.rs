@@ -1,5 +1,6 @@
 //! The stage contract: what an author of a stage writes against, and the queues, joins and ledger that the runner puts around it.
 
+mod burst;
 mod contract;
 mod deps;
 mod inbox;
@@ -11,13 +12,14 @@ mod queue;
 #[cfg(test)]
 pub mod testing;
 
-pub use contract::{Draft, Fate, Feed, Flush, Held, Host, Input, Out, Sink, Source, Transform};
+pub(crate) use burst::{Burst, InHand};
+pub(crate) use contract::Hold;
+pub use contract::{Draft, Fate, Feed, Flush, Held, Holding, Host, Input, Out, Sink, Source, Taken, Transform};
 pub use deps::{Deps, Kafka, Print};
 pub use inbox::{Arrival, Inbox};
 pub use join::{JoinSettings, Joined, Joiner, Late};
 pub use kind::{Build, Context, Holds, OpenTransform, Role, StageKind};
 pub use ledger::{Account, Ledger};
-pub(crate) use queue::InHand;
 pub use queue::{Gauge, QueueCounts, QueueSettings, Receiver, Sender, WhenFull, queue};
 
 use std::time::Duration;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::burst::{Burst, InHand};
 use crate::packet::{Item, Mark, Micros, Outcome, Packet, Reason, Receipt, now_micros};
 
 /// What a full queue does.
@@ -56,6 +57,9 @@ pub struct QueueCounts {
     pub timed: u64,
 }
 
+/// Packets that are dropped, and why.
+type Lost = Vec<(Packet, Reason)>;
+
 struct Shared {
     settings: QueueSettings,
     state: Mutex<State>,
@@ -92,32 +96,6 @@ pub struct Sender {
 /// The end that is read. Dropping it drops what is inside, counted as lost in the shutdown.
 pub struct Receiver(Arc<Shared>);
 
-/// A packet on its way into a queue: if its sender is cancelled meanwhile, it counts as lost in the shutdown.
-pub(crate) struct InHand(Option<Packet>);
-
-impl InHand {
-    pub fn new(packet: Packet) -> Self {
-        Self(Some(packet))
-    }
-
-    /// The same packet for a further reader; none once it has been taken.
-    pub fn split(&self) -> Option<Packet> {
-        self.0.as_ref().map(Packet::split)
-    }
-
-    pub fn take(&mut self) -> Option<Packet> {
-        self.0.take()
-    }
-}
-
-impl Drop for InHand {
-    fn drop(&mut self) {
-        if let Some(packet) = self.0.take() {
-            packet.receipt.settle(Outcome::Dropped(Reason::Shutdown));
-        }
-    }
-}
-
 /// Looks into a queue from outside.
 #[derive(Clone)]
 pub struct Gauge(Arc<Shared>);
@@ -127,8 +105,37 @@ impl State {
         self.counts.frames == 0 || (self.counts.frames < settings.frames && self.counts.bytes + weight <= settings.bytes)
     }
 
-    /// True when the reader may be waiting: it reads until nothing is there before it waits.
-    fn push(&mut self, packet: Packet, weight: usize) -> bool {
+    /// Takes a packet in as `when_full` says; gives it back when it must wait.
+    fn admit(&mut self, settings: &QueueSettings, packet: Packet, lost: &mut Lost) -> Option<Packet> {
+        let weight = packet.weight();
+        if self.abandoned {
+            lost.push((packet, Reason::Shutdown));
+            return None;
+        }
+        if !self.fits(settings, weight) {
+            match settings.when_full {
+                WhenFull::Block => return Some(packet),
+                WhenFull::DropOldest => {
+                    while !self.fits(settings, weight)
+                        && let Some(oldest) = self.evict()
+                    {
+                        lost.push((oldest, Reason::QueueFull));
+                    }
+                }
+                WhenFull::DropNewest => {}
+            }
+            // Under drop_oldest, all that still fills the queue is held by its reader.
+            if !self.fits(settings, weight) {
+                self.counts.dropped_full += 1;
+                lost.push((packet, Reason::QueueFull));
+                return None;
+            }
+        }
+        self.push(packet, weight);
+        None
+    }
+
+    fn push(&mut self, packet: Packet, weight: usize) {
         self.counts.frames += 1;
         self.counts.bytes += weight;
         self.counts.accepted += 1;
@@ -137,11 +144,13 @@ impl State {
         }
         self.counts.peak_bytes = self.counts.peak_bytes.max(self.counts.bytes);
         self.items.push_back(Item::Packet(packet));
-        self.items.len() == 1
     }
 
     /// A watermark replaces the one before it, so that marks stay as few as packets.
     fn push_mark(&mut self, mark: Mark) {
+        if self.abandoned {
+            return;
+        }
         if let (Mark::Watermark { epoch, .. }, Some(Item::Mark(Mark::Watermark { epoch: last, .. }))) = (&mark, self.items.back())
             && epoch == last
         {
@@ -202,78 +211,89 @@ impl Sender {
     /// Puts a packet in, as `when_full` says. A packet that is dropped settles its receipt; one that nobody will read any more is dropped as
     /// lost in the shutdown.
     pub async fn send(&self, packet: Packet) {
-        let weight = packet.weight();
-        let mut packet = InHand::new(packet);
-        if !self.holds
-            && let Some(packet) = &mut packet.0
-        {
+        let mut packet = InHand::new(self.counted(packet));
+        self.put(|state, settings, lost| {
+            packet.0 = packet.take().and_then(|packet| state.admit(settings, packet, lost));
+            packet.0.is_none()
+        })
+        .await;
+    }
+
+    /// Puts all of them in, in order: packets as `send` does, marks as `mark` does.
+    pub(crate) async fn send_all(&self, burst: &mut Burst) {
+        if !self.holds {
+            burst.0 = burst
+                .0
+                .drain(..)
+                .map(|item| if let Item::Packet(packet) = item { Item::Packet(self.counted(packet)) } else { item })
+                .collect();
+        }
+        self.put(|state, settings, lost| {
+            while let Some(item) = burst.0.pop_front() {
+                match item {
+                    Item::Mark(mark) => state.push_mark(mark),
+                    Item::Packet(packet) => {
+                        if let Some(packet) = state.admit(settings, packet, lost) {
+                            burst.0.push_front(Item::Packet(packet));
+                            return false;
+                        }
+                    }
+                }
+            }
+            true
+        })
+        .await;
+    }
+
+    /// The packet as it enters: a reader that only counts holds no receipt.
+    fn counted(&self, mut packet: Packet) -> Packet {
+        if !self.holds {
             std::mem::replace(&mut packet.receipt, Receipt::none()).settle(Outcome::Absorbed);
         }
-        if self.offer(&mut packet.0, weight, None) {
+        packet
+    }
+
+    /// Calls `put` under the lock until it has put in all it has, and waits for room in between.
+    async fn put(&self, mut put: impl FnMut(&mut State, &QueueSettings, &mut Lost) -> bool) {
+        if self.offer(&mut put, None) {
             return;
         }
         let since = Instant::now();
         loop {
             // Made before the look at the queue, so that room made in between is not missed.
             let freed = self.shared.freed.notified();
-            if self.offer(&mut packet.0, weight, Some(since)) {
+            if self.offer(&mut put, Some(since)) {
                 return;
             }
             freed.await;
         }
     }
 
-    fn offer(&self, packet: &mut Option<Packet>, weight: usize, waiting: Option<Instant>) -> bool {
-        let settings = &self.shared.settings;
-        let (mut lost, mut wake) = (Vec::new(), false);
-        {
+    fn offer(&self, put: &mut impl FnMut(&mut State, &QueueSettings, &mut Lost) -> bool, waiting: Option<Instant>) -> bool {
+        let mut lost = Lost::new();
+        let (done, wake) = {
             let mut state = self.shared.state.lock();
-            if state.abandoned {
-                lost.extend(packet.take().map(|packet| (packet, Reason::Shutdown)));
-            } else if !state.fits(settings, weight) {
-                match settings.when_full {
-                    WhenFull::Block => {
-                        state.starved = true;
-                        return false;
-                    }
-                    WhenFull::DropOldest => {
-                        while !state.fits(settings, weight)
-                            && let Some(oldest) = state.evict()
-                        {
-                            lost.push((oldest, Reason::QueueFull));
-                        }
-                    }
-                    WhenFull::DropNewest => {}
-                }
-                // Under drop_oldest, all that still fills the queue is held by its reader.
-                if !state.fits(settings, weight) {
-                    state.counts.dropped_full += 1;
-                    lost.extend(packet.take().map(|packet| (packet, Reason::QueueFull)));
-                }
+            let empty = state.items.is_empty();
+            let done = put(&mut state, &self.shared.settings, &mut lost);
+            match waiting {
+                Some(since) if done => state.counts.blocked += since.elapsed(),
+                _ => state.starved |= !done,
             }
-            if let Some(since) = waiting {
-                state.counts.blocked += since.elapsed();
-            }
-            if let Some(packet) = packet.take() {
-                wake = state.push(packet, weight);
-            }
-        }
+            // The reader reads until nothing is there before it waits.
+            (done, empty && !state.items.is_empty())
+        };
         if wake {
             self.shared.filled.notify_one();
         }
         // Receipts settle outside the lock: the last one may run an account's code.
         lost.into_iter().for_each(|(packet, reason)| packet.receipt.settle(Outcome::Dropped(reason)));
-        true
+        done
     }
 
     /// Puts a mark in; marks are never dropped and take no room.
     pub fn mark(&self, mark: Mark) {
-        let mut state = self.shared.state.lock();
-        if !state.abandoned {
-            state.push_mark(mark);
-            drop(state);
-            self.shared.filled.notify_one();
-        }
+        self.shared.state.lock().push_mark(mark);
+        self.shared.filled.notify_one();
     }
 
     /// Looks into the queue.

@@ -54,7 +54,7 @@ pub fn frame(index: u64) -> Frame {
 pub fn frames(account: &Arc<Account>, count: u64) -> Vec<Packet> {
     let packet = |pts| Packet {
         head: Arc::new(head(Span::new(pts, pts + 1))),
-        payload: Payload::Frame(frame(pts)),
+        payload: Payload::Frame(Arc::new(frame(pts))),
         receipt: account.open(0, pts + 1),
     };
     (0..count).map(packet).collect()

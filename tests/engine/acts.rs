@@ -136,10 +136,10 @@ struct Each {
 
 #[async_trait]
 impl Transform for Each {
-    async fn process(&self, input: Input, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
         let stage = self.lab.stage(&self.id);
-        let (token, tries) = self.lab.began(stage, &input.head, input.payload.kind());
-        let mut all = roots(&input.head);
+        let (token, tries) = self.lab.began(stage, input.head, input.payload.kind());
+        let mut all = roots(input.head);
         input.collected.iter().for_each(|(head, _)| all.extend(roots(head)));
         all.sort_unstable();
         all.dedup();
@@ -170,7 +170,7 @@ impl Transform for Each {
                 scores: None,
             };
             let payload = if most == 1 { input.payload.clone() } else { Payload::Embedding(Arc::new(embedding)) };
-            out.emit(self.lab.draft(&self.id, &input.head, input.head.span, &all, payload));
+            out.emit(self.lab.draft(&self.id, input.head, input.head.span, &all, payload));
         }
         self.lab.book.lock().calls.get_mut(&(self.id.clone(), token)).expect("it began").ok = true;
         Ok(())
@@ -214,15 +214,15 @@ fn emit_segment(lab: &Lab, id: &str, open: Open, out: &mut Out) {
 
 #[async_trait]
 impl Transform for Window {
-    async fn process(&self, input: Input, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
         let stage = self.lab.stage(&self.id);
-        let (token, tries) = self.lab.began(stage, &input.head, input.payload.kind());
-        let all = roots(&input.head);
+        let (token, tries) = self.lab.began(stage, input.head, input.payload.kind());
+        let all = roots(input.head);
         self.lab.book.lock().calls.get_mut(&(self.id.clone(), token)).expect("it began").roots = all.clone();
         self.lab.fare(stage, token, tries).await?;
         let full = {
             let mut open = self.open.lock();
-            open.push((input.held, all));
+            open.push((input.held.split(), all));
             matches!(stage.act, Act::Window(most) if open.len() >= most)
         };
         if full {
@@ -263,16 +263,16 @@ impl Gather {
 
 #[async_trait]
 impl Transform for Gather {
-    async fn process(&self, input: Input, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
         let stage = self.lab.stage(&self.id);
         let Act::Gather(most) = stage.act else { return Err(Error::bug("the act is another")) };
-        let (token, tries) = self.lab.began(stage, &input.head, input.payload.kind());
+        let (token, tries) = self.lab.began(stage, input.head, input.payload.kind());
         let full = {
             let mut open = self.open.lock();
-            open.push((input.held, roots(&input.head)));
+            open.push((input.held.split(), roots(input.head)));
             if open.len() >= most { std::mem::take(&mut *open) } else { Vec::new() }
         };
-        let all = if full.is_empty() { roots(&input.head) } else { full.iter().flat_map(|(_, roots)| roots.clone()).collect() };
+        let all = if full.is_empty() { roots(input.head) } else { full.iter().flat_map(|(_, roots)| roots.clone()).collect() };
         self.lab.book.lock().calls.get_mut(&(self.id.clone(), token)).expect("it began").roots = all;
         if !full.is_empty() {
             self.answer(full, token, tries, out).await?;

@@ -151,7 +151,7 @@ struct Kept {
 
 #[async_trait]
 impl Transform for Write {
-    async fn process(&self, input: Input, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
         let Payload::Segment(_) = &input.payload else {
             return Err(Error::config("captions are written for segments").hint("join per segments"));
         };

@@ -114,7 +114,7 @@ struct Open {
 }
 
 struct Taken {
-    frame: Frame,
+    frame: Arc<Frame>,
     span: Span,
     id: RecordId,
     held: Held,
@@ -122,7 +122,7 @@ struct Taken {
 
 /// A window that is complete.
 struct Full {
-    frames: Vec<Frame>,
+    frames: Vec<Arc<Frame>>,
     span: Span,
     parents: Vec<RecordId>,
     held: Vec<Held>,
@@ -157,10 +157,10 @@ impl Open {
 
 #[async_trait]
 impl Transform for Encode {
-    async fn process(&self, input: Input, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
         let (id, span) = (input.id(), input.head.span);
         let Payload::Frame(frame) = input.payload else { return Err(Error::bug("encode takes frames")) };
-        let full = self.window.lock().push(Taken { frame, span, id, held: input.held }, &self.settings);
+        let full = self.window.lock().push(Taken { frame, span, id, held: input.held.split() }, &self.settings);
         match full {
             Some(full) => self.encode(full, out).await,
             None => Ok(()),
@@ -198,7 +198,7 @@ impl Encode {
         Ok(())
     }
 
-    async fn answer(&self, frames: Vec<Frame>) -> Result<Encoded> {
+    async fn answer(&self, frames: Vec<Arc<Frame>>) -> Result<Encoded> {
         let settings = &self.settings;
         if !settings.cache {
             return settings.model.ask(frames, self.asker.clone()).await;
@@ -212,7 +212,7 @@ impl Encode {
 
 impl Settings {
     /// Content, weights, precision and device: what the answer depends on.
-    fn key(&self, frames: &[Frame]) -> Key {
+    fn key(&self, frames: &[Arc<Frame>]) -> Key {
         let tag = self.model.tag();
         let mut key = Key::builder("encode").part(&tag.revision).part(&tag.precision).part(self.model.device());
         for frame in frames {

@@ -57,7 +57,7 @@ struct Keyframe {
 
 #[async_trait]
 impl Transform for Keyframe {
-    async fn process(&self, input: Input, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
         let span = input.head.span;
         let wanted = span.start + (span.len() as f64 * self.at) as u64;
         let frames = input.collected.iter().filter_map(|(head, payload)| match payload {
@@ -74,7 +74,7 @@ impl Transform for Keyframe {
 }
 
 impl Keyframe {
-    async fn picture(&self, frame: Frame) -> Result<Picture> {
+    async fn picture(&self, frame: Arc<Frame>) -> Result<Picture> {
         let (width, height, quality) = (frame.width, frame.height, self.quality);
         let data = tokio::task::spawn_blocking(move || media::jpeg(&frame, quality))
             .await

@@ -30,7 +30,7 @@ struct Sample {
 
 #[async_trait]
 impl Transform for Sample {
-    async fn process(&self, input: Input, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
         let Payload::Frame(frame) = &input.payload else { return Err(Error::bug("sample takes frames")) };
         if frame.index.is_multiple_of(self.every) {
             let span = input.head.span;

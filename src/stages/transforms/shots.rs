@@ -89,7 +89,7 @@ struct Shots {
 
 struct State {
     cutter: Cutter,
-    windows: Windows<Frame>,
+    windows: Windows<Arc<Frame>>,
     /// Frames that no window has answered for yet.
     waiting: VecDeque<(Span, Held)>,
     last: Option<Span>,
@@ -97,7 +97,7 @@ struct State {
 
 #[async_trait]
 impl Transform for Shots {
-    async fn process(&self, input: Input, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
         let mut state = self.state.lock().await;
         let Payload::Frame(frame) = input.payload else { return Err(Error::bug("shots takes frames")) };
         let span = input.head.span;
@@ -107,7 +107,7 @@ impl Transform for Shots {
             result = self.close(&mut state, Cut::Gap, out).await;
         }
         state.last = Some(span);
-        state.waiting.push_back((span, input.held));
+        state.waiting.push_back((span, input.held.split()));
         if let Some(window) = state.windows.push(frame) {
             result = result.and(self.ask(&mut state, window, out).await);
         }
@@ -137,7 +137,7 @@ impl Shots {
     }
 
     /// Asks the model about a window and cuts by its answer. Without an answer the frames count as inside a shot, so that they are not lost.
-    async fn ask(&self, state: &mut State, window: Window<Frame>, out: &mut Out) -> Result<()> {
+    async fn ask(&self, state: &mut State, window: Window<Arc<Frame>>, out: &mut Out) -> Result<()> {
         let answers = window.answers();
         let asked = self.settings.model.ask(window.frames, self.asker.clone()).await;
         let (probabilities, result) = match asked {
