@@ -15,7 +15,8 @@ use bytes::Bytes;
 use opusflow::broker::{Brokers, Outgoing, Producer, Settings};
 use opusflow::codec::{self, Codec};
 use opusflow::packet::{
-    Caption, Embedding, Finish, Head, Label, ModelTag, Origin, Packet, Payload, Receipt, RecordId, Span, Stream, TimeSource, VectorType,
+    Caption, Channel, Embedding, Finish, Head, Label, ModelTag, Origin, Packet, Payload, Receipt, RecordId, Span, Stream, TimeSource,
+    VectorType,
 };
 use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -90,11 +91,12 @@ fn packets(load: Load) -> Vec<Packet> {
         parameters: [7; 16],
     });
     let model = Arc::new(ModelTag { id: "resnet-18".to_owned(), revision: "3fa5c0de".to_owned(), precision: "bf16".to_owned() });
+    let channels: Vec<_> =
+        streams.iter().map(|stream| Arc::new(Channel { stream: Arc::clone(stream), origin: Arc::clone(&origin) })).collect();
     let head = |n: usize| Head {
-        stream: Arc::clone(&streams[n % STREAMS]),
+        channel: Arc::clone(&channels[n % STREAMS]),
         epoch: 1_767_323_000_000_000,
         span: Span::new(n as u64 * 500_000_000, (n as u64 + 1) * 500_000_000),
-        origin: Arc::clone(&origin),
         seq: (n / STREAMS) as u64,
         ordinal: 0,
         event_time: 1_767_323_045_678_901 + n as i64 * 500_000,

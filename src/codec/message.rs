@@ -25,7 +25,7 @@ pub fn topic_of(namespace: &str, payload: &Payload) -> String {
 
 /// The key of the message: the stream's id, so that a stream keeps its order.
 pub fn key(packet: &Packet) -> &str {
-    &packet.head.stream.id
+    &packet.head.channel.stream.id
 }
 
 /// The timestamp of the message: event time in milliseconds since 1970.
@@ -56,15 +56,15 @@ pub fn headers(packet: &Packet, encoding: Encoding) -> Vec<(&'static str, String
         ("ce_type", full_name(kind).to_owned()),
         ("ce_source", source(head)),
         ("ce_time", time(head)),
-        ("opusflow_stage", head.origin.stage.to_string()),
-        ("opusflow_pipeline", head.origin.pipeline.to_string()),
+        ("opusflow_stage", head.channel.origin.stage.to_string()),
+        ("opusflow_pipeline", head.channel.origin.pipeline.to_string()),
     ]
 }
 
 /// One trace for each epoch of a stream, one span for each record; both follow from the ids, so that a repeated record repeats them.
 fn trace_parent(head: &Head, id: RecordId) -> String {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(head.stream.id.as_bytes()).update(&head.epoch.to_le_bytes());
+    hasher.update(head.channel.stream.id.as_bytes()).update(&head.epoch.to_le_bytes());
     let mut trace = [0; 16];
     trace.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     let mut span = [0; 8];
@@ -75,9 +75,9 @@ fn trace_parent(head: &Head, id: RecordId) -> String {
 /// A URI reference, as CloudEvents wants it.
 fn source(head: &Head) -> String {
     let mut source = String::from("/pipelines/");
-    percent_encode(&head.origin.pipeline, &mut source);
+    percent_encode(&head.channel.origin.pipeline, &mut source);
     source.push_str("/streams/");
-    percent_encode(&head.stream.id, &mut source);
+    percent_encode(&head.channel.stream.id, &mut source);
     source
 }
 

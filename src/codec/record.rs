@@ -26,15 +26,15 @@ fn meta<W: Writer>(id: RecordId, head: &Head, out: &mut W) {
     out.open();
     out.field("id");
     out.text(hex(id, &mut [0; 32]));
-    text("stream", &head.stream.id, out);
+    text("stream", &head.channel.stream.id, out);
     out.field("labels");
-    map(&head.stream.labels, out, |value, out| out.text(value));
-    text("session", &head.stream.session, out);
+    map(&head.channel.stream.labels, out, |value, out| out.text(value));
+    text("session", &head.channel.stream.session, out);
     unsigned("epoch", head.epoch, out);
     unsigned("seq", head.seq, out);
-    text("pipeline", &head.origin.pipeline, out);
-    text("config_hash", &head.origin.config_hash, out);
-    text("stage", &head.origin.stage, out);
+    text("pipeline", &head.channel.origin.pipeline, out);
+    text("config_hash", &head.channel.origin.config_hash, out);
+    text("stage", &head.channel.origin.stage, out);
     unsigned("start", head.span.start, out);
     unsigned("end", head.span.end, out);
     for (name, time) in [("event_time", head.event_time), ("ingest_time", head.ingest_time), ("emit_time", head.emit_time)] {
@@ -42,7 +42,7 @@ fn meta<W: Writer>(id: RecordId, head: &Head, out: &mut W) {
         out.long(time);
     }
     out.field("time_source");
-    let source = head.stream.time_source;
+    let source = head.channel.stream.time_source;
     out.symbol(source as usize + 1, source.as_str());
     out.field("parents");
     array(&head.parents, out, |parent, out| out.text(hex(*parent, &mut [0; 32])));

@@ -28,22 +28,24 @@ fn head(index: u64) -> Arc<Head> {
     let labels = [("channel", "one"), ("place", "Köln")].map(|(key, value)| (key.to_owned(), value.to_owned()));
     let model = ModelTag { id: "SmolLM2-135M-Instruct".to_owned(), revision: "0a1b2c".to_owned(), precision: "bf16".to_owned() };
     Arc::new(Head {
-        stream: Arc::new(Stream {
-            id: "studio 1/ü".into(),
-            labels: BTreeMap::from(labels),
-            session: "s-1".into(),
-            live: true,
-            time_source: TimeSource::Ntp,
+        channel: Arc::new(Channel {
+            stream: Arc::new(Stream {
+                id: "studio 1/ü".into(),
+                labels: BTreeMap::from(labels),
+                session: "s-1".into(),
+                live: true,
+                time_source: TimeSource::Ntp,
+            }),
+            origin: Arc::new(Origin {
+                stage: "captions".into(),
+                kind: "caption",
+                pipeline: "newsroom".into(),
+                config_hash: "c0ffee".into(),
+                parameters: [3; 16],
+            }),
         }),
         epoch: 1_767_323_000_000_000,
         span: Span::new(1_500_000_000, 4_000_000_000),
-        origin: Arc::new(Origin {
-            stage: "captions".into(),
-            kind: "caption",
-            pipeline: "newsroom".into(),
-            config_hash: "c0ffee".into(),
-            parameters: [3; 16],
-        }),
         seq: index,
         ordinal: 0,
         event_time: EVENT_TIME,

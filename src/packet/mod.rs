@@ -53,17 +53,24 @@ pub struct ModelTag {
     pub precision: String,
 }
 
+/// What one stage says about one stream: shared by all those packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Channel {
+    /// The stream.
+    pub stream: Arc<Stream>,
+    /// The stage.
+    pub origin: Arc<Origin>,
+}
+
 /// Everything about a packet but what it carries.
 #[derive(Debug, Clone)]
 pub struct Head {
-    /// The stream it belongs to.
-    pub stream: Arc<Stream>,
+    /// The stream it belongs to and the stage it came from.
+    pub channel: Arc<Channel>,
     /// The stretch of the stream without discontinuity: connection time in microseconds for live streams, a count from 0 for files.
     pub epoch: u64,
     /// Where in the epoch it lies.
     pub span: Span,
-    /// The stage it came from.
-    pub origin: Arc<Origin>,
     /// Number per (stream, stage, epoch, kind of payload), from 0, without holes as emitted: a consumer sees losses.
     pub seq: u64,
     /// Which of several packets with equal stage and span it is.
@@ -88,7 +95,12 @@ impl Head {
     /// The id of the record that this packet becomes: a hash of stream, epoch, kind, stage, span, ordinal, model revision and parameters.
     pub fn id(&self, kind: PayloadKind) -> RecordId {
         let mut hasher = blake3::Hasher::new();
-        for part in [self.stream.id.as_bytes(), kind.as_str().as_bytes(), self.origin.stage.as_bytes(), &self.origin.parameters] {
+        for part in [
+            self.channel.stream.id.as_bytes(),
+            kind.as_str().as_bytes(),
+            self.channel.origin.stage.as_bytes(),
+            &self.channel.origin.parameters,
+        ] {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
         }
         for number in [self.epoch, self.span.start, self.span.end, u64::from(self.ordinal), u64::from(self.revision)] {

@@ -1,7 +1,7 @@
 //! The source's end of a session: frames become packets with root receipts, events go to the sinks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::outlet::Outlet;
 use super::topology::{Stage, StageCounts};
-use crate::packet::{Event, Frame, Head, Mark, Micros, Nanos, Origin, Packet, Payload, Receipt, Span, Stream, now_micros};
+use crate::packet::{Channel, Event, Frame, Head, Mark, Micros, Nanos, Origin, Packet, Payload, Receipt, Span, Stream, now_micros};
 use crate::stage::{Account, Feed, Sender};
 
 /// The way in for one view.
@@ -21,14 +21,14 @@ pub(crate) struct Entry {
 
 /// The way in for one stream.
 pub(crate) struct SessionFeed {
-    stream: Arc<Stream>,
     source: Arc<Stage>,
-    entries: RwLock<Option<Entries>>,
+    entries: Vec<Entry>,
+    ended: AtomicBool,
     events: Arc<Events>,
     end: Mutex<Option<oneshot::Sender<String>>>,
     epoch: AtomicU64,
     base: AtomicI64,
-    begun: std::sync::atomic::AtomicBool,
+    begun: AtomicBool,
     counts: Arc<FeedCounts>,
 }
 
@@ -43,19 +43,17 @@ pub(crate) struct FeedCounts {
     pub length: AtomicU64,
 }
 
-type Entries = Arc<[Entry]>;
-
 impl SessionFeed {
-    pub fn new(stream: Arc<Stream>, source: Arc<Stage>, entries: Vec<Entry>, events: Arc<Events>, end: oneshot::Sender<String>) -> Self {
+    pub fn new(source: Arc<Stage>, entries: Vec<Entry>, events: Arc<Events>, end: oneshot::Sender<String>) -> Self {
         Self {
-            stream,
             source,
-            entries: RwLock::new(Some(entries.into())),
+            entries,
+            ended: AtomicBool::new(false),
             events,
             end: Mutex::new(Some(end)),
             epoch: AtomicU64::new(0),
             base: AtomicI64::new(now_micros()),
-            begun: std::sync::atomic::AtomicBool::new(false),
+            begun: AtomicBool::new(false),
             counts: Arc::default(),
         }
     }
@@ -65,8 +63,8 @@ impl SessionFeed {
         &self.counts
     }
 
-    fn entries(&self) -> Option<Entries> {
-        self.entries.read().clone()
+    fn entries(&self) -> &[Entry] {
+        if self.ended.load(Ordering::Acquire) { &[] } else { &self.entries }
     }
 }
 
@@ -76,24 +74,20 @@ impl Feed for SessionFeed {
         let from_epoch = self.epoch.swap(epoch, Ordering::AcqRel);
         self.base.store(base, Ordering::Release);
         self.events.begin(epoch, base);
-        if self.begun.swap(true, Ordering::AcqRel)
-            && let Some(entries) = self.entries()
-        {
-            entries.iter().for_each(|entry| entry.outlet.mark(&Mark::Gap { from_epoch, to_epoch: epoch }));
+        if self.begun.swap(true, Ordering::AcqRel) {
+            self.entries().iter().for_each(|entry| entry.outlet.mark(&Mark::Gap { from_epoch, to_epoch: epoch }));
         }
     }
 
     async fn frame(&self, frame: Frame, span: Span, arrived: Micros) {
-        let Some(entries) = self.entries() else { return };
-        let Some(entry) = entries.iter().find(|entry| entry.view == frame.view) else { return };
+        let Some(entry) = self.entries().iter().find(|entry| entry.view == frame.view) else { return };
         self.counts.position.fetch_max(span.end, Ordering::Relaxed);
         StageCounts::add(&self.source.counts.emitted, 1);
         let epoch = self.epoch.load(Ordering::Acquire);
         let head = Head {
-            stream: Arc::clone(&self.stream),
+            channel: Arc::clone(&entry.outlet.channel),
             epoch,
             span,
-            origin: Arc::clone(&self.source.origin),
             seq: frame.index,
             ordinal: 0,
             event_time: self.base.load(Ordering::Acquire) + (span.start / 1000) as Micros,
@@ -113,7 +107,8 @@ impl Feed for SessionFeed {
     }
 
     async fn finish(&self, reason: String) {
-        self.entries.write().take();
+        self.ended.store(true, Ordering::Release);
+        self.entries.iter().for_each(|entry| entry.outlet.close());
         if let Some(end) = self.end.lock().take() {
             // A driver that is gone needs no word.
             let _ = end.send(reason);
@@ -131,8 +126,7 @@ impl Feed for SessionFeed {
 
 /// The way of events into the sinks of a session.
 pub(crate) struct Events {
-    stream: Arc<Stream>,
-    origin: Arc<Origin>,
+    channel: Arc<Channel>,
     sinks: RwLock<Vec<Arc<Sender>>>,
     count: Mutex<(u64, u32)>,
     base: AtomicI64,
@@ -141,7 +135,7 @@ pub(crate) struct Events {
 impl Events {
     pub fn new(stream: Arc<Stream>, origin: Arc<Origin>) -> Arc<Self> {
         let (sinks, count, base) = (RwLock::default(), Mutex::new((0, 0)), AtomicI64::new(now_micros()));
-        Arc::new(Self { stream, origin, sinks, count, base })
+        Arc::new(Self { channel: Arc::new(Channel { stream, origin }), sinks, count, base })
     }
 
     pub fn add(&self, sink: Sender) {
@@ -185,10 +179,9 @@ impl Events {
         };
         let now = now_micros();
         let head = Arc::new(Head {
-            stream: Arc::clone(&self.stream),
+            channel: Arc::clone(&self.channel),
             epoch,
             span: Span::new(pts, pts),
-            origin: Arc::clone(&self.origin),
             seq: u64::from(ordinal),
             ordinal,
             event_time: now,

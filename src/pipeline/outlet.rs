@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::topology::{Stage, StageCounts};
 use crate::error::Error;
-use crate::packet::{DeadLetter, Head, Item, Mark, Micros, Nanos, Outcome, Packet, Payload, PayloadKind, Reason, Receipt, now_micros};
+use crate::packet::{
+    Channel, DeadLetter, Head, Item, Mark, Micros, Nanos, Outcome, Packet, Payload, PayloadKind, Reason, Receipt, Stream, now_micros,
+};
 use crate::stage::{Burst, Draft, Held, Hold, InHand, Sender};
 
 /// Items that wait for each other to be sent together, at most.
@@ -16,6 +18,7 @@ const PATIENCE: Micros = 1000;
 /// Where the packets of one stage and stream go.
 pub(crate) struct Outlet {
     pub stage: Arc<Stage>,
+    pub channel: Arc<Channel>,
     pub readers: Vec<Sender>,
     pub dead_letters: Option<Sender>,
     /// Next sequence number by kind, within `epoch`.
@@ -32,9 +35,10 @@ pub(crate) struct Outlet {
 }
 
 impl Outlet {
-    pub fn new(stage: Arc<Stage>, readers: Vec<Sender>, dead_letters: Option<Sender>) -> Self {
+    pub fn new(stage: Arc<Stage>, stream: &Arc<Stream>, readers: Vec<Sender>, dead_letters: Option<Sender>) -> Self {
+        let channel = Arc::new(Channel { stream: Arc::clone(stream), origin: Arc::clone(&stage.origin) });
         let (sequence, burst) = ([0; PayloadKind::ALL.len()], Burst::default());
-        Self { stage, readers, dead_letters, sequence, epoch: 0, told: None, ordered: true, burst, emitted: (0, 0) }
+        Self { stage, channel, readers, dead_letters, sequence, epoch: 0, told: None, ordered: true, burst, emitted: (0, 0) }
     }
 
     /// Readers go by watermarks alone, unless `ordered`.
@@ -126,10 +130,9 @@ impl Outlet {
         *next += 1;
         let begun = like.event_time - (like.span.start / 1000) as Micros;
         Head {
-            stream: Arc::clone(&like.stream),
+            channel: Arc::clone(&self.channel),
             epoch: like.epoch,
             span: draft.span,
-            origin: Arc::clone(&self.stage.origin),
             seq,
             ordinal: draft.ordinal,
             event_time: begun + (draft.span.start / 1000) as Micros,
@@ -167,6 +170,11 @@ impl Outlet {
         }
     }
 
+    /// Says that nothing more will come.
+    pub fn close(&self) {
+        self.readers.iter().for_each(Sender::close);
+    }
+
     /// Puts a mark into every queue, at once: what is emitted must have gone out.
     pub fn mark(&self, mark: &Mark) {
         self.readers.iter().for_each(|reader| reader.mark(mark.clone()));
@@ -177,7 +185,7 @@ impl Outlet {
         StageCounts::add(&self.stage.counts.failed, 1);
         let stage = self.stage.id();
         let head = Arc::clone(&input.head);
-        tracing::warn!(stage, stream = %head.stream.id, pts = head.span.start, attempts, %error, "{} failed", kind.as_str());
+        tracing::warn!(stage, stream = %head.channel.stream.id, pts = head.span.start, attempts, %error, "{} failed", kind.as_str());
         if self.dead_letters.is_none() {
             at_risk.into_iter().for_each(|held| held.settle(Outcome::Dropped(Reason::Failed)));
             input.settle(Outcome::Dropped(Reason::Failed));

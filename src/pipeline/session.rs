@@ -150,12 +150,12 @@ impl Session {
             })
             .collect();
         let ledger = Arc::new(Ledger::default());
-        let entries = entries(topology, source, &mut wiring, &ledger);
+        let entries = entries(topology, (source, &stream), &mut wiring, &ledger);
         let queues = std::mem::take(&mut wiring.gauges);
         let started = Started { topology, source, behind: &behind, stream: &stream, force };
         let (lanes, deliveries, delivered) = started.spawn(wiring, letters);
         let (end, ended) = oneshot::channel();
-        let feed = SessionFeed::new(Arc::clone(&stream), Arc::clone(&topology.stages[source]), entries, Arc::clone(&events), end);
+        let feed = SessionFeed::new(Arc::clone(&topology.stages[source]), entries, Arc::clone(&events), end);
         let counts = Arc::clone(feed.counts());
         let driver = Driver {
             stream: Arc::clone(&stream),
@@ -192,12 +192,12 @@ fn comes_round(topology: &Topology, place: usize) -> bool {
 }
 
 /// The ways into the session, by view.
-fn entries(topology: &Topology, source: usize, wiring: &mut Wiring, ledger: &Ledger) -> Vec<Entry> {
+fn entries(topology: &Topology, (source, stream): (usize, &Arc<Stream>), wiring: &mut Wiring, ledger: &Ledger) -> Vec<Entry> {
     let views: Vec<_> = wiring.senders.keys().filter(|(from, _)| *from == source).cloned().collect();
     let entry = |key: (usize, Option<Arc<str>>)| {
         let readers = wiring.senders.remove(&key).unwrap_or_default();
         let view = key.1.unwrap_or_else(|| Arc::from(""));
-        let outlet = Outlet::new(Arc::clone(&topology.stages[source]), readers, None);
+        let outlet = Outlet::new(Arc::clone(&topology.stages[source]), stream, readers, None);
         Entry { account: ledger.account(&view), view, outlet }
     };
     views.into_iter().map(entry).collect()
@@ -240,7 +240,7 @@ impl Started<'_> {
             let readers = wiring.senders.remove(&(place, None)).unwrap_or_default();
             let inputs = stage.settings().inputs.iter();
             let sides: Vec<_> = inputs.map(|input| self.topology.place(&input.from).is_none_or(|from| ordered[from])).collect();
-            let outlet = Outlet::new(stage, readers, dead_letters).ordered(ordered[place]);
+            let outlet = Outlet::new(stage, self.stream, readers, dead_letters).ordered(ordered[place]);
             let lane = Lane::new(transform, outlet, inbox, &sides, force);
             lanes.push((id, tokio::spawn(lane.run())));
         }

@@ -296,6 +296,12 @@ impl Sender {
         self.shared.filled.notify_one();
     }
 
+    /// Says that nothing more will come; what is inside can still be read.
+    pub fn close(&self) {
+        self.shared.state.lock().closed = true;
+        self.shared.filled.notify_one();
+    }
+
     /// Looks into the queue.
     pub fn gauge(&self) -> Gauge {
         Gauge(Arc::clone(&self.shared))
@@ -304,8 +310,7 @@ impl Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        self.shared.state.lock().closed = true;
-        self.shared.filled.notify_one();
+        self.close();
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Account;
-use crate::packet::{Frame, Head, Origin, Packet, Payload, PixelFormat, Span, Stream, TimeSource, now_micros};
+use crate::packet::{Channel, Frame, Head, Origin, Packet, Payload, PixelFormat, Span, Stream, TimeSource, now_micros};
 
 /// An account to open roots in.
 pub fn root() -> Arc<Account> {
@@ -28,10 +28,9 @@ pub fn origin(stage: &str) -> Arc<Origin> {
 /// A head about `span` of stream `test`.
 pub fn head(span: Span) -> Head {
     Head {
-        stream: stream("test"),
+        channel: Arc::new(Channel { stream: stream("test"), origin: origin("source") }),
         epoch: 0,
         span,
-        origin: origin("source"),
         seq: span.start,
         ordinal: 0,
         event_time: (span.start / 1000) as i64,

@@ -159,7 +159,7 @@ impl Lab {
         let tries = call.tries;
         if tries == 1 {
             let view = if let Token::Frame((_, view, _)) = token { view } else { 0 };
-            let from = format!("{}.{view}", head.origin.stage);
+            let from = format!("{}.{view}", head.channel.origin.stage);
             book.order.entry((stage.id.clone(), number(head), from, kind)).or_default().push((head.epoch, head.seq));
         }
         (token, tries)
@@ -186,12 +186,12 @@ fn record(root: &Root) -> RecordId {
 }
 
 pub fn number(head: &Head) -> u8 {
-    head.stream.id.parse().expect("streams are numbered")
+    head.channel.stream.id.parse().expect("streams are numbered")
 }
 
 /// Frames carry their view in the last digits of their pts, for a dead letter has no frame.
 pub fn token(head: &Head) -> Token {
-    if head.origin.kind == SOURCE.name {
+    if head.channel.origin.kind == SOURCE.name {
         Token::Frame((number(head), (head.span.start % 8) as u8, head.seq as u32))
     } else {
         Token::Draft(head.ordinal)

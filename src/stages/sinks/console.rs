@@ -43,7 +43,7 @@ impl Sink for Console {
 
 fn line(packet: &Packet) -> Option<String> {
     let span = packet.head.span;
-    let place = format!("{} {} - {}", packet.head.stream.id, clock(span.start), clock(span.end));
+    let place = format!("{} {} - {}", packet.head.channel.stream.id, clock(span.start), clock(span.end));
     Some(match &packet.payload {
         Payload::Segment(segment) => {
             format!("{place}  shot {:>3}  {:<10} {:.2}\n", segment.index, segment.cut.as_str(), segment.confidence)
@@ -56,10 +56,10 @@ fn line(packet: &Packet) -> Option<String> {
         }
         Payload::Event(event) => match &**event {
             Event::Gap { reason, from, to, .. } => {
-                format!("{}  gap of {:.1} s: {reason}\n", packet.head.stream.id, (to - from) as f64 / 1e6)
+                format!("{}  gap of {:.1} s: {reason}\n", packet.head.channel.stream.id, (to - from) as f64 / 1e6)
             }
-            Event::Ended { reason, .. } => format!("{}  ended: {reason}\n", packet.head.stream.id),
-            Event::Started { uri, .. } => format!("{}  started: {uri}\n", packet.head.stream.id),
+            Event::Ended { reason, .. } => format!("{}  ended: {reason}\n", packet.head.channel.stream.id),
+            Event::Started { uri, .. } => format!("{}  started: {uri}\n", packet.head.channel.stream.id),
             Event::Progress { .. } => return None,
         },
         Payload::Frame(_) | Payload::DeadLetter(_) => return None,

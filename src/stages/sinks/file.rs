@@ -93,7 +93,7 @@ struct Files {
 impl Sink for Folder {
     async fn deliver(&self, batch: &[Packet]) -> Vec<Result<()>> {
         let Some(first) = batch.first() else { return Vec::new() };
-        let files = self.files(&first.head.stream);
+        let files = self.files(&first.head.channel.stream);
         let count = batch.len();
         let records: Vec<Copy> = batch.iter().map(Copy::of).collect();
         let written = tokio::task::spawn_blocking(move || files.lock().write_all(&records)).await;

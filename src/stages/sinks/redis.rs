@@ -73,7 +73,7 @@ impl Sink for Latest {
 impl Latest {
     async fn write(&self, batch: &[Packet]) -> Result<()> {
         let Some(first) = batch.first() else { return Ok(()) };
-        let stream = &first.head.stream.id;
+        let stream = &first.head.channel.stream.id;
         let (latest, records) = (format!("{}:latest:{stream}", self.prefix), format!("{}:records:{stream}", self.prefix));
         let mut pipe = redis::pipe();
         for packet in batch {

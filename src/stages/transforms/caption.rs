@@ -157,7 +157,7 @@ impl Transform for Write {
         };
         let tags = self.mean_tags(&input);
         let request = Request { prompt: self.fill(&input, &tags), ..self.request.clone() };
-        let stream = &input.head.stream;
+        let stream = &input.head.channel.stream;
         let asker = Asker { stream: Arc::clone(&stream.id), live: stream.live, deadline: None };
         let kept = self.answer(request, asker).await?;
         let parents = std::iter::once(input.id()).chain(input.collected.iter().map(|(head, payload)| head.id(payload.kind()))).collect();
@@ -210,8 +210,8 @@ impl Write {
             "duration" => format!("{:.1}", span.len() as f64 / 1e9),
             "language" => self.language.clone(),
             "platform" => self.platform.clone(),
-            "stream" => head.stream.id.to_string(),
-            label => head.stream.labels.get(label.trim_start_matches("labels.")).cloned().unwrap_or_default(),
+            "stream" => head.channel.stream.id.to_string(),
+            label => head.channel.stream.labels.get(label.trim_start_matches("labels.")).cloned().unwrap_or_default(),
         })
     }
 
