@@ -27,3 +27,8 @@ pub mod pipeline;
 pub mod cli;
 
 pub use error::{Error, Result};
+
+/// Small things are made on one thread here and freed on another, in great number, by librdkafka as well: glibc's allocator spends longer on
+/// a caption's way to Kafka than all the rest. It takes the place of `malloc` for the whole process.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
