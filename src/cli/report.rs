@@ -17,7 +17,7 @@ pub(super) fn broker(plan: &Plan, embedded: &Embedded, bars: &Bars) -> Result<()
     let Some(kafka) = &plan.kafka else { return Ok(()) };
     let address = embedded.bootstrap();
     let file = Path::new(&kafka.address_file);
-    let unwritable = |error| Error::external(format!("cannot write {}", file.display())).because(error);
+    let unwritable = |error| Error::unwritable(file, error, "`kafka.address_file`");
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder).map_err(unwritable)?;
     }
