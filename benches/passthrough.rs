@@ -87,7 +87,7 @@ fn count(frame: &Frame) {
 const FRAMES: &[PayloadKind] = &[PayloadKind::Frame];
 
 const fn kind(name: &'static str, build: Build) -> StageKind {
-    StageKind { name, doc: "", accepts: FRAMES, emits: FRAMES, params: &[], holds: Holds::nothing, build }
+    StageKind { name, doc: "", accepts: FRAMES, emits: FRAMES, params: &[], joins: Joins::AsWritten, holds: Holds::nothing, build }
 }
 
 static SOURCE: StageKind = kind("frames", Build::Source(|_| Ok(Arc::new(Frames))));

@@ -104,7 +104,7 @@ impl Stage {
             config_hash: Arc::clone(&whole.config_hash),
             parameters: plan.parameters,
         });
-        let context = Context { origin: &origin, params: &plan.params, joined: plan.join.is_some(), deps };
+        let context = Context { origin: &origin, params: &plan.params, deps };
         let build = || match plan.kind.build {
             Build::Source(build) => build(&context).map(Built::Source),
             Build::Transform(build) => build(&context).map(Built::Shared),

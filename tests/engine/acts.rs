@@ -8,7 +8,9 @@ use bytes::Bytes;
 use opusflow::packet::{
     Cut, Embedding, Event, Frame, Packet, Payload, PayloadKind, PixelFormat, Segment, Span, Stream, TimeSource, VectorType, now_micros,
 };
-use opusflow::stage::{Build, Context, Feed, Flush, Held, Holds, Host, Input, OpenTransform, Out, Sink, Source, StageKind, Transform};
+use opusflow::stage::{
+    Build, Context, Feed, Flush, Held, Holds, Host, Input, Joins, OpenTransform, Out, Sink, Source, StageKind, Transform,
+};
 use opusflow::{Error, Result};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +31,7 @@ pub fn hoarding(sink: Stage) -> Stage {
 const ANY: &[PayloadKind] = &PayloadKind::ALL;
 
 const fn kind(name: &'static str, accepts: &'static [PayloadKind], build: Build) -> StageKind {
-    StageKind { name, doc: "", accepts, emits: ANY, params: &[], holds: Holds::nothing, build }
+    StageKind { name, doc: "", accepts, emits: ANY, params: &[], joins: Joins::AsWritten, holds: Holds::nothing, build }
 }
 
 pub static SOURCE: StageKind = kind("lab_source", &[], Build::Source(|context| Ok(Arc::new(Pushing(Lab::of(context).0)))));

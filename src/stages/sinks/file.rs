@@ -18,7 +18,7 @@ use crate::codec::{Codec, ObjectContainer};
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
 use crate::packet::{Packet, Payload, PayloadKind, Picture, Span, Stream};
-use crate::stage::{Build, Context, Holds, Sink, StageKind};
+use crate::stage::{Build, Context, Holds, Joins, Sink, StageKind};
 use crate::{Error, Result};
 
 /// The kind.
@@ -43,6 +43,7 @@ pub const KIND: StageKind = StageKind {
         Field { name: "sheet_columns", ty: Type::Int(1, 64), default: Default::Is("8"), doc: "Pictures in a row of the contact sheet." },
         Field { name: "sheet_pictures", ty: Type::Int(1, 10_000), default: Default::Is("200"), doc: "Most pictures on the contact sheet." },
     ],
+    joins: Joins::AsWritten,
     holds: Holds::nothing,
     build: Build::Sink(build),
 };

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
 use crate::packet::{Event, Origin, PayloadKind, Stream, TimeSource, now_micros};
-use crate::stage::{Build, Context, Holds, Host, Source, StageKind, intake};
+use crate::stage::{Build, Context, Holds, Host, Joins, Source, StageKind, intake};
 use crate::{Error, Result};
 
 /// The kind.
@@ -34,6 +34,7 @@ pub const KIND: StageKind = StageKind {
         intake::CONNECT,
         intake::MAX_PIXELS,
     ],
+    joins: Joins::AsWritten,
     holds: Holds::nothing,
     build: Build::Source(build),
 };

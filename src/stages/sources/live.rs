@@ -13,7 +13,7 @@ use crate::config::Params;
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
 use crate::packet::{Event, Micros, Origin, PayloadKind, Stream, TimeSource, now_micros};
-use crate::stage::{Build, Context, Feed, Holds, Host, Source, StageKind, intake};
+use crate::stage::{Build, Context, Feed, Holds, Host, Joins, Source, StageKind, intake};
 use crate::telemetry::SourceMetrics;
 use crate::{Error, Result};
 
@@ -53,6 +53,7 @@ pub const KIND: StageKind = StageKind {
         intake::CONNECT,
         intake::MAX_PIXELS,
     ],
+    joins: Joins::AsWritten,
     holds: Holds::nothing,
     build: Build::Source(build),
 };

@@ -10,7 +10,7 @@ use crate::Result;
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
 use crate::packet::{Event, Origin, PayloadKind, Stream, TimeSource, now_micros};
-use crate::stage::{Build, Context, Holds, Host, Source, StageKind, intake};
+use crate::stage::{Build, Context, Holds, Host, Joins, Source, StageKind, intake};
 
 /// The kind.
 pub const KIND: StageKind = StageKind {
@@ -46,6 +46,7 @@ pub const KIND: StageKind = StageKind {
         intake::CONNECT,
         intake::MAX_PIXELS,
     ],
+    joins: Joins::AsWritten,
     holds: Holds::nothing,
     build: Build::Source(build),
 };
