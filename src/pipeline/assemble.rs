@@ -1,18 +1,17 @@
 //! From a plan to what its stages share: models loaded, cache and objects opened, brokers found and topics there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{KafkaPlan, ModelPlan, Plan};
+use super::plan::{KafkaPlan, KafkaRecords, ModelPlan, Plan};
 use crate::broker::{Brokers, CreateTopics, Embedded, Producer, Settings, Topics};
 use crate::cache::{Cache, CacheSettings, ObjectStore};
 use crate::codec::{Codec, Registry, RegistrySettings};
 use crate::inference::{BatchSettings, ModelSettings, Models, Workers};
-use crate::packet::PayloadKind;
-use crate::stage::{Deps, Kafka, Print, Role};
+use crate::stage::{Deps, Kafka, Print};
 use crate::{Error, Result};
 
 /// Pause between two looks for brokers or a registry that are away.
@@ -123,19 +122,6 @@ fn writes_to_kafka(plan: &Plan) -> bool {
     plan.stages.iter().any(|stage| stage.kind.name == "kafka")
 }
 
-/// The kinds of record that reach the Kafka sinks.
-fn kinds(plan: &Plan) -> Vec<PayloadKind> {
-    let mut kinds = BTreeSet::from([PayloadKind::Event]);
-    for sink in plan.stages.iter().filter(|stage| stage.kind.name == "kafka") {
-        for input in &sink.inputs {
-            kinds.extend(plan.stages.iter().filter(|stage| stage.id == input.from).flat_map(|stage| stage.kind.emits));
-        }
-    }
-    // What fails anywhere becomes a dead letter about what it was.
-    kinds.extend(plan.stages.iter().filter(|stage| stage.kind.role() != Role::Sink).flat_map(|stage| stage.kind.emits));
-    kinds.into_iter().collect()
-}
-
 /// How the brokers of a plan are spoken to.
 pub fn broker_settings(plan: &KafkaPlan, brokers: Brokers) -> Result<Settings> {
     let count = |number: i32| u32::try_from(number).ok().filter(|number| *number > 0);
@@ -168,8 +154,8 @@ async fn connect(plan: &Plan, kafka: &KafkaPlan, stop: &CancellationToken) -> Re
         (Brokers::Addresses(kafka.brokers.clone()), None)
     };
     let settings = broker_settings(kafka, brokers)?;
-    let kinds = kinds(plan);
-    patiently("kafka", stop, || async { Topics::new(&settings).ensure(&kinds).await }).await?;
+    let KafkaRecords { records, letters } = plan.kafka_records();
+    patiently("kafka", stop, || async { Topics::new(&settings).ensure(&records, &letters).await }).await?;
     let codec = match kafka.encoding.as_str() {
         "avro_registry" => {
             let registry = registry(kafka)?;

@@ -148,6 +148,23 @@ fn live_streams_drop_what_is_old() {
 }
 
 #[test]
+fn only_topics_that_a_kafka_sink_can_fill_are_asked_for() {
+    use opusflow::packet::PayloadKind::{Embedding, Event, Frame, Picture, Segment};
+    let found = |name: &str, set: &[&str]| {
+        let found = good(name, &flags(&[], set)).plan.kafka_records();
+        (Vec::from_iter(found.records), Vec::from_iter(found.letters))
+    };
+    let two = ["stages.topics.inputs=[vectors, shots]", "stages.topics.dead_letter=none", "stages.captions.dead_letter=none"];
+    let quiet = ["stages.out.dead_letter=none", "stages.vectors.dead_letter=none", "stages.shots.dead_letter=none"];
+    assert_eq!(found("films", &[&two[..], &quiet].concat()), (vec![Segment, Embedding, Event], vec![]), "no frame, no caption, no letter");
+    let (_, letters) = found("films", &[&two[..], &["stages.out.dead_letter=none"]].concat());
+    assert_eq!(letters, [Frame], "what `vectors` and `shots` read");
+    let (records, letters) = found("newsroom", &["stages.topics.inputs=[stills]", "stages.watch.inputs=[captions]"]);
+    assert_eq!(records, [Picture, Event]);
+    assert!(letters.contains(&Picture) && letters.contains(&Event), "the sink's own letters too: {letters:?}");
+}
+
+#[test]
 fn the_effective_file_says_the_same_in_full() {
     for (name, _) in GOOD {
         let first = good(name, &Overrides::default());
