@@ -12,7 +12,9 @@ use opusflow::Result;
 use opusflow::packet::{Frame, Packet, Payload, PayloadKind, PixelFormat, Span, Stream, TimeSource, now_micros};
 use opusflow::pipeline::plan::{CachePlan, InputPlan, ObjectsPlan, StagePlan, TelemetryPlan, ThreadsPlan};
 use opusflow::pipeline::{Plan, Running};
-use opusflow::stage::{Build, Deps, Draft, Holds, Host, Input, Out, QueueSettings, Retry, Sink, Source, StageKind, Transform, WhenFull};
+use opusflow::stage::{
+    Build, Deps, Draft, Holds, Host, Input, Joins, Out, QueueSettings, Retry, Sink, Source, StageKind, Transform, WhenFull,
+};
 use tokio_util::sync::CancellationToken;
 
 const PACKETS: u64 = 1_000_000;

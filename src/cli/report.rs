@@ -53,13 +53,14 @@ pub(super) fn summary(plan: &Plan, summary: &Summary, assembled: &Assembled, sna
     for error in errors {
         text.push_str(&format!("\nerror: {error}\n"));
     }
-    text.push_str(&format!(
-        "\nstreams: {}, {:.1} s, peak memory {} MiB\n",
-        summary.sessions.len(),
-        elapsed.as_secs_f64(),
-        snapshot.peak_rss >> 20
-    ));
-    print(&text).map(drop)
+    print(&text)?;
+    closing(summary.sessions.len(), snapshot, elapsed)
+}
+
+/// The last line of a run.
+pub(super) fn closing(streams: usize, snapshot: &Snapshot, elapsed: Duration) -> Result<()> {
+    let (seconds, peak) = (elapsed.as_secs_f64(), snapshot.peak_rss >> 20);
+    print(&format!("\nstreams: {streams}, {seconds:.1} s, peak memory {peak} MiB\n")).map(drop)
 }
 
 fn session(session: &SessionReport) -> String {
