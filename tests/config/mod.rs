@@ -164,6 +164,23 @@ fn only_topics_that_a_kafka_sink_can_fill_are_asked_for() {
     assert!(letters.contains(&Picture) && letters.contains(&Event), "the sink's own letters too: {letters:?}");
 }
 
+/// shots and, beside it, windows of 10 s; a join per shot, and one per picture of it.
+#[test]
+fn a_side_that_looks_ahead_finds_room_on_the_driving_side() {
+    let text = "version: 1\nname: x\nmodel_dir: tests/config/models\nmodels: { cuts: { path: cuts } }\nstages:
+  - { id: films, kind: file, with: { paths: tests/config/film.mp4, views: { a: { fps: 25, size: 48x27 } } } }
+  - { id: shots, kind: shots, inputs: [films.a], with: { model: cuts } }
+  - { id: windows, kind: windows, inputs: [films.a] }
+  - { id: both, kind: both, inputs: [shots, { from: windows, queue: { frames: 1000 } }], join: { per: shots } }
+  - { id: again, kind: stills, inputs: [shots, { from: films.a, queue: { frames: 1000 } }], join: { per: shots } }
+  - { id: out, kind: file, inputs: [both, again] }
+";
+    let checked = check(text, &Overrides::default()).unwrap_or_else(|problems| panic!("{problems}"));
+    let room = |id: &str| checked.plan.stages.iter().find(|stage| *stage.id == *id).map(|stage| stage.inputs[0].queue.frames);
+    // Shots leave 2 s after their end, windows begin to pass 10 s after theirs: a shot a frame may wait for 8 s.
+    assert_eq!((room("both"), room("again")), (Some(8 * 25 + 2), Some(64)));
+}
+
 #[test]
 fn the_effective_file_says_the_same_in_full() {
     for (name, _) in GOOD {
