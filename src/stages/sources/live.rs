@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Params;
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
-use crate::packet::{Event, Micros, Origin, PayloadKind, Stream, TimeSource, now_micros};
-use crate::stage::{Build, Context, Feed, Holds, Host, Joins, Source, StageKind, intake};
+use crate::packet::{Event, Micros, PayloadKind, now_micros};
+use crate::stage::intake::{self, Intake};
+use crate::stage::{Build, Context, Feed, Holds, Host, Joins, Source, StageKind};
 use crate::telemetry::SourceMetrics;
 use crate::{Error, Result};
 
@@ -67,19 +68,17 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
     if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(Error::config(format!("two streams have the id `{}`", twice[0])));
     }
-    let mut options = intake::options(params, true, context.deps.decode_threads);
-    options.latency = Some(params.duration("latency"));
+    let mut intake = Intake::of(context, true);
+    intake.options.latency = Some(params.duration("latency"));
     let (backoff, max_backoff, give_up) = (params.duration("backoff"), params.duration("max_backoff"), params.opt_duration("give_up"));
-    let origin = Arc::clone(context.origin);
-    let metrics = SourceMetrics::new(&origin.pipeline, &origin.stage);
-    Ok(Arc::new(Live { origin, metrics, streams, options, backoff, max_backoff, give_up }))
+    let metrics = SourceMetrics::new(&intake.origin.pipeline, &intake.origin.stage);
+    Ok(Arc::new(Live { intake, metrics, streams, backoff, max_backoff, give_up }))
 }
 
 struct Live {
-    origin: Arc<Origin>,
+    intake: Intake,
     metrics: SourceMetrics,
     streams: Vec<Camera>,
-    options: media::Options,
     backoff: Duration,
     max_backoff: Duration,
     give_up: Option<Duration>,
@@ -121,14 +120,7 @@ impl Source for Live {
 impl Live {
     /// Keeps one stream connected until `stop`, or until it is given up.
     async fn watch(&self, camera: &Camera, host: &Arc<dyn Host>, stop: &CancellationToken) -> Result<()> {
-        let stream = Stream {
-            id: Arc::clone(&camera.id),
-            labels: camera.labels.clone(),
-            session: intake::session_id(),
-            live: true,
-            time_source: TimeSource::Ingest,
-        };
-        let feed = host.open(stream).await?;
+        let feed = host.open(self.intake.stream(Arc::clone(&camera.id), camera.labels.clone())).await?;
         let ended = self.connect_again_and_again(camera, &feed, stop).await;
         feed.finish(ended.as_ref().err().map_or_else(|| "shutdown".to_owned(), ToString::to_string)).await;
         ended
@@ -140,13 +132,13 @@ impl Live {
         let mut since = tokio::time::Instant::now();
         let mut quiet = false;
         while !stop.is_cancelled() {
-            let Some(opened) = stop.run_until_cancelled(media::open(&camera.url, &self.options)).await else { break };
+            let Some(opened) = stop.run_until_cancelled(media::open(&camera.url, &self.intake.options)).await else { break };
             let error = match opened {
                 Ok(opened) => {
                     let epoch = now_micros();
                     self.announce(camera, feed, epoch, before.take()).await;
                     self.metrics.connected.increment(1.0);
-                    let ended = intake::pump(opened, feed, &self.origin, stop).await;
+                    let ended = intake::pump(opened, feed, &self.intake.origin, stop).await;
                     self.metrics.connected.decrement(1.0);
                     let reason = ended.error.as_ref().map_or_else(|| "the sender ended the stream".to_owned(), ToString::to_string);
                     before = Some(Before { epoch: epoch.unsigned_abs(), last: ended.last.unwrap_or(epoch), reason });
