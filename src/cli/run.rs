@@ -27,7 +27,8 @@ const SAMPLES: Duration = Duration::from_secs(5);
 pub(super) struct RunArguments {
     /// The pipeline file.
     pipeline: PathBuf,
-    /// Reads this path or URL instead of what the file's source names: a path or http URL with a `file` source, a stream's URL with `live`.
+    /// Reads this path or URL instead of what the file's source names. The source becomes `live` for rtmp, rtsp and srt URLs and for an HLS
+    /// playlist that still grows, `file` for paths, other http URLs and an HLS playlist that is complete.
     #[arg(long, value_name = "URL")]
     source: Vec<String>,
     /// Sets a value of the file: `stages.captions.with.prompt=...`, `threads.torch=4`.

@@ -9,6 +9,7 @@ use gstreamer::prelude::*;
 use super::branch;
 use super::intake::{DISCARD, Intake};
 use super::jpeg;
+use super::playlist::is_playlist;
 use super::uri::{Source, TestSource};
 use super::view::ViewReader;
 use crate::error::{Error, Result};
@@ -104,11 +105,6 @@ fn add_uri(pipeline: &gst::Pipeline, entry: &gst::Pad, uri: &str, intake: &Arc<I
     let (setup, uri) = (Arc::clone(intake), uri.to_owned());
     pipeline.connect_deep_element_added(move |_, _, element| configure(&setup, element, &uri));
     pipeline.add(&decode).map_err(|error| Error::bug("a pipeline takes no uridecodebin").because(error))
-}
-
-/// Whether `uri` is an HLS playlist, by its name.
-fn is_playlist(uri: &str) -> bool {
-    url::Url::parse(uri).is_ok_and(|url| url.path().to_ascii_lowercase().ends_with(".m3u8"))
 }
 
 /// Ends a stream that nobody asked for.

@@ -28,7 +28,7 @@ fn check(text: &str, overrides: &Overrides) -> Result<Checked, Problems> {
 
 fn flags(source: &[&str], set: &[&str]) -> Overrides {
     let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-    Overrides { sources: owned(source), set: owned(set) }
+    Overrides { sources: owned(source), set: owned(set), ..Overrides::default() }
 }
 
 fn good(name: &str, overrides: &Overrides) -> Checked {
@@ -239,6 +239,20 @@ fn flags_stand_in_for_the_source() {
             .plan;
     let stream = live.stages[0].params.list("streams")[0].as_object().expect("a stream");
     assert_eq!((live.stages[0].kind.name, &**stream.text("url")), ("live", "rtmp://127.0.0.1/live/two"));
+}
+
+#[test]
+fn a_playlist_that_is_complete_stands_in_as_a_film() {
+    let url = "http://127.0.0.1/film.m3u8";
+    let kind = |films: &[&str]| {
+        let films = films.iter().map(|url| (*url).to_owned()).collect();
+        let source = &good("newsroom", &Overrides { films, ..flags(&[url], &[]) }).plan.stages[0];
+        (source.kind.name, source.params.opt_list("paths").map(<[_]>::len))
+    };
+    assert_eq!(kind(&[]), ("live", None), "one that grows, or does not answer");
+    assert_eq!(kind(&[url]), ("file", Some(1)));
+    let mixed = Overrides { films: vec![url.to_owned()], ..flags(&[url, "http://127.0.0.1/other.m3u8"], &[]) };
+    assert!(check(GOOD[0].1, &mixed).is_err(), "a film and a live stream");
 }
 
 #[test]
