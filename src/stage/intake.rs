@@ -76,7 +76,11 @@ impl Intake {
     /// A session of the stream `id`.
     pub fn stream(&self, id: Arc<str>, labels: BTreeMap<String, String>) -> Stream {
         let live = self.options.live;
-        let time_source = if live { TimeSource::Ingest } else { TimeSource::File };
+        let time_source = match live {
+            true if self.options.sender_clock => TimeSource::Ntp,
+            true => TimeSource::Ingest,
+            false => TimeSource::File,
+        };
         Stream { id, labels, session: format!("{:016x}", rand::random::<u64>()).into(), live, time_source }
     }
 
@@ -112,6 +116,7 @@ fn options(params: &Params, live: bool, decode_threads: usize) -> Options {
         connect: params.duration("connect"),
         max_pixels: params.int("max_pixels").unsigned_abs(),
         latency: None,
+        sender_clock: false,
         decode_threads: u32::try_from(decode_threads).unwrap_or(1),
     }
 }

@@ -50,6 +50,13 @@ pub const KIND: StageKind = StageKind {
             doc: "A stream that could not be connected for this long ends; tried for ever when left out.",
         },
         Field { name: "latency", ty: Type::Duration, default: Default::Is("200ms"), doc: "The jitter buffer of RTSP and SRT." },
+        Field {
+            name: "clock",
+            ty: Type::Choice(&["ingest", "ntp"]),
+            default: Default::Is("ingest"),
+            doc: "Where event times come from: `ingest` is our clock when a connection's first frame arrives; `ntp`, for RTSP, the camera's own, and \
+                  a connection then begins with its first sender report (RTCP), which takes a few seconds: what comes before is left out.",
+        },
         intake::STALL,
         intake::CONNECT,
         intake::MAX_PIXELS,
@@ -70,6 +77,12 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
     }
     let mut intake = Intake::of(context, true);
     intake.options.latency = Some(params.duration("latency"));
+    intake.options.sender_clock = **params.text("clock") == *"ntp";
+    let reports = |camera: &&Camera| camera.url.starts_with("rtsp:") || camera.url.starts_with("rtsps:");
+    if let Some(camera) = streams.iter().find(|camera| intake.options.sender_clock && !reports(camera)) {
+        let error = Error::config(format!("stream `{}` has no sender reports, which `clock: ntp` needs", camera.id));
+        return Err(error.hint("only RTSP has them: give this stream a `live` stage of its own"));
+    }
     let (backoff, max_backoff, give_up) = (params.duration("backoff"), params.duration("max_backoff"), params.opt_duration("give_up"));
     let metrics = SourceMetrics::new(&intake.origin.pipeline, &intake.origin.stage);
     Ok(Arc::new(Live { intake, metrics, streams, backoff, max_backoff, give_up }))
@@ -136,7 +149,8 @@ impl Live {
             let error = match opened {
                 Ok(opened) => {
                     let epoch = now_micros();
-                    self.announce(camera, feed, epoch, before.take()).await;
+                    let base = opened.info.began.unwrap_or(epoch);
+                    self.announce(camera, feed, (epoch, base), before.take()).await;
                     self.metrics.connected.increment(1.0);
                     let ended = intake::pump(opened, feed, &self.intake.origin, stop).await;
                     self.metrics.connected.decrement(1.0);
@@ -166,10 +180,10 @@ impl Live {
         Ok(())
     }
 
-    async fn announce(&self, camera: &Camera, feed: &Arc<dyn Feed>, epoch: Micros, before: Option<Before>) {
+    async fn announce(&self, camera: &Camera, feed: &Arc<dyn Feed>, (epoch, base): (Micros, Micros), before: Option<Before>) {
         tracing::info!(stream = %camera.id, epoch, "stream connected");
         let to_epoch = epoch.unsigned_abs();
-        feed.epoch(to_epoch, epoch).await;
+        feed.epoch(to_epoch, base).await;
         match before {
             None => feed.event(Event::Started { uri: media::redact(&camera.url), digest: None }).await,
             Some(Before { epoch: from_epoch, last: from, reason }) => {
