@@ -82,9 +82,17 @@ async fn drive(
     if let Some(embedded) = &connected.embedded {
         report::broker(&plan, embedded, &bars)?;
     }
-    let Some(assembled) = stop.run_until_cancelled(Assembled::of(&plan, connected, bars.printer())).await else {
-        return stopped_early(&sampler, began);
+    let assembling = Assembled::of(&plan, connected, bars.printer(), &stop);
+    let assembled = tokio::select! {
+        assembled = assembling => assembled,
+        () = too_long(&stop, &force, plan.shutdown) => return Ok(ExitCode::from(4)),
     };
+    if stop.is_cancelled() {
+        if let Ok(assembled) = assembled {
+            assembled.close(Duration::ZERO).await;
+        }
+        return stopped_early(&sampler, began);
+    }
     let assembled = assembled?;
     if let Some(address) = exporter.address() {
         tracing::info!(%address, "metrics are served at /metrics");
@@ -102,6 +110,12 @@ async fn drive(
         wait_for_readers(embedded, linger, &stop).await;
     }
     Ok(code(&summary))
+}
+
+/// Waits until a stop has gone on for too long, or for a second signal.
+async fn too_long(stop: &CancellationToken, force: &CancellationToken, patience: Duration) {
+    stop.cancelled().await;
+    force.run_until_cancelled(tokio::time::sleep(patience)).await;
 }
 
 /// The end of a run that was stopped before its sources began: nothing was read, so that nothing is lost.

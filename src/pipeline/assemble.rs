@@ -53,22 +53,28 @@ impl Connected {
 }
 
 impl Assembled {
-    /// Loads and opens what else `plan` needs.
+    /// Loads and opens what else `plan` needs. Where that fails, no thread is left at work on a model.
     ///
     /// # Errors
-    /// What cannot be had: a model that does not load, a folder that cannot be written.
-    pub async fn of(plan: &Plan, connected: Connected, print: Print) -> Result<Self> {
+    /// What cannot be had: a model that does not load, a folder that cannot be written; overload where `stop` came before all was there.
+    pub async fn of(plan: &Plan, connected: Connected, print: Print, stop: &CancellationToken) -> Result<Self> {
         let Connected { embedded, kafka } = connected;
         let producer = kafka.as_ref().map(|kafka| Arc::clone(&kafka.producer));
         let redis = plan.cache.redis.as_ref().map(|url| url.reveal().to_owned()).filter(|url| !url.is_empty());
         let compress_above = usize::try_from(plan.cache.compress_over).unwrap_or(usize::MAX);
         let cache = Cache::open(&CacheSettings { memory: plan.cache.memory, redis: redis.clone(), compress_above }).await?;
         let workers = Workers::new();
-        let models = plan.models.iter().map(|(name, model)| Ok((name.clone(), settings(model)?))).collect::<Result<BTreeMap<_, _>>>()?;
+        let settings =
+            plan.models.iter().map(|(name, model)| Ok((name.clone(), model_settings(model)?))).collect::<Result<BTreeMap<_, _>>>()?;
         let objects = ObjectStore::open(&plan.objects.store, plan.objects.inline_max)?;
+        let models = Models::load(&settings, &workers, stop).await;
+        if models.is_err() {
+            workers.close().await;
+        }
+        let models = models?;
         let sweeping = plan.objects.ttl.map(|_| tokio::spawn(sweep(objects.clone())));
         let deps = Deps {
-            models: Models::load(&models, &workers).await?,
+            models,
             cache,
             cache_ttl: plan.cache.ttl,
             objects: Some(objects),
@@ -109,7 +115,7 @@ async fn sweep(objects: ObjectStore) {
 }
 
 /// How a model entry is loaded.
-fn settings(model: &ModelPlan) -> Result<ModelSettings> {
+fn model_settings(model: &ModelPlan) -> Result<ModelSettings> {
     Ok(ModelSettings {
         path: model.path.clone(),
         device: model.device.parse()?,

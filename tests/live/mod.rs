@@ -168,7 +168,8 @@ fn rtsp_sender_reports_give_the_event_times() {
     let (dir, port) = (folder(), free_ports(1));
     let options = ["--port", &port.to_string(), "--film", &variable("OPUSFLOW_TEST_FILM")];
     let server = Service::new("rtsp", dir.path(), &options).started();
-    let mut run = Run::start(&FRAMES.replace("stall: 4s", "stall: 4s\n      clock: ntp"), &[("URL", &format!("rtsp://127.0.0.1:{port}/film"))]);
+    let mut run =
+        Run::start(&FRAMES.replace("stall: 4s", "stall: 4s\n      clock: ntp"), &[("URL", &format!("rtsp://127.0.0.1:{port}/film"))]);
     await_epochs(&mut run, "frames", 1, 5);
     server.kill();
     await_away(&mut run, 1);
