@@ -12,7 +12,9 @@ use opusflow::Result;
 use opusflow::packet::{Frame, Packet, Payload, PayloadKind, PixelFormat, Span, Stream, TimeSource, now_micros};
 use opusflow::pipeline::plan::{CachePlan, InputPlan, ObjectsPlan, StagePlan, TelemetryPlan, ThreadsPlan};
 use opusflow::pipeline::{Plan, Running};
-use opusflow::stage::{Build, Deps, Draft, Holds, Host, Input, Out, QueueSettings, Retry, Sink, Source, StageKind, Transform, WhenFull};
+use opusflow::stage::{
+    Build, Deps, Draft, Holds, Host, Input, Joins, Out, QueueSettings, Retry, Sink, Source, StageKind, Transform, WhenFull,
+};
 use tokio_util::sync::CancellationToken;
 
 const PACKETS: u64 = 1_000_000;
@@ -87,7 +89,7 @@ fn count(frame: &Frame) {
 const FRAMES: &[PayloadKind] = &[PayloadKind::Frame];
 
 const fn kind(name: &'static str, build: Build) -> StageKind {
-    StageKind { name, doc: "", accepts: FRAMES, emits: FRAMES, params: &[], holds: Holds::nothing, build }
+    StageKind { name, doc: "", accepts: FRAMES, emits: FRAMES, params: &[], joins: Joins::AsWritten, holds: Holds::nothing, build }
 }
 
 static SOURCE: StageKind = kind("frames", Build::Source(|_| Ok(Arc::new(Frames))));

@@ -1,6 +1,8 @@
 //! The one error of the crate. Its kind says who must act on it, its message what failed and on what, its hint what to do.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 /// What every fallible function of the crate returns.
@@ -75,6 +77,19 @@ impl Error {
     /// An invariant of ours does not hold.
     pub fn bug(message: impl Into<String>) -> Self {
         Self::new(Kind::Bug, message)
+    }
+
+    /// A file or folder that cannot be written: external, with the hint that fits what the system said. `setting` names what chose the place.
+    pub fn unwritable(path: &Path, error: io::Error, setting: &str) -> Self {
+        use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        let hint = match error.kind() {
+            StorageFull | QuotaExceeded => format!("free some space there, or give {setting} another disk"),
+            PermissionDenied | ReadOnlyFilesystem => format!("give this user the right to write there, or {setting} another folder"),
+            NotFound => format!("nothing can be made there: give {setting} another folder"),
+            NotADirectory => format!("a file stands where a folder is needed: move it, or give {setting} another folder"),
+            _ => format!("check that {setting} names a place that can be written"),
+        };
+        Self::external(format!("cannot write {}", path.display())).because(error).hint(hint)
     }
 
     /// Adds what to do about it.
@@ -154,5 +169,15 @@ mod tests {
         assert_eq!(error.to_string(), "cannot write out/x.json: disk full (free some space)");
         assert!(error.is_transient());
         assert!(!Error::config("x").is_transient());
+    }
+
+    #[test]
+    fn hints_about_unwritable_places_fit_what_the_system_said() {
+        let said = |kind: io::ErrorKind| Error::unwritable(Path::new("out/x"), kind.into(), "`objects.store`").to_string();
+        assert!(said(io::ErrorKind::StorageFull).contains("(free some space there, or give `objects.store` another disk)"));
+        assert!(said(io::ErrorKind::PermissionDenied).contains("the right to write there"));
+        for kind in [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory, io::ErrorKind::BrokenPipe] {
+            assert!(said(kind).contains("cannot write out/x") && !said(kind).contains("free some space"), "{kind}");
+        }
     }
 }

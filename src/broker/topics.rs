@@ -1,6 +1,6 @@
 //! Topics at start, and whether the brokers can be reached at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -31,19 +31,23 @@ impl<'a> Topics<'a> {
         Self(settings)
     }
 
-    /// The names of the topics that records of `kinds` and the dead letters about them go to.
-    pub fn names(&self, kinds: &[PayloadKind]) -> Vec<String> {
+    /// The names of the topics that these kinds of `records` go to, and dead `letters` about these.
+    pub fn names(&self, records: &BTreeSet<PayloadKind>, letters: &BTreeSet<PayloadKind>) -> Vec<String> {
         let namespace = &self.0.namespace;
-        let carried = kinds.iter().filter(|kind| **kind != PayloadKind::DeadLetter);
-        carried.flat_map(|kind| [codec::topic(namespace, *kind), codec::dead_letter_topic(namespace, *kind)]).collect()
+        // A dead letter has no topic but that of what it is about.
+        let carried =
+            |kinds: &BTreeSet<PayloadKind>| kinds.iter().copied().filter(|kind| *kind != PayloadKind::DeadLetter).collect::<Vec<_>>();
+        let records = carried(records).into_iter().map(|kind| codec::topic(namespace, kind));
+        records.chain(carried(letters).into_iter().map(|kind| codec::dead_letter_topic(namespace, kind))).collect()
     }
 
-    /// Sees to it that the topics for `kinds` exist, by the policy of the settings. On the embedded broker they are always created.
+    /// Sees to it that the topics for these kinds of `records`, and for dead `letters` about these, exist, by the policy of the settings. On
+    /// the embedded broker they are always created.
     ///
     /// # Errors
     /// A config error where a topic is missing and may not be created, or cannot be; an external one where no broker answers in 15 s.
-    pub async fn ensure(&self, kinds: &[PayloadKind]) -> Result<()> {
-        let names = self.names(kinds);
+    pub async fn ensure(&self, records: &BTreeSet<PayloadKind>, letters: &BTreeSet<PayloadKind>) -> Result<()> {
+        let names = self.names(records, letters);
         match (&self.0.brokers, self.0.create_topics.policy) {
             (Brokers::Embedded(embedded), _) => embedded.create_topics(&names),
             (_, Policy::Never) => Ok(()),
@@ -127,11 +131,12 @@ mod tests {
     async fn missing_topics_are_named_by_verify_and_present_ones_pass() {
         let broker = Arc::new(Embedded::start().unwrap());
         let by_address = Settings::new(Brokers::Addresses(broker.bootstrap().to_owned()), "media");
-        let error = Topics::new(&by_address).ensure(&[PayloadKind::Caption]).await.unwrap_err().to_string();
-        assert!(error.contains("media.captions.v1, media.captions.v1.dlq") && error.contains("create_topics"), "{error}");
+        let (records, letters) = (BTreeSet::from([PayloadKind::Caption]), BTreeSet::from([PayloadKind::Segment]));
+        let error = Topics::new(&by_address).ensure(&records, &letters).await.unwrap_err().to_string();
+        assert!(error.contains(": media.captions.v1, media.segments.v1.dlq (") && error.contains("create_topics"), "{error}");
         let embedded = Settings::new(Brokers::Embedded(broker), "media");
-        Topics::new(&embedded).ensure(&[PayloadKind::Caption, PayloadKind::DeadLetter]).await.unwrap();
-        Topics::new(&by_address).ensure(&[PayloadKind::Caption]).await.unwrap();
+        Topics::new(&embedded).ensure(&records, &letters).await.unwrap();
+        Topics::new(&by_address).ensure(&records, &letters).await.unwrap();
         let health = health(&by_address, Duration::from_secs(5)).await.unwrap();
         assert_eq!((health.brokers.len(), health.topics["media.captions.v1"]), (1, 1));
     }

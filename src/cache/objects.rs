@@ -178,12 +178,7 @@ fn sweep(folder: &Path, now: SystemTime) -> io::Result<u64> {
 }
 
 fn unwritable(path: &Path, error: io::Error) -> Error {
-    let hint = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space there, or give objects.store another disk",
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "give this user the right to write there, or another folder",
-        _ => "check the folder of objects.store",
-    };
-    Error::external(format!("cannot write {}", path.display())).because(error).hint(hint)
+    Error::unwritable(path, error, "`objects.store`")
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -264,6 +259,6 @@ mod tests {
         let error = ObjectStore::open(&format!("file:{}/objects", file.path().display()), 0).unwrap_err();
         assert_eq!(error.kind(), Kind::External);
         let full = unwritable(Path::new("/x"), io::ErrorKind::StorageFull.into());
-        assert!(full.to_string().contains("free space"), "{full}");
+        assert!(full.to_string().contains("free some space"), "{full}");
     }
 }

@@ -6,6 +6,7 @@ mod load;
 mod report;
 mod run;
 mod schemas;
+mod signals;
 mod stages;
 
 use std::io::Write;

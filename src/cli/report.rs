@@ -17,7 +17,7 @@ pub(super) fn broker(plan: &Plan, embedded: &Embedded, bars: &Bars) -> Result<()
     let Some(kafka) = &plan.kafka else { return Ok(()) };
     let address = embedded.bootstrap();
     let file = Path::new(&kafka.address_file);
-    let unwritable = |error| Error::external(format!("cannot write {}", file.display())).because(error);
+    let unwritable = |error| Error::unwritable(file, error, "`kafka.address_file`");
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder).map_err(unwritable)?;
     }
@@ -53,13 +53,14 @@ pub(super) fn summary(plan: &Plan, summary: &Summary, assembled: &Assembled, sna
     for error in errors {
         text.push_str(&format!("\nerror: {error}\n"));
     }
-    text.push_str(&format!(
-        "\nstreams: {}, {:.1} s, peak memory {} MiB\n",
-        summary.sessions.len(),
-        elapsed.as_secs_f64(),
-        snapshot.peak_rss >> 20
-    ));
-    print(&text).map(drop)
+    print(&text)?;
+    closing(summary.sessions.len(), snapshot, elapsed)
+}
+
+/// The last line of a run.
+pub(super) fn closing(streams: usize, snapshot: &Snapshot, elapsed: Duration) -> Result<()> {
+    let (seconds, peak) = (elapsed.as_secs_f64(), snapshot.peak_rss >> 20);
+    print(&format!("\nstreams: {streams}, {seconds:.1} s, peak memory {peak} MiB\n")).map(drop)
 }
 
 fn session(session: &SessionReport) -> String {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::bar::Bars;
+use super::signals::Signals;
 use super::{load, report};
 use crate::broker::Embedded;
 use crate::error::{Error, Result};
@@ -27,7 +27,8 @@ const SAMPLES: Duration = Duration::from_secs(5);
 pub(super) struct RunArguments {
     /// The pipeline file.
     pipeline: PathBuf,
-    /// Reads this path or URL instead of what the file's source names: a path or http URL with a `file` source, a stream's URL with `live`.
+    /// Reads this path or URL instead of what the file's source names. The source becomes `live` for rtmp, rtsp and srt URLs and for an HLS
+    /// playlist that still grows, `file` for paths, other http URLs and an HLS playlist that is complete.
     #[arg(long, value_name = "URL")]
     source: Vec<String>,
     /// Sets a value of the file: `stages.captions.with.prompt=...`, `threads.torch=4`.
@@ -42,6 +43,7 @@ pub(super) struct RunArguments {
 }
 
 pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
+    let signals = Signals::listen()?;
     let linger = arguments.linger.as_deref().map(linger).transpose()?;
     let Some(checked) = load::checked(&arguments.pipeline, &arguments.set, &arguments.source) else {
         return Ok(ExitCode::from(2));
@@ -56,25 +58,42 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
         .enable_all()
         .build()
         .map_err(|error| Error::external("cannot start the runtime").because(error))?;
-    let ended = runtime.block_on(drive(arguments, plan, logs, linger));
+    let ended = runtime.block_on(drive(arguments, plan, (logs, linger), signals));
     // Threads that still work for someone who has gone must not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
 
-async fn drive(arguments: &RunArguments, plan: Arc<Plan>, logs: Logs, linger: Option<Duration>) -> Result<ExitCode> {
-    let stop = CancellationToken::new();
-    let force = CancellationToken::new();
-    tokio::spawn(listen(stop.clone(), force.clone()));
+async fn drive(
+    arguments: &RunArguments,
+    plan: Arc<Plan>,
+    (logs, linger): (Logs, Option<Duration>),
+    Signals { stop, force }: Signals,
+) -> Result<ExitCode> {
+    let began = std::time::Instant::now();
     describe();
     let exporter = Exporter::install(plan.telemetry.metrics)?;
     let (sampler, _sampling) = Sampler::start(SAMPLES, PathBuf::from("."), stop.child_token()).await;
     let bars = Bars::new(logs, arguments.quiet);
+    if stop.is_cancelled() {
+        return stopped_early(&sampler, began);
+    }
     let connected = Connected::to(&plan, &stop).await?;
     if let Some(embedded) = &connected.embedded {
         report::broker(&plan, embedded, &bars)?;
     }
-    let assembled = Assembled::of(&plan, connected, bars.printer()).await?;
+    let assembling = Assembled::of(&plan, connected, bars.printer(), &stop);
+    let assembled = tokio::select! {
+        assembled = assembling => assembled,
+        () = too_long(&stop, &force, plan.shutdown) => return Ok(ExitCode::from(4)),
+    };
+    if stop.is_cancelled() {
+        if let Ok(assembled) = assembled {
+            assembled.close(Duration::ZERO).await;
+        }
+        return stopped_early(&sampler, began);
+    }
+    let assembled = assembled?;
     if let Some(address) = exporter.address() {
         tracing::info!(%address, "metrics are served at /metrics");
     }
@@ -91,6 +110,19 @@ async fn drive(arguments: &RunArguments, plan: Arc<Plan>, logs: Logs, linger: Op
         wait_for_readers(embedded, linger, &stop).await;
     }
     Ok(code(&summary))
+}
+
+/// Waits until a stop has gone on for too long, or for a second signal.
+async fn too_long(stop: &CancellationToken, force: &CancellationToken, patience: Duration) {
+    stop.cancelled().await;
+    force.run_until_cancelled(tokio::time::sleep(patience)).await;
+}
+
+/// The end of a run that was stopped before its sources began: nothing was read, so that nothing is lost.
+fn stopped_early(sampler: &Sampler, began: std::time::Instant) -> Result<ExitCode> {
+    tracing::info!("stopped before any stream began");
+    report::closing(0, &sampler.snapshot(), began.elapsed())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Shows the run until it ends; passes signals on.
@@ -111,21 +143,6 @@ async fn follow(running: &mut Running, bars: &Bars, stop: &CancellationToken, fo
             }
             _ = ticks.tick() => bars.show(&running.sessions()),
         }
-    }
-}
-
-/// The first signal stops, the second forces.
-async fn listen(stop: CancellationToken, force: CancellationToken) {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        tracing::error!("signals cannot be heard");
-        return;
-    };
-    for token in [stop, force] {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-        token.cancel();
     }
 }
 

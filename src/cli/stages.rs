@@ -34,6 +34,10 @@ fn describe(kind: &StageKind, text: &mut String) {
     if !kind.emits.is_empty() {
         let _ = writeln!(text, "    gives {}", names(kind.emits));
     }
+    if let Some(payload) = kind.joins.per() {
+        let others: Vec<_> = kind.accepts.iter().copied().filter(|other| *other != payload).collect();
+        let _ = writeln!(text, "    works on {}; a `join` collects {} for them", payload.plural(), names(&others));
+    }
     fields(kind.params, 4, text);
     text.push('\n');
 }

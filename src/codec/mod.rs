@@ -7,7 +7,7 @@ mod message;
 mod record;
 mod registry;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod schema;
 mod write;
 

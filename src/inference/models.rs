@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::networks::{Clips, Encoded, Frames, Shots, Text};
 use super::{Asker, BatchSettings, Worker, WorkerKey, Workers};
 use crate::error::{Error, Result};
@@ -143,13 +145,16 @@ impl TextModel {
 }
 
 impl Models {
-    /// Loads every model, one after the other, each on a worker of `workers`.
+    /// Loads every model, one after the other, each on a worker of `workers`. A model that is being loaded when `stop` is told is the last.
     ///
     /// # Errors
-    /// The first that does not load, by its name.
-    pub async fn load(settings: &BTreeMap<String, ModelSettings>, workers: &Workers) -> Result<Self> {
+    /// The first that does not load, by its name; overload, where `stop` came before the last.
+    pub async fn load(settings: &BTreeMap<String, ModelSettings>, workers: &Workers, stop: &CancellationToken) -> Result<Self> {
         let mut loaded = BTreeMap::new();
         for (name, settings) in settings {
+            if stop.is_cancelled() {
+                return Err(Error::overload(format!("model `{name}` was not loaded: the run is stopped")));
+            }
             let model = Loaded::load(name, settings, workers).await.map_err(|error| error.context(format_args!("model `{name}`")))?;
             loaded.insert(name.clone(), model);
         }

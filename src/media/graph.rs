@@ -9,6 +9,7 @@ use gstreamer::prelude::*;
 use super::branch;
 use super::intake::{DISCARD, Intake};
 use super::jpeg;
+use super::playlist::is_playlist;
 use super::uri::{Source, TestSource};
 use super::view::ViewReader;
 use crate::error::{Error, Result};
@@ -106,11 +107,6 @@ fn add_uri(pipeline: &gst::Pipeline, entry: &gst::Pad, uri: &str, intake: &Arc<I
     pipeline.add(&decode).map_err(|error| Error::bug("a pipeline takes no uridecodebin").because(error))
 }
 
-/// Whether `uri` is an HLS playlist, by its name.
-fn is_playlist(uri: &str) -> bool {
-    url::Url::parse(uri).is_ok_and(|url| url.path().to_ascii_lowercase().ends_with(".m3u8"))
-}
-
 /// Ends a stream that nobody asked for.
 fn swallow(pipeline: &gst::Pipeline, pad: &gst::Pad) -> bool {
     let Ok(sink) = make("fakesink") else { return false };
@@ -144,6 +140,7 @@ fn configure(intake: &Arc<Intake>, element: &gst::Element, uri: &str) {
             if uri.starts_with("rtsp:") || uri.starts_with("rtsps:") {
                 element.set_property_from_str("protocols", "tcp");
             }
+            element.set_property("add-reference-timestamp-meta", options.sender_clock);
             element.set_property("tcp-timeout", options.connect.as_micros().clamp(1, u128::from(u32::MAX)) as u64);
             if let Some(latency) = options.latency {
                 element.set_property("latency", latency.as_millis().min(60_000) as u32);

@@ -180,13 +180,22 @@ fn overdue(intake: &Intake, pending: &mut Option<Error>) -> Option<Error> {
             return pending.take();
         }
         let late = since > intake.options.connect;
-        return late.then(|| Error::external(format!("{name}: no frame within {:?} of connecting", intake.options.connect)));
+        return late.then(|| late_frame(intake));
     }
     let idle = intake.idle()?;
     if pending.is_some() {
         return if idle > DRAIN { pending.take() } else { None };
     }
     (idle > intake.options.stall).then(|| Error::external(format!("{name}: no frame for {:?}", intake.options.stall)))
+}
+
+fn late_frame(intake: &Intake) -> Error {
+    let (name, connect) = (&intake.name, intake.options.connect);
+    match intake.untimed.load(Ordering::Acquire) {
+        0 => Error::external(format!("{name}: no frame within {connect:?} of connecting")),
+        _ => Error::external(format!("{name}: no report of its sender's clock within {connect:?} of connecting"))
+            .hint("raise `connect`, or take the time of arrival: `clock: ingest`"),
+    }
 }
 
 fn no_video(intake: &Intake) -> Error {

@@ -15,7 +15,7 @@ use super::handle::{End, Lost};
 use super::iso::Arriving;
 use super::options::{Fraction, Options};
 use crate::error::Error;
-use crate::packet::Nanos;
+use crate::packet::{Micros, Nanos};
 
 /// What a probe answers to take a buffer or an event out of the flow. Not `Drop`: to that GStreamer 1.22 adds a complaint about an object
 /// that the
@@ -26,6 +26,8 @@ pub(super) const DISCARD: gst::PadProbeReturn = gst::PadProbeReturn::Handled;
 const JUMP: Nanos = 1_000_000_000;
 /// What a jump ahead must exceed to be damage instead of a pause.
 const LEAP: Nanos = 3_600_000_000_000;
+/// From 1900, where NTP begins, to 1970.
+const NTP_TO_UNIX: Nanos = 2_208_988_800_000_000_000;
 /// How long a frame lasts where neither it nor its caps say.
 const FRAME: Nanos = 40_000_000;
 
@@ -61,6 +63,10 @@ pub(super) struct Intake {
     pub decoded: AtomicU64,
     pub corrupt: AtomicU64,
     pub warnings: AtomicU64,
+    /// The sender's wall clock at pts 0, where it is wanted and known.
+    pub began: Mutex<Option<Micros>>,
+    /// Frames that came before it was known, which are left out.
+    pub untimed: AtomicU64,
     timeline: Mutex<Timeline>,
 }
 
@@ -82,6 +88,8 @@ impl Intake {
             decoded: AtomicU64::new(0),
             corrupt: AtomicU64::new(0),
             warnings: AtomicU64::new(0),
+            began: Mutex::new(None),
+            untimed: AtomicU64::new(0),
             timeline: Mutex::new(Timeline::new(options.live)),
             name,
             options,
@@ -141,6 +149,7 @@ impl Intake {
     pub(super) fn lost(&self) -> Lost {
         let over = matches!(*self.end.borrow(), Some(End::EndOfStream | End::Failed(_)));
         let (encoded, decoded) = (self.encoded.load(Ordering::Acquire), self.decoded.load(Ordering::Acquire));
+        let decoded = decoded + self.untimed.load(Ordering::Acquire);
         Lost {
             corrupt: self.corrupt.load(Ordering::Acquire),
             undecodable: if over { encoded.saturating_sub(decoded) } else { 0 },
@@ -184,8 +193,24 @@ impl Intake {
         gst::PadProbeReturn::Ok
     }
 
+    /// Whether the stream may begin with this frame, or has begun: where the sender's clock is wanted, with the first frame that has its time.
+    fn timed(&self, buffer: &gst::BufferRef) -> bool {
+        if !self.options.sender_clock {
+            return true;
+        }
+        let mut began = self.began.lock();
+        if began.is_none() {
+            *began = sender_time(buffer);
+        }
+        began.is_some()
+    }
+
     fn frame(&self, buffer: &mut gst::Buffer) -> gst::PadProbeReturn {
         if self.failure.borrow().is_some() {
+            return DISCARD;
+        }
+        if !self.timed(buffer) {
+            self.untimed.fetch_add(1, Ordering::AcqRel);
             return DISCARD;
         }
         let picture = {
@@ -206,6 +231,16 @@ impl Intake {
         }
         gst::PadProbeReturn::Ok
     }
+}
+
+/// When a frame was taken, by its sender's clock: from RTCP's sender reports, as the RTP jitter buffer wrote it to the packets.
+fn sender_time(buffer: &gst::BufferRef) -> Option<Micros> {
+    let is_ntp = |meta: &gst::MetaRef<'_, gst::ReferenceTimestampMeta>| {
+        meta.reference().structure(0).is_some_and(|reference| reference.name() == "timestamp/x-ntp")
+    };
+    let meta = buffer.iter_meta::<gst::ReferenceTimestampMeta>().find(is_ntp)?;
+    let since_1970 = meta.timestamp().nseconds().checked_sub(NTP_TO_UNIX)?;
+    Micros::try_from(since_1970 / 1000).ok()
 }
 
 /// A view's side of the waiting.
@@ -310,6 +345,33 @@ mod tests {
         segment.set_start(gst::ClockTime::from_mseconds(1000));
         timeline.segment = Some(segment);
         assert_eq!(timeline.place(at(1100), at(33)), (100 * MS, 33 * MS));
+    }
+
+    #[test]
+    fn with_the_senders_clock_a_stream_begins_at_its_first_report() {
+        gst::init().expect("GStreamer");
+        let intake = Intake::new("x".into(), Options { sender_clock: true, live: true, ..Options::default() });
+        let frame = |ms: u64, reference: Option<(&str, u64)>| {
+            let mut buffer = gst::Buffer::with_size(1).expect("memory");
+            let writable = buffer.make_mut();
+            writable.set_pts(at(ms));
+            if let Some((caps, seconds)) = reference {
+                let caps = gst::Caps::new_empty_simple(caps);
+                gst::ReferenceTimestampMeta::add(writable, &caps, gst::ClockTime::from_seconds(seconds), gst::ClockTime::NONE);
+            }
+            let answer = intake.frame(&mut buffer);
+            (answer == gst::PadProbeReturn::Ok).then(|| buffer.pts().map(gst::ClockTime::mseconds)).flatten()
+        };
+        assert_eq!(frame(5000, None), None);
+        assert_eq!(frame(5040, Some(("timestamp/x-unix", 77))), None, "another clock");
+        assert_eq!((*intake.began.lock(), intake.decoded.load(Ordering::Acquire)), (None, 0));
+        // 2030-01-01 in NTP's era.
+        let reported = 2_208_988_800 + 1_893_456_000;
+        assert_eq!(frame(5080, Some(("timestamp/x-ntp", reported))), Some(0));
+        assert_eq!(frame(5120, Some(("timestamp/x-ntp", reported + 1))), Some(40), "later reports move nothing");
+        assert_eq!(frame(5160, None), Some(80));
+        assert_eq!(*intake.began.lock(), Some(1_893_456_000_000_000));
+        assert_eq!(intake.untimed.load(Ordering::Acquire), 2);
     }
 
     #[test]

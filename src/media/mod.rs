@@ -16,6 +16,7 @@ mod log;
 mod open;
 mod options;
 mod picture;
+mod playlist;
 mod uri;
 mod view;
 
@@ -29,5 +30,6 @@ pub use log::init;
 pub use open::{Opened, VideoInfo, open};
 pub use options::{Fraction, Options, View};
 pub use picture::{contact_sheet, jpeg};
+pub use playlist::{is_complete, is_playlist};
 pub use uri::redact;
 pub use view::{Captured, ViewReader};

@@ -14,7 +14,7 @@ use super::uri::{Source, redact};
 use super::view::ViewReader;
 use super::{graph, init, iso};
 use crate::error::{Error, Result};
-use crate::packet::Nanos;
+use crate::packet::{Micros, Nanos};
 
 /// What a stream carries, as its first frame shows.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +29,8 @@ pub struct VideoInfo {
     pub codec: String,
     /// Its length, where it has one.
     pub duration: Option<Nanos>,
+    /// The sender's wall clock at pts 0; none unless [`Options::sender_clock`].
+    pub began: Option<Micros>,
     /// Whether it has sound, which is not decoded.
     pub has_audio: bool,
 }
@@ -102,6 +104,7 @@ fn describe(intake: &Intake, picture: Decoded, duration: Option<Nanos>) -> Video
         fps: picture.fps,
         codec: intake.codec.lock().clone().unwrap_or_else(|| "unknown".to_owned()),
         duration,
+        began: *intake.began.lock(),
         has_audio: intake.has_audio.load(Ordering::Acquire),
     }
 }

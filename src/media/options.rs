@@ -80,6 +80,8 @@ pub struct Options {
     pub max_pixels: u64,
     /// How long network sources (RTSP, SRT) may hold packets back to put them in order; `None` leaves it to the source.
     pub latency: Option<Duration>,
+    /// RTSP: whether the stream begins with the first frame whose sender has said by a report (RTCP) when it was taken.
+    pub sender_clock: bool,
     /// Threads of the decoder; 0 lets it choose.
     pub decode_threads: u32,
 }
@@ -93,6 +95,7 @@ impl Default for Options {
             connect: Duration::from_secs(10),
             max_pixels: 8192 * 8192,
             latency: None,
+            sender_clock: false,
             decode_threads: 1,
         }
     }

@@ -1,5 +1,6 @@
 //! What flows through a pipeline: packets of a stream with their payload and receipt, and the marks between them.
 
+mod event;
 mod payload;
 mod receipt;
 mod stream;
@@ -7,6 +8,7 @@ mod stream;
 use std::fmt;
 use std::sync::Arc;
 
+pub use event::{Balance, Event};
 pub use payload::*;
 pub use receipt::{Account, Outcome, Reason, Receipt};
 pub use stream::{Micros, Nanos, Span, Stream, TimeSource, now_micros};

@@ -1,18 +1,17 @@
 //! From a plan to what its stages share: models loaded, cache and objects opened, brokers found and topics there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{KafkaPlan, ModelPlan, Plan};
+use super::plan::{KafkaPlan, KafkaRecords, ModelPlan, Plan};
 use crate::broker::{Brokers, CreateTopics, Embedded, Producer, Settings, Topics};
 use crate::cache::{Cache, CacheSettings, ObjectStore};
 use crate::codec::{Codec, Registry, RegistrySettings};
 use crate::inference::{BatchSettings, ModelSettings, Models, Workers};
-use crate::packet::PayloadKind;
-use crate::stage::{Deps, Kafka, Print, Role};
+use crate::stage::{Deps, Kafka, Print};
 use crate::{Error, Result};
 
 /// Pause between two looks for brokers or a registry that are away.
@@ -54,22 +53,28 @@ impl Connected {
 }
 
 impl Assembled {
-    /// Loads and opens what else `plan` needs.
+    /// Loads and opens what else `plan` needs. Where that fails, no thread is left at work on a model.
     ///
     /// # Errors
-    /// What cannot be had: a model that does not load, a folder that cannot be written.
-    pub async fn of(plan: &Plan, connected: Connected, print: Print) -> Result<Self> {
+    /// What cannot be had: a model that does not load, a folder that cannot be written; overload where `stop` came before all was there.
+    pub async fn of(plan: &Plan, connected: Connected, print: Print, stop: &CancellationToken) -> Result<Self> {
         let Connected { embedded, kafka } = connected;
         let producer = kafka.as_ref().map(|kafka| Arc::clone(&kafka.producer));
         let redis = plan.cache.redis.as_ref().map(|url| url.reveal().to_owned()).filter(|url| !url.is_empty());
         let compress_above = usize::try_from(plan.cache.compress_over).unwrap_or(usize::MAX);
         let cache = Cache::open(&CacheSettings { memory: plan.cache.memory, redis: redis.clone(), compress_above }).await?;
         let workers = Workers::new();
-        let models = plan.models.iter().map(|(name, model)| Ok((name.clone(), settings(model)?))).collect::<Result<BTreeMap<_, _>>>()?;
+        let settings =
+            plan.models.iter().map(|(name, model)| Ok((name.clone(), model_settings(model)?))).collect::<Result<BTreeMap<_, _>>>()?;
         let objects = ObjectStore::open(&plan.objects.store, plan.objects.inline_max)?;
+        let models = Models::load(&settings, &workers, stop).await;
+        if models.is_err() {
+            workers.close().await;
+        }
+        let models = models?;
         let sweeping = plan.objects.ttl.map(|_| tokio::spawn(sweep(objects.clone())));
         let deps = Deps {
-            models: Models::load(&models, &workers).await?,
+            models,
             cache,
             cache_ttl: plan.cache.ttl,
             objects: Some(objects),
@@ -110,7 +115,7 @@ async fn sweep(objects: ObjectStore) {
 }
 
 /// How a model entry is loaded.
-fn settings(model: &ModelPlan) -> Result<ModelSettings> {
+fn model_settings(model: &ModelPlan) -> Result<ModelSettings> {
     Ok(ModelSettings {
         path: model.path.clone(),
         device: model.device.parse()?,
@@ -121,19 +126,6 @@ fn settings(model: &ModelPlan) -> Result<ModelSettings> {
 
 fn writes_to_kafka(plan: &Plan) -> bool {
     plan.stages.iter().any(|stage| stage.kind.name == "kafka")
-}
-
-/// The kinds of record that reach the Kafka sinks.
-fn kinds(plan: &Plan) -> Vec<PayloadKind> {
-    let mut kinds = BTreeSet::from([PayloadKind::Event]);
-    for sink in plan.stages.iter().filter(|stage| stage.kind.name == "kafka") {
-        for input in &sink.inputs {
-            kinds.extend(plan.stages.iter().filter(|stage| stage.id == input.from).flat_map(|stage| stage.kind.emits));
-        }
-    }
-    // What fails anywhere becomes a dead letter about what it was.
-    kinds.extend(plan.stages.iter().filter(|stage| stage.kind.role() != Role::Sink).flat_map(|stage| stage.kind.emits));
-    kinds.into_iter().collect()
 }
 
 /// How the brokers of a plan are spoken to.
@@ -168,8 +160,8 @@ async fn connect(plan: &Plan, kafka: &KafkaPlan, stop: &CancellationToken) -> Re
         (Brokers::Addresses(kafka.brokers.clone()), None)
     };
     let settings = broker_settings(kafka, brokers)?;
-    let kinds = kinds(plan);
-    patiently("kafka", stop, || async { Topics::new(&settings).ensure(&kinds).await }).await?;
+    let KafkaRecords { records, letters } = plan.kafka_records();
+    patiently("kafka", stop, || async { Topics::new(&settings).ensure(&records, &letters).await }).await?;
     let codec = match kafka.encoding.as_str() {
         "avro_registry" => {
             let registry = registry(kafka)?;

@@ -81,10 +81,8 @@ pub fn checked(
     stages::roles(&drafts, &mut problems);
     stages::fill(&mut drafts, &links);
     let joins: Vec<_> = (0..drafts.len()).map(|at| join::settings(at, &mut drafts, &links, &mut problems)).collect();
-    for (at, join) in joins.iter().enumerate() {
-        if let Some(join) = join {
-            capacity::check(at, join, &drafts, &links, &mut problems);
-        }
+    for at in 0..drafts.len() {
+        capacity::check(at, &joins, &mut drafts, &links, &mut problems);
     }
     let letters = sinks::check(&mut drafts, &links, &mut problems);
     let sections = sections::read(&top, &root, &drafts, &models, environment, &mut problems);

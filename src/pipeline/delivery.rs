@@ -53,6 +53,7 @@ impl Delivery {
                 self.deliver(&mut batch).await;
             }
         }
+        self.stage.say_unlogged();
         let finish = AssertUnwindSafe(self.sink.finish(&self.stream)).catch_unwind();
         match force.run_until_cancelled(finish).await {
             None => Ok(()),
@@ -151,7 +152,10 @@ impl Delivery {
         StageCounts::add(&self.stage.counts.failed, 1);
         self.metrics.record(packet.payload.kind().as_str()).failed.increment(1);
         let stage = self.stage.id();
-        tracing::warn!(stage, stream = %self.stream.id, id = %packet.id(), attempts, %error, "delivery failed");
+        if let Some(unlogged) = self.stage.failures.pass() {
+            let unlogged = (unlogged > 0).then_some(unlogged);
+            tracing::warn!(stage, stream = %self.stream.id, id = %packet.id(), attempts, unlogged, %error, "delivery failed");
+        }
         let letter = packet.payload.kind() == PayloadKind::DeadLetter;
         match &self.dead_letters {
             // A dead letter that cannot be delivered is lost, whatever the sink is to other frames.

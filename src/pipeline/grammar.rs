@@ -155,7 +155,12 @@ pub const INPUT: &[Field] = &[
 ];
 
 const QUEUE: &[Field] = &[
-    field("frames", Type::Int(1, 1_000_000), Is("64"), "Most packets inside."),
+    field(
+        "frames",
+        Type::Int(1, 1_000_000),
+        Is("64"),
+        "Most packets inside. On the driving side of a join of segments, where a collected side looks ahead: as many as may wait for it.",
+    ),
     field("bytes", Type::Bytes, Is("64MiB"), "Most bytes inside; a single packet above it passes alone."),
     field(
         "when_full",

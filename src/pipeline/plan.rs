@@ -1,13 +1,14 @@
 //! The plan: what a checked pipeline file says, with every default filled in and every name resolved.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Params, Secret};
-use crate::stage::{JoinSettings, QueueSettings, Retry, StageKind};
+use crate::packet::PayloadKind;
+use crate::stage::{JoinSettings, QueueSettings, Retry, Role, StageKind};
 
 /// A checked pipeline.
 #[derive(Debug)]
@@ -34,6 +35,36 @@ pub struct Plan {
     pub models: BTreeMap<String, ModelPlan>,
     /// Stages, sources first, each after those it reads from.
     pub stages: Vec<StagePlan>,
+}
+
+/// What can reach the Kafka sinks of a pipeline.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KafkaRecords {
+    /// The kinds of record.
+    pub records: BTreeSet<PayloadKind>,
+    /// The kinds that dead letters are about.
+    pub letters: BTreeSet<PayloadKind>,
+}
+
+impl Plan {
+    /// What can reach the Kafka sinks: events, what their inputs give, and the letters of the stages whose dead letters go there.
+    pub fn kafka_records(&self) -> KafkaRecords {
+        let mut found = KafkaRecords::default();
+        let gives = |stage: &StagePlan| -> BTreeSet<PayloadKind> {
+            let reads = |other: &&StagePlan| stage.inputs.iter().any(|input| input.from == other.id);
+            self.stages.iter().filter(reads).flat_map(|other| other.kind.emits.iter().copied()).collect()
+        };
+        for sink in self.stages.iter().filter(|stage| stage.kind.name == "kafka") {
+            found.records.insert(PayloadKind::Event);
+            found.records.extend(gives(sink));
+            for stage in self.stages.iter().filter(|stage| stage.dead_letter.as_ref() == Some(&sink.id)) {
+                found.letters.extend(gives(stage));
+                // Sinks are told of events too, and may fail on them.
+                found.letters.extend((stage.kind.role() == Role::Sink).then_some(PayloadKind::Event));
+            }
+        }
+        found
+    }
 }
 
 /// The key `kafka:`.

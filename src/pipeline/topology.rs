@@ -8,7 +8,7 @@ use super::attempt::panicked;
 use super::plan::{InputPlan, Plan, StagePlan};
 use crate::packet::{Origin, PayloadKind};
 use crate::stage::{Build, Context, Deps, OpenTransform, Role, Sink, Source, Transform};
-use crate::telemetry::StageMetrics;
+use crate::telemetry::{StageMetrics, Throttle};
 use crate::{Error, Result};
 
 /// Every stage of a pipeline, built, in the order of the plan.
@@ -26,6 +26,8 @@ pub(crate) struct Stage {
     pub built: Built,
     pub counts: StageCounts,
     pub metrics: StageMetrics,
+    /// Which of its failures are logged.
+    pub failures: Throttle,
 }
 
 /// What a kind's `build` gave.
@@ -104,7 +106,7 @@ impl Stage {
             config_hash: Arc::clone(&whole.config_hash),
             parameters: plan.parameters,
         });
-        let context = Context { origin: &origin, params: &plan.params, joined: plan.join.is_some(), deps };
+        let context = Context { origin: &origin, params: &plan.params, deps };
         let build = || match plan.kind.build {
             Build::Source(build) => build(&context).map(Built::Source),
             Build::Transform(build) => build(&context).map(Built::Shared),
@@ -114,7 +116,7 @@ impl Stage {
         let built = std::panic::catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|panic| Err(panicked(&*panic)));
         let built = built.map_err(|error: Error| error.context(format_args!("stage `{}`", plan.id)))?;
         let metrics = StageMetrics::new(&whole.name, &plan.id);
-        Ok(Self { place, plan: Arc::clone(whole), origin, built, counts: StageCounts::default(), metrics })
+        Ok(Self { place, plan: Arc::clone(whole), origin, built, counts: StageCounts::default(), metrics, failures: Throttle::default() })
     }
 
     pub fn settings(&self) -> &StagePlan {
@@ -127,6 +129,14 @@ impl Stage {
 
     pub fn role(&self) -> Role {
         self.settings().kind.role()
+    }
+
+    /// Says how many failures were not logged, when a stream's end leaves no more of them to come.
+    pub fn say_unlogged(&self) {
+        let unlogged = self.failures.rest();
+        if unlogged > 0 {
+            tracing::warn!(stage = self.id(), unlogged, "further failures were not logged one by one");
+        }
     }
 
     pub fn takes(&self, kind: PayloadKind) -> bool {

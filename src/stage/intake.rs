@@ -1,16 +1,18 @@
 //! From an opened video to a session's feed: the part that every source shares, and the parameters that go with it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::Feed;
+use super::{Context, Feed, Host};
+use crate::Result;
 use crate::config::shape::{Default, Field, Type};
 use crate::config::{Params, Value};
 use crate::media::{End, Fraction, Opened, Options, View, ViewReader};
-use crate::packet::{Micros, Origin};
+use crate::packet::{Event, Micros, Origin, Stream, TimeSource, now_micros};
 use crate::telemetry::{MediaMetrics, SourceMetrics};
 
 /// The key `views` of every source.
@@ -53,8 +55,55 @@ pub const MAX_PIXELS: Field = Field {
     doc: "Larger pictures (width times height) are refused before memory is taken for them.",
 };
 
-/// What `media` needs, from a source's parameters.
-pub fn options(params: &Params, live: bool, decode_threads: usize) -> Options {
+/// What every source sets up from its parameters.
+#[derive(Debug)]
+pub struct Intake {
+    /// The stage.
+    pub origin: Arc<Origin>,
+    /// The key `labels`; empty where the kind has it elsewhere.
+    pub labels: BTreeMap<String, String>,
+    /// What `media` needs.
+    pub options: Options,
+}
+
+impl Intake {
+    /// From the keys of a source; `live` where its frames come at their own pace.
+    pub fn of(context: &Context<'_>, live: bool) -> Self {
+        let (origin, labels) = (Arc::clone(context.origin), labels(context.params));
+        Self { origin, labels, options: options(context.params, live, context.deps.decode_threads) }
+    }
+
+    /// A session of the stream `id`.
+    pub fn stream(&self, id: Arc<str>, labels: BTreeMap<String, String>) -> Stream {
+        let live = self.options.live;
+        let time_source = match live {
+            true if self.options.sender_clock => TimeSource::Ntp,
+            true => TimeSource::Ingest,
+            false => TimeSource::File,
+        };
+        Stream { id, labels, session: format!("{:016x}", rand::random::<u64>()).into(), live, time_source }
+    }
+
+    /// Plays a video from start to end, or until `stop`, as a session of its own.
+    ///
+    /// # Errors
+    /// What ended it, where that was not its regular end.
+    pub async fn play(&self, opened: Opened, id: Arc<str>, started: Event, to: (&Arc<dyn Host>, &CancellationToken)) -> Result<()> {
+        let (host, stop) = to;
+        let feed = host.open(self.stream(id, self.labels.clone())).await?;
+        let now = now_micros();
+        feed.epoch(if self.options.live { now.unsigned_abs() } else { 0 }, now).await;
+        feed.event(started).await;
+        if let Some(length) = opened.info.duration {
+            feed.length(length);
+        }
+        let ended = pump(opened, &feed, &self.origin, stop).await;
+        feed.finish(ended.reason()).await;
+        ended.error.map_or(Ok(()), Err)
+    }
+}
+
+fn options(params: &Params, live: bool, decode_threads: usize) -> Options {
     let views = params.map("views").iter().filter_map(|(name, view)| {
         let view = view.as_object()?;
         let fps = view.fps("fps").map(|(num, den)| Fraction::new(num, den));
@@ -67,12 +116,13 @@ pub fn options(params: &Params, live: bool, decode_threads: usize) -> Options {
         connect: params.duration("connect"),
         max_pixels: params.int("max_pixels").unsigned_abs(),
         latency: None,
+        sender_clock: false,
         decode_threads: u32::try_from(decode_threads).unwrap_or(1),
     }
 }
 
 /// The key `labels`, as records carry it.
-pub fn labels(params: &Params) -> std::collections::BTreeMap<String, String> {
+pub fn labels(params: &Params) -> BTreeMap<String, String> {
     let labels = params.opt_map("labels").unwrap_or_default();
     labels.iter().filter_map(|(key, value)| Some((key.clone(), value.as_text()?.to_string()))).collect()
 }
@@ -133,11 +183,6 @@ async fn pump_view(mut reader: ViewReader, feed: Arc<dyn Feed>, origin: &Origin,
         feed.frame(captured.frame, captured.span, captured.arrived).await;
     }
     last
-}
-
-/// A random id for a session, 16 hexadecimal digits.
-pub fn session_id() -> Arc<str> {
-    format!("{:016x}", rand::random::<u64>()).into()
 }
 
 /// The text values of a list.

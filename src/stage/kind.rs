@@ -22,10 +22,33 @@ pub struct StageKind {
     pub emits: &'static [PayloadKind],
     /// The keys of `with:`.
     pub params: &'static [Field],
+    /// Whether its inputs must be joined.
+    pub joins: Joins,
     /// How much of a stream it holds back before it emits.
     pub holds: fn(&Params) -> Holds,
     /// How it is built.
     pub build: Build,
+}
+
+/// Whether the inputs of a stage must be joined, and per what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joins {
+    /// As the file says: joined, or merged as they come.
+    AsWritten,
+    /// Each call is about a packet of this kind; packets of another come only as what a `join` has collected for it.
+    Per(PayloadKind),
+    /// As `Per`, and without what was collected there is nothing to do.
+    Always(PayloadKind),
+}
+
+impl Joins {
+    /// What each call is about, where that is declared.
+    pub const fn per(self) -> Option<PayloadKind> {
+        match self {
+            Joins::AsWritten => None,
+            Joins::Per(payload) | Joins::Always(payload) => Some(payload),
+        }
+    }
 }
 
 /// How much of a stream a stage holds back before it emits what it made of it.
@@ -51,8 +74,6 @@ pub struct Context<'a> {
     pub origin: &'a Arc<Origin>,
     /// The checked keys of `with:`.
     pub params: &'a Params,
-    /// Whether its inputs are joined.
-    pub joined: bool,
     /// What is shared by all stages.
     pub deps: &'a Arc<Deps>,
 }

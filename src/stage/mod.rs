@@ -18,7 +18,7 @@ pub use contract::{Draft, Fate, Feed, Flush, Held, Holding, Host, Input, Out, Si
 pub use deps::{Deps, Kafka, Print};
 pub use inbox::{Arrival, Inbox};
 pub use join::{JoinSettings, Joined, Joiner, Late};
-pub use kind::{Build, Context, Holds, OpenTransform, Role, StageKind};
+pub use kind::{Build, Context, Holds, Joins, OpenTransform, Role, StageKind};
 pub use ledger::{Account, Ledger};
 pub use queue::{Gauge, QueueCounts, QueueSettings, Receiver, Sender, WhenFull, queue};
 

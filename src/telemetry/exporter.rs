@@ -14,6 +14,10 @@ const SECONDS: [f64; 19] =
     [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 const BATCH: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
+/// How often a free port is looked for.
+const TRIES: u32 = 16;
+const ADDRESS: &str = "give an address of this machine and a port that it may open";
+
 type Serve = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// The installed recorder. Install it before anything makes its metric handles: a handle made earlier counts into nothing.
@@ -24,12 +28,13 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Installs the process's recorder and, given an address, serves it over HTTP there. Call it inside the tokio runtime, once.
+    /// Installs the process's recorder and, given an address, serves it over HTTP there; on port 0, on a port that is free. Call it inside the
+    /// tokio runtime, once.
     ///
     /// # Errors
     /// External where the address cannot be listened on, bug where a recorder is already installed.
     pub fn install(address: Option<SocketAddr>) -> Result<Self> {
-        let (recorder, serve) = open(address)?;
+        let (recorder, serve, address) = open(address)?;
         let handle = recorder.handle();
         ::metrics::set_global_recorder(recorder).map_err(|_| Error::bug("a metrics recorder is already installed"))?;
         describe();
@@ -46,7 +51,7 @@ impl Exporter {
         Ok(Self { handle, address })
     }
 
-    /// Where it is served.
+    /// Where it is served: the port that was taken, where 0 was asked for.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
@@ -65,11 +70,26 @@ pub fn recorder() -> Result<PrometheusRecorder> {
     Ok(builder()?.build_recorder())
 }
 
-/// The recorder, and with an address what serves it; the port is taken from here on.
-fn open(address: Option<SocketAddr>) -> Result<(PrometheusRecorder, Option<Serve>)> {
-    let Some(address) = address else { return Ok((recorder()?, None)) };
-    let (recorder, serve) = builder()?.with_http_listener(address).build().map_err(|error| refused(address, error))?;
-    Ok((recorder, Some(Box::pin(async move { serve.await.is_ok() }))))
+/// The recorder, and with an address what serves it, and where; the port is taken from here on.
+fn open(address: Option<SocketAddr>) -> Result<(PrometheusRecorder, Option<Serve>, Option<SocketAddr>)> {
+    let Some(address) = address else { return Ok((recorder()?, None, None)) };
+    let mut tries = if address.port() == 0 { TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        let chosen = if address.port() == 0 { free(address)? } else { address };
+        match builder()?.with_http_listener(chosen).build() {
+            Ok((recorder, serve)) => return Ok((recorder, Some(Box::pin(async move { serve.await.is_ok() })), Some(chosen))),
+            // Between the look and the taking another process may take a free port.
+            Err(error) if tries > 0 && taken(&error) => {}
+            Err(error) => return Err(refused(chosen, error)),
+        }
+    }
+}
+
+/// The address with a port that is free now. The exporter does not say which one it got, so it is not left to it to choose.
+fn free(address: SocketAddr) -> Result<SocketAddr> {
+    let bound = std::net::TcpListener::bind(address).and_then(|listener| listener.local_addr());
+    bound.map_err(|error| Error::external(format!("cannot serve metrics on {address}")).because(error).hint(ADDRESS))
 }
 
 fn builder() -> Result<PrometheusBuilder> {
@@ -82,12 +102,16 @@ fn builder() -> Result<PrometheusBuilder> {
 }
 
 fn refused(address: SocketAddr, error: BuildError) -> Error {
-    let taken = matches!(&error, BuildError::FailedToCreateHTTPListener(text) if text.contains("in use"));
+    let taken = taken(&error);
     let refused = Error::external(format!("cannot serve metrics on {address}")).because(error);
     match taken {
         true => refused.hint("another process listens there: give another port, or stop that process"),
-        false => refused.hint("give an address of this machine and a port that it may open"),
+        false => refused.hint(ADDRESS),
     }
+}
+
+fn taken(error: &BuildError) -> bool {
+    matches!(error, BuildError::FailedToCreateHTTPListener(text) if text.contains("in use"))
 }
 
 /// Histograms keep raw samples until they are folded into their buckets; unread ones would grow.
@@ -127,8 +151,9 @@ mod tests {
 
     #[tokio::test]
     async fn endpoint_answers_a_scrape() {
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let (recorder, serve) = open(Some(address)).unwrap();
+        let (recorder, serve, address) = open(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let address = address.expect("an address is served");
+        assert_ne!(address.port(), 0, "it says which port it took");
         let server = tokio::spawn(serve.expect("an address is served"));
         ::metrics::with_local_recorder(&recorder, || names::CACHE_REDIS_UP.gauge(&[]).set(1.0));
         let text = reqwest::get(format!("http://{address}/metrics")).await.unwrap().text().await.unwrap();

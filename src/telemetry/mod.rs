@@ -5,6 +5,7 @@ mod handles;
 mod logs;
 mod metrics;
 mod samplers;
+mod throttle;
 
 pub use self::exporter::{Exporter, recorder};
 pub use self::handles::{
@@ -14,3 +15,4 @@ pub use self::handles::{
 pub use self::logs::{LogFormat, LogSettings, Logs};
 pub use self::metrics::{ALL, Family, Metric, MetricKind, describe, names};
 pub use self::samplers::{Sampler, Snapshot};
+pub use self::throttle::Throttle;

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::support::live::From;
-use crate::support::pipeline::generated;
-use crate::support::{Place, film, records, service};
+use crate::support::pipeline::{Demo, generated};
+use crate::support::{Live, Place, film, records, service};
 
 const FILES: &str = "  - { id: files, kind: file, inputs: [thinned], with: { path: ./out, formats: [jsonl] } }\n";
 
@@ -114,4 +114,35 @@ fn a_stream_cut_by_a_signal_drains_and_its_ledger_closes() {
     let ended = files["events"].values().find(|event| event["kind"] == "ended").unwrap();
     assert_eq!(ended["ended"]["reason"], "shutdown");
     assert_eq!(ended["ended"]["ledger"]["all"]["in_flight"], 0);
+}
+
+/// A run that is stopped while models load waits for the one at hand, whose thread must not outlive libtorch, and loads no other.
+#[test]
+fn a_signal_while_models_load_ends_it_in_order() {
+    let place = Place::new();
+    let pipeline = place.write("pipeline.yaml", Demo { top: "", film: film::patterns_film(), sinks: "" }.text());
+    let live = place.start(&pipeline, &[]);
+    live.line(From::Stderr, |line| line.contains("model is loaded and warm"));
+    live.signal("TERM");
+    let run = live.wait().ended(0);
+    assert!(run.stderr.contains("stopped before any stream began"), "{}", run.stderr);
+    assert!(run.stderr.matches("model is loaded and warm").count() < 3, "the last model was loaded too:\n{}", run.stderr);
+}
+
+/// Signals are heard before anything else starts, be it GStreamer's first look at all its plugins, and end a run whose models still load.
+#[test]
+fn a_signal_during_the_start_ends_it_in_order() {
+    let place = Place::new();
+    let top = "model_dir: \"${OPUSFLOW_MODELS}\"\nmodels: { tags: { path: resnet-18 } }";
+    let text = generated(top, "live: true", FILES).replace("kind: sample", "kind: encode").replace("every: 2", "model: tags");
+    let pipeline = place.write("pipeline.yaml", text);
+    let mut command = place.opusflow(["run", "--quiet"]);
+    command.arg(&pipeline).env("GST_REGISTRY", place.path("plugins.bin"));
+    let live = Live::spawn(command);
+    live.listens();
+    assert!(!place.path("plugins.bin").exists(), "GStreamer had started before signals were heard");
+    live.signal("TERM");
+    let run = live.wait().ended(0);
+    assert!(run.stderr.contains("stopped before any stream began") && run.stdout.contains("streams: 0, "), "{}{}", run.stdout, run.stderr);
+    assert!(!place.path("out").exists(), "nothing was read");
 }

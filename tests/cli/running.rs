@@ -16,13 +16,12 @@ const SINK: &str = "  - { id: files, kind: file, inputs: [thinned], with: { path
 #[test]
 fn metrics_are_served_while_it_runs() {
     let place = Place::new();
-    let address = format!("127.0.0.1:{}", service::free_port());
-    let top =
-        format!("telemetry: {{ metrics: \"{address}\" }}\nmodel_dir: \"${{OPUSFLOW_MODELS}}\"\nmodels: {{ tags: {{ path: resnet-18 }} }}");
-    let text = generated(&top, "live: true", SINK).replace("kind: sample", "kind: encode").replace("every: 2", "model: tags");
+    let top = "telemetry: { metrics: \"127.0.0.1:0\" }\nmodel_dir: \"${OPUSFLOW_MODELS}\"\nmodels: { tags: { path: resnet-18 } }";
+    let text = generated(top, "live: true", SINK).replace("kind: sample", "kind: encode").replace("every: 2", "model: tags");
     let live = place.start(&place.write("pipeline.yaml", text.replace("smpte", "snow")), &[]);
     let line = live.line(From::Stderr, |line| line.contains("metrics are served"));
-    assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["address"], *address);
+    let address = serde_json::from_str::<Value>(&line).unwrap()["address"].as_str().unwrap().to_owned();
+    assert!(address.starts_with("127.0.0.1:") && !address.ends_with(":0"), "the port that was taken: {line}");
     let began = Instant::now();
     let served = loop {
         let served = get(&address, "/metrics");
@@ -85,4 +84,33 @@ fn logs_are_json_with_one_line_for_each_stream() {
         );
     }
     assert_eq!(run.ledger().len(), 3);
+}
+
+/// A camera that nobody answers for is tried again and again, and the log says so once.
+#[test]
+fn a_camera_that_is_away_does_not_fill_the_log() {
+    let place = Place::new();
+    let text = format!(
+        r#"version: 1
+name: away
+stages:
+  - id: cams
+    kind: live
+    with:
+      streams: [{{ id: cam, url: "rtmp://127.0.0.1:{}/live/one" }}]
+      views: {{ all: {{ fps: 5, size: 64x48 }} }}
+      backoff: 50ms
+      max_backoff: 100ms
+      give_up: 2s
+  - {{ id: files, kind: file, inputs: [cams.all], with: {{ path: ./out, formats: [jsonl] }} }}
+"#,
+        service::free_port()
+    );
+    let run = place.run(&place.write("pipeline.yaml", text), &[]).ended(1);
+    let lines = json_lines(&run.stderr);
+    let away: Vec<_> = lines.iter().filter(|line| line["message"] == "stream is away, connecting again").collect();
+    assert_eq!(away.len(), 1, "{}", run.stderr);
+    let reason = away[0]["error"].as_str().unwrap();
+    assert!(reason.contains("127.0.0.1") && reason.len() > 40, "it says why: {reason}");
+    assert!(lines.iter().all(|line| line["target"] != "gstreamer"), "{}", run.stderr);
 }

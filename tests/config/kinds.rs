@@ -6,7 +6,7 @@ use std::time::Duration;
 use opusflow::config::shape::Default;
 use opusflow::config::{Field, Params, Type};
 use opusflow::packet::PayloadKind;
-use opusflow::stage::{Build, Context, Holds, OpenTransform, Sink, Source, StageKind, Transform};
+use opusflow::stage::{Build, Context, Holds, Joins, OpenTransform, Sink, Source, StageKind, Transform};
 use opusflow::{Error, Result};
 
 const VIEWS: Field = Field {
@@ -39,8 +39,24 @@ const CAPTION: &[Field] = &[
 ];
 
 /// Every kind of these tests.
-pub static KINDS: &[&StageKind] =
-    &[&FILE, &LIVE, &TICKS, &AGAIN, &SHOTS_KIND, &ENCODE, &WINDOWS, &THUMBS, &BOTH, &CAPTION_KIND, &KAFKA, &FILES, &REDIS, &WATCH];
+pub static KINDS: &[&StageKind] = &[
+    &FILE,
+    &LIVE,
+    &TICKS,
+    &AGAIN,
+    &SHOTS_KIND,
+    &ENCODE,
+    &WINDOWS,
+    &THUMBS,
+    &STILLS,
+    &TITLES,
+    &BOTH,
+    &CAPTION_KIND,
+    &KAFKA,
+    &FILES,
+    &REDIS,
+    &WATCH,
+];
 
 static FILE: StageKind = kind("file", &[], &[PayloadKind::Frame], &[PATHS, VIEWS], Build::Source(source));
 static LIVE: StageKind = kind("live", &[], &[PayloadKind::Frame], &[STREAMS, VIEWS], Build::Source(source));
@@ -56,6 +72,14 @@ static WINDOWS: StageKind = StageKind {
     ..kind("windows", &[PayloadKind::Frame], &[PayloadKind::Embedding], &[], Build::Windowed(stateful))
 };
 static THUMBS: StageKind = kind("thumbs", &[PayloadKind::Frame], &[PayloadKind::Picture], &[], Build::Transform(transform));
+static STILLS: StageKind = StageKind {
+    joins: Joins::Always(PayloadKind::Segment),
+    ..kind("stills", &[PayloadKind::Segment, PayloadKind::Frame], &[PayloadKind::Picture], &[], Build::Transform(transform))
+};
+static TITLES: StageKind = StageKind {
+    joins: Joins::Per(PayloadKind::Segment),
+    ..kind("titles", &[PayloadKind::Segment, PayloadKind::Embedding], &[PayloadKind::Caption], &[], Build::Transform(transform))
+};
 static BOTH: StageKind = kind(
     "both",
     &[PayloadKind::Segment, PayloadKind::Frame, PayloadKind::Embedding],
@@ -88,7 +112,7 @@ const fn kind(
     params: &'static [Field],
     build: Build,
 ) -> StageKind {
-    StageKind { name, doc: "A kind of these tests.", accepts, emits, params, holds: Holds::nothing, build }
+    StageKind { name, doc: "A kind of these tests.", accepts, emits, params, joins: Joins::AsWritten, holds: Holds::nothing, build }
 }
 
 fn never<T>() -> Result<T> {

@@ -28,7 +28,7 @@ fn check(text: &str, overrides: &Overrides) -> Result<Checked, Problems> {
 
 fn flags(source: &[&str], set: &[&str]) -> Overrides {
     let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-    Overrides { sources: owned(source), set: owned(set) }
+    Overrides { sources: owned(source), set: owned(set), ..Overrides::default() }
 }
 
 fn good(name: &str, overrides: &Overrides) -> Checked {
@@ -148,6 +148,40 @@ fn live_streams_drop_what_is_old() {
 }
 
 #[test]
+fn only_topics_that_a_kafka_sink_can_fill_are_asked_for() {
+    use opusflow::packet::PayloadKind::{Embedding, Event, Frame, Picture, Segment};
+    let found = |name: &str, set: &[&str]| {
+        let found = good(name, &flags(&[], set)).plan.kafka_records();
+        (Vec::from_iter(found.records), Vec::from_iter(found.letters))
+    };
+    let two = ["stages.topics.inputs=[vectors, shots]", "stages.topics.dead_letter=none", "stages.captions.dead_letter=none"];
+    let quiet = ["stages.out.dead_letter=none", "stages.vectors.dead_letter=none", "stages.shots.dead_letter=none"];
+    assert_eq!(found("films", &[&two[..], &quiet].concat()), (vec![Segment, Embedding, Event], vec![]), "no frame, no caption, no letter");
+    let (_, letters) = found("films", &[&two[..], &["stages.out.dead_letter=none"]].concat());
+    assert_eq!(letters, [Frame], "what `vectors` and `shots` read");
+    let (records, letters) = found("newsroom", &["stages.topics.inputs=[stills]", "stages.watch.inputs=[captions]"]);
+    assert_eq!(records, [Picture, Event]);
+    assert!(letters.contains(&Picture) && letters.contains(&Event), "the sink's own letters too: {letters:?}");
+}
+
+/// shots and, beside it, windows of 10 s; a join per shot, and one per picture of it.
+#[test]
+fn a_side_that_looks_ahead_finds_room_on_the_driving_side() {
+    let text = "version: 1\nname: x\nmodel_dir: tests/config/models\nmodels: { cuts: { path: cuts } }\nstages:
+  - { id: films, kind: file, with: { paths: tests/config/film.mp4, views: { a: { fps: 25, size: 48x27 } } } }
+  - { id: shots, kind: shots, inputs: [films.a], with: { model: cuts } }
+  - { id: windows, kind: windows, inputs: [films.a] }
+  - { id: both, kind: both, inputs: [shots, { from: windows, queue: { frames: 1000 } }], join: { per: shots } }
+  - { id: again, kind: stills, inputs: [shots, { from: films.a, queue: { frames: 1000 } }], join: { per: shots } }
+  - { id: out, kind: file, inputs: [both, again] }
+";
+    let checked = check(text, &Overrides::default()).unwrap_or_else(|problems| panic!("{problems}"));
+    let room = |id: &str| checked.plan.stages.iter().find(|stage| *stage.id == *id).map(|stage| stage.inputs[0].queue.frames);
+    // Shots leave 2 s after their end, windows begin to pass 10 s after theirs: a shot a frame may wait for 8 s.
+    assert_eq!((room("both"), room("again")), (Some(8 * 25 + 2), Some(64)));
+}
+
+#[test]
 fn the_effective_file_says_the_same_in_full() {
     for (name, _) in GOOD {
         let first = good(name, &Overrides::default());
@@ -205,6 +239,20 @@ fn flags_stand_in_for_the_source() {
             .plan;
     let stream = live.stages[0].params.list("streams")[0].as_object().expect("a stream");
     assert_eq!((live.stages[0].kind.name, &**stream.text("url")), ("live", "rtmp://127.0.0.1/live/two"));
+}
+
+#[test]
+fn a_playlist_that_is_complete_stands_in_as_a_film() {
+    let url = "http://127.0.0.1/film.m3u8";
+    let kind = |films: &[&str]| {
+        let films = films.iter().map(|url| (*url).to_owned()).collect();
+        let source = &good("newsroom", &Overrides { films, ..flags(&[url], &[]) }).plan.stages[0];
+        (source.kind.name, source.params.opt_list("paths").map(<[_]>::len))
+    };
+    assert_eq!(kind(&[]), ("live", None), "one that grows, or does not answer");
+    assert_eq!(kind(&[url]), ("file", Some(1)));
+    let mixed = Overrides { films: vec![url.to_owned()], ..flags(&[url, "http://127.0.0.1/other.m3u8"], &[]) };
+    assert!(check(GOOD[0].1, &mixed).is_err(), "a film and a live stream");
 }
 
 #[test]

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use opusflow::packet::{
     Cut, Embedding, Event, Frame, Packet, Payload, PayloadKind, PixelFormat, Segment, Span, Stream, TimeSource, VectorType, now_micros,
 };
-use opusflow::stage::{Build, Context, Feed, Flush, Held, Holds, Host, Input, OpenTransform, Out, Sink, Source, StageKind, Transform};
+use opusflow::stage::{
+    Build, Context, Feed, Flush, Held, Holds, Host, Input, Joins, OpenTransform, Out, Sink, Source, StageKind, Transform,
+};
 use opusflow::{Error, Result};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +31,7 @@ pub fn hoarding(sink: Stage) -> Stage {
 const ANY: &[PayloadKind] = &PayloadKind::ALL;
 
 const fn kind(name: &'static str, accepts: &'static [PayloadKind], build: Build) -> StageKind {
-    StageKind { name, doc: "", accepts, emits: ANY, params: &[], holds: Holds::nothing, build }
+    StageKind { name, doc: "", accepts, emits: ANY, params: &[], joins: Joins::AsWritten, holds: Holds::nothing, build }
 }
 
 pub static SOURCE: StageKind = kind("lab_source", &[], Build::Source(|context| Ok(Arc::new(Pushing(Lab::of(context).0)))));
@@ -43,14 +45,7 @@ pub static EACH: StageKind = kind(
     }),
 );
 pub static WINDOW: StageKind = kind("lab_window", ANY, Build::Stateful(open_window));
-pub static GATHER: StageKind = kind(
-    "lab_gather",
-    ANY,
-    Build::Windowed(|context| {
-        let (lab, id) = Lab::of(context);
-        Ok(Box::new(move |_| Arc::new(Gather { lab: Arc::clone(&lab), id: id.clone(), open: Mutex::default() })))
-    }),
-);
+pub static GATHER: StageKind = kind("lab_gather", ANY, Build::Windowed(open_gather));
 pub static SINK: StageKind = kind(
     "lab_sink",
     ANY,
@@ -61,11 +56,16 @@ pub static SINK: StageKind = kind(
 );
 
 fn open_window(context: &Context<'_>) -> Result<OpenTransform> {
-    let (lab, id) = Lab::of(context);
+    let (open, planned) = (Open::new(context), Lab::of(context));
     Ok(Box::new(move |_| {
-        assert!(lab.stage(&id).act != Act::Window(0), "planned");
-        Arc::new(Window { lab: Arc::clone(&lab), id: id.clone(), open: Mutex::default() })
+        assert!(planned.0.stage(&planned.1).act != Act::Window(0), "planned");
+        Arc::new(Window(open()))
     }))
+}
+
+fn open_gather(context: &Context<'_>) -> Result<OpenTransform> {
+    let open = Open::new(context);
+    Ok(Box::new(move |_| Arc::new(Gather(open()))))
 }
 
 struct Pushing(Arc<Lab>);
@@ -147,7 +147,7 @@ impl Transform for Each {
             let mut book = self.lab.book.lock();
             let collected: Vec<_> = input.collected.iter().map(|(head, _)| super::lab::token(head)).collect();
             book.collected.extend(collected.iter().map(|token| (self.id.clone(), *token)));
-            let call = book.calls.get_mut(&(self.id.clone(), token)).expect("it began");
+            let call = book.call(&self.id, token);
             (call.roots, call.collected, call.partial) = (all.clone(), collected, input.partial);
             let busy = book.busy.entry(self.id.clone()).or_default();
             *busy = (busy.0 + 1, busy.1.max(busy.0 + 1));
@@ -172,7 +172,7 @@ impl Transform for Each {
             let payload = if most == 1 { input.payload.clone() } else { Payload::Embedding(Arc::new(embedding)) };
             out.emit(self.lab.draft(&self.id, input.head, input.head.span, &all, payload));
         }
-        self.lab.book.lock().calls.get_mut(&(self.id.clone(), token)).expect("it began").ok = true;
+        self.lab.note(&self.id, token, |call| call.ok = true);
         Ok(())
     }
 }
@@ -190,104 +190,105 @@ impl Drop for Busy<'_> {
     }
 }
 
-struct Window {
+type Inputs = Vec<(Held, Vec<Root>)>;
+
+/// What a stage that gathers inputs has open.
+struct Open {
     lab: Arc<Lab>,
     id: String,
-    open: Mutex<Open>,
+    inputs: Mutex<Inputs>,
 }
 
-type Open = Vec<(Held, Vec<Root>)>;
+impl Open {
+    fn new(context: &Context<'_>) -> impl Fn() -> Self + Send + Sync + use<> {
+        let (lab, id) = Lab::of(context);
+        move || Self { lab: Arc::clone(&lab), id: id.clone(), inputs: Mutex::default() }
+    }
 
-/// Merged inputs come in any order, so that each of them may begin the next segment.
-fn earliest(open: &Open, incoming: u64) -> u64 {
-    open.iter().map(|(held, _)| held.head().span.start).fold(incoming, u64::min)
+    /// Takes an input in; what is open, when it has become `most`.
+    fn take_in(&self, input: Held, roots: Vec<Root>, most: usize) -> Inputs {
+        let mut inputs = self.inputs.lock();
+        inputs.push((input, roots));
+        if inputs.len() >= most { std::mem::take(&mut *inputs) } else { Vec::new() }
+    }
+
+    fn flush(&self, out: &mut Out) {
+        self.emit(std::mem::take(&mut *self.inputs.lock()), out);
+    }
+
+    fn emit(&self, inputs: Inputs, out: &mut Out) {
+        let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else { return };
+        let (like, span) = (Arc::clone(first.0.head()), Span::new(first.0.head().span.start, last.0.head().span.end));
+        let frames = inputs.len() as u64;
+        let (held, all): (Vec<_>, Vec<_>) = inputs.into_iter().unzip();
+        let segment = Payload::Segment(Arc::new(Segment { index: 0, cut: Cut::Hard, confidence: 1.0, frames }));
+        out.emit(self.lab.draft(&self.id, &like, span, &all.concat(), segment).holding(held));
+    }
+
+    /// Merged inputs come in any order, so that each of them may begin the next segment.
+    fn earliest(&self, incoming: u64) -> u64 {
+        self.inputs.lock().iter().map(|(held, _)| held.head().span.start).fold(incoming, u64::min)
+    }
 }
 
-fn emit_segment(lab: &Lab, id: &str, open: Open, out: &mut Out) {
-    let (Some(first), Some(last)) = (open.first(), open.last()) else { return };
-    let (like, span) = (Arc::clone(first.0.head()), Span::new(first.0.head().span.start, last.0.head().span.end));
-    let frames = open.len() as u64;
-    let (held, all): (Vec<_>, Vec<_>) = open.into_iter().unzip();
-    let segment = Payload::Segment(Arc::new(Segment { index: 0, cut: Cut::Hard, confidence: 1.0, frames }));
-    out.emit(lab.draft(id, &like, span, &all.concat(), segment).holding(held));
-}
+struct Window(Open);
 
 #[async_trait]
 impl Transform for Window {
     async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
-        let stage = self.lab.stage(&self.id);
-        let (token, tries) = self.lab.began(stage, input.head, input.payload.kind());
+        let Open { lab, id, .. } = &self.0;
+        let stage = lab.stage(id);
+        let Act::Window(most) = stage.act else { return Err(Error::bug("the act is another")) };
+        let (token, tries) = lab.began(stage, input.head, input.payload.kind());
         let all = roots(input.head);
-        self.lab.book.lock().calls.get_mut(&(self.id.clone(), token)).expect("it began").roots = all.clone();
-        self.lab.fare(stage, token, tries).await?;
-        let full = {
-            let mut open = self.open.lock();
-            open.push((input.held.split(), all));
-            matches!(stage.act, Act::Window(most) if open.len() >= most)
-        };
-        if full {
-            emit_segment(&self.lab, &self.id, std::mem::take(&mut *self.open.lock()), out);
-        }
-        self.lab.book.lock().calls.get_mut(&(self.id.clone(), token)).expect("it began").ok = true;
+        lab.note(id, token, |call| call.roots = all.clone());
+        lab.fare(stage, token, tries).await?;
+        let full = self.0.take_in(input.held.split(), all, most);
+        self.0.emit(full, out);
+        lab.note(id, token, |call| call.ok = true);
         Ok(())
     }
 
     async fn flush(&self, _why: Flush, out: &mut Out) -> Result<()> {
-        emit_segment(&self.lab, &self.id, std::mem::take(&mut *self.open.lock()), out);
+        self.0.flush(out);
         Ok(())
     }
 
     fn watermark(&self, incoming: u64) -> u64 {
-        earliest(&self.open.lock(), incoming)
+        self.0.earliest(incoming)
     }
 }
 
 /// Takes its inputs in before its first wait, and then answers for the window that the input filled.
-struct Gather {
-    lab: Arc<Lab>,
-    id: String,
-    open: Mutex<Open>,
-}
-
-impl Gather {
-    async fn answer(&self, full: Open, token: Token, tries: u32, out: &mut Out) -> Result<()> {
-        out.risk(full.iter().map(|(held, _)| held));
-        let stage = self.lab.stage(&self.id);
-        let fared = self.lab.fare(stage, token, tries).await;
-        if fared.is_ok() {
-            emit_segment(&self.lab, &self.id, full, out);
-        }
-        fared
-    }
-}
+struct Gather(Open);
 
 #[async_trait]
 impl Transform for Gather {
     async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
-        let stage = self.lab.stage(&self.id);
+        let Open { lab, id, .. } = &self.0;
+        let stage = lab.stage(id);
         let Act::Gather(most) = stage.act else { return Err(Error::bug("the act is another")) };
-        let (token, tries) = self.lab.began(stage, input.head, input.payload.kind());
-        let full = {
-            let mut open = self.open.lock();
-            open.push((input.held.split(), roots(input.head)));
-            if open.len() >= most { std::mem::take(&mut *open) } else { Vec::new() }
-        };
-        let all = if full.is_empty() { roots(input.head) } else { full.iter().flat_map(|(_, roots)| roots.clone()).collect() };
-        self.lab.book.lock().calls.get_mut(&(self.id.clone(), token)).expect("it began").roots = all;
+        let (token, tries) = lab.began(stage, input.head, input.payload.kind());
+        let own = roots(input.head);
+        let full = self.0.take_in(input.held.split(), own.clone(), most);
+        let all = if full.is_empty() { own } else { full.iter().flat_map(|(_, roots)| roots.clone()).collect() };
+        lab.note(id, token, |call| call.roots = all);
         if !full.is_empty() {
-            self.answer(full, token, tries, out).await?;
+            out.risk(full.iter().map(|(held, _)| held));
+            lab.fare(stage, token, tries).await?;
+            self.0.emit(full, out);
         }
-        self.lab.book.lock().calls.get_mut(&(self.id.clone(), token)).expect("it began").ok = true;
+        lab.note(id, token, |call| call.ok = true);
         Ok(())
     }
 
     async fn flush(&self, _why: Flush, out: &mut Out) -> Result<()> {
-        emit_segment(&self.lab, &self.id, std::mem::take(&mut *self.open.lock()), out);
+        self.0.flush(out);
         Ok(())
     }
 
     fn watermark(&self, incoming: u64) -> u64 {
-        earliest(&self.open.lock(), incoming)
+        self.0.earliest(incoming)
     }
 }
 
@@ -354,7 +355,7 @@ impl Delivering {
                 if let (Payload::Frame(frame), Some(root)) = (payload, roots(&packet.head).first()) {
                     book.pixels.entry(*root).or_default().insert(frame.pixels.as_ptr() as usize);
                 }
-                book.calls.get_mut(&(self.id.clone(), token)).expect("it began").ok = true;
+                book.call(&self.id, token).ok = true;
             }
         }
     }

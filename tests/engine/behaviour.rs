@@ -126,6 +126,61 @@ async fn a_window_at_work_holds_the_watermark() {
     assert!(lab.book.lock().calls.values().any(|call| !call.collected.is_empty()));
 }
 
+/// source -> spans of one frame, source -> windows of ten; a join per span, whose queue holds `room`.
+fn ahead(room: usize) -> Spec {
+    let spans = Stage::new("spans", Act::Window(1), vec![Edge::view("a", block(1))]);
+    let windows = Stage::new("windows", Act::Window(10), vec![Edge::view("a", block(1))]);
+    let mut join = Stage::new("join", Act::Each(1), vec![Edge::stage("spans", block(room)), Edge::stage("windows", block(2))]);
+    join.join = Some(JoinSettings { per: 0, collect: vec![1], wait: None, late: Late::Partial });
+    let sink = Stage::new("sink", Act::Sink, vec![Edge::stage("join", block(1))]);
+    Spec::new(Load::frames(100), vec![spans, windows, join, sink])
+}
+
+/// Spans wait on the driving side for a collected side that looks ahead. With room for its look-ahead all flows, however small the other
+/// queues are; with less the one source of both stands still, which is why the check wants it (`pipeline/check/capacity.rs`).
+#[tokio::test(start_paused = true)]
+async fn spans_wait_for_a_side_that_looks_ahead() {
+    let (_, summary) = run(ahead(10)).await;
+    assert_eq!(summary.sessions[0].ledger["a"].delivered, 100);
+
+    let (_, mut running) = Lab::start(ahead(4));
+    assert!(tokio::time::timeout(Duration::from_secs(600), running.wait()).await.is_err(), "it stands still");
+    let sent = running.sessions()[0].ledger["a"].ingested;
+    assert!(sent < 20, "{sent} frames were let in");
+    running.force();
+    running.wait().await.expect("no panic");
+}
+
+/// Of two collected sides one looks ahead: what the other has for a span waits as long.
+#[tokio::test(start_paused = true)]
+async fn a_quick_side_waits_for_one_that_looks_ahead() {
+    let spec = |room: usize| {
+        let mut spec = ahead(20);
+        spec.stages[2].inputs.push(Edge::view("a", block(room)));
+        spec.stages[2].join = Some(JoinSettings { per: 0, collect: vec![1, 2], wait: None, late: Late::Partial });
+        spec
+    };
+    let (_, summary) = run(spec(12)).await;
+    assert_eq!(summary.sessions[0].ledger["a"].delivered, 100);
+    let (_, mut running) = Lab::start(spec(4));
+    assert!(tokio::time::timeout(Duration::from_secs(600), running.wait()).await.is_err(), "it stands still");
+    running.force();
+    running.wait().await.expect("no panic");
+}
+
+/// source -> two stages of different pace -> a stage that merges -> sink, with gaps: queues of one packet hold nothing up.
+#[tokio::test(start_paused = true)]
+async fn a_diamond_without_a_join_needs_no_room() {
+    let spans = Stage::new("spans", Act::Window(7), vec![Edge::view("a", block(1))]);
+    let each = Stage { behave: slow(3), ..Stage::new("each", Act::Each(1), vec![Edge::view("b", block(1))]) };
+    let inputs = vec![Edge::stage("spans", block(1)), Edge::stage("each", block(1)), Edge::view("a", block(1))];
+    let merged = Stage::new("merged", Act::Each(1), inputs);
+    let sink = Stage::new("sink", Act::Sink, vec![Edge::stage("merged", block(1)), Edge::stage("spans", block(1))]);
+    let load = Load { views: vec![("a", 60), ("b", 60)], gaps: vec![5, 20, 41], ..Load::frames(0) };
+    let (_, summary) = run(Spec::new(load, vec![spans, each, merged, sink])).await;
+    assert_eq!((summary.sessions[0].ledger["a"].delivered, summary.sessions[0].ledger["b"].delivered), (60, 60));
+}
+
 /// source -> slow sink: what has come meanwhile goes in one call.
 #[tokio::test(start_paused = true)]
 async fn sink_batches() {

@@ -74,6 +74,13 @@ pub struct Book {
     pub busy: HashMap<String, (usize, usize)>,
 }
 
+impl Book {
+    /// The call of stage `id` on `token`, which has begun.
+    pub fn call(&mut self, id: &str, token: Token) -> &mut Call {
+        self.calls.get_mut(&(id.to_owned(), token)).expect("it began")
+    }
+}
+
 /// A test pipeline with its book.
 pub struct Lab {
     pub spec: Spec,
@@ -148,6 +155,11 @@ impl Lab {
             Made { stage: stage.to_owned(), view: None, roots: roots.to_vec(), stream: number(like), epoch: like.epoch, start: span.start };
         self.book.lock().made.insert(Token::Draft(token), made);
         Draft::new(payload, span).ordinal(token).from_records(roots.iter().map(record).collect())
+    }
+
+    /// Writes something down about a call that has begun.
+    pub fn note(&self, id: &str, token: Token, what: impl FnOnce(&mut Call)) {
+        what(self.book.lock().call(id, token));
     }
 
     pub fn began(&self, stage: &Stage, head: &Head, kind: PayloadKind) -> (Token, u32) {

@@ -162,6 +162,32 @@ fn rtsp_server_is_killed_and_no_shot_reaches_over_the_gap() {
     }
 }
 
+/// With the camera's clock every connection begins with its first report, and every event time is the camera's.
+#[test]
+fn rtsp_sender_reports_give_the_event_times() {
+    let (dir, port) = (folder(), free_ports(1));
+    let options = ["--port", &port.to_string(), "--film", &variable("OPUSFLOW_TEST_FILM")];
+    let server = Service::new("rtsp", dir.path(), &options).started();
+    let mut run =
+        Run::start(&FRAMES.replace("stall: 4s", "stall: 4s\n      clock: ntp"), &[("URL", &format!("rtsp://127.0.0.1:{port}/film"))]);
+    await_epochs(&mut run, "frames", 1, 5);
+    server.kill();
+    await_away(&mut run, 1);
+    server.start();
+    await_epochs(&mut run, "frames", 2, 5);
+    run.stopped(PATIENCE);
+    let records = run.records("cam", "frames");
+    assert!(records.iter().all(|record| record["meta"]["time_source"] == "ntp"), "{records:?}");
+    for (epoch, records) in by_epoch(&records) {
+        let base = number(records[0], "event_time") - number(records[0], "start") / 1000;
+        assert!(base != epoch && base.abs_diff(epoch) < 5_000_000, "the camera's clock, which is ours: {base} at {epoch}");
+        // Both clocks are this machine's: a frame arrives when it was taken, or soon after.
+        let late = |record: &&Value| number(record, "ingest_time").abs_diff(number(record, "event_time"));
+        assert!(records.iter().map(late).max().unwrap() < 2_000_000, "{records:?}");
+    }
+    check_frames(&run);
+}
+
 /// A sender in SRT's listener mode is killed and comes back.
 #[test]
 fn srt_sender_is_killed_and_comes_back() {

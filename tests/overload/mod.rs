@@ -79,8 +79,9 @@ async fn no_edge_passes_its_caps_under_a_live_overload() {
     media::init().unwrap();
     let plan = Arc::new(plan(DRAWN));
     let print: stage::Print = Arc::new(|_| Ok(()));
-    let connected = Connected::to(&plan, &CancellationToken::new()).await.unwrap();
-    let assembled = Assembled::of(&plan, connected, print).await.unwrap();
+    let stop = CancellationToken::new();
+    let connected = Connected::to(&plan, &stop).await.unwrap();
+    let assembled = Assembled::of(&plan, connected, print, &stop).await.unwrap();
     let mut running = Running::start(Arc::clone(&plan), &assembled.deps).unwrap();
     let (began, mut looks, mut fullest) = (Instant::now(), 0, 0);
     while began.elapsed() < PATIENCE {

@@ -138,7 +138,7 @@ fn hold(written: &Written, topics: &BTreeMap<String, Vec<Message>>, content_type
         if kind != "events" {
             assert_eq!(ended["ended"]["records"][&topic], read.len(), "{topic}: delivered, as the ended event says");
         }
-        assert!(topics[&format!("{topic}.dlq")].is_empty(), "{topic}.dlq");
+        assert!(!topics.contains_key(&format!("{topic}.dlq")), "{topic}.dlq: dead letters go to the files, so nobody needs it");
     }
     let summary: BTreeMap<_, _> = written.run.ledger().into_iter().collect();
     let views = ended["ended"]["ledger"].as_object().unwrap();

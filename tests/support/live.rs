@@ -59,6 +59,17 @@ impl Live {
         assert!(Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status().unwrap().success());
     }
 
+    /// Waits until it hears SIGTERM instead of dying of it.
+    pub fn listens(&self) {
+        let deadline = Instant::now() + LIMIT;
+        let mask = |status: &str| status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok());
+        let heard = |status: String| mask(&status).is_some_and(|caught| caught & (1 << 14) != 0);
+        while !std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).is_ok_and(heard) {
+            assert!(Instant::now() < deadline, "it never listens");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Waits for its end.
     pub fn wait(mut self) -> Run {
         let deadline = Instant::now() + LIMIT;

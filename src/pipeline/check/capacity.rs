@@ -1,11 +1,16 @@
 //! Whether the queues of a join are large enough. While the driving side works on a span, everything collected for it waits in the queues of
-//! the collected sides: too small, they block the one source of both, or lose what the span is made of.
+//! the collected sides, and while a collected side looks ahead, finished spans wait in the queue of the driving side: too small, they block the
+//! one source of both for ever, or lose what the span is made of.
+//!
+//! No other edge can hold up what it waits for. A stage that merges reads whatever side has something; one that has come to a gap is left unread
+//! only until the others have, and the source tells all of them of a gap at once. The queues further up on a join's paths are emptied by stages
+//! that wait for nothing but room behind them.
 
 use std::time::Duration;
 
 use super::links::{Links, view};
-use super::stages::Draft;
-use crate::config::{Problems, units};
+use super::stages::{Draft, DraftInput};
+use crate::config::{Problems, Provenance, Value, units};
 use crate::packet::PayloadKind;
 use crate::stage::{Holds, JoinSettings};
 
@@ -13,30 +18,46 @@ use crate::stage::{Holds, JoinSettings};
 const NATIVE_FPS: f64 = 60.0;
 /// What is assumed where a view keeps the film's own size.
 const NATIVE_SIZE: (u32, u32) = (1920, 1080);
+/// A lag that is none.
+const MOMENT: f64 = 0.001;
 /// Packets that are between two stages when a span closes.
 const SLACK: u64 = 2;
 
-/// Says which queues of the join at `at` are too small, and how large they must be.
-pub(super) fn check(at: usize, join: &JoinSettings, drafts: &[Draft<'_>], links: &Links, problems: &mut Problems) {
+/// Says which queues of the join at `at` are too small, and how large they must be. Where spans drive and the file does not say how many may
+/// wait, as many may as it takes.
+pub(super) fn check(at: usize, joins: &[Option<JoinSettings>], drafts: &mut [Draft<'_>], links: &Links, problems: &mut Problems) {
+    let Some(join) = &joins[at] else { return };
     // What is wrong with a view was said; its rate is not known.
     if links.sources(at).iter().any(|&source| !drafts[source].sound) {
         return;
     }
-    let graph = Graph { drafts, links };
+    let graph = Graph { drafts, links, joins };
     let Some(driving) = graph.input_lag(at, join.per) else { return };
     let wait = join.wait.filter(|_| links.live(at)).unwrap_or_default();
-    let mut slowest = 0.0f64;
-    for &input in &join.collect {
-        slowest = slowest.max(graph.input_lag(at, input).map_or(0.0, |lag| lag.seconds));
-        let reason = driving.reason(wait);
-        graph.compare(at, input, driving.seconds + wait.as_secs_f64(), &reason, problems);
+    let behind: Vec<f64> = join.collect.iter().map(|&input| graph.behind(at, join.per, input).unwrap_or_default()).collect();
+    for (number, &input) in join.collect.iter().enumerate() {
+        // A span leaves when the slowest side has passed it; what the others have for it waits as long.
+        let others = behind.iter().enumerate().filter(|(other, _)| *other != number).fold(0.0, |most: f64, (_, lag)| most.max(*lag));
+        let seconds = driving.seconds + others + wait.as_secs_f64();
+        graph.compare(at, input, seconds, &driving.reason(wait, others), problems);
     }
-    // Where single packets drive, it is they who wait for sides that look ahead.
-    let behind = slowest - driving.seconds;
-    if driving.longest.is_zero() && behind > 0.0 {
-        let reason = format!("inputs that lag by {}", units::write_duration(rounded(behind)));
-        graph.compare(at, join.per, behind, &reason, problems);
+    let slowest = behind.iter().copied().fold(0.0, f64::max);
+    if slowest < MOMENT {
+        return;
     }
+    match graph.room(at, join.per, slowest) {
+        Some(frames) if !driving.longest.is_zero() && graph.unsaid(at, join.per) => lift(&mut drafts[at].inputs[join.per], frames),
+        _ => graph.compare(at, join.per, slowest, &Lag::default().reason(Duration::ZERO, slowest), problems),
+    }
+}
+
+/// Lets a queue hold so many packets, where it holds fewer by default.
+fn lift(input: &mut DraftInput, frames: u64) {
+    let Some(setting) = input.keys.setting("queue") else { return };
+    let (provenance, Some(mut queue)) = (setting.provenance.clone(), setting.value.as_object().cloned()) else { return };
+    let frames = i64::try_from(frames).unwrap_or(i64::MAX).max(queue.int("frames"));
+    queue.insert("frames", Value::Int(frames), Provenance::Default);
+    input.keys.insert("queue", Value::Object(queue), provenance);
 }
 
 /// How far what a stage gives lies behind what its source gave.
@@ -48,13 +69,16 @@ struct Lag {
 }
 
 impl Lag {
-    fn reason(&self, wait: Duration) -> String {
+    fn reason(&self, wait: Duration, others: f64) -> String {
         let mut parts = Vec::new();
         if !self.longest.is_zero() {
             parts.push(format!("segments of {}", units::write_duration(self.longest)));
         }
         if self.frames > 0 {
             parts.push(format!("{} frames of look-ahead", self.frames));
+        }
+        if others >= MOMENT {
+            parts.push(format!("inputs that lag by {}", units::write_duration(rounded(others))));
         }
         if !wait.is_zero() {
             parts.push(format!("a wait of {}", units::write_duration(wait)));
@@ -67,22 +91,88 @@ impl Lag {
     }
 }
 
-struct Graph<'a> {
-    drafts: &'a [Draft<'a>],
+struct Graph<'a, 'n> {
+    drafts: &'a [Draft<'n>],
     links: &'a Links,
+    joins: &'a [Option<JoinSettings>],
 }
 
-impl Graph<'_> {
+impl Graph<'_, '_> {
+    /// How far the side `input` of the join at `at` lies behind the spans of its driving side, in seconds: how long a finished span waits for it.
+    fn behind(&self, at: usize, per: usize, input: usize) -> Option<f64> {
+        let driver = self.driver(self.links.upstream(at, per)?);
+        self.after(self.links.upstream(at, input)?, driver, self.soonest(driver)?)
+    }
+
+    /// The stage that made the spans which a stage hands on: what lies between changes no times.
+    fn driver(&self, stage: usize) -> usize {
+        let drives = self.joins[stage].as_ref().map_or(0, |join| join.per);
+        let one = self.joins[stage].is_some() || self.drafts[stage].inputs.len() == 1;
+        match (self.holds(stage), self.links.upstream(stage, drives)) {
+            (Some(holds), Some(up)) if one && holds == Holds::default() => self.driver(up),
+            _ => stage,
+        }
+    }
+
+    /// How soon after its end, as the source gave it, a span leaves a stage, at the soonest: it may be a short one.
+    fn soonest(&self, stage: usize) -> Option<f64> {
+        if self.links.is_source(stage) {
+            return Some(0.0);
+        }
+        let ups: Vec<usize> = match &self.joins[stage] {
+            Some(join) => self.links.upstream(stage, join.per).into_iter().collect(),
+            None => self.links.above(stage).collect(),
+        };
+        let before = ups.into_iter().filter_map(|up| self.soonest(up)).reduce(f64::min)?;
+        Some(before + self.ahead(stage, self.holds(stage)?.frames))
+    }
+
+    /// How far a stage's watermark lies behind what `driver` gives, which itself lies `soonest` behind the source.
+    fn after(&self, stage: usize, driver: usize, soonest: f64) -> Option<f64> {
+        if stage == driver {
+            return Some(0.0);
+        }
+        if self.links.is_source(stage) {
+            return Some(-soonest);
+        }
+        let before = self.links.above(stage).filter_map(|up| self.after(up, driver, soonest)).reduce(f64::max)?;
+        let Holds { longest, frames } = self.holds(stage)?;
+        Some(before + longest.as_secs_f64() + self.ahead(stage, frames))
+    }
+
+    fn holds(&self, stage: usize) -> Option<Holds> {
+        let draft = &self.drafts[stage];
+        draft.kind.filter(|_| draft.sound).map(|kind| (kind.holds)(&draft.with))
+    }
+
+    /// Seconds of so many frames of look-ahead, by the slowest of a stage's inputs.
+    fn ahead(&self, stage: usize, frames: u32) -> f64 {
+        let rate = (0..self.drafts[stage].inputs.len()).filter_map(|input| self.rate(stage, input)).fold(f64::INFINITY, f64::min);
+        if frames > 0 && rate.is_finite() { f64::from(frames) / rate } else { 0.0 }
+    }
+
+    /// Packets that come on an edge in so many seconds, at most.
+    fn room(&self, at: usize, input: usize, seconds: f64) -> Option<u64> {
+        Some((seconds * self.rate(at, input)?).ceil() as u64 + SLACK)
+    }
+
+    /// Whether the file leaves open how many packets an edge holds.
+    fn unsaid(&self, at: usize, input: usize) -> bool {
+        let queue = self.drafts[at].inputs[input].keys.opt_object("queue");
+        queue.and_then(|queue| queue.setting("frames")).is_some_and(|frames| frames.provenance == Provenance::Default)
+    }
+
     fn compare(&self, at: usize, input: usize, seconds: f64, reason: &str, problems: &mut Problems) {
         let draft = &self.drafts[at];
         let edge = &draft.inputs[input];
-        let (Some(queue), Some(rate), Some(weight)) = (edge.keys.opt_object("queue"), self.rate(at, input), self.weight(at, input)) else {
+        let (Some(queue), Some(frames), Some(weight)) =
+            (edge.keys.opt_object("queue"), self.room(at, input, seconds), self.weight(at, input))
+        else {
             return;
         };
         if !edge.sound {
             return;
         }
-        let frames = (seconds * rate).ceil() as u64 + SLACK;
         let bytes = frames * weight;
         let (has_frames, has_bytes) = (queue.int("frames").unsigned_abs(), queue.bytes("bytes"));
         let needs = if has_frames < frames {
@@ -104,12 +194,10 @@ impl Graph<'_> {
     }
 
     fn lag(&self, stage: usize) -> Option<Lag> {
-        let draft = &self.drafts[stage];
         if self.links.is_source(stage) {
             return Some(Lag::default());
         }
-        let kind = draft.kind.filter(|_| draft.sound)?;
-        let Holds { longest, frames } = (kind.holds)(&draft.with);
+        let Holds { longest, frames } = self.holds(stage)?;
         let mut before = Lag::default();
         for up in self.links.above(stage) {
             let lag = self.lag(up)?;
@@ -117,9 +205,7 @@ impl Graph<'_> {
                 before = lag;
             }
         }
-        let rate = (0..draft.inputs.len()).filter_map(|input| self.rate(stage, input)).fold(f64::INFINITY, f64::min);
-        let ahead = if frames > 0 && rate.is_finite() { f64::from(frames) / rate } else { 0.0 };
-        let seconds = before.seconds + longest.as_secs_f64() + ahead;
+        let seconds = before.seconds + longest.as_secs_f64() + self.ahead(stage, frames);
         Some(Lag { seconds, longest: before.longest + longest, frames: before.frames + frames })
     }
 

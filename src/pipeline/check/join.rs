@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::links::Links;
 use super::stages::{Draft, default};
 use crate::config::{Node, Place, Problems, Value};
-use crate::stage::{JoinSettings, Late, Role};
+use crate::stage::{JoinSettings, Joins, Late, Role};
 
 /// The default of `wait` where a live stream is joined.
 const LIVE_WAIT: Duration = Duration::from_secs(3);
@@ -13,7 +13,10 @@ const LIVE_WAIT: Duration = Duration::from_secs(3);
 /// The join of the stage at `at`, its defaults filled into the stage's keys. None without one, or when it is wrong.
 pub(super) fn settings(at: usize, drafts: &mut [Draft<'_>], links: &Links, problems: &mut Problems) -> Option<JoinSettings> {
     let draft = &drafts[at];
-    let setting = draft.keys.setting("join")?;
+    let Some(setting) = draft.keys.setting("join") else {
+        missing(at, drafts, links, problems);
+        return None;
+    };
     let (provenance, mut keys) = (setting.provenance.clone(), setting.value.as_object()?.clone());
     if draft.role() != Some(Role::Transform) {
         return None;
@@ -24,6 +27,12 @@ pub(super) fn settings(at: usize, drafts: &mut [Draft<'_>], links: &Links, probl
     }
     let join = &draft.node.entry("join")?.value;
     let per = side(draft, keys.text("per"), place(join, "per", 0), problems)?;
+    let driven = drives(at, per, drafts, links);
+    if let (Some(false), Some(payload)) = (driven, draft.kind.and_then(|kind| kind.joins.per())) {
+        let message = format!("`{}` works on {}, which `{}` does not give", draft.id, payload.plural(), name(draft, per));
+        problems.add(place(join, "per", 0), message).help(format!("name an input that gives {}", payload.plural()));
+        return None;
+    }
     let collect = collected(draft, join, per, keys.opt_list("collect"), problems)?;
     let order = links.order()?;
     let reachable = |input: usize| Some(links.sources(links.upstream(at, input)?));
@@ -49,6 +58,37 @@ pub(super) fn settings(at: usize, drafts: &mut [Draft<'_>], links: &Links, probl
     let settings = JoinSettings { per, collect, wait: keys.opt_duration("wait"), late };
     drafts[at].keys.insert("join", Value::Object(keys), provenance);
     sound.then_some(settings)
+}
+
+/// Says that the stage at `at` needs a join and has none: some kinds take what they work with only as a join has collected it.
+fn missing(at: usize, drafts: &[Draft<'_>], links: &Links, problems: &mut Problems) {
+    let draft = &drafts[at];
+    let Some(kind) = draft.kind else { return };
+    let (Some(payload), Some(entry)) = (kind.joins.per(), draft.node.entry("inputs")) else { return };
+    // An input that comes from nowhere was said.
+    let Some(driving) = (0..draft.inputs.len()).map(|input| drives(at, input, drafts, links)).collect::<Option<Vec<bool>>>() else {
+        return;
+    };
+    if driving.iter().all(|drives| *drives) && !matches!(kind.joins, Joins::Always(_)) {
+        return;
+    }
+    let names = |side: bool| (0..driving.len()).filter(|&input| driving[input] == side).map(|input| name(draft, input)).collect::<Vec<_>>();
+    let (per, collect) = (names(true), names(false));
+    let others: Vec<_> = kind.accepts.iter().filter(|other| **other != payload).map(|other| other.plural()).collect();
+    let (payloads, others) = (payload.plural(), others.join(" and "));
+    let help = match (&per[..], &collect[..]) {
+        ([], _) => format!("read {payloads} too, and add `join: {{ per: ..., collect: [{}] }}`", collect.join(", ")),
+        (_, []) => format!("read {others} too, and add `join: {{ per: {}, collect: [...] }}`", per[0]),
+        _ => format!("add `join: {{ per: {}, collect: [{}] }}`", per[0], collect.join(", ")),
+    };
+    let message = format!("`{}` works on {payloads}, and takes {others} only as a join collects them", draft.id);
+    problems.add(entry.at, message).help(help);
+}
+
+/// Whether an input gives what the stage's kind works on; none where it comes from nowhere.
+fn drives(at: usize, input: usize, drafts: &[Draft<'_>], links: &Links) -> Option<bool> {
+    let gives = drafts[links.upstream(at, input)?].kind?.emits;
+    Some(drafts[at].kind?.joins.per().is_none_or(|payload| gives.contains(&payload)))
 }
 
 fn collected(draft: &Draft<'_>, join: &Node, per: usize, named: Option<&[Value]>, problems: &mut Problems) -> Option<Vec<usize>> {

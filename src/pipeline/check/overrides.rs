@@ -7,6 +7,8 @@ use crate::config::{Entry, Node, NodeKind, Place, Problems, Provenance, Source, 
 pub struct Overrides {
     /// `--source`: paths and URLs in place of those of the pipeline's one source.
     pub sources: Vec<String>,
+    /// Those of `sources` that are films though their URL could be a live stream's: HLS playlists that are complete.
+    pub films: Vec<String>,
     /// `--set PATH=VALUE`, in order.
     pub set: Vec<String>,
 }
@@ -24,6 +26,7 @@ impl Overrides {
     /// The one `file`, `live` or `test` stage reads from these instead, and becomes the kind that can; its views stay.
     fn replace_source(&self, root: &mut Node, problems: &mut Problems) {
         let places: Vec<Place> = self.sources.iter().map(|text| whole(problems.add_source(Source::new("--source", text)), text)).collect();
+        let is_live = |url: &String| is_live(url) && !self.films.contains(url);
         let live = is_live(&self.sources[0]);
         if let Some(other) = self.sources.iter().position(|url| is_live(url) != live) {
             problems.add(places[other], "files and live streams cannot stand in for one source together");
@@ -79,12 +82,12 @@ fn whole(source: usize, text: &str) -> Place {
     Place { source, start: 0, end: text.len() }
 }
 
-/// Whether a URL is a live stream's; everything else is a film.
+/// Whether a URL is a live stream's, as far as it shows; everything else is a film.
 fn is_live(url: &str) -> bool {
     let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
     let path = url.split(['?', '#']).next().unwrap_or(url);
     matches!(scheme.as_str(), "rtmp" | "rtmps" | "rtmpt" | "rtsp" | "rtsps" | "srt")
-        || (scheme.starts_with("http") && path.ends_with(".m3u8"))
+        || (scheme.starts_with("http") && path.to_ascii_lowercase().ends_with(".m3u8"))
 }
 
 #[cfg(test)]
@@ -93,7 +96,7 @@ mod tests {
 
     #[test]
     fn live_streams_are_known_by_their_url() {
-        for url in ["rtmp://h/live/x", "RTSP://h/x", "srt://h:1?mode=caller", "https://h/x.m3u8?token=1"] {
+        for url in ["rtmp://h/live/x", "RTSP://h/x", "srt://h:1?mode=caller", "https://h/x.m3u8?token=1", "http://h/X.M3U8"] {
             assert!(is_live(url), "{url}");
         }
         for url in ["film.mp4", "films/*.mkv", "https://h/film.mp4", "/srt/x.ts"] {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::packet::{Event, Packet, Payload, PayloadKind};
-use crate::stage::{Build, Context, Holds, Print, Sink, StageKind};
+use crate::stage::{Build, Context, Holds, Joins, Print, Sink, StageKind};
 use crate::{Error, Result};
 
 /// The kind.
@@ -15,6 +15,7 @@ pub const KIND: StageKind = StageKind {
     accepts: &[PayloadKind::Segment, PayloadKind::Caption, PayloadKind::Picture, PayloadKind::Embedding, PayloadKind::Event],
     emits: &[],
     params: &[],
+    joins: Joins::AsWritten,
     holds: Holds::nothing,
     build: Build::Sink(build),
 };

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::Result;
 use crate::packet::{Packet, PayloadKind};
-use crate::stage::{Build, Context, Holds, Sink, StageKind};
+use crate::stage::{Build, Context, Holds, Joins, Sink, StageKind};
 
 /// The kind.
 pub const KIND: StageKind = StageKind {
@@ -15,6 +15,7 @@ pub const KIND: StageKind = StageKind {
     accepts: &PayloadKind::ALL,
     emits: &[],
     params: &[],
+    joins: Joins::AsWritten,
     holds: Holds::nothing,
     build: Build::Sink(build),
 };

@@ -2,21 +2,23 @@
 //! JPEG with a contact sheet of them.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::BufWriter;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::text_file::{TextFile, create, unwritable};
 use super::webvtt;
 use crate::codec::{Codec, ObjectContainer};
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
 use crate::packet::{Packet, Payload, PayloadKind, Picture, Span, Stream};
-use crate::stage::{Build, Context, Holds, Sink, StageKind};
+use crate::stage::{Build, Context, Holds, Joins, Sink, StageKind};
 use crate::{Error, Result};
 
 /// The kind.
@@ -41,6 +43,7 @@ pub const KIND: StageKind = StageKind {
         Field { name: "sheet_columns", ty: Type::Int(1, 64), default: Default::Is("8"), doc: "Pictures in a row of the contact sheet." },
         Field { name: "sheet_pictures", ty: Type::Int(1, 10_000), default: Default::Is("200"), doc: "Most pictures on the contact sheet." },
     ],
+    joins: Joins::AsWritten,
     holds: Holds::nothing,
     build: Build::Sink(build),
 };
@@ -73,6 +76,20 @@ struct Settings {
     pictures: usize,
 }
 
+impl Settings {
+    /// The files that a record belongs into, beside one of its own.
+    fn names(&self, payload: &Payload) -> impl Iterator<Item = Name> + use<> {
+        let kind = payload.kind();
+        let lines = match payload {
+            Payload::DeadLetter(letter) => Name::Letters(letter.record),
+            _ => Name::Lines(kind),
+        };
+        let captions = self.vtt && kind == PayloadKind::Caption;
+        let names = [self.jsonl.then_some(lines), self.avro.then_some(Name::Container(kind)), captions.then_some(Name::Captions)];
+        names.into_iter().flatten()
+    }
+}
+
 struct Folder {
     settings: Arc<Settings>,
     streams: Mutex<HashMap<Arc<str>, Arc<Mutex<Files>>>>,
@@ -83,10 +100,49 @@ struct Files {
     settings: Arc<Settings>,
     folder: PathBuf,
     session: Arc<str>,
-    lines: HashMap<String, BufWriter<File>>,
-    containers: HashMap<PayloadKind, ObjectContainer<BufWriter<File>>>,
-    captions: Option<BufWriter<File>>,
+    open: HashMap<Name, Open>,
     sheet: Vec<(Span, Bytes)>,
+}
+
+/// A file that several records share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Name {
+    Lines(PayloadKind),
+    Letters(PayloadKind),
+    Container(PayloadKind),
+    Captions,
+}
+
+enum Open {
+    Text(TextFile),
+    Container(ObjectContainer<BufWriter<File>>),
+}
+
+impl Name {
+    fn file(self) -> String {
+        match self {
+            Name::Lines(kind) => format!("{}.jsonl", kind.plural()),
+            Name::Letters(kind) => format!("{}.dlq.jsonl", kind.plural()),
+            Name::Container(kind) => format!("{}.avro", kind.plural()),
+            Name::Captions => "captions.vtt".to_owned(),
+        }
+    }
+}
+
+impl Open {
+    fn flush(&mut self) -> Result<()> {
+        match self {
+            Open::Text(file) => file.flush(),
+            Open::Container(container) => container.flush(),
+        }
+    }
+
+    fn sync(&self, path: &std::path::Path) -> Result<()> {
+        match self {
+            Open::Text(file) => file.sync(),
+            Open::Container(container) => container.writer().get_ref().sync_all().map_err(|error| unwritable(path, error)),
+        }
+    }
 }
 
 #[async_trait]
@@ -128,9 +184,7 @@ impl Folder {
                 settings: Arc::clone(&self.settings),
                 folder: self.settings.root.join(file_name(&stream.id)),
                 session: Arc::clone(&stream.session),
-                lines: HashMap::new(),
-                containers: HashMap::new(),
-                captions: None,
+                open: HashMap::new(),
                 sheet: Vec::new(),
             }))
         };
@@ -139,49 +193,45 @@ impl Folder {
 }
 
 impl Files {
+    /// Each record's outcome is its own: a file that cannot be written fails those that belong into it, and no other.
     fn write_all(&mut self, records: &[Copy]) -> Vec<Result<()>> {
-        let mut outcomes: Vec<Result<()>> = records.iter().map(|record| self.write(&record.0)).collect();
+        let outcomes: Vec<Result<()>> = records.iter().map(|record| self.write(&record.0)).collect();
         // A record counts as delivered when it has left our buffers.
-        if let Err(error) = self.flush() {
-            outcomes.iter_mut().filter(|outcome| outcome.is_ok()).for_each(|outcome| *outcome = Err(error.clone()));
-        }
-        outcomes
+        let failed: HashMap<Name, Error> = self.open.iter_mut().filter_map(|(name, file)| Some((*name, file.flush().err()?))).collect();
+        let flushed = |record: &Copy| {
+            let error = self.settings.names(&record.0.payload).find_map(|name| failed.get(&name));
+            error.map_or(Ok(()), |error| Err(error.clone()))
+        };
+        outcomes.into_iter().zip(records).map(|(outcome, record)| outcome.and_then(|()| flushed(record))).collect()
     }
 
     fn write(&mut self, packet: &Packet) -> Result<()> {
-        let kind = packet.payload.kind();
-        if self.settings.jsonl {
-            let name = match &packet.payload {
-                Payload::DeadLetter(letter) => format!("{}.dlq.jsonl", letter.record.plural()),
-                _ => format!("{}.jsonl", kind.plural()),
-            };
-            let mut line = Codec::json().encode(packet);
-            line.push(b'\n');
-            let (folder, path) = (self.folder.clone(), self.folder.join(&name));
-            let file = open_once(&mut self.lines, name, || create(&folder, &path))?;
-            file.write_all(&line).map_err(|error| unwritable(&path, error))?;
-        }
-        if self.settings.avro {
-            let path = self.folder.join(format!("{}.avro", kind.plural()));
-            let folder = self.folder.clone();
-            open_once(&mut self.containers, kind, || ObjectContainer::new(kind, create(&folder, &path)?))?.append(packet)?;
+        let settings = Arc::clone(&self.settings);
+        for name in settings.names(&packet.payload) {
+            match self.opened(name)? {
+                Open::Container(container) => container.append(packet)?,
+                Open::Text(file) => file.append(&text(name, packet))?,
+            }
         }
         match &packet.payload {
-            Payload::Caption(caption) if self.settings.vtt => {
-                let path = self.folder.join("captions.vtt");
-                if self.captions.is_none() {
-                    let mut file = create(&self.folder, &path)?;
-                    file.write_all(webvtt::HEADER.as_bytes()).map_err(|error| unwritable(&path, error))?;
-                    self.captions = Some(file);
-                }
-                if let Some(file) = &mut self.captions {
-                    file.write_all(webvtt::cue(packet.head.span, caption).as_bytes()).map_err(|error| unwritable(&path, error))?;
-                }
-            }
-            Payload::Picture(picture) => self.picture(packet, picture)?,
-            _ => {}
+            Payload::Picture(picture) => self.picture(packet, picture),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    fn opened(&mut self, name: Name) -> Result<&mut Open> {
+        match self.open.entry(name) {
+            Entry::Occupied(file) => Ok(file.into_mut()),
+            Entry::Vacant(place) => {
+                let path = self.folder.join(name.file());
+                let file = match name {
+                    Name::Container(kind) => Open::Container(ObjectContainer::new(kind, BufWriter::new(create(&path)?))?),
+                    Name::Captions => Open::Text(TextFile::create(path, webvtt::HEADER)?),
+                    Name::Lines(_) | Name::Letters(_) => Open::Text(TextFile::create(path, "")?),
+                };
+                Ok(place.insert(file))
+            }
+        }
     }
 
     fn picture(&mut self, packet: &Packet, picture: &Picture) -> Result<()> {
@@ -199,22 +249,11 @@ impl Files {
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<()> {
-        let folder = self.folder.clone();
-        for file in self.lines.values_mut().chain(&mut self.captions) {
-            file.flush().map_err(|error| unwritable(&folder, error))?;
-        }
-        self.containers.values_mut().try_for_each(ObjectContainer::flush)
-    }
-
-    /// Makes everything durable, and the contact sheet.
+    /// Makes everything durable, and the contact sheet. A file that fails keeps none of the others from it.
     fn finish(&mut self) -> Result<()> {
-        self.flush()?;
         let folder = self.folder.clone();
-        let lines = self.lines.values().chain(&self.captions).map(BufWriter::get_ref);
-        for file in lines.chain(self.containers.values().map(|container| container.writer().get_ref())) {
-            file.sync_all().map_err(|error| unwritable(&folder, error))?;
-        }
+        let durable = |(name, file): (&Name, &mut Open)| file.flush().and_then(|()| file.sync(&folder.join(name.file())));
+        let failed = self.open.iter_mut().map(durable).filter_map(Result::err).reduce(|first, _| first);
         if !self.sheet.is_empty() {
             self.sheet.sort_by_key(|(span, _)| *span);
             let pictures: Vec<Bytes> = self.sheet.drain(..).map(|(_, data)| data).collect();
@@ -222,25 +261,24 @@ impl Files {
             let path = folder.join("contact_sheet.jpg");
             fs::write(&path, sheet).map_err(|error| unwritable(&path, error))?;
         }
+        if let Some(error) = failed {
+            return Err(error);
+        }
         tracing::info!(folder = %folder.display(), session = %self.session, "files are complete");
         Ok(())
     }
 }
 
-fn open_once<K: std::hash::Hash + Eq, F>(files: &mut HashMap<K, F>, key: K, open: impl FnOnce() -> Result<F>) -> Result<&mut F> {
-    match files.entry(key) {
-        std::collections::hash_map::Entry::Occupied(file) => Ok(file.into_mut()),
-        std::collections::hash_map::Entry::Vacant(place) => Ok(place.insert(open()?)),
+/// A record as a file of text holds it.
+fn text(name: Name, packet: &Packet) -> Vec<u8> {
+    match (name, &packet.payload) {
+        (Name::Captions, Payload::Caption(caption)) => webvtt::cue(packet.head.span, caption).into_bytes(),
+        _ => {
+            let mut line = Codec::json().encode(packet);
+            line.push(b'\n');
+            line
+        }
     }
-}
-
-fn create(folder: &Path, path: &Path) -> Result<BufWriter<File>> {
-    fs::create_dir_all(folder).map_err(|error| unwritable(folder, error))?;
-    File::create(path).map(BufWriter::new).map_err(|error| unwritable(path, error))
-}
-
-fn unwritable(path: &Path, error: std::io::Error) -> Error {
-    Error::external(format!("cannot write {}", path.display())).because(error).hint("free some space or name another folder")
 }
 
 /// A name that stays one component of a path.
@@ -251,7 +289,48 @@ fn file_name(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::file_name;
+    use super::*;
+    use crate::codec::samples;
+
+    fn folder(root: &std::path::Path) -> Folder {
+        let root = root.to_owned();
+        let settings = Settings { root, jsonl: true, avro: true, vtt: true, jpeg: false, sheet: false, columns: 1, pictures: 1 };
+        Folder { settings: Arc::new(settings), streams: Mutex::default() }
+    }
+
+    /// Whether each was delivered, and the errors.
+    async fn deliver(sink: &Folder, batch: &[PayloadKind]) -> Vec<Result<()>> {
+        let packets: Vec<Packet> = batch.iter().map(|kind| samples::packet(*kind)).collect();
+        sink.deliver(&packets).await
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_written_fails_only_what_belongs_into_it() {
+        use PayloadKind::{Caption, Segment};
+        let place = tempfile::tempdir().expect("a folder");
+        let stream = place.path().join(file_name(&samples::packet(Caption).head.channel.stream.id));
+        fs::create_dir_all(&stream).expect("it is writable");
+        std::os::unix::fs::symlink("/dev/full", stream.join("captions.vtt")).expect("it is writable");
+        let sink = folder(place.path());
+        let outcomes = deliver(&sink, &[Caption, Segment, Caption, Segment]).await;
+        assert_eq!(outcomes.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, true, false, true], "{outcomes:?}");
+        let error = outcomes[0].as_ref().expect_err("the disk is full");
+        assert!(error.is_transient() && error.message().contains("captions.vtt"), "{error}");
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("free some space")), "{error}");
+        let lines = |name: &str| fs::read_to_string(stream.join(name)).expect("it is there").lines().count();
+        assert_eq!(lines("segments.jsonl"), 2);
+
+        assert!(deliver(&sink, &[Segment]).await[0].is_ok(), "the file that is full stays alone in it");
+        assert_eq!(lines("segments.jsonl"), 3);
+        assert!(sink.finish(&samples::packet(Caption).head.channel.stream).await.is_err(), "a film's end says that a file is not durable");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_made_is_not_called_a_full_disk() {
+        let outcomes = deliver(&folder("/proc/nowhere".as_ref()), &[PayloadKind::Segment]).await;
+        let error = outcomes[0].as_ref().expect_err("nothing can be made there").to_string();
+        assert!(error.contains("cannot write /proc/nowhere") && !error.contains("space"), "{error}");
+    }
 
     #[test]
     fn stream_ids_cannot_leave_the_folder() {

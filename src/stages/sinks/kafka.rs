@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::broker::{Outgoing, Report};
 use crate::codec;
 use crate::packet::{Packet, PayloadKind, now_micros};
-use crate::stage::{Build, Context, Holds, Kafka, Sink, StageKind};
+use crate::stage::{Build, Context, Holds, Joins, Kafka, Sink, StageKind};
 use crate::{Error, Result};
 
 /// The kind.
@@ -19,6 +19,7 @@ pub const KIND: StageKind = StageKind {
     accepts: &PayloadKind::ALL,
     emits: &[],
     params: &[],
+    joins: Joins::AsWritten,
     holds: Holds::nothing,
     build: Build::Sink(build),
 };

@@ -5,4 +5,5 @@ pub mod discard;
 pub mod file;
 pub mod kafka;
 pub mod redis;
+mod text_file;
 mod webvtt;

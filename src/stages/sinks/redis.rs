@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use crate::codec::Codec;
 use crate::config::shape::{Default, Field, Type};
 use crate::packet::{Packet, PayloadKind};
-use crate::stage::{Build, Context, Holds, Sink, StageKind};
+use crate::stage::{Build, Context, Holds, Joins, Sink, StageKind};
 use crate::{Error, Result};
 
 /// The kind.
@@ -31,6 +31,7 @@ pub const KIND: StageKind = StageKind {
         },
         Field { name: "ttl", ty: Type::Duration, default: Default::Is("24h"), doc: "How long a stream's keys live after its last record." },
     ],
+    joins: Joins::AsWritten,
     holds: Holds::nothing,
     build: Build::Sink(build),
 };

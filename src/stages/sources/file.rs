@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
-use crate::packet::{Event, Origin, PayloadKind, Stream, TimeSource, now_micros};
-use crate::stage::{Build, Context, Holds, Host, Source, StageKind, intake};
+use crate::packet::{Event, PayloadKind};
+use crate::stage::intake::{self, Intake};
+use crate::stage::{Build, Context, Holds, Host, Joins, Source, StageKind};
 use crate::{Error, Result};
 
 /// The kind.
@@ -34,6 +35,7 @@ pub const KIND: StageKind = StageKind {
         intake::CONNECT,
         intake::MAX_PIXELS,
     ],
+    joins: Joins::AsWritten,
     holds: Holds::nothing,
     build: Build::Source(build),
 };
@@ -41,20 +43,16 @@ pub const KIND: StageKind = StageKind {
 fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
     let params = context.params;
     Ok(Arc::new(File {
-        origin: Arc::clone(context.origin),
+        intake: Intake::of(context, false),
         paths: intake::texts(params.list("paths")),
         parallel: params.int("parallel").unsigned_abs() as usize,
-        labels: intake::labels(params),
-        options: intake::options(params, false, context.deps.decode_threads),
     }))
 }
 
 struct File {
-    origin: Arc<Origin>,
+    intake: Intake,
     paths: Vec<Arc<str>>,
     parallel: usize,
-    labels: std::collections::BTreeMap<String, String>,
-    options: media::Options,
 }
 
 #[async_trait]
@@ -75,7 +73,7 @@ impl Source for File {
                 let (host, stop, failed) = (&host, &stop, &failed);
                 async move {
                     if let Err(error) = self.read(&uri, host, stop).await {
-                        tracing::error!(stage = %self.origin.stage, %error, "film failed");
+                        tracing::error!(stage = %self.intake.origin.stage, %error, "film failed");
                         failed.lock().push(error);
                     }
                 }
@@ -95,25 +93,11 @@ impl File {
         if stop.is_cancelled() {
             return Ok(());
         }
-        let Some(opened) = stop.run_until_cancelled(media::open(uri, &self.options)).await else { return Ok(()) };
+        let Some(opened) = stop.run_until_cancelled(media::open(uri, &self.intake.options)).await else { return Ok(()) };
         let opened = opened?;
         let digest = if uri.contains("://") { None } else { Some(media::digest(uri).await?) };
-        let stream = Stream {
-            id: stream_id(&self.origin.stage, uri).into(),
-            labels: self.labels.clone(),
-            session: intake::session_id(),
-            live: false,
-            time_source: TimeSource::File,
-        };
-        let feed = host.open(stream).await?;
-        feed.epoch(0, now_micros()).await;
-        feed.event(Event::Started { uri: media::redact(uri), digest }).await;
-        if let Some(length) = opened.info.duration {
-            feed.length(length);
-        }
-        let ended = intake::pump(opened, &feed, &self.origin, stop).await;
-        feed.finish(ended.reason()).await;
-        ended.error.map_or(Ok(()), Err)
+        let started = Event::Started { uri: media::redact(uri), digest };
+        self.intake.play(opened, stream_id(&self.intake.origin.stage, uri).into(), started, (host, stop)).await
     }
 }
 

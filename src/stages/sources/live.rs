@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Params;
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
-use crate::packet::{Event, Micros, Origin, PayloadKind, Stream, TimeSource, now_micros};
-use crate::stage::{Build, Context, Feed, Holds, Host, Source, StageKind, intake};
+use crate::packet::{Event, Micros, PayloadKind, now_micros};
+use crate::stage::intake::{self, Intake};
+use crate::stage::{Build, Context, Feed, Holds, Host, Joins, Source, StageKind};
 use crate::telemetry::SourceMetrics;
 use crate::{Error, Result};
 
@@ -49,10 +50,18 @@ pub const KIND: StageKind = StageKind {
             doc: "A stream that could not be connected for this long ends; tried for ever when left out.",
         },
         Field { name: "latency", ty: Type::Duration, default: Default::Is("200ms"), doc: "The jitter buffer of RTSP and SRT." },
+        Field {
+            name: "clock",
+            ty: Type::Choice(&["ingest", "ntp"]),
+            default: Default::Is("ingest"),
+            doc: "Where event times come from: `ingest` is our clock when a connection's first frame arrives; `ntp`, for RTSP, the camera's own, and \
+                  a connection then begins with its first sender report (RTCP), which takes a few seconds: what comes before is left out.",
+        },
         intake::STALL,
         intake::CONNECT,
         intake::MAX_PIXELS,
     ],
+    joins: Joins::AsWritten,
     holds: Holds::nothing,
     build: Build::Source(build),
 };
@@ -66,19 +75,23 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
     if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(Error::config(format!("two streams have the id `{}`", twice[0])));
     }
-    let mut options = intake::options(params, true, context.deps.decode_threads);
-    options.latency = Some(params.duration("latency"));
+    let mut intake = Intake::of(context, true);
+    intake.options.latency = Some(params.duration("latency"));
+    intake.options.sender_clock = **params.text("clock") == *"ntp";
+    let reports = |camera: &&Camera| camera.url.starts_with("rtsp:") || camera.url.starts_with("rtsps:");
+    if let Some(camera) = streams.iter().find(|camera| intake.options.sender_clock && !reports(camera)) {
+        let error = Error::config(format!("stream `{}` has no sender reports, which `clock: ntp` needs", camera.id));
+        return Err(error.hint("only RTSP has them: give this stream a `live` stage of its own"));
+    }
     let (backoff, max_backoff, give_up) = (params.duration("backoff"), params.duration("max_backoff"), params.opt_duration("give_up"));
-    let origin = Arc::clone(context.origin);
-    let metrics = SourceMetrics::new(&origin.pipeline, &origin.stage);
-    Ok(Arc::new(Live { origin, metrics, streams, options, backoff, max_backoff, give_up }))
+    let metrics = SourceMetrics::new(&intake.origin.pipeline, &intake.origin.stage);
+    Ok(Arc::new(Live { intake, metrics, streams, backoff, max_backoff, give_up }))
 }
 
 struct Live {
-    origin: Arc<Origin>,
+    intake: Intake,
     metrics: SourceMetrics,
     streams: Vec<Camera>,
-    options: media::Options,
     backoff: Duration,
     max_backoff: Duration,
     give_up: Option<Duration>,
@@ -120,14 +133,7 @@ impl Source for Live {
 impl Live {
     /// Keeps one stream connected until `stop`, or until it is given up.
     async fn watch(&self, camera: &Camera, host: &Arc<dyn Host>, stop: &CancellationToken) -> Result<()> {
-        let stream = Stream {
-            id: Arc::clone(&camera.id),
-            labels: camera.labels.clone(),
-            session: intake::session_id(),
-            live: true,
-            time_source: TimeSource::Ingest,
-        };
-        let feed = host.open(stream).await?;
+        let feed = host.open(self.intake.stream(Arc::clone(&camera.id), camera.labels.clone())).await?;
         let ended = self.connect_again_and_again(camera, &feed, stop).await;
         feed.finish(ended.as_ref().err().map_or_else(|| "shutdown".to_owned(), ToString::to_string)).await;
         ended
@@ -139,13 +145,14 @@ impl Live {
         let mut since = tokio::time::Instant::now();
         let mut quiet = false;
         while !stop.is_cancelled() {
-            let Some(opened) = stop.run_until_cancelled(media::open(&camera.url, &self.options)).await else { break };
+            let Some(opened) = stop.run_until_cancelled(media::open(&camera.url, &self.intake.options)).await else { break };
             let error = match opened {
                 Ok(opened) => {
                     let epoch = now_micros();
-                    self.announce(camera, feed, epoch, before.take()).await;
+                    let base = opened.info.began.unwrap_or(epoch);
+                    self.announce(camera, feed, (epoch, base), before.take()).await;
                     self.metrics.connected.increment(1.0);
-                    let ended = intake::pump(opened, feed, &self.origin, stop).await;
+                    let ended = intake::pump(opened, feed, &self.intake.origin, stop).await;
                     self.metrics.connected.decrement(1.0);
                     let reason = ended.error.as_ref().map_or_else(|| "the sender ended the stream".to_owned(), ToString::to_string);
                     before = Some(Before { epoch: epoch.unsigned_abs(), last: ended.last.unwrap_or(epoch), reason });
@@ -173,10 +180,10 @@ impl Live {
         Ok(())
     }
 
-    async fn announce(&self, camera: &Camera, feed: &Arc<dyn Feed>, epoch: Micros, before: Option<Before>) {
+    async fn announce(&self, camera: &Camera, feed: &Arc<dyn Feed>, (epoch, base): (Micros, Micros), before: Option<Before>) {
         tracing::info!(stream = %camera.id, epoch, "stream connected");
         let to_epoch = epoch.unsigned_abs();
-        feed.epoch(to_epoch, epoch).await;
+        feed.epoch(to_epoch, base).await;
         match before {
             None => feed.event(Event::Started { uri: media::redact(&camera.url), digest: None }).await,
             Some(Before { epoch: from_epoch, last: from, reason }) => {

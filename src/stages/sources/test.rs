@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 use crate::Result;
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
-use crate::packet::{Event, Origin, PayloadKind, Stream, TimeSource, now_micros};
-use crate::stage::{Build, Context, Holds, Host, Source, StageKind, intake};
+use crate::packet::{Event, PayloadKind};
+use crate::stage::intake::{self, Intake};
+use crate::stage::{Build, Context, Holds, Host, Joins, Source, StageKind};
 
 /// The kind.
 pub const KIND: StageKind = StageKind {
@@ -46,6 +47,7 @@ pub const KIND: StageKind = StageKind {
         intake::CONNECT,
         intake::MAX_PIXELS,
     ],
+    joins: Joins::AsWritten,
     holds: Holds::nothing,
     build: Build::Source(build),
 };
@@ -57,22 +59,16 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
     let frames = params.opt_int("frames").map_or_else(String::new, |frames| format!("&frames={frames}"));
     let (pattern, rate) = (params.text("pattern"), params.int("rate"));
     Ok(Arc::new(Test {
-        origin: Arc::clone(context.origin),
+        intake: Intake::of(context, live),
         uri: format!("test://?pattern={pattern}&fps={rate}&size={width}x{height}&live={live}{frames}"),
         streams: params.int("streams"),
-        live,
-        labels: intake::labels(params),
-        options: intake::options(params, live, context.deps.decode_threads),
     }))
 }
 
 struct Test {
-    origin: Arc<Origin>,
+    intake: Intake,
     uri: String,
     streams: i64,
-    live: bool,
-    labels: std::collections::BTreeMap<String, String>,
-    options: media::Options,
 }
 
 #[async_trait]
@@ -85,16 +81,8 @@ impl Source for Test {
 
 impl Test {
     async fn draw(&self, number: i64, host: &Arc<dyn Host>, stop: &CancellationToken) -> Result<()> {
-        let opened = media::open(&self.uri, &self.options).await?;
-        let time_source = if self.live { TimeSource::Ingest } else { TimeSource::File };
-        let id = format!("{}-{number}", self.origin.stage).into();
-        let stream = Stream { id, labels: self.labels.clone(), session: intake::session_id(), live: self.live, time_source };
-        let feed = host.open(stream).await?;
-        let now = now_micros();
-        feed.epoch(if self.live { now.unsigned_abs() } else { 0 }, now).await;
-        feed.event(Event::Started { uri: self.uri.clone(), digest: None }).await;
-        let ended = intake::pump(opened, &feed, &self.origin, stop).await;
-        feed.finish(ended.reason()).await;
-        ended.error.map_or(Ok(()), Err)
+        let opened = media::open(&self.uri, &self.intake.options).await?;
+        let id = format!("{}-{number}", self.intake.origin.stage).into();
+        self.intake.play(opened, id, Event::Started { uri: self.uri.clone(), digest: None }, (host, stop)).await
     }
 }

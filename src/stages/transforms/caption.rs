@@ -11,7 +11,7 @@ use crate::config::shape::{Default, Field, Type};
 use crate::inference::{Asker, TextModel};
 use crate::models::text::{self, Generation, Request};
 use crate::packet::{Caption, Finish, Label, Payload, PayloadKind, Scores};
-use crate::stage::{Build, Context, Deps, Draft, Holds, Input, Out, StageKind, Transform};
+use crate::stage::{Build, Context, Deps, Draft, Holds, Input, Joins, Out, StageKind, Transform};
 use crate::{Error, Result};
 
 /// The kind.
@@ -98,6 +98,7 @@ pub const KIND: StageKind = StageKind {
         },
         Field { name: "cache", ty: Type::Bool, default: Default::Is("true"), doc: "Whether captions are looked up and kept by prompt." },
     ],
+    joins: Joins::Per(PayloadKind::Segment),
     holds: Holds::nothing,
     build: Build::Transform(build),
 };

@@ -14,7 +14,7 @@ use crate::config::Params;
 use crate::config::shape::{Default, Field, Type};
 use crate::inference::{Asker, EncodeModel, Encoded};
 use crate::packet::{Embedding, Frame, Label, Payload, PayloadKind, RecordId, Scores, Span, VectorType};
-use crate::stage::{Build, Context, Deps, Draft, Flush, Held, Holds, Input, OpenTransform, Out, StageKind, Transform};
+use crate::stage::{Build, Context, Deps, Draft, Flush, Held, Holds, Input, Joins, OpenTransform, Out, StageKind, Transform};
 use crate::{Error, Result};
 
 /// The kind.
@@ -58,6 +58,7 @@ pub const KIND: StageKind = StageKind {
         },
         Field { name: "cache", ty: Type::Bool, default: Default::Is("true"), doc: "Whether answers are looked up and kept by content." },
     ],
+    joins: Joins::AsWritten,
     holds,
     build: Build::Windowed(build),
 };

@@ -8,7 +8,7 @@ use crate::cache::ObjectStore;
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
 use crate::packet::{Frame, Payload, PayloadKind, Picture};
-use crate::stage::{Build, Context, Deps, Draft, Holds, Input, Out, StageKind, Transform};
+use crate::stage::{Build, Context, Deps, Draft, Holds, Input, Joins, Out, StageKind, Transform};
 use crate::{Error, Result};
 
 /// The kind.
@@ -27,17 +27,13 @@ pub const KIND: StageKind = StageKind {
         Field { name: "quality", ty: Type::Int(1, 100), default: Default::Is("85"), doc: "JPEG quality." },
         Field { name: "role", ty: Type::Text, default: Default::Is("keyframe"), doc: "What the picture is for, as its record says." },
     ],
+    joins: Joins::Always(PayloadKind::Segment),
     holds: Holds::nothing,
     build: Build::Transform(build),
 };
 
 fn build(context: &Context<'_>) -> Result<Arc<dyn Transform>> {
     let params = context.params;
-    if !context.joined {
-        return Err(
-            Error::config("a keyframe is taken from the frames of a segment").hint("add `join: { per: SEGMENTS, collect: [SOURCE.VIEW] }`")
-        );
-    }
     Ok(Arc::new(Keyframe {
         at: params.float("at"),
         quality: u8::try_from(params.int("quality")).unwrap_or(u8::MAX),

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::config::shape::{Default, Field, Type};
 use crate::packet::{Payload, PayloadKind};
-use crate::stage::{Build, Context, Draft, Holds, Input, Out, StageKind, Transform};
+use crate::stage::{Build, Context, Draft, Holds, Input, Joins, Out, StageKind, Transform};
 use crate::{Error, Result};
 
 /// The kind.
@@ -16,6 +16,7 @@ pub const KIND: StageKind = StageKind {
     accepts: &[PayloadKind::Frame],
     emits: &[PayloadKind::Frame],
     params: &[Field { name: "every", ty: Type::Int(1, 1_000_000), default: Default::Is("1"), doc: "One frame in this many passes." }],
+    joins: Joins::AsWritten,
     holds: Holds::nothing,
     build: Build::Transform(build),
 };

@@ -12,7 +12,7 @@ use crate::config::shape::{Default, Field, Type};
 use crate::inference::{Asker, ShotsModel};
 use crate::models::scenes::{Transition, Transitions, WINDOW, Window, Windows};
 use crate::packet::{Cut, Frame, Nanos, Payload, PayloadKind, Segment, Span};
-use crate::stage::{Build, Context, Draft, Flush, Held, Holds, Input, OpenTransform, Out, StageKind, Transform};
+use crate::stage::{Build, Context, Draft, Flush, Held, Holds, Input, Joins, OpenTransform, Out, StageKind, Transform};
 use crate::{Error, Result};
 
 /// The kind.
@@ -43,6 +43,7 @@ pub const KIND: StageKind = StageKind {
             doc: "With `on_gap: close`: frames missing for less than this are bridged.",
         },
     ],
+    joins: Joins::AsWritten,
     holds,
     build: Build::Stateful(build),
 };
