@@ -140,7 +140,9 @@ fn configure(intake: &Arc<Intake>, element: &gst::Element, uri: &str) {
             if uri.starts_with("rtsp:") || uri.starts_with("rtsps:") {
                 element.set_property_from_str("protocols", "tcp");
             }
-            element.set_property("add-reference-timestamp-meta", options.sender_clock);
+            if options.sender_clock {
+                element.set_property("add-reference-timestamp-meta", true);
+            }
             element.set_property("tcp-timeout", options.connect.as_micros().clamp(1, u128::from(u32::MAX)) as u64);
             if let Some(latency) = options.latency {
                 element.set_property("latency", latency.as_millis().min(60_000) as u32);
