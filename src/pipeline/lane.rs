@@ -135,6 +135,7 @@ impl Lane {
         if self.force.is_cancelled() {
             self.caller.fate.abandon();
         }
+        self.outlet.stage.say_unlogged();
     }
 
     fn has_room(&self) -> bool {

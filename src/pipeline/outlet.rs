@@ -185,7 +185,10 @@ impl Outlet {
         StageCounts::add(&self.stage.counts.failed, 1);
         let stage = self.stage.id();
         let head = Arc::clone(&input.head);
-        tracing::warn!(stage, stream = %head.channel.stream.id, pts = head.span.start, attempts, %error, "{} failed", kind.as_str());
+        if let Some(unlogged) = self.stage.failures.pass() {
+            let (stream, pts, unlogged) = (&head.channel.stream.id, head.span.start, (unlogged > 0).then_some(unlogged));
+            tracing::warn!(stage, %stream, pts, attempts, %error, unlogged, "{} failed", kind.as_str());
+        }
         if self.dead_letters.is_none() {
             at_risk.into_iter().for_each(|held| held.settle(Outcome::Dropped(Reason::Failed)));
             input.settle(Outcome::Dropped(Reason::Failed));

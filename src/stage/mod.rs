@@ -9,6 +9,7 @@ mod join;
 mod kind;
 mod ledger;
 mod queue;
+mod room;
 #[cfg(test)]
 pub mod testing;
 
@@ -20,7 +21,8 @@ pub use inbox::{Arrival, Inbox};
 pub use join::{JoinSettings, Joined, Joiner, Late};
 pub use kind::{Build, Context, Holds, Joins, OpenTransform, Role, StageKind};
 pub use ledger::{Account, Ledger};
-pub use queue::{Gauge, QueueCounts, QueueSettings, Receiver, Sender, WhenFull, queue};
+pub use queue::{Gauge, Receiver, Sender, queue};
+pub use room::{QueueCounts, QueueSettings, WhenFull};
 
 use std::time::Duration;
 

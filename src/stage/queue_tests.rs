@@ -1,5 +1,7 @@
 //! How a queue behaves when it is full, stale, held or abandoned.
 
+use std::time::Duration;
+
 use super::*;
 use crate::stage::testing::{frames, root};
 use crate::stage::{Arrival, Inbox};

@@ -12,7 +12,7 @@ import json
 import time
 import uuid
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
@@ -50,10 +50,21 @@ def partitions():
         time.sleep(0.2)
 
 
+def end(place):
+    """Where a partition ends now. The leader of one just made may not know it yet."""
+    while True:
+        try:
+            return consumer.get_watermark_offsets(place, timeout=30)[1]
+        except KafkaException as error:
+            if error.args[0].code() not in (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE):
+                raise
+        time.sleep(0.2)
+
+
 places = partitions()
 consumer.assign(places)
-# Where the partitions end now; one that is empty is done.
-ends = {(place.topic, place.partition): consumer.get_watermark_offsets(place, timeout=30)[1] for place in places}
+# One that is empty is done.
+ends = {(place.topic, place.partition): end(place) for place in places}
 waiting = {place for place, end in ends.items() if end > 0}
 while waiting or arguments.follow:
     message = consumer.poll(1.0)
