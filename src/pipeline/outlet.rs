@@ -103,6 +103,7 @@ impl Outlet {
     /// Puts what is emitted into every queue that reads it.
     pub async fn send_burst(&mut self) {
         StageCounts::add(&self.stage.counts.emitted, self.burst.packets());
+        self.emitted = (0, 0);
         let Some((last, others)) = self.readers.split_last() else {
             self.burst.settle(Outcome::Absorbed);
             return;

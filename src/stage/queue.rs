@@ -164,8 +164,9 @@ impl Sender {
 
     /// Puts a packet in, as `when_full` says. A packet that is dropped settles its receipt; one that nobody will read any more is dropped as
     /// lost in the shutdown.
-    pub async fn send(&self, packet: Packet) {
-        let mut packet = InHand::new(self.counted(packet));
+    pub async fn send(&self, mut packet: Packet) {
+        self.count_out(&mut packet);
+        let mut packet = InHand::new(packet);
         self.put(|state, settings, lost| {
             packet.0 = packet.take().and_then(|packet| state.admit(settings, packet, lost));
             packet.0.is_none()
@@ -175,12 +176,10 @@ impl Sender {
 
     /// Puts all of them in, in order: packets as `send` does, marks as `mark` does.
     pub(crate) async fn send_all(&self, burst: &mut Burst) {
-        if !self.holds {
-            burst.0 = burst
-                .0
-                .drain(..)
-                .map(|item| if let Item::Packet(packet) = item { Item::Packet(self.counted(packet)) } else { item })
-                .collect();
+        for item in &mut burst.0 {
+            if let Item::Packet(packet) = item {
+                self.count_out(packet);
+            }
         }
         self.put(|state, settings, lost| {
             while let Some(item) = burst.0.pop_front() {
@@ -199,12 +198,11 @@ impl Sender {
         .await;
     }
 
-    /// The packet as it enters: a reader that only counts holds no receipt.
-    fn counted(&self, mut packet: Packet) -> Packet {
+    /// Takes the receipt of a packet that a reader gets which only counts.
+    fn count_out(&self, packet: &mut Packet) {
         if !self.holds {
             std::mem::replace(&mut packet.receipt, Receipt::none()).settle(Outcome::Absorbed);
         }
-        packet
     }
 
     /// Calls `put` under the lock until it has put in all it has, and waits for room in between.
