@@ -20,7 +20,7 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
 
 /**
  * Sends the messages of a file to Kafka as fast as it takes them: the loop of kafka-producer-perf-test (send with a callback, flush at the
- * end), whose jar is not on Maven Central, with keys, headers and timestamps.
+ * end), with the keys, headers and timestamps that it does not send.
  *
  *   java -cp JARS Produce.java BROKERS TOPIC FILE WARM RECORDS LABEL RUN [PROPERTY=VALUE...]
  */
