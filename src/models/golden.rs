@@ -12,21 +12,21 @@ use super::transnetv2::{TransNetV2, Windows, predictions_to_scenes};
 use super::{ModelFolder, Weights};
 use crate::tensor::Precision;
 
-fn path(parts: &str) -> PathBuf {
+pub(super) fn path(parts: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(parts)
 }
 
 /// A trained model's folder. A test that cannot find it fails: it must not pass by looking away.
-fn trained(name: &str) -> ModelFolder {
+pub(super) fn trained(name: &str) -> ModelFolder {
     ModelFolder::open(path("models").join(name)).unwrap_or_else(|error| panic!("{error}; run ops/setup"))
 }
 
-fn goldens(name: &str) -> BTreeMap<String, Tensor> {
+pub(super) fn goldens(name: &str) -> BTreeMap<String, Tensor> {
     Tensor::read_safetensors(path("tests/golden").join(name)).unwrap().into_iter().collect()
 }
 
 /// As `formula.mixed`.
-fn mixed(seed: &str, count: usize) -> impl Iterator<Item = u32> {
+pub(super) fn mixed(seed: &str, count: usize) -> impl Iterator<Item = u32> {
     let start = seed.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     (0..count as u32).map(move |index| {
         let mut x = index.wrapping_add(start);
@@ -37,7 +37,7 @@ fn mixed(seed: &str, count: usize) -> impl Iterator<Item = u32> {
 }
 
 /// As `formula.weight`.
-fn weight(key: &str, shape: &[i64]) -> Tensor {
+pub(super) fn weight(key: &str, shape: &[i64]) -> Tensor {
     let fan_in: i64 = shape.iter().skip(1).product();
     let (base, span) = match () {
         () if shape.len() > 1 => (0., (6. / fan_in as f64).sqrt() as f32),
@@ -51,7 +51,7 @@ fn weight(key: &str, shape: &[i64]) -> Tensor {
 }
 
 /// The weights by formula of a network that `tests/golden/<file>` lists the keys of.
-fn weights(file: &str, network: &str, precision: Precision) -> Weights {
+pub(super) fn weights(file: &str, network: &str, precision: Precision) -> Weights {
     let text = std::fs::read_to_string(path("tests/golden").join(file)).unwrap();
     let keys: BTreeMap<String, BTreeMap<String, Vec<i64>>> = serde_json::from_str(&text).unwrap();
     let tensors: Vec<(&String, Tensor)> = keys[network].iter().map(|(key, shape)| (key, weight(key, shape))).collect();
@@ -63,13 +63,13 @@ fn weights(file: &str, network: &str, precision: Precision) -> Weights {
 }
 
 /// As `formula.noise`.
-fn noise(seed: &str, shape: &[i64]) -> Tensor {
+pub(super) fn noise(seed: &str, shape: &[i64]) -> Tensor {
     let bytes: Vec<u8> = mixed(seed, shape.iter().product::<i64>() as usize).map(|bits| (bits >> 24) as u8).collect();
     Tensor::from_slice(&bytes).view(shape)
 }
 
 /// As `formula.film`.
-fn film(frames: i64, height: i64, width: i64) -> Tensor {
+pub(super) fn film(frames: i64, height: i64, width: i64) -> Tensor {
     let mut noise = mixed("film", (frames * height * width * 3) as usize);
     let mut bytes = Vec::new();
     for t in 0..frames {
@@ -86,13 +86,13 @@ fn film(frames: i64, height: i64, width: i64) -> Tensor {
     Tensor::from_slice(&bytes).view([frames, height, width, 3])
 }
 
-fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
+pub(super) fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
     assert_eq!(found.size(), expected.size());
     let (found, expected) = (found.to_kind(Kind::Double), expected.to_kind(Kind::Double));
     (found - &expected).norm().double_value(&[]) / expected.norm().double_value(&[])
 }
 
-fn cosine(found: &Tensor, expected: &Tensor) -> f64 {
+pub(super) fn cosine(found: &Tensor, expected: &Tensor) -> f64 {
     let (found, expected) = (found.to_kind(Kind::Double).view(-1), expected.to_kind(Kind::Double).view(-1));
     found.dot(&expected).double_value(&[]) / (found.norm() * expected.norm()).double_value(&[])
 }

@@ -3,6 +3,7 @@
 
 use tch::Tensor;
 
+use super::config::Config;
 use super::weights::Scope;
 use crate::error::Result;
 use crate::tensor::channels_last;
@@ -48,6 +49,13 @@ impl Conv2d {
             None => affine.shift,
         };
         Self::placed(conv, &weight, &bias, [stride, stride], [kernel / 2, kernel / 2], [1, 1])
+    }
+
+    /// As the checkpoint has it, with no batch norm after it; padding is half the kernel.
+    pub fn plain(scope: &Scope<'_>, geometry: Geometry) -> Result<Self> {
+        let Geometry { input, output, kernel, stride } = geometry;
+        let (weight, bias) = (scope.take("weight", &[output, input, kernel, kernel])?, scope.take("bias", &[output])?);
+        Self::of(&weight, &bias, [stride, stride], [kernel / 2, kernel / 2])
     }
 
     /// From weights computed in f32 on the CPU, put where `scope`'s weights go.
@@ -114,13 +122,19 @@ impl Affine {
 #[derive(Debug)]
 pub struct Linear {
     weight: Tensor,
-    bias: Tensor,
+    bias: Option<Tensor>,
 }
 
 impl Linear {
-    /// In the model's precision.
+    /// In the model's precision, with a bias.
     pub fn new(scope: &Scope<'_>, input: i64, output: i64) -> Result<Self> {
-        Ok(Self { weight: scope.take("weight", &[output, input])?, bias: scope.take("bias", &[output])? })
+        Self::read(scope, input, output, true)
+    }
+
+    /// In the model's precision, with or without a bias.
+    pub fn read(scope: &Scope<'_>, input: i64, output: i64, biased: bool) -> Result<Self> {
+        let weight = scope.take("weight", &[output, input])?;
+        Ok(Self { weight, bias: if biased { Some(scope.take("bias", &[output])?) } else { None } })
     }
 
     /// In f32 whatever the model's precision, for heads that decide.
@@ -128,17 +142,48 @@ impl Linear {
         let device = scope.weights().device();
         let weight = scope.take_f32("weight", &[output, input])?.f_to_device(device)?;
         let bias = scope.take_f32("bias", &[output])?.f_to_device(device)?;
-        Ok(Self { weight, bias })
+        Ok(Self { weight, bias: Some(bias) })
     }
 
     /// From tensors that do not lie under `weight` and `bias`.
-    pub fn of(weight: Tensor, bias: Tensor) -> Self {
+    pub fn of(weight: Tensor, bias: Option<Tensor>) -> Self {
         Self { weight, bias }
+    }
+
+    /// `[output, input]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// One number for each of its outputs.
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
     }
 
     /// `[..., input]` to `[..., output]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_linear(&self.weight, Some(&self.bias))?)
+        Ok(x.f_linear(&self.weight, self.bias.as_ref())?)
+    }
+}
+
+/// A table of vectors by number.
+#[derive(Debug)]
+pub struct Embedding(Tensor);
+
+impl Embedding {
+    /// `count` vectors of `width`, in the model's precision.
+    pub fn new(scope: &Scope<'_>, count: i64, width: i64) -> Result<Self> {
+        Ok(Self(scope.take("weight", &[count, width])?))
+    }
+
+    /// `[count, width]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.0
+    }
+
+    /// Numbers of any shape, each replaced by its vector: `[..., width]`.
+    pub fn forward(&self, numbers: &Tensor) -> Result<Tensor> {
+        Ok(Tensor::f_embedding(&self.0, numbers, -1, false, false)?)
     }
 }
 
@@ -147,16 +192,84 @@ impl Linear {
 pub struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
+    epsilon: f64,
 }
 
 impl LayerNorm {
-    /// In the model's precision.
-    pub fn new(scope: &Scope<'_>, size: i64) -> Result<Self> {
-        Ok(Self { weight: scope.take("weight", &[size])?, bias: scope.take("bias", &[size])? })
+    /// In the model's precision; `epsilon` is added to the variance.
+    pub fn new(scope: &Scope<'_>, size: i64, epsilon: f64) -> Result<Self> {
+        Ok(Self { weight: scope.take("weight", &[size])?, bias: scope.take("bias", &[size])?, epsilon })
     }
 
     /// Values of mean 0 and variance 1, scaled and shifted.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), 1e-5, true)?)
+        Ok(x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.epsilon, true)?)
+    }
+}
+
+/// Normalisation over groups of channels of a picture.
+#[derive(Debug)]
+pub struct GroupNorm {
+    weight: Tensor,
+    bias: Tensor,
+    groups: i64,
+    epsilon: f64,
+}
+
+impl GroupNorm {
+    /// `channels` in `groups`, in the model's precision; `epsilon` is added to the variance.
+    pub fn new(scope: &Scope<'_>, channels: i64, groups: i64, epsilon: f64) -> Result<Self> {
+        Ok(Self { weight: scope.take("weight", &[channels])?, bias: scope.take("bias", &[channels])?, groups, epsilon })
+    }
+
+    /// `[n, channels, ...]` to the same.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.f_group_norm(self.groups, Some(&self.weight), Some(&self.bias), self.epsilon, true)?)
+    }
+}
+
+/// What stands between two layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// x * Phi(x).
+    Gelu,
+    /// GELU by its tanh approximation.
+    GeluTanh,
+    /// x * sigmoid(1.702 x), as OpenAI's CLIP has it.
+    QuickGelu,
+    /// x * sigmoid(x).
+    Silu,
+    /// max(x, 0).
+    Relu,
+}
+
+impl Activation {
+    /// The activation that `field` of a config.json names, in transformers' words; `default` where it is missing.
+    ///
+    /// # Errors
+    /// Model, where it is none of these.
+    pub fn read(config: &Config, field: &str, default: &str) -> Result<Self> {
+        match config.string_or(field, default)? {
+            "gelu" => Ok(Self::Gelu),
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Self::GeluTanh),
+            "quick_gelu" => Ok(Self::QuickGelu),
+            "silu" | "swish" => Ok(Self::Silu),
+            "relu" => Ok(Self::Relu),
+            other => {
+                Err(config
+                    .error(format_args!("`{field}` must be gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, silu or relu, it is {other}")))
+            }
+        }
+    }
+
+    /// Of every value.
+    pub fn forward(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::Gelu => x.f_gelu("none")?,
+            Self::GeluTanh => x.f_gelu("tanh")?,
+            Self::QuickGelu => x.f_mul(&x.f_mul_scalar(1.702)?.f_sigmoid_()?)?,
+            Self::Silu => x.f_silu()?,
+            Self::Relu => x.f_relu()?,
+        })
     }
 }

@@ -1,10 +1,11 @@
 //! Neural networks in tch, from folders in Hugging Face layout; synchronous, they know nothing of tokio, YAML or metrics.
 
+pub mod attention;
 pub mod config;
 pub mod folder;
 #[cfg(test)]
 mod golden;
-mod layers;
+pub mod layers;
 pub mod llama;
 pub mod opus_encoder;
 pub mod resnet;

@@ -7,6 +7,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::attention::{Attention, Heads};
 use super::config::Config;
 use super::folder::ModelFolder;
 use super::layers::{Conv2d, Geometry, LayerNorm, Linear};
@@ -122,7 +123,7 @@ impl OpusEncoder {
             bytes,
             pairs,
             convolutions,
-            attention: Attention::new(&(&root / "attention"), input, config.heads)?,
+            attention: attention(&(&root / "attention"), input, config.heads)?,
             layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
             output_proj: Linear::new(&(&root / "output_proj"), input, config.output)?,
             device,
@@ -169,7 +170,7 @@ impl OpusEncoder {
             }
             vectors.push(x.f_mean_dim([2, 3].as_slice(), false, None)?);
         }
-        let mut x = self.attention.forward(&Tensor::f_cat(&vectors, 0)?.f_view([size[0], size[1], -1])?)?;
+        let mut x = self.attention.forward(&Tensor::f_cat(&vectors, 0)?.f_view([size[0], size[1], -1])?, None, false)?;
         for layer in &self.layers {
             x = layer.forward(&x)?;
         }
@@ -244,28 +245,11 @@ impl PixelPairs {
 }
 
 /// PyTorch's `nn.MultiheadAttention(batch_first=True)` of a sequence with itself.
-#[derive(Debug)]
-struct Attention {
-    in_proj: Linear,
-    out_proj: Linear,
-    heads: i64,
-}
-
-impl Attention {
-    fn new(scope: &Scope<'_>, width: i64, heads: i64) -> Result<Self> {
-        let weight = scope.take("in_proj_weight", &[3 * width, width])?;
-        let in_proj = Linear::of(weight, scope.take("in_proj_bias", &[3 * width])?);
-        Ok(Self { in_proj, out_proj: Linear::new(&(scope / "out_proj"), width, width)?, heads })
-    }
-
-    /// `[b, t, width]` to the same.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (batch, time, width) = x.size3()?;
-        let split = self.in_proj.forward(x)?.f_view([batch, time, 3, self.heads, width / self.heads])?.f_permute([2, 0, 3, 1, 4])?;
-        let (q, k, v) = (split.f_select(0, 0)?, split.f_select(0, 1)?, split.f_select(0, 2)?);
-        let mixed = Tensor::f_scaled_dot_product_attention(&q, &k, &v, None::<&Tensor>, 0., false, None, false)?;
-        self.out_proj.forward(&mixed.f_transpose(1, 2)?.f_reshape([batch, time, width])?)
-    }
+fn attention(scope: &Scope<'_>, width: i64, heads: i64) -> Result<Attention> {
+    let weight = scope.take("in_proj_weight", &[3 * width, width])?;
+    let fused = Linear::of(weight, Some(scope.take("in_proj_bias", &[3 * width])?));
+    let out = Linear::new(&(scope / "out_proj"), width, width)?;
+    Ok(Attention::of_fused(fused, out, Heads::of_self(width, heads), scope.weights().attention()))
 }
 
 /// PyTorch's `nn.TransformerEncoderLayer(activation="gelu", batch_first=True)`: post-norm.
@@ -281,16 +265,16 @@ struct Layer {
 impl Layer {
     fn new(scope: &Scope<'_>, width: i64, config: &OpusEncoderConfig) -> Result<Self> {
         Ok(Self {
-            self_attn: Attention::new(&(scope / "self_attn"), width, config.heads)?,
+            self_attn: attention(&(scope / "self_attn"), width, config.heads)?,
             linear1: Linear::new(&(scope / "linear1"), width, config.intermediate)?,
             linear2: Linear::new(&(scope / "linear2"), config.intermediate, width)?,
-            norm1: LayerNorm::new(&(scope / "norm1"), width)?,
-            norm2: LayerNorm::new(&(scope / "norm2"), width)?,
+            norm1: LayerNorm::new(&(scope / "norm1"), width, 1e-5)?,
+            norm2: LayerNorm::new(&(scope / "norm2"), width, 1e-5)?,
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.norm1.forward(&x.f_add(&self.self_attn.forward(x)?)?)?;
+        let x = self.norm1.forward(&x.f_add(&self.self_attn.forward(x, None, false)?)?)?;
         let fed = self.linear2.forward(&self.linear1.forward(&x)?.f_gelu("none")?)?;
         self.norm2.forward(&x.f_add(&fed)?)
     }

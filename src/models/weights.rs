@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use tch::{Device, Kind, Tensor};
 
+use super::attention::AttentionKind;
 use crate::error::{Error, Result};
 use crate::tensor::Precision;
 
@@ -27,6 +28,7 @@ pub struct Weights {
     tensors: BTreeMap<String, (usize, TensorInfo)>,
     device: Device,
     precision: Precision,
+    attention: AttentionKind,
     progress: RefCell<Progress>,
 }
 
@@ -64,7 +66,7 @@ impl Weights {
             shards.push(shard);
         }
         let progress = RefCell::new(Progress { surplus_allowed: vec!["num_batches_tracked".into()], ..Progress::default() });
-        Ok(Self { files: shards, tensors, device, precision, progress })
+        Ok(Self { files: shards, tensors, device, precision, attention: AttentionKind::default(), progress })
     }
 
     /// Where tensors are put.
@@ -75,6 +77,17 @@ impl Weights {
     /// The number format they are given.
     pub fn precision(&self) -> Precision {
         self.precision
+    }
+
+    /// How the attentions made of them are computed.
+    pub fn attention(&self) -> AttentionKind {
+        self.attention
+    }
+
+    /// The same weights for networks whose attentions are computed in this way.
+    #[must_use]
+    pub fn with_attention(self, attention: AttentionKind) -> Self {
+        Self { attention, ..self }
     }
 
     /// Whether the checkpoint has the key.

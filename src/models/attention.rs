@@ -1,0 +1,268 @@
+//! Attention of many heads, of a sequence with itself or with another: Vaswani et al., "Attention Is All You Need" (arXiv:1706.03762).
+//! Query, key and value of one input are one product; the keys of a context can be kept and asked again.
+
+use tch::Tensor;
+
+use super::layers::Linear;
+use super::weights::Scope;
+use crate::error::Result;
+
+/// How attention is computed: the same numbers but for rounding, another use of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AttentionKind {
+    /// libtorch's fused kernel, which holds no matrix of scores where the device has one.
+    #[default]
+    Sdpa,
+    /// One head after the other: the scores of a single head are in memory at a time.
+    Sliced,
+}
+
+/// The sizes of an attention.
+#[derive(Debug, Clone, Copy)]
+pub struct Heads {
+    /// Width of the sequence that asks, and of what comes out.
+    pub width: i64,
+    /// Width of the sequence that is asked; `width` where that is the sequence itself.
+    pub context: i64,
+    /// Number of heads.
+    pub count: i64,
+    /// Width of one head.
+    pub dim: i64,
+}
+
+impl Heads {
+    /// Of a sequence with itself: `width / count` a head.
+    pub fn of_self(width: i64, count: i64) -> Self {
+        Self { width, context: width, count, dim: width / count }
+    }
+}
+
+/// Which of query, key, value and output have a bias.
+#[derive(Debug, Clone, Copy)]
+pub struct Biases {
+    /// The query has one.
+    pub query: bool,
+    /// The key has one.
+    pub key: bool,
+    /// The value has one.
+    pub value: bool,
+    /// The output has one.
+    pub out: bool,
+}
+
+impl Biases {
+    /// All four.
+    pub const ALL: Self = Self { query: true, key: true, value: true, out: true };
+    /// The output only.
+    pub const OUT: Self = Self { query: false, key: false, value: false, out: true };
+}
+
+/// Attention with its four projections.
+#[derive(Debug)]
+pub struct Attention {
+    into: Projection,
+    out: Linear,
+    heads: Heads,
+    kind: AttentionKind,
+}
+
+#[derive(Debug)]
+enum Projection {
+    /// Query, key and value of one sequence: `[3 * count * dim, width]`.
+    Fused(Linear),
+    /// The query, and key and value of the context: `[2 * count * dim, context]`.
+    Split { query: Linear, key_value: Linear },
+}
+
+/// The keys and values of a sequence, `[b, count, length, dim]` each.
+#[derive(Debug)]
+pub struct Keys {
+    /// What queries are compared with.
+    pub keys: Tensor,
+    /// What is mixed.
+    pub values: Tensor,
+}
+
+impl Attention {
+    /// Of a sequence with itself. `names` are those of query, key, value and output under `scope`.
+    ///
+    /// # Errors
+    /// Model, where the weights do not fit.
+    pub fn of_self(scope: &Scope<'_>, names: [&str; 4], heads: Heads, biases: Biases) -> Result<Self> {
+        let inner = heads.count * heads.dim;
+        let [query, key, value] = parts(scope, names, heads, biases)?;
+        let fused = join(&[query, key, value])?;
+        let out = Linear::read(&(scope / names[3]), inner, heads.width, biases.out)?;
+        Ok(Self { into: Projection::Fused(fused), out, heads, kind: scope.weights().attention() })
+    }
+
+    /// Of a sequence with another. `names` as in [`of_self`](Self::of_self).
+    ///
+    /// # Errors
+    /// Model, where the weights do not fit.
+    pub fn of_context(scope: &Scope<'_>, names: [&str; 4], heads: Heads, biases: Biases) -> Result<Self> {
+        let inner = heads.count * heads.dim;
+        let [query, key, value] = parts(scope, names, heads, biases)?;
+        let into = Projection::Split { query, key_value: join(&[key, value])? };
+        let out = Linear::read(&(scope / names[3]), inner, heads.width, biases.out)?;
+        Ok(Self { into, out, heads, kind: scope.weights().attention() })
+    }
+
+    /// Of a sequence with itself, from projections that lie elsewhere: `fused` gives `[.., 3 * count * dim]`, query before key before value.
+    pub fn of_fused(fused: Linear, out: Linear, heads: Heads, kind: AttentionKind) -> Self {
+        Self { into: Projection::Fused(fused), out, heads, kind }
+    }
+
+    /// `[b, t, width]` mixed with itself. `mask`, broadcast to `[b, count, t, t]`, is added to the scores; `causal` hides what comes later.
+    ///
+    /// # Errors
+    /// Model, where shapes do not fit; overload, where memory is short.
+    pub fn forward(&self, x: &Tensor, mask: Option<&Tensor>, causal: bool) -> Result<Tensor> {
+        match &self.into {
+            Projection::Fused(fused) => {
+                let (query, keys) = self.project(fused, x)?;
+                self.mix(&query, &keys, mask, causal)
+            }
+            Projection::Split { .. } => self.attend(x, &self.keys(x)?, mask),
+        }
+    }
+
+    /// The query `[b, count, t, dim]` and the keys of a sequence `[b, t, width]`, for callers that keep earlier keys.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward).
+    pub fn queries(&self, x: &Tensor) -> Result<(Tensor, Keys)> {
+        match &self.into {
+            Projection::Fused(fused) => self.project(fused, x),
+            Projection::Split { query, .. } => Ok((self.split(&query.forward(x)?, 1)?.f_select(0, 0)?, self.keys(x)?)),
+        }
+    }
+
+    /// The keys of a context `[b, length, context]`.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward).
+    pub fn keys(&self, context: &Tensor) -> Result<Keys> {
+        match &self.into {
+            Projection::Fused(fused) => Ok(self.project(fused, context)?.1),
+            Projection::Split { key_value, .. } => {
+                let both = self.split(&key_value.forward(context)?, 2)?;
+                Ok(Keys { keys: both.f_select(0, 0)?, values: both.f_select(0, 1)? })
+            }
+        }
+    }
+
+    /// `[b, t, width]` mixed with what `keys` were made of. `mask`, broadcast to `[b, count, t, length]`, is added to the scores.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward).
+    pub fn attend(&self, x: &Tensor, keys: &Keys, mask: Option<&Tensor>) -> Result<Tensor> {
+        let query = match &self.into {
+            Projection::Fused(fused) => self.project(fused, x)?.0,
+            Projection::Split { query, .. } => self.split(&query.forward(x)?, 1)?.f_select(0, 0)?,
+        };
+        self.mix(&query, keys, mask, false)
+    }
+
+    /// The output for queries `[b, count, t, dim]`: `[b, t, width]`.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward).
+    pub fn mix(&self, query: &Tensor, keys: &Keys, mask: Option<&Tensor>, causal: bool) -> Result<Tensor> {
+        let mixed = match self.kind {
+            AttentionKind::Sdpa => fused(query, keys, mask, causal)?,
+            AttentionKind::Sliced => sliced(query, keys, mask, causal)?,
+        };
+        let (batch, _, time, _) = query.size4()?;
+        self.out.forward(&mixed.f_transpose(1, 2)?.f_reshape([batch, time, self.heads.count * self.heads.dim])?)
+    }
+
+    fn project(&self, fused: &Linear, x: &Tensor) -> Result<(Tensor, Keys)> {
+        let split = self.split(&fused.forward(x)?, 3)?;
+        Ok((split.f_select(0, 0)?, Keys { keys: split.f_select(0, 1)?, values: split.f_select(0, 2)? }))
+    }
+
+    /// `[b, t, parts * count * dim]` to `[parts, b, count, t, dim]`.
+    fn split(&self, x: &Tensor, parts: i64) -> Result<Tensor> {
+        let (batch, time, _) = x.size3()?;
+        Ok(x.f_view([batch, time, parts, self.heads.count, self.heads.dim])?.f_permute([2, 0, 3, 1, 4])?)
+    }
+}
+
+fn fused(query: &Tensor, keys: &Keys, mask: Option<&Tensor>, causal: bool) -> Result<Tensor> {
+    Ok(Tensor::f_scaled_dot_product_attention(query, &keys.keys, &keys.values, mask, 0., causal, None, false)?)
+}
+
+fn sliced(query: &Tensor, keys: &Keys, mask: Option<&Tensor>, causal: bool) -> Result<Tensor> {
+    let (_, count, time, dim) = query.size4()?;
+    let length = keys.keys.size4()?.2;
+    let options = (query.kind(), query.device());
+    let hidden = match causal {
+        true => Some(Tensor::f_full([time, length], f64::NEG_INFINITY, options)?.f_triu(1)?),
+        false => None,
+    };
+    let scale = 1. / (dim as f64).sqrt();
+    let mut mixed = Vec::with_capacity(count as usize);
+    for head in 0..count {
+        let [q, k, v] = [query, &keys.keys, &keys.values].map(|part| part.f_select(1, head));
+        let mut scores = q?.f_mul_scalar(scale)?.f_matmul(&k?.f_transpose(1, 2)?)?;
+        if let Some(mask) = mask {
+            // A mask has one head, or one for each.
+            let at = if mask.dim() == 4 && mask.size()[1] > 1 { head } else { 0 };
+            scores = scores.f_add_(&if mask.dim() == 4 { mask.f_select(1, at)? } else { mask.shallow_clone() })?;
+        }
+        if let Some(hidden) = &hidden {
+            scores = scores.f_add_(hidden)?;
+        }
+        mixed.push(scores.f_softmax(-1, query.kind())?.f_matmul(&v?)?);
+    }
+    Ok(Tensor::f_stack(&mixed, 1)?)
+}
+
+fn parts(scope: &Scope<'_>, names: [&str; 4], heads: Heads, biases: Biases) -> Result<[Linear; 3]> {
+    let inner = heads.count * heads.dim;
+    Ok([
+        Linear::read(&(scope / names[0]), heads.width, inner, biases.query)?,
+        Linear::read(&(scope / names[1]), heads.context, inner, biases.key)?,
+        Linear::read(&(scope / names[2]), heads.context, inner, biases.value)?,
+    ])
+}
+
+/// Layers of one input as one layer; a bias that is missing beside others is 0.
+fn join(layers: &[Linear]) -> Result<Linear> {
+    let weights: Vec<&Tensor> = layers.iter().map(Linear::weight).collect();
+    let weight = Tensor::f_cat(&weights, 0)?;
+    if layers.iter().all(|layer| layer.bias().is_none()) {
+        return Ok(Linear::of(weight, None));
+    }
+    let mut biases = Vec::new();
+    for layer in layers {
+        biases.push(match layer.bias() {
+            Some(bias) => bias.shallow_clone(),
+            None => layer.weight().f_select(1, 0)?.f_zeros_like()?,
+        });
+    }
+    Ok(Linear::of(weight, Some(Tensor::f_cat(&biases, 0)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    fn random(shape: &[i64]) -> Tensor {
+        Tensor::randn(shape, (Kind::Float, Device::Cpu))
+    }
+
+    #[test]
+    fn slices_give_what_the_fused_kernel_gives() {
+        let (query, keys) = (random(&[2, 3, 5, 4]), Keys { keys: random(&[2, 3, 7, 4]), values: random(&[2, 3, 7, 4]) });
+        for mask in [None, Some(random(&[5, 7])), Some(random(&[2, 1, 5, 7])), Some(random(&[2, 3, 5, 7]))] {
+            let (whole, parts) =
+                (fused(&query, &keys, mask.as_ref(), false).unwrap(), sliced(&query, &keys, mask.as_ref(), false).unwrap());
+            assert!(whole.allclose(&parts, 1e-5, 1e-6, false), "{mask:?}");
+        }
+        let own = Keys { keys: random(&[2, 3, 5, 4]), values: random(&[2, 3, 5, 4]) };
+        assert!(fused(&query, &own, None, true).unwrap().allclose(&sliced(&query, &own, None, true).unwrap(), 1e-5, 1e-6, false));
+    }
+}
