@@ -145,6 +145,14 @@ impl Linear {
         Ok(Self { weight, bias: Some(bias) })
     }
 
+    /// With its weight and its bias each multiplied by a factor, `[]` or `[output]`: what is constant after it, or before it, costs nothing
+    /// when it runs.
+    pub fn scaled(scope: &Scope<'_>, input: i64, output: i64, weight: &Tensor, bias: &Tensor) -> Result<Self> {
+        let scaled = scope.take_f32("weight", &[output, input])?.f_mul(&weight.f_reshape([-1, 1])?)?;
+        let bias = scope.take_f32("bias", &[output])?.f_mul(bias)?;
+        Ok(Self { weight: scope.weights().place(&scaled)?, bias: Some(scope.weights().place(&bias)?) })
+    }
+
     /// From tensors that do not lie under `weight` and `bias`.
     pub fn of(weight: Tensor, bias: Option<Tensor>) -> Self {
         Self { weight, bias }
