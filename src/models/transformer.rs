@@ -83,7 +83,7 @@ impl Mlp {
     /// # Errors
     /// Model, where the shape does not fit; overload, where memory is short.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.out.forward(&self.activation.forward(&self.into.forward(x)?)?)
+        self.out.forward(&self.into.forward_then(x, self.activation)?)
     }
 }
 
