@@ -1,14 +1,18 @@
 //! Neural networks in tch, from folders in Hugging Face layout; synchronous, they know nothing of tokio, YAML or metrics.
 
 pub mod attention;
+pub mod classes;
 pub mod clip;
 pub mod config;
+pub mod encoder;
 pub mod folder;
 #[cfg(test)]
 mod golden;
 pub mod layers;
 pub mod llama;
 pub mod opus_encoder;
+pub mod patches;
+pub mod pictures;
 pub mod resnet;
 pub mod scenes;
 pub mod text;
