@@ -4,6 +4,7 @@ pub mod attention;
 pub mod classes;
 pub mod clip;
 pub mod config;
+pub mod dinov2;
 pub mod encoder;
 pub mod folder;
 #[cfg(test)]
@@ -15,6 +16,7 @@ pub mod patches;
 pub mod pictures;
 pub mod resnet;
 pub mod scenes;
+pub mod siglip;
 pub mod text;
 pub mod transformer;
 pub mod transnetv2;
