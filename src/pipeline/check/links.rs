@@ -115,18 +115,12 @@ pub(super) fn views<'a>(draft: &'a Draft<'_>) -> Option<&'a [(String, Value)]> {
 
 /// The parameters of the view that an input reads.
 pub(super) fn view<'a>(draft: &'a Draft<'_>, name: Option<&str>) -> Option<&'a Params> {
-    let name = name?;
-    views(draft)?.iter().find(|(view, _)| view == name)?.1.as_object()
+    draft.kind?.view(&draft.with, name?)
 }
 
-/// What comes from a stage, or from one of its views: a view is of pictures or of sound.
-pub(super) fn gives(draft: &Draft<'_>, named: Option<&str>) -> Option<&'static [PayloadKind]> {
-    let kind = draft.kind?;
-    Some(match view(draft, named) {
-        Some(view) if view.opt_duration("audio").is_some() => &[PayloadKind::Audio],
-        Some(_) => &[PayloadKind::Frame],
-        None => kind.emits,
-    })
+/// What comes from a stage, or from one of its views.
+pub(super) fn gives(draft: &Draft<'_>, view: Option<&str>) -> Option<&'static [PayloadKind]> {
+    Some(draft.kind?.gives(&draft.with, view))
 }
 
 fn is_live(draft: &Draft<'_>) -> bool {
