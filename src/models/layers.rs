@@ -89,7 +89,12 @@ impl Conv2d {
 
     /// `[n, input, h, w]`, best channels-last, to `[n, output, h', w']`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_conv2d(&self.weight, Some(&self.bias), self.stride, self.padding, self.dilation, 1)?)
+        self.forward_biased(x, Some(&self.bias))
+    }
+
+    /// The same with another bias, or with none.
+    pub fn forward_biased(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        Ok(x.f_conv2d(&self.weight, bias, self.stride, self.padding, self.dilation, 1)?)
     }
 }
 
