@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod config;
+pub mod diffusion;
 pub mod folder;
 #[cfg(test)]
 mod golden;
