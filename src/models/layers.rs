@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::config::Config;
 use super::weights::Scope;
 use crate::error::Result;
-use crate::tensor::channels_last;
+use crate::tensor::{Then, channels_last, product};
 
 /// A convolution over pictures, where its kernel goes.
 #[derive(Debug, Clone, Copy)]
@@ -150,6 +150,14 @@ impl Linear {
         Ok(Self { weight, bias: Some(bias) })
     }
 
+    /// With its weight and its bias each multiplied by a factor, `[]` or `[output]`: what is constant after it, or before it, costs nothing
+    /// when it runs.
+    pub fn scaled(scope: &Scope<'_>, input: i64, output: i64, weight: &Tensor, bias: &Tensor) -> Result<Self> {
+        let scaled = scope.take_f32("weight", &[output, input])?.f_mul(&weight.f_reshape([-1, 1])?)?;
+        let bias = scope.take_f32("bias", &[output])?.f_mul(bias)?;
+        Ok(Self { weight: scope.weights().place(&scaled)?, bias: Some(scope.weights().place(&bias)?) })
+    }
+
     /// From tensors that do not lie under `weight` and `bias`.
     pub fn of(weight: Tensor, bias: Option<Tensor>) -> Self {
         Self { weight, bias }
@@ -167,7 +175,19 @@ impl Linear {
 
     /// `[..., input]` to `[..., output]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_linear(&self.weight, self.bias.as_ref())?)
+        match product(x, &self.weight, self.bias.as_ref(), Then::Nothing) {
+            Some(product) => Ok(product),
+            None => Ok(x.f_linear(&self.weight, self.bias.as_ref())?),
+        }
+    }
+
+    /// The same, and the activation of it, in one pass where the device can.
+    pub fn forward_then(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        let fused = activation.fused().and_then(|then| product(x, &self.weight, self.bias.as_ref(), then));
+        match fused {
+            Some(product) => Ok(product),
+            None => activation.forward(&self.forward(x)?),
+        }
     }
 }
 
@@ -264,6 +284,17 @@ impl Activation {
                 Err(config
                     .error(format_args!("`{field}` must be gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, silu or relu, it is {other}")))
             }
+        }
+    }
+
+    /// As what may follow a product in the same pass.
+    fn fused(self) -> Option<Then> {
+        match self {
+            Self::Gelu => Some(Then::Gelu),
+            Self::GeluTanh => Some(Then::GeluTanh),
+            Self::Silu => Some(Then::Silu),
+            Self::Relu => Some(Then::Relu),
+            Self::QuickGelu => None,
         }
     }
 
