@@ -61,9 +61,8 @@ impl Embeddings {
         let (width, inner) = (config.channels[0], config.time_width());
         let scope = root / "time_embedding";
         let guidance = config.guidance_width.map(|input| Linear::read(&(&scope / "cond_proj"), input, width, false)).transpose()?;
-        let added = config.addition.map(|addition| -> Result<_> {
-            Ok((Mlp::new(&(root / "add_embedding"), addition.width, inner)?, addition))
-        });
+        let added =
+            config.addition.map(|addition| -> Result<_> { Ok((Mlp::new(&(root / "add_embedding"), addition.width, inner)?, addition)) });
         let options = (root.weights().precision().kind(), root.weights().device());
         Ok(Self { time: Mlp::new(&scope, width, inner)?, guidance, added: added.transpose()?, waves: config.waves, width, options })
     }

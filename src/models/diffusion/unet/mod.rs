@@ -11,12 +11,13 @@ pub use config::{Addition, UNetConfig, Waves};
 
 use tch::{Device, Tensor};
 
-use self::blocks::{Level, Shifts, Step};
+use self::blocks::{Level, Step};
 use self::embeddings::Embeddings;
 use crate::error::{Error, Result};
 use crate::models::attention::Keys;
+use crate::models::diffusion::blocks::{conv3x3, norm_silu};
 use crate::models::folder::ModelFolder;
-use crate::models::layers::{Conv2d, Geometry, GroupNorm, Linear};
+use crate::models::layers::{Conv2d, GroupNorm};
 use crate::models::weights::Weights;
 use crate::tensor::{Precision, channels_last, guard};
 
@@ -24,8 +25,6 @@ use crate::tensor::{Precision, channels_last, guard};
 #[derive(Debug)]
 pub struct UNet {
     embeddings: Embeddings,
-    /// What every residual block adds for a timestep, in one product.
-    shifts: Linear,
     into: Conv2d,
     down: Vec<Level>,
     middle: Level,
@@ -68,22 +67,18 @@ impl UNet {
         let root = weights.root();
         let (device, precision, levels) = (weights.device(), weights.precision(), config.channels.len());
         let (first, last) = (config.channels[0], config.channels[levels - 1]);
-        let mut shifts = Shifts::new(config.time_width());
-        let geometry = |input, output| Geometry { input, output, kernel: 3, stride: 1 };
         let before = |level: usize| config.channels[level.saturating_sub(1)];
         let after = |level: usize| config.channels.get(level + 1).copied().unwrap_or(last);
-        let down = (0..levels).map(|level| Level::down(&root, &config, (level, before(level)), &mut shifts)).collect::<Result<_>>()?;
-        let middle = Level::middle(&root, &config, &mut shifts)?;
-        let up = (0..levels).rev().map(|level| Level::up(&root, &config, (level, after(level)), &mut shifts)).collect::<Result<_>>()?;
+        let down = (0..levels).map(|level| Level::down(&root, &config, level, before(level))).collect::<Result<_>>()?;
+        let up = (0..levels).rev().map(|level| Level::up(&root, &config, level, after(level))).collect::<Result<_>>()?;
         let network = Self {
             embeddings: Embeddings::new(&root, &config)?,
-            shifts: shifts.join()?,
-            into: Conv2d::plain(&(&root / "conv_in"), geometry(config.in_channels, first))?,
+            into: conv3x3(&(&root / "conv_in"), config.in_channels, first)?,
             down,
-            middle,
+            middle: Level::middle(&root, &config)?,
             up,
             norm: GroupNorm::new(&(&root / "conv_norm_out"), first, config.groups, config.epsilon)?,
-            out: Conv2d::plain(&(&root / "conv_out"), geometry(first, config.out_channels))?,
+            out: conv3x3(&(&root / "conv_out"), first, config.out_channels)?,
             config,
             device,
             precision,
@@ -163,8 +158,8 @@ impl UNet {
             let channels = self.config.in_channels;
             return Err(Error::model(format!("latents must be numbers [n, {channels}, h, w], got {size:?}")));
         }
-        let embedding = self.embeddings.forward(timestep, condition.guidance.as_ref(), condition.added.as_ref())?;
-        let mut step = Step { shifts: self.shifts.forward(&embedding)?, keys: condition.keys.iter() };
+        let time = self.embeddings.forward(timestep, condition.guidance.as_ref(), condition.added.as_ref())?;
+        let mut step = Step { time, keys: condition.keys.iter() };
         let mut x = self.into.forward(&channels_last(&self.place(latents)?)?)?;
         let mut left = vec![x.shallow_clone()];
         for level in &self.down {
@@ -180,7 +175,7 @@ impl UNet {
         if step.keys.next().is_some() {
             return Err(Error::bug("keys of another UNet's prompt"));
         }
-        self.out.forward(&self.norm.forward(&x)?.f_silu_()?)
+        self.out.forward(&norm_silu(&self.norm, &x)?)
     }
 
     fn place(&self, tensor: &Tensor) -> Result<Tensor> {

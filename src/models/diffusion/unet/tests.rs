@@ -71,7 +71,7 @@ fn an_item_is_as_alone_whatever_is_beside_it() {
             let condition = Condition { keys: network.keys(&one("prompt")).unwrap(), added, guidance: network.guidance(7.5).unwrap() };
             let out = network.forward(&one("latents"), 481., &condition).unwrap();
             let error = relative_error(&out, &both.narrow(0, row, 1));
-            assert!(error < 1e-5, "{name} row {row}: {error}");
+            assert!(error < 1e-4, "{name} row {row}: {error}");
         }
     }
 }

@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::config::UNetConfig;
 use crate::error::Result;
 use crate::models::attention::{Attention, Biases, Heads, Keys};
-use crate::models::layers::{GroupNorm, LayerNorm, Linear};
+use crate::models::layers::{Activation, GroupNorm, LayerNorm, Linear};
 use crate::models::weights::Scope;
 
 const NAMES: [&str; 4] = ["to_q", "to_k", "to_v", "to_out.0"];
@@ -113,7 +113,7 @@ impl FeedForward {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let gate = self.gate.forward(x)?.f_gelu_("none")?;
+        let gate = self.gate.forward_then(x, Activation::Gelu)?;
         self.out.forward(&self.value.forward(x)?.f_mul_(&gate)?)
     }
 }
