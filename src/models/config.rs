@@ -38,6 +38,12 @@ impl Config {
         self.value.get(key).filter(|value| !value.is_null())
     }
 
+    /// Every field that is not null, by name.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let fields = self.value.as_object().into_iter().flatten();
+        fields.filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.as_str(), value))
+    }
+
     /// The object under `key`, to be read in the same way; an empty one where it is missing.
     ///
     /// # Errors

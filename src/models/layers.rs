@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::config::Config;
 use super::weights::Scope;
 use crate::error::Result;
-use crate::tensor::{Then, channels_last, product};
+use crate::tensor::{Sweep, Then, channels_last, product};
 
 /// A convolution over pictures, where its kernel goes.
 #[derive(Debug, Clone, Copy)]
@@ -26,9 +26,8 @@ pub struct Geometry {
 pub struct Conv2d {
     weight: Tensor,
     bias: Tensor,
-    stride: [i64; 2],
-    padding: [i64; 2],
-    dilation: [i64; 2],
+    sweep: Sweep,
+    packed: bool,
 }
 
 impl Conv2d {
@@ -69,17 +68,26 @@ impl Conv2d {
     ) -> Result<Self> {
         let weight = channels_last(&scope.weights().place(weight)?)?;
         let bias = scope.weights().place(bias)?;
-        Ok(Self { weight, bias, stride, padding, dilation })
+        Ok(Self { weight, bias, sweep: Sweep { stride, padding, dilation }, packed: false })
     }
 
     /// Of these weights, where they lie.
     pub fn of(weight: &Tensor, bias: &Tensor, stride: [i64; 2], padding: [i64; 2]) -> Result<Self> {
-        Ok(Self { weight: channels_last(weight)?, bias: bias.shallow_clone(), stride, padding, dilation: [1, 1] })
+        let sweep = Sweep { stride, padding, dilation: [1, 1] };
+        Ok(Self { weight: channels_last(weight)?, bias: bias.shallow_clone(), sweep, packed: false })
+    }
+
+    /// The same with its weight laid out for oneDNN, where it lies on a CPU: for wide layers, whose weights are large beside the picture.
+    pub fn packed(self) -> Result<Self> {
+        Ok(match self.sweep.pack(&self.weight)? {
+            Some(weight) => Self { weight, packed: true, ..self },
+            None => self,
+        })
     }
 
     /// `[output, input, h, w]`.
-    pub fn weight(&self) -> &Tensor {
-        &self.weight
+    pub fn weight(&self) -> Result<Tensor> {
+        Ok(if self.packed { self.weight.f_to_dense(None, false)? } else { self.weight.shallow_clone() })
     }
 
     /// One number for each of its outputs.
@@ -89,7 +97,20 @@ impl Conv2d {
 
     /// `[n, input, h, w]`, best channels-last, to `[n, output, h', w']`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_conv2d(&self.weight, Some(&self.bias), self.stride, self.padding, self.dilation, 1)?)
+        self.forward_biased(x, Some(&self.bias))
+    }
+
+    /// The same with another bias, or with none.
+    pub fn forward_biased(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let Sweep { stride, padding, dilation } = self.sweep;
+        if !self.packed {
+            return Ok(x.f_conv2d(&self.weight, bias, stride, padding, dilation, 1)?);
+        }
+        match self.sweep.packed(x, &self.weight, bias) {
+            Some(made) => Ok(made),
+            // It refuses what does not fit: libtorch's own says why.
+            None => Ok(x.f_conv2d(&self.weight()?, bias, stride, padding, dilation, 1)?),
+        }
     }
 }
 

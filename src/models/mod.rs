@@ -4,6 +4,7 @@ pub mod attention;
 pub mod classes;
 pub mod clip;
 pub mod config;
+pub mod diffusion;
 pub mod dinov2;
 pub mod encoder;
 pub mod folder;
