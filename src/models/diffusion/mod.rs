@@ -2,3 +2,5 @@
 //! to a picture, and the blocks their networks share.
 
 pub mod blocks;
+pub mod noise;
+pub mod schedulers;
