@@ -8,6 +8,7 @@ pub mod blocks;
 pub mod noise;
 pub mod pixels;
 pub mod schedulers;
+pub mod similarity;
 mod tiles;
 
 pub use autoencoder::{Autoencoder, Memory};
