@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// Model, where the weights do not fit.
 pub fn conv3x3(scope: &Scope<'_>, input: i64, output: i64) -> Result<Conv2d> {
-    Conv2d::plain(scope, Geometry { input, output, kernel: 3, stride: 1 })
+    Conv2d::plain(scope, Geometry { input, output, kernel: 3, stride: 1 })?.packed()
 }
 
 /// `SiLU(norm(x))`: what stands before every convolution.
@@ -66,7 +66,7 @@ impl ResnetBlock2D {
         let shortcut = if input == output {
             None
         } else {
-            Some(Conv2d::plain(&(scope / "conv_shortcut"), Geometry { input, output, kernel: 1, stride: 1 })?)
+            Some(Conv2d::plain(&(scope / "conv_shortcut"), Geometry { input, output, kernel: 1, stride: 1 })?.packed()?)
         };
         Ok(Self {
             norm1: GroupNorm::new(&(scope / "norm1"), input, groups, epsilon)?,
@@ -85,15 +85,19 @@ impl ResnetBlock2D {
     /// Model, where shapes do not fit; overload, where memory is short; bug, where the time is told to a block without it or the other way
     /// round.
     pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
-        let mut inside = self.conv1.forward(&norm_silu(&self.norm1, x)?)?;
-        match (&self.time, time) {
+        let inside = norm_silu(&self.norm1, x)?;
+        let inside = match (&self.time, time) {
             (Some(projection), Some(time)) => {
-                let shift = projection.forward(time)?.f_unsqueeze(-1)?.f_unsqueeze(-1)?;
-                inside = inside.f_add_(&shift)?;
+                let shift = projection.forward(time)?;
+                match shift.size2()? {
+                    // One time for all is part of the convolution's bias, and costs no pass over the picture.
+                    (1, channels) => self.conv1.forward_biased(&inside, Some(&shift.f_view([channels])?.f_add(self.conv1.bias())?))?,
+                    _ => self.conv1.forward(&inside)?.f_add_(&shift.f_unsqueeze(-1)?.f_unsqueeze(-1)?)?,
+                }
             }
-            (None, None) => {}
+            (None, None) => self.conv1.forward(&inside)?,
             _ => return Err(Error::bug("a residual block and its network disagree about the time embedding")),
-        }
+        };
         let mut out = self.conv2.forward(&norm_silu(&self.norm2, &inside)?)?;
         Ok(match &self.shortcut {
             Some(shortcut) => out.f_add_(&shortcut.forward(x)?)?,
@@ -161,7 +165,7 @@ impl Downsample2D {
         let scope = scope / "conv";
         let weight = scope.take("weight", &[channels, channels, 3, 3])?;
         let padding = if border == Border::Around { 1 } else { 0 };
-        let conv = Conv2d::of(&weight, &scope.take("bias", &[channels])?, [2, 2], [padding, padding])?;
+        let conv = Conv2d::of(&weight, &scope.take("bias", &[channels])?, [2, 2], [padding, padding])?.packed()?;
         Ok(Self { conv, border })
     }
 
@@ -199,7 +203,7 @@ impl Upsample2D {
         let bias =
             if biased { scope.take_f32("bias", &[channels])? } else { weight.f_new_zeros([channels], (weight.kind(), weight.device()))? };
         let (weight, bias) = (Tensor::f_cat(&kernels, 0)?, bias.f_repeat([4])?);
-        Ok(Self { conv: Conv2d::placed(scope, &weight, &bias, [1, 1], [1, 1], [1, 1])?, channels })
+        Ok(Self { conv: Conv2d::placed(scope, &weight, &bias, [1, 1], [1, 1], [1, 1])?.packed()?, channels })
     }
 
     /// `[n, channels, h, w]` to `[n, channels, 2 h, 2 w]`.
@@ -228,7 +232,7 @@ impl Upsample2D {
             return self.forward(x);
         }
         // Beyond an odd edge are zeros, where the doubled kernels see the last pixel twice: the 3x3 kernel is had back from them.
-        let kernels = self.conv.weight().f_reshape([2, 2, channels, channels, 2, 2])?;
+        let kernels = self.conv.weight()?.f_reshape([2, 2, channels, channels, 2, 2])?;
         let columns = unfold(&kernels.f_select(1, 0)?, &kernels.f_select(1, 1)?, 4)?;
         let weight = unfold(&columns.f_select(0, 0)?, &columns.f_select(0, 1)?, 2)?;
         let conv = Conv2d::of(&weight, &self.conv.bias().f_narrow(0, 0, channels)?, [1, 1], [1, 1])?;

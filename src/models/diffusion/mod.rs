@@ -1,5 +1,5 @@
-//! The Stable Diffusion family, from folders in Diffusers' layout: autoencoders between pictures and latents, schedulers that lead from noise
-//! to a picture, and the blocks their networks share.
+//! The Stable Diffusion family, from folders in Diffusers' layout: autoencoders between pictures and latents, the network that denoises latents,
+//! schedulers that lead from noise to a picture, and the blocks their networks share.
 
 pub mod autoencoder;
 pub mod autoencoder_kl;
@@ -10,5 +10,6 @@ pub mod pixels;
 pub mod schedulers;
 pub mod similarity;
 mod tiles;
+pub mod unet;
 
 pub use autoencoder::{Autoencoder, Memory};
