@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tch::Device;
 
 use super::config::Config;
+use super::hub::repository_of;
 use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::tensor::Precision;
@@ -54,9 +55,10 @@ impl ModelFolder {
         &self.0.path
     }
 
-    /// The folder's own name.
-    pub fn name(&self) -> &str {
-        self.0.path.file_name().and_then(|name| name.to_str()).unwrap_or("model")
+    /// The folder's own name, or the id that the hub's cache has it under.
+    pub fn name(&self) -> String {
+        let own = || self.0.path.file_name().and_then(|name| name.to_str()).unwrap_or("model").to_owned();
+        repository_of(&self.0.path).unwrap_or_else(own)
     }
 
     /// Its config.json.

@@ -1,10 +1,13 @@
 //! Neural networks in tch, from folders in Hugging Face layout; synchronous, they know nothing of tokio, YAML or metrics.
 
 pub mod attention;
+pub mod card;
 pub mod config;
+pub mod files;
 pub mod folder;
 #[cfg(test)]
 mod golden;
+pub mod hub;
 pub mod layers;
 pub mod llama;
 pub mod opus_encoder;
@@ -14,6 +17,7 @@ pub mod text;
 pub mod transnetv2;
 pub mod weights;
 
+pub use card::Card;
 pub use config::Config;
 pub use folder::ModelFolder;
 pub use weights::{Scope, Weights};
