@@ -132,12 +132,9 @@ impl SchedulerConfig {
             let known: Vec<&str> = CLASSES.iter().map(|(name, _)| *name).collect();
             return Err(config.error(format_args!("scheduler `{class}` is not one of {}", known.join(", "))));
         };
-        let unknown = config.keys().find(|key| {
-            let off = config.field(key).is_none_or(|value| value == false);
-            !(key.starts_with('_') || off || OPTIONS.contains(key))
-        });
+        let unknown = config.fields().find(|(key, value)| !(key.starts_with('_') || **value == false || OPTIONS.contains(key)));
         match unknown {
-            Some(key) => Err(config.error(format_args!("`{key}` is an option that no scheduler here knows"))),
+            Some((key, _)) => Err(config.error(format_args!("`{key}` is an option that no scheduler here knows"))),
             None => read(config).map(Self),
         }
     }
