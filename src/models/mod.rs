@@ -13,6 +13,7 @@ pub mod scenes;
 pub mod text;
 pub mod transnetv2;
 pub mod weights;
+pub mod whisper;
 
 pub use config::Config;
 pub use folder::ModelFolder;
