@@ -1,7 +1,9 @@
 //! Neural networks in tch, from folders in Hugging Face layout; synchronous, they know nothing of tokio, YAML or metrics.
 
 pub mod attention;
+pub mod clip;
 pub mod config;
+pub mod diffusion;
 pub mod folder;
 #[cfg(test)]
 mod golden;
@@ -11,6 +13,7 @@ pub mod opus_encoder;
 pub mod resnet;
 pub mod scenes;
 pub mod text;
+pub mod transformer;
 pub mod transnetv2;
 pub mod weights;
 pub mod whisper;
