@@ -25,6 +25,7 @@ pub mod text;
 pub mod transformer;
 pub mod transnetv2;
 pub mod weights;
+pub mod whisper;
 
 pub use card::Card;
 pub use config::Config;
