@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use tch::Device;
 
+use super::attention::AttentionKind;
 use super::config::Config;
 use super::weights::Weights;
 use crate::error::{Error, Result};
@@ -20,7 +21,10 @@ const INDEX: &str = "model.safetensors.index.json";
 
 /// An opened model folder. Cheap to clone; weights are read when asked for.
 #[derive(Debug, Clone)]
-pub struct ModelFolder(Arc<Inner>);
+pub struct ModelFolder {
+    inner: Arc<Inner>,
+    attention: AttentionKind,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -46,22 +50,29 @@ impl ModelFolder {
         }
         let config = Config::read(&path.join(CONFIG))?;
         let shards = shards(path)?;
-        Ok(Self(Arc::new(Inner { path: path.to_path_buf(), config, shards, digest: Mutex::new(None) })))
+        let inner = Arc::new(Inner { path: path.to_path_buf(), config, shards, digest: Mutex::new(None) });
+        Ok(Self { inner, attention: AttentionKind::default() })
+    }
+
+    /// The same folder, for networks whose attentions are computed in this way.
+    #[must_use]
+    pub fn with_attention(self, attention: AttentionKind) -> Self {
+        Self { attention, ..self }
     }
 
     /// Where it lies.
     pub fn path(&self) -> &Path {
-        &self.0.path
+        &self.inner.path
     }
 
     /// The folder's own name.
     pub fn name(&self) -> &str {
-        self.0.path.file_name().and_then(|name| name.to_str()).unwrap_or("model")
+        self.inner.path.file_name().and_then(|name| name.to_str()).unwrap_or("model")
     }
 
     /// Its config.json.
     pub fn config(&self) -> &Config {
-        &self.0.config
+        &self.inner.config
     }
 
     /// The class that reads it: the first of `architectures`.
@@ -87,7 +98,7 @@ impl ModelFolder {
 
     /// Another file of the folder (tokenizer.json, generation_config.json), where it is there.
     pub fn file(&self, name: &str) -> Option<PathBuf> {
-        Some(self.0.path.join(name)).filter(|path| path.is_file())
+        Some(self.inner.path.join(name)).filter(|path| path.is_file())
     }
 
     /// BLAKE3 over config.json and every safetensors file, hexadecimal: one digest, one behaviour. Kept as long as paths, times of
@@ -96,7 +107,7 @@ impl ModelFolder {
     /// # Errors
     /// External, where a file cannot be read.
     pub fn digest(&self) -> Result<Arc<str>> {
-        let mut kept = self.0.digest.lock();
+        let mut kept = self.inner.digest.lock();
         let stamps = self.stamps()?;
         if let Some((seen, digest)) = kept.as_ref()
             && *seen == stamps
@@ -119,16 +130,18 @@ impl ModelFolder {
     /// # Errors
     /// External, where a file cannot be read; model, where one is not safetensors, is cut short, or repeats another's key.
     pub fn weights(&self, device: Device, precision: Precision) -> Result<Weights> {
-        Weights::open(&self.0.shards, device, precision).map_err(|error| error.context(format_args!("model {}", self.path().display())))
+        let weights = Weights::open(&self.inner.shards, device, precision);
+        let weights = weights.map_err(|error| error.context(format_args!("model {}", self.path().display())))?;
+        Ok(weights.with_attention(self.attention))
     }
 
     fn stamps(&self) -> Result<Vec<Stamp>> {
-        let config = self.0.path.join(CONFIG);
+        let config = self.inner.path.join(CONFIG);
         let stamp = |path: &PathBuf| {
             let data = std::fs::metadata(path).map_err(|error| unreadable(path, error))?;
             Ok((path.clone(), data.modified().ok(), data.len()))
         };
-        std::iter::once(&config).chain(&self.0.shards).map(stamp).collect()
+        std::iter::once(&config).chain(&self.inner.shards).map(stamp).collect()
     }
 }
 
