@@ -12,6 +12,7 @@ pub mod llama;
 pub mod opus_encoder;
 pub mod resnet;
 pub mod scenes;
+pub mod silero_vad;
 pub mod text;
 pub mod transformer;
 pub mod transnetv2;
