@@ -21,6 +21,7 @@ pub mod pictures;
 pub mod resnet;
 pub mod scenes;
 pub mod siglip;
+pub mod silero_vad;
 pub mod text;
 pub mod transformer;
 pub mod transnetv2;

@@ -229,4 +229,4 @@ impl Whisper {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::models) mod tests;
