@@ -39,11 +39,6 @@ impl Config {
         self.value.get(key).filter(|value| !value.is_null())
     }
 
-<<<<<<< HEAD
-    /// The names of its fields.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.value.as_object().into_iter().flatten().map(|(key, _)| key.as_str())
-=======
     /// Every field that is not null, by name.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &Value)> {
         let fields = self.value.as_object().into_iter().flatten();
@@ -58,7 +53,6 @@ impl Config {
         let value = self.optional(key, "an object", |value| value.is_object().then_some(value))?;
         let value = value.cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
         Ok(Self { place: format!("{}, {key}", self.place), value })
->>>>>>> main
     }
 
     /// An integer of 0 or more.
@@ -190,7 +184,6 @@ mod tests {
     }
 
     #[test]
-<<<<<<< HEAD
     fn pythons_infinities_are_numbers() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("scheduler_config.json");
@@ -199,7 +192,9 @@ mod tests {
         assert_eq!(config.number("lambda_min_clipped").unwrap(), f64::NEG_INFINITY);
         assert_eq!((config.number("max").unwrap(), config.number_or("half", 1.).unwrap()), (f64::INFINITY, 0.5));
         assert_eq!(config.string("name").unwrap(), "\"Infinity-Infinity");
-=======
+    }
+
+    #[test]
     fn sections_are_read_as_the_whole_is() {
         let config = Config::of(json!({"text_config": {"a": -3, "b": 2}, "c": 4}));
         let section = config.section("text_config").unwrap();
@@ -207,7 +202,6 @@ mod tests {
         assert_eq!(section.integer("a").unwrap_err().message(), "config.json, text_config: `a` must be an integer of 0 or more, it is -3");
         assert_eq!(config.section("vision_config").unwrap().integer_or("b", 7).unwrap(), 7);
         assert!(config.section("c").is_err());
->>>>>>> main
     }
 
     #[test]
