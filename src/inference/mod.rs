@@ -4,6 +4,8 @@
 //! free, and an item whose asker has gone is skipped. What goes wrong with one item stays with that item.
 
 mod batch;
+mod check;
+pub mod hub;
 mod models;
 mod networks;
 mod places;
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{FairMutex, FairMutexGuard};
 
+pub use self::check::{check_weights, networks};
 pub use self::models::{EncodeModel, ModelSettings, Models, ShotsModel, TextModel};
 pub use self::networks::Encoded;
 pub use self::worker::Worker;

@@ -211,7 +211,7 @@ impl Loaded {
         let class = if matches!(device, Device::Cpu) { "cpu" } else { "cuda" };
         let place = if let Device::Cuda(index) = device { format!("cuda:{index}") } else { "cpu".to_owned() };
         let key = WorkerKey { weights: digest.to_string(), device: place, precision: precision.as_str().to_owned() };
-        let tag = ModelTag { id: folder.name().to_owned(), revision: digest.to_string(), precision: precision.as_str().to_owned() };
+        let tag = ModelTag { id: folder.name(), revision: digest.to_string(), precision: precision.as_str().to_owned() };
         let card = Card { tag: Arc::new(tag), device: class.into() };
         let (batch, made) = (settings.batch, folder.clone());
         Ok(match folder.architecture()? {

@@ -155,7 +155,7 @@ impl Attention {
     pub fn queries(&self, x: &Tensor) -> Result<(Tensor, Keys)> {
         match &self.into {
             Projection::Fused(fused) => self.project(fused, x),
-            Projection::Split { query, .. } => Ok((self.split(&query.forward(x)?, 1)?.f_select(0, 0)?, self.keys(x)?)),
+            Projection::Split { .. } => Ok((self.query(x)?, self.keys(x)?)),
         }
     }
 
@@ -178,11 +178,18 @@ impl Attention {
     /// # Errors
     /// As for [`forward`](Self::forward).
     pub fn attend(&self, x: &Tensor, keys: &Keys, mask: Option<&Tensor>) -> Result<Tensor> {
-        let query = match &self.into {
-            Projection::Fused(fused) => self.project(fused, x)?.0,
-            Projection::Split { query, .. } => self.split(&query.forward(x)?, 1)?.f_select(0, 0)?,
-        };
-        self.mix(&query, keys, mask, false)
+        self.mix(&self.query(x)?, keys, mask, false)
+    }
+
+    /// The query `[b, count, t, dim]` of a sequence `[b, t, width]`, for callers that look at it.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward).
+    pub fn query(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.into {
+            Projection::Fused(fused) => Ok(self.project(fused, x)?.0),
+            Projection::Split { query, .. } => Ok(self.split(&query.forward(x)?, 1)?.f_select(0, 0)?),
+        }
     }
 
     /// The output for queries `[b, count, t, dim]`: `[b, t, width]`.

@@ -32,8 +32,9 @@ pub struct Weights {
     progress: RefCell<Progress>,
 }
 
+/// An opened safetensors file.
 #[derive(Debug)]
-struct Shard {
+pub(super) struct Shard {
     path: PathBuf,
     file: File,
     data_start: u64,
@@ -175,7 +176,8 @@ fn list(faults: &mut Vec<String>, what: &str, keys: &[&String]) {
     faults.push(format!("{what} {}: {}{more}", keys.len(), shown.join(", ")));
 }
 
-fn header(path: &Path) -> Result<(Shard, Metadata)> {
+/// Opens a safetensors file and reads its header, which must tell its whole length.
+pub(super) fn header(path: &Path) -> Result<(Shard, Metadata)> {
     let unreadable = |error| Error::external(format!("cannot read {}", path.display())).because(error);
     let broken = |what: &str| Error::model(format!("{} is not a whole safetensors file: {what}", path.display()));
     let file = File::open(path).map_err(unreadable)?;

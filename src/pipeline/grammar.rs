@@ -96,7 +96,13 @@ const MODEL: &[Field] = &[
         "path",
         Type::Text,
         Required,
-        "The model's folder inside `model_dir`, or a path that begins with `/`, `./` or `../`, or the hub id of a downloaded model.",
+        "The model's folder inside `model_dir`, or a path that begins with `/`, `./` or `../`, or a hub id, `owner/name` or `owner/name@revision`.",
+    ),
+    field(
+        "pull",
+        Type::Choice(&["never", "missing"]),
+        Is("never"),
+        "With a hub id: whether `run` fetches a `missing` model first, as `opusflow models pull` does, or `never` fetches anything.",
     ),
     field(
         "precision",

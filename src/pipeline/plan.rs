@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Params, Secret};
+use crate::models::hub::HubId;
 use crate::packet::PayloadKind;
 use crate::stage::{JoinSettings, QueueSettings, Retry, Role, StageKind};
 
@@ -33,6 +34,8 @@ pub struct Plan {
     pub telemetry: TelemetryPlan,
     /// Models by name.
     pub models: BTreeMap<String, ModelPlan>,
+    /// Those of `models:` that are to be fetched from the hub first; they are not among the models until they are there.
+    pub absent: BTreeMap<String, AbsentModel>,
     /// Stages, sources first, each after those it reads from.
     pub stages: Vec<StagePlan>,
 }
@@ -160,6 +163,15 @@ pub struct ModelPlan {
     pub max_wait: Duration,
     /// Places in the worker's queue.
     pub queue: usize,
+}
+
+/// One entry of `models:` with `pull: missing` that is not there.
+#[derive(Debug, Clone)]
+pub struct AbsentModel {
+    /// What the hub calls it.
+    pub id: HubId,
+    /// The folder that could be filled instead.
+    pub folder: PathBuf,
 }
 
 /// One entry of `stages:`.

@@ -174,6 +174,7 @@ impl Spec {
             shutdown: self.shutdown,
             progress: Duration::from_millis(100),
             models: BTreeMap::new(),
+            absent: BTreeMap::new(),
             stages: std::iter::once(source).chain(self.stages.iter().map(Stage::plan)).collect(),
         })
     }

@@ -1,6 +1,5 @@
 //! Everything but the stages: what the shapes cannot say about `name`, `kafka`, `cache`, `objects`, `threads`, `telemetry` and `models`.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use super::stages::Draft;
 use super::{text_of, to_usize};
 use crate::config::{Environment, Mention, Node, Params, Place, Problems, Provenance, Secret, Value, nearest};
 use crate::pipeline::effective::redact;
-use crate::pipeline::plan::{CachePlan, KafkaPlan, ModelPlan, ObjectsPlan, Plan, StagePlan, TelemetryPlan, ThreadsPlan};
+use crate::pipeline::plan::{CachePlan, KafkaPlan, ObjectsPlan, Plan, StagePlan, TelemetryPlan, ThreadsPlan};
 
 mod models;
 
@@ -20,7 +19,7 @@ pub(super) struct Sections {
     objects: ObjectsPlan,
     threads: ThreadsPlan,
     telemetry: TelemetryPlan,
-    models: BTreeMap<String, ModelPlan>,
+    models: models::Found,
     shutdown: Duration,
     progress: Duration,
 }
@@ -37,7 +36,8 @@ impl Sections {
             shutdown: self.shutdown,
             progress: self.progress,
             telemetry: self.telemetry,
-            models: self.models,
+            models: self.models.here,
+            absent: self.models.absent,
             stages,
         }
     }
