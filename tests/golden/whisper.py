@@ -87,7 +87,7 @@ def small():
 def decoded(film):
     """The film's sound as the Rust tests have it."""
     with tempfile.NamedTemporaryFile() as file:
-        subprocess.run(f"gst-launch-1.0 -q filesrc location={film} ! decodebin ! audioconvert ! audioresample "
+        subprocess.run(f"gst-launch-1.0 -q filesrc location={film} ! qtdemux name=d d.audio_0 ! queue ! decodebin ! audioconvert ! audioresample "
                        f"! audio/x-raw,format=F32LE,rate={RATE},channels=1,layout=interleaved ! filesink location={file.name}".split(), check=True)
         return np.fromfile(file.name, "<f4")
 
