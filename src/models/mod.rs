@@ -2,6 +2,8 @@
 
 pub mod attention;
 pub mod config;
+#[cfg(test)]
+mod every;
 pub mod folder;
 #[cfg(test)]
 mod golden;
