@@ -8,6 +8,8 @@ pub mod config;
 pub mod diffusion;
 pub mod dinov2;
 pub mod encoder;
+#[cfg(test)]
+mod every;
 pub mod files;
 pub mod folder;
 #[cfg(test)]
