@@ -19,6 +19,7 @@ pub mod resnet;
 pub mod scenes;
 pub mod siglip;
 pub mod text;
+pub mod torchscript;
 pub mod transformer;
 pub mod transnetv2;
 pub mod weights;
