@@ -11,16 +11,18 @@ mod queue;
 mod runner;
 mod worker;
 mod workers;
+mod zero_shot;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{FairMutex, FairMutexGuard};
 
-pub use self::models::{EncodeModel, ModelSettings, Models, ShotsModel, TextModel};
+pub use self::models::{EncodeModel, ModelSettings, Models, ScriptModel, ShotsModel, TextModel};
 pub use self::networks::Encoded;
 pub use self::worker::Worker;
 pub use self::workers::{WorkerKey, Workers};
+pub use self::zero_shot::ZeroShot;
 
 use crate::error::{Error, Result};
 

@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::networks::{Clips, Encoded, Frames, Shots, Text};
-use super::{Asker, BatchSettings, Worker, WorkerKey, Workers};
+use super::networks::{Asked, Call, Clips, Encoded, PICTURES, Pictures, Script, Shots, Text, Told};
+use super::{Asker, BatchSettings, Worker, WorkerKey, Workers, ZeroShot};
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
+use crate::models::classes;
 use crate::models::opus_encoder::OpusEncoder;
-use crate::models::resnet::{ResNet, class_names};
 use crate::models::text::{Generation, Generator, Request};
+use crate::models::torchscript::{Declared, TorchScript};
 use crate::models::transnetv2::TransNetV2;
 use crate::packet::{Frame, ModelTag};
-use crate::tensor::{Device, DeviceChoice, PrecisionChoice};
+use crate::tensor::{Device, DeviceChoice, Precision, PrecisionChoice};
 
 /// Which model to load, and how.
 #[derive(Debug, Clone)]
@@ -45,6 +46,7 @@ struct Card {
 enum Loaded {
     Shots(ShotsModel),
     Encode(EncodeModel),
+    Script(ScriptModel),
     Text(TextModel),
 }
 
@@ -60,13 +62,23 @@ pub struct ShotsModel {
 pub struct EncodeModel {
     worker: Encoder,
     labels: Option<Arc<[Arc<str>]>>,
+    unit: bool,
     card: Card,
 }
 
 #[derive(Debug, Clone)]
 enum Encoder {
-    Frames(Worker<Frames>),
+    Frames(Worker<Pictures>),
     Clips(Worker<Clips>),
+}
+
+/// Makes what a TorchScript module makes.
+#[derive(Debug, Clone)]
+pub struct ScriptModel {
+    worker: Worker<Script>,
+    declared: Declared,
+    labels: Option<Arc<[Arc<str>]>>,
+    card: Card,
 }
 
 /// Writes text.
@@ -98,9 +110,34 @@ impl EncodeModel {
     /// Those of [`Worker::ask`].
     pub async fn ask(&self, frames: Vec<Arc<Frame>>, asker: Asker) -> Result<Encoded> {
         match &self.worker {
-            Encoder::Frames(worker) => worker.ask(frames, asker).await,
+            Encoder::Frames(worker) => match worker.ask(Asked::Frames(frames), asker).await? {
+                Told::Frame(encoded) => Ok(encoded),
+                Told::Texts(..) => Err(Error::bug("a frame was answered as texts")),
+            },
             Encoder::Clips(worker) => worker.ask(frames, asker).await,
         }
+    }
+
+    /// Labels for its pictures: the vectors of their texts, `template` with each in the place of its `{}`.
+    ///
+    /// # Errors
+    /// Config, where the model knows no texts, or there are no labels or no place for them; those of [`Worker::ask`].
+    pub async fn zero_shot(&self, labels: Arc<[Arc<str>]>, template: &str, asker: Asker) -> Result<ZeroShot> {
+        let texts = ZeroShot::texts(&labels, template)?;
+        let Encoder::Frames(worker) = &self.worker else {
+            return Err(
+                Error::config(format!("{} knows clips only, no texts", self.card.tag.id)).hint("labels need a CLIPModel or a SiglipModel")
+            );
+        };
+        match worker.ask(Asked::Texts(texts), asker).await? {
+            Told::Texts(vectors, scoring) => Ok(ZeroShot::new(labels, vectors, scoring)),
+            Told::Frame(_) => Err(Error::bug("texts were answered as a frame")),
+        }
+    }
+
+    /// Whether its vectors have length 1.
+    pub fn is_unit(&self) -> bool {
+        self.unit
     }
 
     /// Whether it takes windows of frames, not single ones.
@@ -114,6 +151,36 @@ impl EncodeModel {
     }
 
     /// The class of its device, `cpu` or `cuda`: answers differ between them in the last digits.
+    pub fn device(&self) -> &str {
+        &self.card.device
+    }
+
+    /// What records say of it.
+    pub fn tag(&self) -> &Arc<ModelTag> {
+        &self.card.tag
+    }
+}
+
+impl ScriptModel {
+    /// What the module makes of a frame as `declared`: the vector; there are no probabilities.
+    ///
+    /// # Errors
+    /// Those of [`Worker::ask`].
+    pub async fn ask(&self, frame: Arc<Frame>, declared: Arc<Declared>, asker: Asker) -> Result<Encoded> {
+        self.worker.ask(Call { frame: vec![frame], declared }, asker).await
+    }
+
+    /// What its config.json declares.
+    pub fn declared(&self) -> &Declared {
+        &self.declared
+    }
+
+    /// The names of its classes, where its config.json has them.
+    pub fn labels(&self) -> Option<&Arc<[Arc<str>]>> {
+        self.labels.as_ref()
+    }
+
+    /// The class of its device, `cpu` or `cuda`.
     pub fn device(&self) -> &str {
         &self.card.device
     }
@@ -183,6 +250,17 @@ impl Models {
         }
     }
 
+    /// The model called `name`, which is a TorchScript module.
+    ///
+    /// # Errors
+    /// Where there is none, or it is of another network.
+    pub fn script(&self, name: &str) -> Result<ScriptModel> {
+        match self.0.get(name) {
+            Some(Loaded::Script(model)) => Ok(model.clone()),
+            other => Err(unfit(name, other.is_some(), "is a TorchScript module")),
+        }
+    }
+
     /// The model called `name`, which writes text.
     ///
     /// # Errors
@@ -204,7 +282,11 @@ impl Loaded {
     async fn load(name: &str, settings: &ModelSettings, workers: &Workers) -> Result<Self> {
         let folder = ModelFolder::open(&settings.path)?;
         let device = settings.device.resolve()?;
-        let precision = settings.precision.resolve(device);
+        // A module computes as it was saved, which is in f32 where nothing else is said.
+        let precision = match (folder.architecture()?, settings.precision) {
+            ("TorchScript", PrecisionChoice::Auto) => Precision::F32,
+            (_, choice) => choice.resolve(device),
+        };
         let hashed = folder.clone();
         let digest = tokio::task::spawn_blocking(move || hashed.digest()).await;
         let digest = digest.map_err(|error| Error::bug(format!("hashing ended: {error}")))??;
@@ -219,14 +301,23 @@ impl Loaded {
                 let worker = workers.get(&key, name, batch, move || TransNetV2::open(&made, device, precision).map(Shots)).await?;
                 Self::Shots(ShotsModel { worker, card })
             }
-            "ResNetForImageClassification" => {
-                let labels = Some(class_names(&folder)?);
-                let worker = workers.get(&key, name, batch, move || ResNet::open(&made, device, precision).map(Frames)).await?;
-                Self::Encode(EncodeModel { worker: Encoder::Frames(worker), labels, card })
+            architecture if PICTURES.contains(&architecture) => {
+                let (labels, unit) = (Pictures::classes(&folder)?, Pictures::are_unit(architecture));
+                let worker = workers.get(&key, name, batch, move || Pictures::open(&made, device, precision)).await?;
+                Self::Encode(EncodeModel { worker: Encoder::Frames(worker), labels, unit, card })
             }
             "OpusEncoder" => {
                 let worker = workers.get(&key, name, batch, move || OpusEncoder::open(&made, device, precision).map(Clips)).await?;
-                Self::Encode(EncodeModel { worker: Encoder::Clips(worker), labels: None, card })
+                Self::Encode(EncodeModel { worker: Encoder::Clips(worker), labels: None, unit: false, card })
+            }
+            "TorchScript" => {
+                let config = folder.config();
+                let (declared, named) = (Declared::read(config)?, classes::count(config, 0)?);
+                let labels = (named > 0).then(|| classes::names(config, named)).transpose()?;
+                let own = declared.clone();
+                let make = move || Ok(Script(TorchScript::open(&made, device, precision)?, own.clone()));
+                let worker = workers.get(&key, name, batch, make).await?;
+                Self::Script(ScriptModel { worker, declared, labels, card })
             }
             "LlamaForCausalLM" => {
                 let worker = workers.get(&key, name, batch, move || Generator::load(&made, device, precision).map(Text)).await?;

@@ -5,7 +5,6 @@ use serde_json::Value;
 use tch::{CModule, Device, IValue, Kind, Tensor};
 
 use super::config::Config;
-use super::encoder::Features;
 use super::folder::{MODULE, ModelFolder};
 use super::pictures::{Preprocess, Resize};
 use crate::error::{Error, Result};
@@ -142,11 +141,11 @@ impl TorchScript {
         self.device
     }
 
-    /// What it makes of frames on its device, bytes `[n, h, w, 3]`: the declared output, flattened, and that through the softmax.
+    /// What it makes of frames on its device, bytes `[n, h, w, 3]`: the declared output, flattened, `[n, ..]` in f32.
     ///
     /// # Errors
     /// Model, where the module refuses them, or gives no such output with an entry a frame; overload, where memory is short.
-    pub fn forward(&self, frames: &Tensor, declared: &Declared) -> Result<Features> {
+    pub fn forward(&self, frames: &Tensor, declared: &Declared) -> Result<Tensor> {
         let _frozen = crate::tensor::guard();
         let pictures = declared.pictures(frames, self.precision)?;
         let given = self.module.forward_is(&[IValue::Tensor(pictures)])?;
@@ -155,9 +154,7 @@ impl TorchScript {
         if answer.size().first() != Some(&n) {
             return Err(Error::model(format!("the module gives {:?} for {n} frames: its first size must be theirs", answer.size())));
         }
-        let embedding = answer.f_to_kind(Kind::Float)?.f_reshape([n, -1])?;
-        let probabilities = Some(embedding.f_softmax(-1, Kind::Float)?);
-        Ok(Features { embedding, probabilities })
+        Ok(answer.f_to_kind(Kind::Float)?.f_reshape([n, -1])?)
     }
 }
 

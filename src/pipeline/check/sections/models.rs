@@ -22,6 +22,7 @@ pub(super) fn read(
         .collect();
     for mention in mentions {
         match models.get(&*mention.name) {
+            None if mention.key.is_some() => {} // The model's own mention says so.
             None => {
                 let names: Vec<&str> = models.keys().map(String::as_str).collect();
                 let problem = file.problems.add(mention.place, format!("there is no model `{}`", mention.name));
@@ -32,7 +33,8 @@ pub(super) fn read(
             }
             Some(Some(model)) if !mention.architectures.is_empty() && !mention.architectures.contains(&&*model.architecture) => {
                 let wanted = mention.architectures.join(" or ");
-                file.problems.add(mention.place, format!("a {wanted} is needed here, and `{}` is a {}", mention.name, model.architecture));
+                let what = mention.key.map_or_else(|| format!("a {wanted} is needed here"), |key| format!("`{key}` needs a {wanted}"));
+                file.problems.add(mention.place, format!("{what}, and `{}` is a {}", mention.name, model.architecture));
             }
             _ => {}
         }
