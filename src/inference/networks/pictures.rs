@@ -116,3 +116,80 @@ impl Model for Pictures {
         self.0.encode(&frame).map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::inference::ZeroShot;
+    use crate::packet::PixelFormat;
+
+    fn golden(name: &str) -> std::path::PathBuf {
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+    }
+
+    fn open(name: &str) -> Pictures {
+        Pictures::open(&ModelFolder::open(golden(name)).unwrap(), Device::Cpu, Precision::F32).unwrap()
+    }
+
+    /// Stripes.
+    fn frame(width: u32, height: u32) -> Asked {
+        let pixels: Vec<u8> = (0..width * height * 3).map(|at| (at * 7 % 251) as u8).collect();
+        let frame =
+            Frame { view: "frames".into(), index: 0, width, height, stride: width * 3, format: PixelFormat::Rgb8, pixels: pixels.into() };
+        Asked::Frames(vec![Arc::new(frame)])
+    }
+
+    fn vector(told: &Result<Told>) -> &[f32] {
+        match told {
+            Ok(Told::Frame(encoded)) => &encoded.vector,
+            other => panic!("no frame: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn frames_of_all_sizes_and_texts_are_answered_in_one_batch_in_their_order() {
+        let mut model = open("clip-tiny");
+        model.warm_up().unwrap();
+        let texts = ["a photo of a cat", "a photo of a street"].map(str::to_owned).to_vec();
+        let items = [frame(28, 28), Asked::Texts(texts), frame(61, 37), frame(28, 28)];
+        let told = model.run(&items.iter().collect::<Vec<_>>(), &|_| false).unwrap();
+        for (at, item) in items.iter().enumerate().filter(|(at, _)| *at != 1) {
+            let alone = model.run(&[item], &|_| false).unwrap();
+            let apart = vector(&told[at]).iter().zip(vector(&alone[0])).map(|(a, b)| (a - b).abs()).fold(0., f32::max);
+            assert!(apart < 1e-5, "{at}: {apart}");
+            assert!((vector(&told[at]).iter().map(|v| v * v).sum::<f32>() - 1.).abs() < 1e-5, "its length is 1");
+        }
+        let Ok(Told::Texts(vectors, scoring)) = &told[1] else { panic!("{:?}", told[1]) };
+        let labels = ZeroShot::new(["cat", "street"].map(Arc::from).into(), vectors.clone(), *scoring);
+        let scores = labels.scores(vector(&told[0]));
+        assert!((scores.iter().sum::<f32>() - 1.).abs() < 1e-5 && scores[0] != scores[1], "{scores:?}");
+    }
+
+    #[test]
+    fn texts_for_a_network_of_pictures_alone_fail_and_frames_beside_them_do_not() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["config.json", "model.safetensors", "preprocessor_config.json"] {
+            std::fs::copy(golden("siglip-tiny").join(file), folder.path().join(file)).unwrap();
+        }
+        let model = Pictures::open(&ModelFolder::open(folder.path()).unwrap(), Device::Cpu, Precision::F32);
+        let items = [Asked::Texts(vec!["a cat".to_owned()]), frame(28, 28)];
+        let told = model.unwrap().run(&items.iter().collect::<Vec<_>>(), &|_| false).unwrap();
+        let error = told[0].as_ref().unwrap_err();
+        assert_eq!((error.kind(), error.message().contains("no tokenizer.json")), (Kind::Config, true), "{error}");
+        assert_eq!(vector(&told[1]).len(), 32);
+    }
+
+    #[test]
+    fn classes_are_known_without_the_weights() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |config: &str| {
+            std::fs::write(folder.path().join("config.json"), config).unwrap();
+            std::fs::write(folder.path().join("model.safetensors"), "").unwrap();
+            Pictures::classes(&ModelFolder::open(folder.path()).unwrap()).unwrap().map(|names| names.len())
+        };
+        assert_eq!(write(r#"{"architectures": ["CLIPModel"]}"#), None);
+        assert_eq!(write(r#"{"architectures": ["Dinov2Model"]}"#), None);
+        assert_eq!(write(r#"{"architectures": ["Dinov2ForImageClassification"], "id2label": {"0": "a", "1": "b", "2": "c"}}"#), Some(3));
+    }
+}
