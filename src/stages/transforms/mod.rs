@@ -5,3 +5,5 @@ pub mod encode;
 pub mod keyframe;
 pub mod sample;
 pub mod shots;
+pub mod torchscript;
+mod vectors;
