@@ -6,6 +6,7 @@ use tch::{Kind, Tensor};
 use super::layers::Linear;
 use super::weights::Scope;
 use crate::error::Result;
+use crate::tensor::attention;
 
 /// How attention is computed: the same numbers but for rounding, another use of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -224,6 +225,12 @@ impl Attention {
 }
 
 fn fused(query: &Tensor, keys: &Keys, mask: Option<&Tensor>, causal: bool) -> Result<Tensor> {
+    if mask.is_none()
+        && !causal
+        && let Some(mixed) = attention(query, &keys.keys, &keys.values)?
+    {
+        return Ok(mixed);
+    }
     Ok(Tensor::f_scaled_dot_product_attention(query, &keys.keys, &keys.values, mask, 0., causal, None, false)?)
 }
 

@@ -100,13 +100,22 @@ impl Conv2d {
         self.forward_biased(x, Some(&self.bias))
     }
 
-    /// The same with another bias, or with none.
+    /// The same, and max(x, 0) of it, in one pass where the device can.
+    pub fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
+        let fused = if self.packed { self.sweep.packed(x, &self.weight, Some(&self.bias), Then::Relu) } else { None };
+        match fused {
+            Some(made) => Ok(made),
+            None => Ok(self.forward(x)?.f_relu_()?),
+        }
+    }
+
+    /// As [`forward`](Self::forward), with another bias, or with none.
     pub fn forward_biased(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let Sweep { stride, padding, dilation } = self.sweep;
         if !self.packed {
             return Ok(x.f_conv2d(&self.weight, bias, stride, padding, dilation, 1)?);
         }
-        match self.sweep.packed(x, &self.weight, bias) {
+        match self.sweep.packed(x, &self.weight, bias, Then::Nothing) {
             Some(made) => Ok(made),
             // It refuses what does not fit: libtorch's own says why.
             None => Ok(x.f_conv2d(&self.weight()?, bias, stride, padding, dilation, 1)?),

@@ -183,7 +183,10 @@ mod tests {
     #[test]
     fn silence_has_no_spans() {
         assert!(spans(&[0.1; 200], 200 * 512, SpansSettings::default()).is_empty());
-        assert!(spans(&[0.1, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], 9 * 512, SpansSettings::default()).is_empty(), "a click is no speech");
+        assert!(
+            spans(&[0.1, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], 9 * 512, SpansSettings::default()).is_empty(),
+            "a click is no speech"
+        );
     }
 
     #[test]

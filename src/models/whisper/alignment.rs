@@ -129,7 +129,15 @@ mod tests {
             let mut filter = Median::new(row.len(), width);
             let found = filter.filter(&row).to_vec();
             for (at, found) in found.into_iter().enumerate() {
-                let mirrored = |from: i64| if from < 0 { -from } else if from > 39 { 78 - from } else { from };
+                let mirrored = |from: i64| {
+                    if from < 0 {
+                        -from
+                    } else if from > 39 {
+                        78 - from
+                    } else {
+                        from
+                    }
+                };
                 let mut near: Vec<f32> = (0..width).map(|n| row[mirrored(at as i64 + n as i64 - half as i64) as usize]).collect();
                 near.sort_by(f32::total_cmp);
                 assert_eq!(found, near[half], "{width} at {at}");

@@ -145,7 +145,8 @@ impl Tokens {
     /// # Errors
     /// Model, naming the field.
     pub fn read(json: &Json, config: &Config) -> Result<Self> {
-        let token = |key: &str| -> Result<u32> { u32::try_from(json.integer(key)?).map_err(|_| json.error(format_args!("`{key}` is too large"))) };
+        let token =
+            |key: &str| -> Result<u32> { u32::try_from(json.integer(key)?).map_err(|_| json.error(format_args!("`{key}` is too large"))) };
         let list = |key: &str| -> Result<Vec<u32>> { Ok(json.integers_or(key, &[])?.into_iter().map(|id| id as u32).collect()) };
         let suppressed = list("suppress_tokens")?;
         let previous = match json.field("prev_sot_token_id") {

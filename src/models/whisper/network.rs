@@ -101,8 +101,7 @@ impl Network {
         }
         let mut state = self.decoder.start(sound, false)?;
         let hidden = self.decoder.read(&mut state, sound, &vec![self.tokens.start; rows as usize], 1)?;
-        let (codes, tokens): (Vec<&String>, Vec<i64>) =
-            self.tokens.languages.iter().map(|(code, &token)| (code, i64::from(token))).unzip();
+        let (codes, tokens): (Vec<&String>, Vec<i64>) = self.tokens.languages.iter().map(|(code, &token)| (code, i64::from(token))).unzip();
         let logits = self.decoder.logits(&hidden.f_select(1, 0)?)?;
         let tokens = Tensor::f_from_slice(&tokens)?.f_to(logits.device())?;
         let (most, which) = logits.f_index_select(1, &tokens)?.f_softmax(1, Kind::Float)?.f_max_dim(1, false)?;

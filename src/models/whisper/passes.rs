@@ -160,7 +160,8 @@ impl<'a> Job<'a> {
         if self.options.remember {
             if pass.temperature < FREE {
                 // A timestamp that both ends a phrase and begins the next is read once.
-                let tokens: Vec<u32> = stretches.iter().flat_map(|stretch| once(&pass.written.tokens[stretch.tokens.clone()], whisper)).collect();
+                let tokens: Vec<u32> =
+                    stretches.iter().flat_map(|stretch| once(&pass.written.tokens[stretch.tokens.clone()], whisper)).collect();
                 self.remember(whisper, &tokens);
             } else {
                 self.before.clear();

@@ -219,7 +219,11 @@ fn the_films_transcript_is_that_of_transformers() {
             let words = golden["words"].as_array().unwrap();
             let texts: Vec<&str> = words.iter().map(|word| word[0].as_str().unwrap().trim()).collect();
             assert_eq!(found.words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>(), texts, "{place}");
-            let late = found.words.iter().zip(words).filter(|(found, word)| !near(found.start, &word[1], 0.03) || !near(found.end, &word[2], 0.03));
+            let late = found
+                .words
+                .iter()
+                .zip(words)
+                .filter(|(found, word)| !near(found.start, &word[1], 0.03) || !near(found.end, &word[2], 0.03));
             assert_eq!(late.count(), 0, "{place}: {:?} is not {words:?}", found.words);
             assert!(found.words.iter().all(|word| word.probability > 0. && word.probability <= 1.));
         }
@@ -246,7 +250,8 @@ fn a_window_is_as_alone_whatever_is_beside_it() {
 #[test]
 fn doubtful_texts_are_written_anew_and_drawn_by_the_seed() {
     let (whisper, samples) = (whisper(), film());
-    let options = Options { log_probability: Some(-0.01), temperatures: vec![0., 0.4], words: false, ..plain(Some("en"), Task::Transcribe) };
+    let options =
+        Options { log_probability: Some(-0.01), temperatures: vec![0., 0.4], words: false, ..plain(Some("en"), Task::Transcribe) };
     let transcribe = |options: &Options| {
         let request = window(&samples, 62., 68., options.clone());
         whisper.transcribe(&[request], &|_| false).unwrap().remove(0).segments
@@ -257,7 +262,13 @@ fn doubtful_texts_are_written_anew_and_drawn_by_the_seed() {
     let sure = transcribe(&Options { log_probability: Some(-1.), ..options.clone() });
     assert!(!sure.is_empty() && sure.iter().all(|segment| segment.temperature == 0.), "what is sure enough is kept");
     let seeds = (1..6).map(|seed| transcribe(&Options { seed, temperatures: vec![1.], ..options.clone() }));
-    assert!(seeds.map(|segments| segments.iter().map(|s| s.tokens.clone()).collect::<Vec<_>>()).collect::<std::collections::BTreeSet<_>>().len() > 1);
+    assert!(
+        seeds
+            .map(|segments| segments.iter().map(|s| s.tokens.clone()).collect::<Vec<_>>())
+            .collect::<std::collections::BTreeSet<_>>()
+            .len()
+            > 1
+    );
     let silent = transcribe(&Options { no_speech: Some(0.), ..options.clone() });
     assert!(silent.is_empty(), "a doubtful text where nobody speaks is left out");
 }
@@ -265,7 +276,8 @@ fn doubtful_texts_are_written_anew_and_drawn_by_the_seed() {
 #[test]
 fn what_repeats_itself_is_doubtful() {
     let (whisper, samples) = (whisper(), film());
-    let options = Options { compression_ratio: Some(1.35), temperatures: vec![0., 1.], words: false, ..plain(Some("ja"), Task::Transcribe) };
+    let options =
+        Options { compression_ratio: Some(1.35), temperatures: vec![0., 1.], words: false, ..plain(Some("ja"), Task::Transcribe) };
     let request = |options: &Options| window(&samples, 30., 38., options.clone());
     let repeats = Options { compression_ratio: None, ..options.clone() };
     let found = whisper.transcribe(&[request(&options), request(&repeats)], &|_| false).unwrap();

@@ -107,7 +107,10 @@ mod tests {
 
     #[test]
     fn words_have_their_punctuation() {
-        assert_eq!(words_of(&[" Wan", "na", " work", " \"", "to", "gether", "\"", "?", " Yes", "."]), [" Wanna", " work", " \"together\"?", " Yes."]);
+        assert_eq!(
+            words_of(&[" Wan", "na", " work", " \"", "to", "gether", "\"", "?", " Yes", "."]),
+            [" Wanna", " work", " \"together\"?", " Yes."]
+        );
         assert_eq!(words_of(&[" don", "'t", " (", "never", ")", "."]), [" don't", " (never)."]);
         assert_eq!(words_of(&["\"", " so"]), ["\"", " so"]);
         assert_eq!(words_of(&[]), [""; 0]);

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{File, to_usize};
-use crate::config::{Environment, Mention, Params, nearest};
+use crate::config::{Environment, Mention, Params, Provenance, Value, nearest};
+use crate::inference::NetworkOptions;
 use crate::models::Card;
+use crate::models::attention::AttentionKind;
 use crate::models::hub::{HubId, HubSettings};
 use crate::pipeline::plan::{AbsentModel, ModelPlan};
+use crate::tensor::{DeviceChoice, PrecisionChoice};
 
 /// The models by name.
 pub(super) struct Found {
@@ -67,50 +70,101 @@ pub(super) fn read(top: &Params, file: &mut File<'_>, mentions: &[Mention], envi
 }
 
 fn model(name: &str, keys: &Params, places: &Places, file: &mut File<'_>) -> Option<Model> {
-    let device = keys.text("device");
-    let cuda = device.strip_prefix("cuda:").is_some_and(|number| number.parse::<u16>().is_ok());
-    if !cuda && !matches!(&**device, "auto" | "cpu") {
-        let at = file.at(&["models", name, "device"]);
-        file.problems.add(at, format!("`{device}` is not a device")).help("write `auto`, `cpu` or `cuda:0`");
-    }
-    let (written, pull) = (keys.text("path"), **keys.text("pull") == *"missing");
-    let at = file.at(&["models", name, "path"]);
+    let devices = devices(name, keys, file);
+    let (key, written) = chosen(name, keys, file)?;
     let place = places.find(written);
-    if pull && place.id.is_none() {
+    if pulls(keys) && place.id.is_none() {
         let problem = file.problems.add(file.at(&["models", name, "pull"]), format!("`{written}` cannot be pulled: it is not a hub id"));
         problem.help("write `path: owner/name` or `path: owner/name@revision`");
         return None;
     }
     let architecture = match (architecture(&place.path), place.missing(), &places.hub) {
         (Ok(architecture), ..) => architecture,
-        (Err(_), Some(id), Some(hub)) if pull && !hub.offline => {
+        (Err(_), Some(id), Some(hub)) if pulls(keys) && !hub.offline => {
             return Some(Model::Absent(AbsentModel { id: id.clone(), folder: place.path.clone() }));
         }
-        (Err(fault), id, hub) => {
-            let by_hand = format!("put its config.json, safetensors and tokenizer.json into {}", place.path.display());
-            let (fault, help) = match id.filter(|id| pull || id.has_owner()).zip(hub.as_ref()) {
-                Some((id, hub)) => {
-                    let fault = format!("{fault}, and the hub's cache {} does not have the whole of {id}", hub.cache.path().display());
-                    let forbidden = pull && hub.offline;
-                    let other = if forbidden { "unset HF_HUB_OFFLINE".to_owned() } else { format!("run `opusflow models pull {id}`") };
-                    (fault, format!("{other}, or {by_hand}"))
-                }
-                None => (fault, by_hand),
-            };
-            file.problems.add(at, format!("the model `{name}` {fault}")).help(help);
+        (Err(fault), ..) => {
+            let (fault, help) = missing(&place, fault, places.hub.as_ref(), pulls(keys));
+            file.problems.add(file.at(&["models", name, key]), format!("the model `{name}` {fault}")).help(help);
             return None;
         }
     };
-    let batch = keys.object("batch");
+    let (batch, vae) = (keys.object("batch"), keys.object("vae"));
     Some(Model::Here(Box::new(ModelPlan {
         path: place.path,
         architecture,
-        precision: keys.text("precision").to_string(),
-        device: device.to_string(),
-        max_size: to_usize(batch.int("max_size")),
+        precision: precision(keys.text("precision")),
+        tf32: keys.bool("tf32"),
+        options: NetworkOptions {
+            attention: if &**keys.text("attention") == "sliced" { AttentionKind::Sliced } else { AttentionKind::Sdpa },
+            vae_slicing: vae.bool("slicing"),
+            vae_tiling: vae.bool("tiling"),
+            offload: &**keys.text("offload") == "model",
+        },
+        devices: devices?,
+        memory_limit: keys.opt_bytes("memory_limit"),
+        max_size: batch.int_or_auto("max_size").map(to_usize),
         max_wait: batch.duration("max_wait"),
         queue: to_usize(keys.int("queue")),
     })))
+}
+
+/// Whether a run fetches what is missing.
+fn pulls(keys: &Params) -> bool {
+    **keys.text("pull") == *"missing"
+}
+
+/// What is wrong with a model that is not there, and what to do.
+fn missing(place: &Place, fault: String, hub: Option<&HubSettings>, pull: bool) -> (String, String) {
+    let by_hand = format!("put its config.json, safetensors and tokenizer.json into {}", place.path.display());
+    let Some((id, hub)) = place.missing().filter(|id| pull || id.has_owner()).zip(hub) else { return (fault, by_hand) };
+    let fault = format!("{fault}, and the hub's cache {} does not have the whole of {id}", hub.cache.path().display());
+    let forbidden = pull && hub.offline;
+    let other = if forbidden { "unset HF_HUB_OFFLINE".to_owned() } else { format!("run `opusflow models pull {id}`") };
+    (fault, format!("{other}, or {by_hand}"))
+}
+
+/// The word is one of the grammar's.
+fn precision(word: &str) -> PrecisionChoice {
+    word.parse().unwrap_or_default()
+}
+
+/// The key whose folder is loaded, and what it says.
+fn chosen<'a>(name: &str, keys: &'a Params, file: &mut File<'_>) -> Option<(&'static str, &'a str)> {
+    let small = keys.opt_text("small");
+    match (&**keys.text("size"), small) {
+        ("small", Some(path)) => Some(("small", path)),
+        ("small", None) if !matches!(keys.setting("size").map(|size| &size.provenance), Some(Provenance::Profile(_))) => {
+            let at = file.at(&["models", name, "size"]);
+            file.problems.add(at, format!("`{name}` has no small model")).help("name its folder with the key `small`");
+            None
+        }
+        _ => Some(("path", keys.text("path"))),
+    }
+}
+
+/// All of them on CPUs, or all on GPUs, as one number format and one name in the cache must fit them all.
+fn devices(name: &str, keys: &Params, file: &mut File<'_>) -> Option<Vec<DeviceChoice>> {
+    let at = file.at(&["models", name, "device"]);
+    let words: Vec<&str> = keys.list("device").iter().filter_map(Value::as_text).map(|word| &**word).collect();
+    let mut devices = Vec::new();
+    for word in &words {
+        match word.parse::<DeviceChoice>() {
+            Ok(device) => devices.push(device),
+            Err(_) => {
+                file.problems.add(at, format!("`{word}` is not a device")).help("write `auto`, `cpu` or `cuda:0`");
+            }
+        }
+    }
+    if words.is_empty() {
+        file.problems.add(at, format!("`{name}` has no device")).help("write `auto`, `cpu` or `cuda:0`");
+    }
+    let gpus = devices.iter().filter(|device| matches!(device, DeviceChoice::Cuda(_))).count();
+    let cpus = devices.iter().filter(|device| **device == DeviceChoice::Cpu).count();
+    if words.len() > 1 && devices.len() == words.len() && gpus.max(cpus) < words.len() {
+        file.problems.add(at, "several devices are all GPUs, or all `cpu`").help("for example `[cuda:0, cuda:1]`");
+    }
+    (!devices.is_empty()).then_some(devices)
 }
 
 /// Where a model is, or would be.
