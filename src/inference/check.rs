@@ -4,8 +4,10 @@ use crate::error::{Error, Result};
 use crate::models::ModelFolder;
 use crate::models::opus_encoder::OpusEncoder;
 use crate::models::resnet::ResNet;
+use crate::models::silero_vad::SileroVad;
 use crate::models::text::Generator;
 use crate::models::transnetv2::TransNetV2;
+use crate::models::whisper::Whisper;
 use crate::tensor::{Device, Precision};
 
 type Open = fn(&ModelFolder, Device, Precision) -> Result<()>;
@@ -15,7 +17,9 @@ const NETWORKS: &[(&str, Open)] = &[
     ("LlamaForCausalLM", |folder, device, precision| Generator::load(folder, device, precision).map(drop)),
     ("OpusEncoder", |folder, device, precision| OpusEncoder::open(folder, device, precision).map(drop)),
     ("ResNetForImageClassification", |folder, device, precision| ResNet::open(folder, device, precision).map(drop)),
+    ("SileroVad", |folder, device, _| SileroVad::load(folder, device).map(drop)),
     ("TransNetV2", |folder, device, precision| TransNetV2::open(folder, device, precision).map(drop)),
+    ("WhisperForConditionalGeneration", |folder, device, precision| Whisper::load(folder, device, precision).map(drop)),
 ];
 
 /// The classes of the networks that are read here.

@@ -16,6 +16,7 @@ mod queue;
 mod remembered;
 mod runner;
 mod settings;
+mod speech;
 mod tune;
 mod worker;
 mod workers;
@@ -32,6 +33,7 @@ pub use self::networks::Encoded;
 pub use self::pool::Pool;
 pub use self::remembered::Remembered;
 pub use self::settings::{BatchSettings, ModelSettings, NetworkOptions, WorkerSettings};
+pub use self::speech::{Heard, SpeechModel, VadModel};
 pub use self::worker::Worker;
 pub use self::workers::{WorkerKey, Workers};
 

@@ -5,14 +5,18 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::networks::speech::{Listener, Writer};
 use super::networks::{Clips, Encoded, Frames, Shots, Text};
+use super::speech::{SpeechModel, VadModel};
 use super::{Asker, Model, ModelSettings, Pool, Remembered, WorkerKey, WorkerSettings, Workers};
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
 use crate::models::opus_encoder::OpusEncoder;
 use crate::models::resnet::{ResNet, class_names};
+use crate::models::silero_vad::SileroVad;
 use crate::models::text::{Generation, Generator, Request};
 use crate::models::transnetv2::TransNetV2;
+use crate::models::whisper::{Abilities, Whisper};
 use crate::packet::{Frame, ModelTag};
 use crate::tensor::{self, Device, Precision};
 
@@ -22,9 +26,10 @@ pub struct Models(Arc<BTreeMap<String, Loaded>>);
 
 /// What every loaded model has.
 #[derive(Debug, Clone)]
-struct Card {
-    tag: Arc<ModelTag>,
-    device: Arc<str>,
+pub(super) struct Card {
+    pub tag: Arc<ModelTag>,
+    /// `cpu` or `cuda`.
+    pub device: Arc<str>,
 }
 
 #[derive(Debug, Clone)]
@@ -32,6 +37,8 @@ enum Loaded {
     Shots(ShotsModel),
     Encode(EncodeModel),
     Text(TextModel),
+    Speech(SpeechModel),
+    Vad(VadModel),
 }
 
 /// Finds cuts.
@@ -182,6 +189,28 @@ impl Models {
             other => Err(unfit(name, other.is_some(), "writes text")),
         }
     }
+
+    /// The model called `name`, which writes speech down.
+    ///
+    /// # Errors
+    /// Where there is none, or it is of another network.
+    pub fn speech(&self, name: &str) -> Result<SpeechModel> {
+        match self.0.get(name) {
+            Some(Loaded::Speech(model)) => Ok(model.clone()),
+            other => Err(unfit(name, other.is_some(), "writes speech down")),
+        }
+    }
+
+    /// The model called `name`, which hears where somebody speaks.
+    ///
+    /// # Errors
+    /// Where there is none, or it is of another network.
+    pub fn vad(&self, name: &str) -> Result<VadModel> {
+        match self.0.get(name) {
+            Some(Loaded::Vad(model)) => Ok(model.clone()),
+            other => Err(unfit(name, other.is_some(), "hears where somebody speaks")),
+        }
+    }
 }
 
 fn unfit(name: &str, known: bool, does: &str) -> Error {
@@ -284,6 +313,15 @@ impl Loaded {
             "LlamaForCausalLM" => {
                 let workers = start.pool(|folder, device, precision| Generator::load(folder, device, precision).map(Text)).await?;
                 Self::Text(TextModel { workers, card })
+            }
+            "WhisperForConditionalGeneration" => {
+                let abilities = Arc::new(Abilities::read(&start.folder)?);
+                let workers = start.pool(|folder, device, precision| Whisper::load(folder, device, precision).map(Writer)).await?;
+                Self::Speech(SpeechModel { workers, abilities, card })
+            }
+            "SileroVad" => {
+                let workers = start.pool(|folder, device, _| SileroVad::load(folder, device).map(Listener)).await?;
+                Self::Vad(VadModel { workers, card })
             }
             other => return Err(Error::config(format!("{}: no network here is called {other}", start.folder.path().display()))),
         })

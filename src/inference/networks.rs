@@ -1,5 +1,7 @@
 //! Each network as a worker's model: items become batches, batches become answers.
 
+pub(super) mod speech;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@ pub use spans::{Spans, SpansSettings};
 use crate::error::{Error, Result};
 use crate::models::layers::{Conv1d, Geometry};
 use crate::models::{ModelFolder, Weights};
-use crate::tensor::{Device, Kind, Precision, Tensor, guard};
+use crate::tensor::{Device, Precision, Tensor, guard};
 
 /// Samples that one probability is about: 32 ms.
 pub const CHUNK: usize = 512;

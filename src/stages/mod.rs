@@ -16,6 +16,7 @@ pub const KINDS: &[&StageKind] = &[
     &transforms::keyframe::KIND,
     &transforms::sample::KIND,
     &transforms::shots::KIND,
+    &transforms::transcribe::KIND,
     &sinks::console::KIND,
     &sinks::discard::KIND,
     &sinks::file::KIND,

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::network::Order;
 use super::*;
+use crate::models::Config as Json;
 use crate::models::golden::{cosine, goldens, noise, path, relative_error, trained, weights};
 use crate::tensor::{Kind, Tensor};
 

@@ -5,3 +5,4 @@ pub mod encode;
 pub mod keyframe;
 pub mod sample;
 pub mod shots;
+pub mod transcribe;

@@ -1,0 +1,75 @@
+//! The handles of models that work on sound: one writes down what is said, one hears whether anybody speaks.
+
+use std::sync::Arc;
+
+use super::models::Card;
+use super::networks::speech::{Listener, Writer};
+use super::{Asker, Pool};
+use crate::error::Result;
+use crate::models::silero_vad::Memory;
+use crate::models::whisper::{Abilities, Request, Transcription};
+use crate::packet::ModelTag;
+
+/// Writes speech down.
+#[derive(Debug, Clone)]
+pub struct SpeechModel {
+    pub(super) workers: Pool<Writer>,
+    pub(super) abilities: Arc<Abilities>,
+    pub(super) card: Card,
+}
+
+/// Hears whether anybody speaks.
+#[derive(Debug, Clone)]
+pub struct VadModel {
+    pub(super) workers: Pool<Listener>,
+    pub(super) card: Card,
+}
+
+/// Sound of a stream that goes on.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    /// Samples from -1 to 1, 16,000 a second, as many as whole chunks have.
+    pub samples: Vec<f32>,
+    /// What is remembered of the stream's sound before.
+    pub memory: Memory,
+}
+
+impl SpeechModel {
+    /// What is said in a window of sound.
+    ///
+    /// # Errors
+    /// Those of [`Pool::ask`].
+    pub async fn ask(&self, request: Request, asker: Asker) -> Result<Transcription> {
+        self.workers.ask(request, asker).await
+    }
+
+    /// What may be asked of it.
+    pub fn abilities(&self) -> &Abilities {
+        &self.abilities
+    }
+
+    /// The class of its device, `cpu` or `cuda`.
+    pub fn device(&self) -> &str {
+        &self.card.device
+    }
+
+    /// What records say of it.
+    pub fn tag(&self) -> &Arc<ModelTag> {
+        &self.card.tag
+    }
+}
+
+impl VadModel {
+    /// The probability of speech in every chunk, and what is to be remembered for the next.
+    ///
+    /// # Errors
+    /// Those of [`Pool::ask`].
+    pub async fn ask(&self, heard: Heard, asker: Asker) -> Result<(Vec<f32>, Memory)> {
+        self.workers.ask(heard, asker).await
+    }
+
+    /// What records say of it.
+    pub fn tag(&self) -> &Arc<ModelTag> {
+        &self.card.tag
+    }
+}
