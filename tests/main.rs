@@ -13,3 +13,4 @@ mod outage;
 mod overload;
 mod records;
 mod support;
+mod transcribe;

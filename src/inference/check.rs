@@ -4,9 +4,11 @@ use super::networks::{PICTURES, Pictures};
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
 use crate::models::opus_encoder::OpusEncoder;
+use crate::models::silero_vad::SileroVad;
 use crate::models::text::Generator;
 use crate::models::torchscript::TorchScript;
 use crate::models::transnetv2::TransNetV2;
+use crate::models::whisper::Whisper;
 use crate::tensor::{Device, Precision};
 
 type Open = fn(&ModelFolder, Device, Precision) -> Result<()>;
@@ -15,8 +17,10 @@ type Open = fn(&ModelFolder, Device, Precision) -> Result<()>;
 const NETWORKS: &[(&str, Open)] = &[
     ("LlamaForCausalLM", |folder, device, precision| Generator::load(folder, device, precision).map(drop)),
     ("OpusEncoder", |folder, device, precision| OpusEncoder::open(folder, device, precision).map(drop)),
+    ("SileroVad", |folder, device, _| SileroVad::load(folder, device).map(drop)),
     ("TorchScript", |folder, device, precision| TorchScript::open(folder, device, precision).map(drop)),
     ("TransNetV2", |folder, device, precision| TransNetV2::open(folder, device, precision).map(drop)),
+    ("WhisperForConditionalGeneration", |folder, device, precision| Whisper::load(folder, device, precision).map(drop)),
 ];
 
 /// How a network of this class is read.

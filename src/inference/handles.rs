@@ -3,6 +3,7 @@
 mod encode;
 mod script;
 mod shots;
+mod speech;
 mod text;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 pub use self::encode::EncodeModel;
 pub use self::script::ScriptModel;
 pub use self::shots::ShotsModel;
+pub use self::speech::{Heard, SpeechModel, VadModel};
 pub use self::text::TextModel;
 use crate::packet::ModelTag;
 

@@ -29,7 +29,7 @@ use std::time::Instant;
 use parking_lot::{FairMutex, FairMutexGuard};
 
 pub use self::check::{check_weights, networks};
-pub use self::handles::{EncodeModel, ScriptModel, ShotsModel, TextModel};
+pub use self::handles::{EncodeModel, Heard, ScriptModel, ShotsModel, SpeechModel, TextModel, VadModel};
 pub use self::keeper::{MemorySettings, Relief, keep};
 pub use self::models::Models;
 pub use self::networks::Encoded;

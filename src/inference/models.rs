@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::handles::{EncodeModel, ScriptModel, ShotsModel, TextModel};
+use super::handles::{EncodeModel, ScriptModel, ShotsModel, SpeechModel, TextModel, VadModel};
 use super::networks::PICTURES;
 use super::start::Start;
 use super::{ModelSettings, Workers};
@@ -22,6 +22,8 @@ enum Loaded {
     Encode(EncodeModel),
     Script(ScriptModel),
     Text(TextModel),
+    Speech(SpeechModel),
+    Vad(VadModel),
 }
 
 impl Models {
@@ -87,6 +89,28 @@ impl Models {
             other => Err(unfit(name, other.is_some(), "writes text")),
         }
     }
+
+    /// The model called `name`, which writes speech down.
+    ///
+    /// # Errors
+    /// Where there is none, or it is of another network.
+    pub fn speech(&self, name: &str) -> Result<SpeechModel> {
+        match self.0.get(name) {
+            Some(Loaded::Speech(model)) => Ok(model.clone()),
+            other => Err(unfit(name, other.is_some(), "writes speech down")),
+        }
+    }
+
+    /// The model called `name`, which hears where somebody speaks.
+    ///
+    /// # Errors
+    /// Where there is none, or it is of another network.
+    pub fn vad(&self, name: &str) -> Result<VadModel> {
+        match self.0.get(name) {
+            Some(Loaded::Vad(model)) => Ok(model.clone()),
+            other => Err(unfit(name, other.is_some(), "hears where somebody speaks")),
+        }
+    }
 }
 
 fn unfit(name: &str, known: bool, does: &str) -> Error {
@@ -103,6 +127,8 @@ impl Loaded {
             pictures if PICTURES.contains(&pictures) => Self::Encode(EncodeModel::of_pictures(&start).await?),
             "TorchScript" => Self::Script(ScriptModel::load(&start).await?),
             "LlamaForCausalLM" => Self::Text(TextModel::load(&start).await?),
+            "WhisperForConditionalGeneration" => Self::Speech(SpeechModel::load(&start).await?),
+            "SileroVad" => Self::Vad(VadModel::load(&start).await?),
             other => return Err(Error::config(format!("{}: no network here is called {other}", start.folder.path().display()))),
         })
     }

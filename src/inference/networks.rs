@@ -2,6 +2,7 @@
 
 mod pictures;
 mod scripts;
+pub(super) mod speech;
 
 pub(super) use self::pictures::{Asked, PICTURES, Pictures, Told};
 pub(super) use self::scripts::{Call, Script};

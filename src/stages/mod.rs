@@ -17,6 +17,7 @@ pub const KINDS: &[&StageKind] = &[
     &transforms::sample::KIND,
     &transforms::shots::KIND,
     &transforms::torchscript::KIND,
+    &transforms::transcribe::KIND,
     &sinks::console::KIND,
     &sinks::discard::KIND,
     &sinks::file::KIND,

@@ -6,4 +6,5 @@ pub mod keyframe;
 pub mod sample;
 pub mod shots;
 pub mod torchscript;
+pub mod transcribe;
 mod vectors;
