@@ -10,7 +10,7 @@ pub use convolution::Sweep;
 pub use cuda::{compute_capability, load_cuda};
 pub use device::{DeviceChoice, Precision, PrecisionChoice};
 pub use pixels::{channels_last, frames_to_tensor, normalise, resize};
-pub use product::{Then, product};
+pub use product::{Then, pack, product};
 pub use tch::{Device, Kind, NoGradGuard, Tensor};
 
 use crate::error::Error;
