@@ -57,7 +57,10 @@ fn measure() {
                 let frames = frames.narrow(0, 0, batch);
                 let encode = || model.encode(&frames).expect("it runs").embedding;
                 let vectors = Vec::<f32>::try_from(encode().flatten(0, -1)).expect("numbers");
-                write(&shared.join(format!("opusflow_{name}_{batch}.f32")), &vectors.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<_>>());
+                write(
+                    &shared.join(format!("opusflow_{name}_{batch}.f32")),
+                    &vectors.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<_>>(),
+                );
                 let _ = encode();
                 let mut seconds: Vec<f64> = (0..CALLS)
                     .map(|_| {

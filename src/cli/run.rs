@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::bar::Bars;
 use super::signals::Signals;
-use super::{load, report};
+use super::{anew, load, models, report};
 use crate::broker::Embedded;
 use crate::error::{Error, Result};
 use crate::media;
@@ -43,13 +44,29 @@ pub(super) struct RunArguments {
 }
 
 pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
-    let signals = Signals::listen()?;
     let linger = arguments.linger.as_deref().map(linger).transpose()?;
-    let Some(checked) = load::checked(&arguments.pipeline, &arguments.set, &arguments.source) else {
-        return Ok(ExitCode::from(2));
-    };
+    let check = || load::checked(&arguments.pipeline, &arguments.set, &arguments.source);
+    let mut restless = None;
+    if !anew::is_settled() {
+        let Some(checked) = check() else { return Ok(ExitCode::from(2)) };
+        restless = (!checked.plan.threads.spin).then(anew::with_sleeping_threads);
+    }
+    let signals = Signals::listen()?;
+    let Some(mut checked) = check() else { return Ok(ExitCode::from(2)) };
+    if !checked.plan.absent.is_empty() {
+        if !models::pull_missing(&checked.plan, &signals.stop, arguments.quiet)? {
+            eprintln!("stopped before any stream began");
+            return Ok(ExitCode::SUCCESS);
+        }
+        // Only now can it be seen whether they fit the stages that name them.
+        let Some(again) = check() else { return Ok(ExitCode::from(2)) };
+        checked = again;
+    }
     let plan = Arc::new(checked.plan);
     let logs = Logs::install(&LogSettings { filter: plan.telemetry.log.clone(), ..LogSettings::default() })?;
+    if let Some(error) = restless {
+        tracing::warn!(%error, "the process cannot begin anew: torch's threads will keep cores busy while they wait");
+    }
     tensor::load_cuda(None);
     tensor::threads(plan.threads.torch);
     media::init()?;
@@ -68,7 +85,7 @@ async fn drive(
     arguments: &RunArguments,
     plan: Arc<Plan>,
     (logs, linger): (Logs, Option<Duration>),
-    Signals { stop, force }: Signals,
+    Signals { stop, force, relieve }: Signals,
 ) -> Result<ExitCode> {
     let began = std::time::Instant::now();
     describe();
@@ -99,7 +116,10 @@ async fn drive(
     }
     let began = std::time::Instant::now();
     let mut running = Running::start(Arc::clone(&plan), &assembled.deps)?;
-    let summary = follow(&mut running, &bars, &stop, &force).await?;
+    let summary = tokio::select! {
+        summary = follow(&mut running, &bars, &stop, &force) => summary?,
+        () = give_back(&assembled, &relieve) => return Err(Error::bug("giving memory back never ends")),
+    };
     bars.clear();
     let unconfirmed = assembled.close(if summary.forced { Duration::ZERO } else { plan.shutdown }).await;
     report::summary(&plan, &summary, &assembled, &sampler.snapshot(), began.elapsed())?;
@@ -123,6 +143,16 @@ fn stopped_early(sampler: &Sampler, began: std::time::Instant) -> Result<ExitCod
     tracing::info!("stopped before any stream began");
     report::closing(0, &sampler.snapshot(), began.elapsed())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives memory back as often as it is asked to. Endless.
+async fn give_back(assembled: &Assembled, relieve: &Notify) {
+    loop {
+        relieve.notified().await;
+        let relief = assembled.relieve().await;
+        let (before, after) = relief.resident;
+        tracing::info!(put_down = relief.put_down, before = before >> 20, after = after >> 20, "memory is given back, in MiB");
+    }
 }
 
 /// Shows the run until it ends; passes signals on.

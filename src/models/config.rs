@@ -20,8 +20,9 @@ impl Config {
     /// Config, where it cannot be read; model, where it is not a JSON object.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read(path).map_err(|error| Error::config(format!("cannot read {}", path.display())).because(error))?;
-        let value: Value =
-            serde_json::from_slice(&text).map_err(|error| Error::model(format!("{} is not JSON", path.display())).because(error))?;
+        let value: Value = serde_json::from_slice(&text)
+            .or_else(|error| serde_json::from_str(&without_infinities(&text).ok_or(error)?))
+            .map_err(|error| Error::model(format!("{} is not JSON", path.display())).because(error))?;
         if !value.is_object() {
             return Err(Error::model(format!("{} is not a JSON object", path.display())));
         }
@@ -67,14 +68,14 @@ impl Config {
         self.optional(key, "an integer of 0 or more", natural).map(|value| value.unwrap_or(default))
     }
 
-    /// A number.
+    /// A number, which may be infinite.
     pub fn number(&self, key: &str) -> Result<f64> {
-        self.need(key, "a number", Value::as_f64)
+        self.need(key, "a number", number)
     }
 
     /// As [`number`](Self::number), or `default` where the field is missing.
     pub fn number_or(&self, key: &str, default: f64) -> Result<f64> {
-        self.optional(key, "a number", Value::as_f64).map(|value| value.unwrap_or(default))
+        self.optional(key, "a number", number).map(|value| value.unwrap_or(default))
     }
 
     /// True or false, or `default` where the field is missing.
@@ -123,6 +124,34 @@ impl Config {
     }
 }
 
+/// What Python writes for infinite numbers is no JSON: it becomes a string that [`number`] knows. None where the text is not UTF-8.
+fn without_infinities(text: &[u8]) -> Option<String> {
+    let mut rest = std::str::from_utf8(text).ok()?;
+    let mut out = String::with_capacity(rest.len());
+    let (mut quoted, mut escaped) = (false, false);
+    while let Some(next) = rest.chars().next() {
+        let infinity = [("-Infinity", "\"-inf\""), ("Infinity", "\"inf\"")].into_iter().find(|(word, _)| !quoted && rest.starts_with(word));
+        if let Some((word, number)) = infinity {
+            out += number;
+            rest = &rest[word.len()..];
+            continue;
+        }
+        quoted ^= next == '"' && !escaped;
+        escaped = next == '\\' && !escaped;
+        out.push(next);
+        rest = &rest[next.len_utf8()..];
+    }
+    Some(out)
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value.as_str() {
+        Some("inf") => Some(f64::INFINITY),
+        Some("-inf") => Some(f64::NEG_INFINITY),
+        _ => value.as_f64(),
+    }
+}
+
 fn natural(value: &Value) -> Option<i64> {
     value.as_i64().filter(|number| *number >= 0)
 }
@@ -152,6 +181,17 @@ mod tests {
         assert_eq!(config.integer_or("a", 1).unwrap_err().kind(), crate::error::Kind::Model);
         assert_eq!(config.string("b").unwrap_err().message(), "config.json: `b` is missing, it must be a string");
         assert!(config.integers("d").is_err());
+    }
+
+    #[test]
+    fn pythons_infinities_are_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("scheduler_config.json");
+        std::fs::write(&path, r#"{"lambda_min_clipped": -Infinity, "max": Infinity, "name": "\"Infinity-Infinity", "half": 0.5}"#).unwrap();
+        let config = Config::read(&path).unwrap();
+        assert_eq!(config.number("lambda_min_clipped").unwrap(), f64::NEG_INFINITY);
+        assert_eq!((config.number("max").unwrap(), config.number_or("half", 1.).unwrap()), (f64::INFINITY, 0.5));
+        assert_eq!(config.string("name").unwrap(), "\"Infinity-Infinity");
     }
 
     #[test]

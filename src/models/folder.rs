@@ -9,7 +9,10 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use tch::Device;
 
+use super::attention::AttentionKind;
 use super::config::Config;
+use super::files::WeightSet;
+use super::hub::repository_of;
 use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::tensor::Precision;
@@ -24,22 +27,15 @@ pub(super) const MODULE: &str = "model.pt";
 /// What makes frames what the network reads: another file, another behaviour.
 const PREPROCESSOR: &str = "preprocessor_config.json";
 
-/// Where weights may lie, best first: transformers' names and diffusers', then their copies in half precision.
-const SINGLES: [&str; 4] =
-    [SINGLE, "diffusion_pytorch_model.safetensors", "model.fp16.safetensors", "diffusion_pytorch_model.fp16.safetensors"];
-const INDICES: [&str; 4] = [
-    "model.safetensors.index.json",
-    "diffusion_pytorch_model.safetensors.index.json",
-    "model.safetensors.index.fp16.json",
-    "diffusion_pytorch_model.safetensors.index.fp16.json",
-];
-
 /// Parts of a Diffusers pipeline that nothing here reads, so that they need not be there.
 const UNREAD: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder"];
 
 /// An opened model folder. Cheap to clone; weights are read when asked for.
 #[derive(Debug, Clone)]
-pub struct ModelFolder(Arc<Inner>);
+pub struct ModelFolder {
+    inner: Arc<Inner>,
+    attention: AttentionKind,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -82,7 +78,8 @@ impl ModelFolder {
             let files = std::iter::once(file).chain(pictures).chain(module).chain(shards.iter().cloned()).collect();
             (config, shards, files)
         };
-        Ok(Self(Arc::new(Inner { path: path.to_path_buf(), config, shards, files, digest: Mutex::new(None) })))
+        let inner = Inner { path: path.to_path_buf(), config, shards, files, digest: Mutex::new(None) };
+        Ok(Self { inner: Arc::new(inner), attention: AttentionKind::default() })
     }
 
     /// The network in one of its subfolders: `unet`, `vae`, `text_encoder`.
@@ -90,22 +87,29 @@ impl ModelFolder {
     /// # Errors
     /// As for [`open`](Self::open).
     pub fn part(&self, name: &str) -> Result<Self> {
-        Self::open(self.0.path.join(name))
+        Ok(Self::open(self.inner.path.join(name))?.with_attention(self.attention))
+    }
+
+    /// The same folder, for networks whose attentions are computed in this way.
+    #[must_use]
+    pub fn with_attention(self, attention: AttentionKind) -> Self {
+        Self { attention, ..self }
     }
 
     /// Where it lies.
     pub fn path(&self) -> &Path {
-        &self.0.path
+        &self.inner.path
     }
 
-    /// The folder's own name.
-    pub fn name(&self) -> &str {
-        self.0.path.file_name().and_then(|name| name.to_str()).unwrap_or("model")
+    /// The folder's own name, or the id that the hub's cache has it under.
+    pub fn name(&self) -> String {
+        let own = || self.inner.path.file_name().and_then(|name| name.to_str()).unwrap_or("model").to_owned();
+        repository_of(&self.inner.path).unwrap_or_else(own)
     }
 
     /// Its config.json, or its model_index.json where it is a folder of parts.
     pub fn config(&self) -> &Config {
-        &self.0.config
+        &self.inner.config
     }
 
     /// The class that reads it: the first of `architectures`, or Diffusers' `_class_name`.
@@ -132,7 +136,7 @@ impl ModelFolder {
 
     /// Another file of the folder (tokenizer.json, scheduler/scheduler_config.json), where it is there.
     pub fn file(&self, name: &str) -> Option<PathBuf> {
-        Some(self.0.path.join(name)).filter(|path| path.is_file())
+        Some(self.inner.path.join(name)).filter(|path| path.is_file())
     }
 
     /// BLAKE3 over config.json, preprocessor_config.json and all weights, or over all that its parts are read from, hexadecimal: one
@@ -142,7 +146,7 @@ impl ModelFolder {
     /// # Errors
     /// External, where a file cannot be read.
     pub fn digest(&self) -> Result<Arc<str>> {
-        let mut kept = self.0.digest.lock();
+        let mut kept = self.inner.digest.lock();
         let stamps = self.stamps()?;
         if let Some((seen, digest)) = kept.as_ref()
             && *seen == stamps
@@ -165,7 +169,9 @@ impl ModelFolder {
     /// # Errors
     /// External, where a file cannot be read; model, where one is not safetensors, is cut short, or repeats another's key.
     pub fn weights(&self, device: Device, precision: Precision) -> Result<Weights> {
-        Weights::open(&self.0.shards, device, precision).map_err(|error| error.context(format_args!("model {}", self.path().display())))
+        let weights = Weights::open(&self.inner.shards, device, precision);
+        let weights = weights.map_err(|error| error.context(format_args!("model {}", self.path().display())))?;
+        Ok(weights.with_attention(self.attention))
     }
 
     fn stamps(&self) -> Result<Vec<Stamp>> {
@@ -173,7 +179,7 @@ impl ModelFolder {
             let data = std::fs::metadata(path).map_err(|error| unreadable(path, error))?;
             Ok((path.clone(), data.modified().ok(), data.len()))
         };
-        self.0.files.iter().map(stamp).collect()
+        self.inner.files.iter().map(stamp).collect()
     }
 }
 
@@ -226,15 +232,16 @@ fn module(path: &Path) -> Result<PathBuf> {
 }
 
 fn shards(path: &Path) -> Result<Vec<PathBuf>> {
-    let place = |name: &&str| Some(path.join(name)).filter(|file| file.is_file());
-    if let Some(single) = SINGLES.iter().find_map(place) {
-        return Ok(vec![single]);
-    }
-    let Some(index) = INDICES.iter().find_map(place) else {
+    let names: Vec<String> = std::fs::read_dir(path)
+        .map_err(|error| unreadable(path, error))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    let Some(set) = WeightSet::among(names.iter().map(String::as_str), None) else {
         return Err(Error::config(format!("model folder {} has no {SINGLE}", path.display()))
             .hint("weights are read from safetensors only; a pickled checkpoint must be converted first"));
     };
-    let index = Config::read(&index)?;
+    let Some(index) = set.index else { return Ok(set.files.iter().map(|file| path.join(file)).collect()) };
+    let index = Config::read(&path.join(index))?;
     let map = index.field("weight_map").and_then(|map| map.as_object());
     let map = map.ok_or_else(|| index.error("`weight_map` must be an object of file names"))?;
     let mut files = BTreeSet::new();
@@ -293,7 +300,11 @@ mod tests {
         let folder = folder_with("X");
         write(folder.path(), "one.safetensors", "a", 1.);
         write(folder.path(), "two.safetensors", "b", 2.);
-        std::fs::write(folder.path().join(INDICES[0]), r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#).unwrap();
+        std::fs::write(
+            folder.path().join("model.safetensors.index.json"),
+            r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#,
+        )
+        .unwrap();
         let weights = ModelFolder::open(folder.path()).unwrap().weights(Device::Cpu, Precision::F32).unwrap();
         let (a, b) = (weights.take("a", &[2]).unwrap(), weights.take("b", &[2]).unwrap());
         assert_eq!((a.double_value(&[0]), b.double_value(&[1])), (1., 2.));
@@ -303,7 +314,7 @@ mod tests {
     #[test]
     fn an_index_cannot_lead_out_of_the_folder() {
         let folder = folder_with("X");
-        std::fs::write(folder.path().join(INDICES[0]), r#"{"weight_map": {"a": "../one.safetensors"}}"#).unwrap();
+        std::fs::write(folder.path().join("model.safetensors.index.json"), r#"{"weight_map": {"a": "../one.safetensors"}}"#).unwrap();
         assert_eq!(ModelFolder::open(folder.path()).unwrap_err().kind(), Kind::Model);
     }
 
@@ -344,7 +355,7 @@ mod tests {
             std::fs::create_dir(folder.path().join(part)).unwrap();
         }
         std::fs::write(folder.path().join("unet").join(CONFIG), r#"{"_class_name": "UNet2DConditionModel"}"#).unwrap();
-        write(&folder.path().join("unet"), SINGLES[3], "a", 1.);
+        write(&folder.path().join("unet"), "diffusion_pytorch_model.fp16.safetensors", "a", 1.);
         std::fs::write(folder.path().join("tokenizer/merges.txt"), "a b").unwrap();
         folder
     }
@@ -368,10 +379,10 @@ mod tests {
         let mut seen = vec![digest()];
         std::fs::write(folder.path().join("tokenizer/merges.txt"), "b c").unwrap();
         seen.push(digest());
-        write(&folder.path().join("unet"), SINGLES[3], "a", 2.);
+        write(&folder.path().join("unet"), "diffusion_pytorch_model.fp16.safetensors", "a", 2.);
         seen.push(digest());
         // The whole weights go before the copy in half precision.
-        write(&folder.path().join("unet"), SINGLES[1], "a", 2.5);
+        write(&folder.path().join("unet"), "diffusion_pytorch_model.safetensors", "a", 2.5);
         seen.push(digest());
         std::fs::create_dir(folder.path().join("safety_checker")).unwrap();
         write(&folder.path().join("safety_checker"), SINGLE, "a", 3.);

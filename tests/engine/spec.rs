@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opusflow::pipeline::Plan;
-use opusflow::pipeline::plan::{CachePlan, InputPlan, ObjectsPlan, StagePlan, TelemetryPlan, ThreadsPlan};
+use opusflow::pipeline::plan::{CachePlan, InputPlan, MemoryPlan, ObjectsPlan, StagePlan, TelemetryPlan, ThreadsPlan};
 use opusflow::stage::{JoinSettings, QueueSettings, Retry, WhenFull};
 
 use super::acts;
@@ -169,11 +169,14 @@ impl Spec {
             kafka: None,
             cache: CachePlan { memory: 0, redis: None, ttl: Duration::ZERO, compress_over: 0 },
             objects: ObjectsPlan { store: "file:.".to_owned(), inline_max: 0, ttl: None },
-            threads: ThreadsPlan { tokio: 1, torch: 1, decode: 1 },
+            threads: ThreadsPlan { tokio: 1, torch: 1, decode: 1, spin: false },
             telemetry: TelemetryPlan { metrics: None, log: "warn".to_owned() },
             shutdown: self.shutdown,
             progress: Duration::from_millis(100),
             models: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            model_cache: ".".into(),
+            memory: MemoryPlan { threshold: None, idle: Duration::from_secs(60) },
             stages: std::iter::once(source).chain(self.stages.iter().map(Stage::plan)).collect(),
         })
     }

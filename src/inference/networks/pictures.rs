@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::{Encoded, in_groups, rows};
+use super::{Encoded, grey, in_groups, rows, shape};
 use crate::error::{Error, Result};
 use crate::inference::Model;
 use crate::models::clip::Clip;
@@ -114,6 +114,18 @@ impl Model for Pictures {
         let [height, width] = self.0.size();
         let frame = Tensor::f_zeros([1, height, width, 3], (tch::Kind::Uint8, self.0.device()))?;
         self.0.encode(&frame).map(drop)
+    }
+
+    fn sample(&self) -> Option<Self::Item> {
+        let [height, width] = self.0.size();
+        Some(Asked::Frames(grey(1, width as u32, height as u32)))
+    }
+
+    fn shape(item: &Self::Item) -> String {
+        match item {
+            Asked::Frames(frames) => shape(frames),
+            Asked::Texts(texts) => format!("{} texts", texts.len()),
+        }
     }
 }
 

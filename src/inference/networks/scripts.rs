@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::{Encoded, in_groups, rows};
+use super::{Encoded, grey, in_groups, rows, shape};
 use crate::error::{Error, Result};
 use crate::inference::Model;
 use crate::models::torchscript::{Declared, TorchScript};
@@ -54,5 +54,14 @@ impl Model for Script {
         let Some([height, width]) = self.1.size else { return Ok(()) };
         let frame = Tensor::f_zeros([1, height, width, 3], (tch::Kind::Uint8, self.0.device()))?;
         self.0.forward(&frame, &self.1).map(drop)
+    }
+
+    fn sample(&self) -> Option<Self::Item> {
+        let [height, width] = self.1.size?;
+        Some(Call { frame: grey(1, width as u32, height as u32), declared: Arc::new(self.1.clone()) })
+    }
+
+    fn shape(item: &Self::Item) -> String {
+        shape(&item.frame)
     }
 }

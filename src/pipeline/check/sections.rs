@@ -1,16 +1,19 @@
 //! Everything but the stages: what the shapes cannot say about `name`, `kafka`, `cache`, `objects`, `threads`, `telemetry` and `models`.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::stages::Draft;
 use super::{text_of, to_usize};
 use crate::config::{Environment, Mention, Node, Params, Place, Problems, Provenance, Secret, Value, nearest};
 use crate::pipeline::effective::redact;
-use crate::pipeline::plan::{CachePlan, KafkaPlan, ModelPlan, ObjectsPlan, Plan, StagePlan, TelemetryPlan, ThreadsPlan};
+use crate::pipeline::plan::{CachePlan, KafkaPlan, MemoryPlan, ObjectsPlan, Plan, StagePlan, TelemetryPlan, ThreadsPlan};
 
 mod models;
+mod profiles;
+
+pub(super) use profiles::fill as fill_profiles;
 
 /// The checked sections.
 pub(super) struct Sections {
@@ -20,7 +23,9 @@ pub(super) struct Sections {
     objects: ObjectsPlan,
     threads: ThreadsPlan,
     telemetry: TelemetryPlan,
-    models: BTreeMap<String, ModelPlan>,
+    models: models::Found,
+    model_cache: PathBuf,
+    memory: MemoryPlan,
     shutdown: Duration,
     progress: Duration,
 }
@@ -37,7 +42,10 @@ impl Sections {
             shutdown: self.shutdown,
             progress: self.progress,
             telemetry: self.telemetry,
-            models: self.models,
+            models: self.models.here,
+            absent: self.models.absent,
+            model_cache: self.model_cache,
+            memory: self.memory,
             stages,
         }
     }
@@ -68,6 +76,8 @@ pub(super) fn read(
         threads: threads(top.opt_object("threads")?),
         telemetry: telemetry?,
         models: models?,
+        model_cache: PathBuf::from(&**top.opt_text("model_cache")?),
+        memory: memory(top.opt_object("memory")?),
         shutdown: top.opt_duration("shutdown")?,
         progress: top.opt_duration("progress")?,
     })
@@ -248,6 +258,10 @@ impl File<'_> {
     }
 }
 
+fn memory(memory: &Params) -> MemoryPlan {
+    MemoryPlan { threshold: memory.opt_bytes("threshold"), idle: memory.duration("idle") }
+}
+
 /// 0 leaves it to the machine: torch takes the cores, what feeds it a part.
 fn threads(threads: &Params) -> ThreadsPlan {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -256,6 +270,7 @@ fn threads(threads: &Params) -> ThreadsPlan {
         tokio: given("tokio", (cores / 4).clamp(1, 8)),
         torch: given("torch", cores.min(32)),
         decode: given("decode", (cores / 4).clamp(1, 4)),
+        spin: threads.bool("spin"),
     }
 }
 
