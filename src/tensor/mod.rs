@@ -17,7 +17,7 @@ pub use libtorch::{
     Account, Entered, GpuMemory, Inference, allow_tf32, free_cached, gpu_memory, gpu_total, grad_enabled, restart_gpu_peak,
 };
 pub use pixels::{channels_last, frames_to_tensor, normalise, resize};
-pub use product::{Then, product};
+pub use product::{Then, pack, product};
 pub use tch::{Device, Kind, NoGradGuard, Tensor};
 
 use crate::error::Error;
