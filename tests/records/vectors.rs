@@ -94,6 +94,46 @@ fn what_a_stage_declares_stands_for_what_the_modules_folder_does() {
     }
 }
 
+/// What is written lies in the space of what is seen.
+#[test]
+fn captions_have_vectors_beside_those_of_frames() {
+    let place = Place::new();
+    let clip = root().join("tests/golden/clip-tiny").display().to_string();
+    let text = format!(
+        r#"version: 1
+name: search
+threads: {{ tokio: 1, torch: 1, decode: 1 }}
+model_dir: "${{OPUSFLOW_MODELS}}"
+models:
+  clip: {{ path: {clip}, device: cpu, precision: f32 }}
+  cuts: {{ path: transnetv2, device: cpu, precision: f32 }}
+  words: {{ path: SmolLM2-135M-Instruct, device: cpu, precision: f32 }}
+stages:
+  - {{ id: bars, kind: test, with: {{ frames: 60, views: {{ all: {{ fps: native, size: 48x27 }} }} }} }}
+  - {{ id: shots, kind: shots, inputs: [bars.all], with: {{ model: cuts, max_length: 1s }} }}
+  - {{ id: captions, kind: caption, inputs: [shots], with: {{ model: words, prompt: "Say hello.", max_tokens: 3 }} }}
+  - {{ id: written, kind: embed, inputs: [captions], with: {{ model: clip, template: "they say {{}}" }} }}
+  - {{ id: seen, kind: encode, inputs: [bars.all], with: {{ model: clip }} }}
+  - {{ id: out, kind: file, inputs: [captions, written, seen], with: {{ path: ./out, formats: [jsonl] }} }}
+"#
+    );
+    let run = place.run(&place.write("pipeline.yaml", text), &[]).ended(0);
+    let (_, records) = records::of_files(&place.path("out"));
+    let captions = &records["captions"];
+    assert!(captions.len() >= 2, "{}", run.stdout);
+    assert_eq!(of(&records, "written").count(), captions.len());
+    let space = &of(&records, "seen").next().expect("frames were encoded")["space"];
+    for record in of(&records, "written") {
+        assert_eq!((&record["space"], &record["dim"], &record["normalized"]), (space, &16.into(), &true.into()));
+        assert_eq!((&record["frames"], names(record).len()), (&0.into(), 0));
+        let parent = record["meta"]["parents"][0].as_str().unwrap();
+        assert_eq!(record["meta"]["start"], captions[parent]["meta"]["start"], "it is of that caption");
+    }
+    // One prompt, one caption, one vector, computed once.
+    let (memory, redis, computed) = run.cache("embed");
+    assert_eq!((memory + redis + computed, computed), (captions.len() as u64, 1));
+}
+
 #[test]
 fn labels_that_cannot_be_looked_for_are_refused_before_anything_runs() {
     let place = Place::new();

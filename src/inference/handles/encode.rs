@@ -7,6 +7,7 @@ use super::super::start::Start;
 use super::super::{Asker, Pool, ZeroShot};
 use super::Card;
 use crate::error::{Error, Result};
+use crate::models::encoder::Scoring;
 use crate::models::opus_encoder::OpusEncoder;
 use crate::packet::{Frame, ModelTag};
 
@@ -56,14 +57,25 @@ impl EncodeModel {
     /// # Errors
     /// Config, where the model knows no texts, or there are no labels or no place for them; those of [`Pool::ask`].
     pub async fn zero_shot(&self, labels: Arc<[Arc<str>]>, template: &str, asker: Asker) -> Result<ZeroShot> {
-        let texts = ZeroShot::texts(&labels, template)?;
+        let (vectors, scoring) = self.read(ZeroShot::texts(&labels, template)?, asker).await?;
+        Ok(ZeroShot::new(labels, vectors, scoring))
+    }
+
+    /// The vectors of texts in the space of its pictures, each of length 1.
+    ///
+    /// # Errors
+    /// Config, where the model knows no texts; those of [`Pool::ask`].
+    pub async fn texts(&self, texts: Vec<String>, asker: Asker) -> Result<Vec<Vec<f32>>> {
+        Ok(self.read(texts, asker).await?.0)
+    }
+
+    async fn read(&self, texts: Vec<String>, asker: Asker) -> Result<(Vec<Vec<f32>>, Scoring)> {
         let Encoder::Frames(workers) = &self.workers else {
-            return Err(
-                Error::config(format!("{} knows clips only, no texts", self.card.tag.id)).hint("labels need a CLIPModel or a SiglipModel")
-            );
+            let message = format!("{} knows clips only, no texts", self.card.tag.id);
+            return Err(Error::config(message).hint("a CLIPModel or a SiglipModel knows texts"));
         };
         match workers.ask(Asked::Texts(texts), asker).await? {
-            Told::Texts(vectors, scoring) => Ok(ZeroShot::new(labels, vectors, scoring)),
+            Told::Texts(vectors, scoring) => Ok((vectors, scoring)),
             Told::Frame(_) => Err(Error::bug("texts were answered as a frame")),
         }
     }

@@ -65,3 +65,37 @@ impl Model for Script {
         shape(&item.frame)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::ModelFolder;
+    use crate::models::torchscript::Output;
+    use crate::packet::PixelFormat;
+    use crate::tensor::{Device, Precision};
+
+    #[test]
+    fn frames_of_all_sizes_and_declarations_are_answered_in_their_order() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/torchscript-named");
+        let folder = ModelFolder::open(path).unwrap();
+        let own = Declared::read(folder.config()).unwrap();
+        let mut model = Script(TorchScript::open(&folder, Device::Cpu, Precision::F32).unwrap(), own.clone());
+        model.warm_up().unwrap();
+        let grid = Declared { output: Output::parse("grid"), size: None, ..own.clone() };
+        let call = |declared: &Declared, width: u32, height: u32| {
+            let pixels: Vec<u8> = (0..width * height * 3).map(|at| (at * 7 % 251) as u8).collect();
+            let (view, format) = ("frames".into(), PixelFormat::Rgb8);
+            let frame = Frame { view, index: 0, width, height, stride: width * 3, format, pixels: pixels.into() };
+            Call { frame: vec![Arc::new(frame)], declared: Arc::new(declared.clone()) }
+        };
+        let calls = [call(&own, 12, 16), call(&grid, 12, 16), call(&own, 30, 20), call(&grid, 9, 9), call(&grid, 12, 16)];
+        let told = model.run(&calls.iter().collect::<Vec<_>>(), &|_| false).unwrap();
+        let lengths: Vec<usize> = told.iter().map(|told| told.as_ref().unwrap().vector.len()).collect();
+        assert_eq!(lengths, [4, 6 * 7 * 5, 4, 6 * 4 * 4, 6 * 7 * 5]);
+        for (call, told) in calls.iter().zip(&told) {
+            let alone = model.run(&[call], &|_| false).unwrap();
+            let pairs = told.as_ref().unwrap().vector.iter().zip(&alone[0].as_ref().unwrap().vector);
+            assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-5));
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! What makes something of packets.
 
 pub mod caption;
+pub mod embed;
 pub mod encode;
 pub mod keyframe;
 pub mod sample;

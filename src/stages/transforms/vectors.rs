@@ -45,7 +45,7 @@ pub(super) struct Made {
     pub vector: Vec<f32>,
     /// Whether it has length 1 already.
     pub unit: bool,
-    /// Frames that it is of.
+    /// Frames that it is of; 0 for a text.
     pub frames: u32,
     pub scores: Option<Scores>,
 }
@@ -53,11 +53,12 @@ pub(super) struct Made {
 impl Form {
     /// As the parameters above say.
     pub fn of(params: &Params) -> Self {
-        Self {
-            top: params.int("top").unsigned_abs() as usize,
-            dtype: if &**params.text("dtype") == "f16" { VectorType::F16 } else { VectorType::F32 },
-            normalize: params.bool("normalize"),
-        }
+        Self { top: params.int("top").unsigned_abs() as usize, dtype: dtype(params), normalize: params.bool("normalize") }
+    }
+
+    /// As they say where there are no labels and vectors have length 1 already.
+    pub fn without_labels(params: &Params) -> Self {
+        Self { top: 0, dtype: dtype(params), normalize: false }
     }
 
     /// The record's payload, in the space of the model.
@@ -78,6 +79,10 @@ impl Form {
             scores: scores.map(Arc::new),
         }
     }
+}
+
+fn dtype(params: &Params) -> VectorType {
+    if &**params.text("dtype") == "f16" { VectorType::F16 } else { VectorType::F32 }
 }
 
 /// A key with what an answer about these frames hangs on: the weights, how they are computed with, and the pixels.
