@@ -2,8 +2,10 @@
 //! Supervision" (arXiv:2103.00020); the reference is transformers' `modeling_clip.py`, whose checkpoint keys it reads.
 
 mod text;
+mod tokenizer;
 
 pub use text::{ClipText, ClipTextConfig, TextStates};
+pub use tokenizer::ClipTokenizer;
 
 #[cfg(test)]
 mod tests;
