@@ -9,6 +9,7 @@ pub mod folder;
 mod golden;
 pub mod layers;
 pub mod llama;
+pub mod offload;
 pub mod opus_encoder;
 pub mod resnet;
 pub mod scenes;
