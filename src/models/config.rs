@@ -20,8 +20,9 @@ impl Config {
     /// Config, where it cannot be read; model, where it is not a JSON object.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read(path).map_err(|error| Error::config(format!("cannot read {}", path.display())).because(error))?;
-        let value: Value =
-            serde_json::from_slice(&text).map_err(|error| Error::model(format!("{} is not JSON", path.display())).because(error))?;
+        let value: Value = serde_json::from_slice(&text)
+            .or_else(|error| serde_json::from_str(&without_infinities(&text).ok_or(error)?))
+            .map_err(|error| Error::model(format!("{} is not JSON", path.display())).because(error))?;
         if !value.is_object() {
             return Err(Error::model(format!("{} is not a JSON object", path.display())));
         }
@@ -54,6 +55,11 @@ impl Config {
         Ok(Self { place: format!("{}, {key}", self.place), value })
     }
 
+    /// The names of its fields.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.value.as_object().into_iter().flatten().map(|(key, _)| key.as_str())
+    }
+
     /// An integer of 0 or more.
     ///
     /// # Errors
@@ -67,14 +73,14 @@ impl Config {
         self.optional(key, "an integer of 0 or more", natural).map(|value| value.unwrap_or(default))
     }
 
-    /// A number.
+    /// A number, which may be infinite.
     pub fn number(&self, key: &str) -> Result<f64> {
-        self.need(key, "a number", Value::as_f64)
+        self.need(key, "a number", number)
     }
 
     /// As [`number`](Self::number), or `default` where the field is missing.
     pub fn number_or(&self, key: &str, default: f64) -> Result<f64> {
-        self.optional(key, "a number", Value::as_f64).map(|value| value.unwrap_or(default))
+        self.optional(key, "a number", number).map(|value| value.unwrap_or(default))
     }
 
     /// True or false, or `default` where the field is missing.
@@ -123,6 +129,23 @@ impl Config {
     }
 }
 
+/// What Python writes for infinite numbers is no JSON: it becomes a string that [`number`] knows. None where the text is not UTF-8.
+fn without_infinities(text: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(text).ok()?;
+    // Every other part is within quotes, as long as none are escaped; where some are, this may break a string, which no valid file minds.
+    let outside = |part: &str| part.replace("-Infinity", "\"-inf\"").replace("Infinity", "\"inf\"");
+    let parts = text.split('"').enumerate().map(|(at, part)| if at % 2 == 0 { outside(part) } else { part.to_owned() });
+    Some(parts.collect::<Vec<_>>().join("\""))
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value.as_str() {
+        Some("inf") => Some(f64::INFINITY),
+        Some("-inf") => Some(f64::NEG_INFINITY),
+        _ => value.as_f64(),
+    }
+}
+
 fn natural(value: &Value) -> Option<i64> {
     value.as_i64().filter(|number| *number >= 0)
 }
@@ -162,6 +185,17 @@ mod tests {
         assert_eq!(section.integer("a").unwrap_err().message(), "config.json, text_config: `a` must be an integer of 0 or more, it is -3");
         assert_eq!(config.section("vision_config").unwrap().integer_or("b", 7).unwrap(), 7);
         assert!(config.section("c").is_err());
+    }
+
+    #[test]
+    fn pythons_infinities_are_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("scheduler_config.json");
+        std::fs::write(&path, r#"{"lambda_min_clipped": -Infinity, "max": Infinity, "name": "Infinity-Infinity", "half": 0.5}"#).unwrap();
+        let config = Config::read(&path).unwrap();
+        assert_eq!(config.number("lambda_min_clipped").unwrap(), f64::NEG_INFINITY);
+        assert_eq!((config.number("max").unwrap(), config.number_or("half", 1.).unwrap()), (f64::INFINITY, 0.5));
+        assert_eq!(config.string("name").unwrap(), "Infinity-Infinity");
     }
 
     #[test]

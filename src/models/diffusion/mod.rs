@@ -2,4 +2,6 @@
 //! schedulers that lead from noise to a picture, and the blocks their networks share.
 
 pub mod blocks;
+pub mod noise;
+pub mod schedulers;
 pub mod unet;
