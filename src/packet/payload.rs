@@ -357,6 +357,8 @@ pub struct Picture {
     pub data: Bytes,
     /// Whether `data` travels in the record.
     pub inline: bool,
+    /// For pictures painted from a stream's frames: how much more they change from one to the next than the frames do, 0 to 1.
+    pub flicker: Option<f32>,
 }
 
 /// A packet that could not be processed.

@@ -3,5 +3,6 @@
 pub mod caption;
 pub mod encode;
 pub mod keyframe;
+mod prompt;
 pub mod sample;
 pub mod shots;
