@@ -131,11 +131,22 @@ impl Config {
 
 /// What Python writes for infinite numbers is no JSON: it becomes a string that [`number`] knows. None where the text is not UTF-8.
 fn without_infinities(text: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(text).ok()?;
-    // Every other part is within quotes, as long as none are escaped; where some are, this may break a string, which no valid file minds.
-    let outside = |part: &str| part.replace("-Infinity", "\"-inf\"").replace("Infinity", "\"inf\"");
-    let parts = text.split('"').enumerate().map(|(at, part)| if at % 2 == 0 { outside(part) } else { part.to_owned() });
-    Some(parts.collect::<Vec<_>>().join("\""))
+    let mut rest = std::str::from_utf8(text).ok()?;
+    let mut out = String::with_capacity(rest.len());
+    let (mut quoted, mut escaped) = (false, false);
+    while let Some(next) = rest.chars().next() {
+        let infinity = [("-Infinity", "\"-inf\""), ("Infinity", "\"inf\"")].into_iter().find(|(word, _)| !quoted && rest.starts_with(word));
+        if let Some((word, number)) = infinity {
+            out += number;
+            rest = &rest[word.len()..];
+            continue;
+        }
+        quoted ^= next == '"' && !escaped;
+        escaped = next == '\\' && !escaped;
+        out.push(next);
+        rest = &rest[next.len_utf8()..];
+    }
+    Some(out)
 }
 
 fn number(value: &Value) -> Option<f64> {
@@ -191,11 +202,11 @@ mod tests {
     fn pythons_infinities_are_numbers() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("scheduler_config.json");
-        std::fs::write(&path, r#"{"lambda_min_clipped": -Infinity, "max": Infinity, "name": "Infinity-Infinity", "half": 0.5}"#).unwrap();
+        std::fs::write(&path, r#"{"lambda_min_clipped": -Infinity, "max": Infinity, "name": "\"Infinity-Infinity", "half": 0.5}"#).unwrap();
         let config = Config::read(&path).unwrap();
         assert_eq!(config.number("lambda_min_clipped").unwrap(), f64::NEG_INFINITY);
         assert_eq!((config.number("max").unwrap(), config.number_or("half", 1.).unwrap()), (f64::INFINITY, 0.5));
-        assert_eq!(config.string("name").unwrap(), "Infinity-Infinity");
+        assert_eq!(config.string("name").unwrap(), "\"Infinity-Infinity");
     }
 
     #[test]
