@@ -120,7 +120,9 @@ impl ClipText {
     /// # Errors
     /// Model, where the weights do not fit.
     pub fn part(root: &Scope<'_>, config: &ClipTextConfig, projected: bool) -> Result<Self> {
-        let (scope, width) = (root / "text_model", config.tower.width);
+        // transformers 5 saves a tower that stands alone without the name that it has inside a whole model.
+        let alone = root.has("embeddings.token_embedding.weight");
+        let (scope, width) = (if alone { root.clone() } else { root / "text_model" }, config.tower.width);
         let embeddings = &scope / "embeddings";
         // Older checkpoints store 0, 1, 2 and so on.
         root.weights().allow_surplus("embeddings.position_ids");
