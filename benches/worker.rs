@@ -6,7 +6,7 @@ mod report;
 use std::time::{Duration, Instant};
 
 use opusflow::Result;
-use opusflow::inference::{Asker, BatchSettings, Compute, Model, Worker};
+use opusflow::inference::{Asker, BatchSettings, Compute, Model, Worker, WorkerSettings};
 use opusflow::telemetry::Exporter;
 use tokio::sync::{mpsc, oneshot};
 
@@ -45,8 +45,9 @@ fn figures(name: &str, round: usize, mut trips: Vec<Duration>) {
 }
 
 async fn worker(round: usize) {
-    let settings = BatchSettings { max_size: 1, max_wait: Duration::ZERO, queue: 2 };
-    let worker = Worker::spawn("echo", settings, Some(Compute::new()), || Ok(Echo)).await.expect("it starts");
+    let batch = BatchSettings::new(1, Duration::ZERO);
+    let settings = WorkerSettings { compute: Some(Compute::new()), ..WorkerSettings::on_cpu(batch) };
+    let worker = Worker::spawn("echo", settings, || Ok(Echo)).await.expect("it starts");
     let asker = Asker::new("bench", false);
     let mut trips = Vec::with_capacity(WARM + TRIPS);
     for item in 0..(WARM + TRIPS) as u64 {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::bar::Bars;
@@ -68,7 +69,7 @@ async fn drive(
     arguments: &RunArguments,
     plan: Arc<Plan>,
     (logs, linger): (Logs, Option<Duration>),
-    Signals { stop, force }: Signals,
+    Signals { stop, force, relieve }: Signals,
 ) -> Result<ExitCode> {
     let began = std::time::Instant::now();
     describe();
@@ -99,7 +100,10 @@ async fn drive(
     }
     let began = std::time::Instant::now();
     let mut running = Running::start(Arc::clone(&plan), &assembled.deps)?;
-    let summary = follow(&mut running, &bars, &stop, &force).await?;
+    let summary = tokio::select! {
+        summary = follow(&mut running, &bars, &stop, &force) => summary?,
+        () = give_back(&assembled, &relieve) => return Err(Error::bug("giving memory back never ends")),
+    };
     bars.clear();
     let unconfirmed = assembled.close(if summary.forced { Duration::ZERO } else { plan.shutdown }).await;
     report::summary(&plan, &summary, &assembled, &sampler.snapshot(), began.elapsed())?;
@@ -123,6 +127,16 @@ fn stopped_early(sampler: &Sampler, began: std::time::Instant) -> Result<ExitCod
     tracing::info!("stopped before any stream began");
     report::closing(0, &sampler.snapshot(), began.elapsed())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives memory back as often as it is asked to. Endless.
+async fn give_back(assembled: &Assembled, relieve: &Notify) {
+    loop {
+        relieve.notified().await;
+        let relief = assembled.relieve().await;
+        let (before, after) = relief.resident;
+        tracing::info!(put_down = relief.put_down, before = before >> 20, after = after >> 20, "memory is given back, in MiB");
+    }
 }
 
 /// Shows the run until it ends; passes signals on.

@@ -1,7 +1,10 @@
-//! The signals of a run: the first tells it to stop, the second to end at once. They are heard on a thread of their own from the first moment
-//! on, so that one that comes while libraries start and models load is no sudden death.
+//! The signals of a run: the first SIGTERM or SIGINT tells it to stop, the second to end at once; SIGUSR1 asks it to give memory back. They are
+//! heard on a thread of their own from the first moment on, so that one that comes while libraries start and models load is no sudden death.
+
+use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
@@ -13,6 +16,8 @@ pub(super) struct Signals {
     pub stop: CancellationToken,
     /// Another one came.
     pub force: CancellationToken,
+    /// SIGUSR1 came.
+    pub relieve: Arc<Notify>,
 }
 
 impl Signals {
@@ -20,19 +25,24 @@ impl Signals {
     pub fn listen() -> Result<Self> {
         let deaf = |error: std::io::Error| Error::external("signals cannot be heard").because(error);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(deaf)?;
-        let (mut term, mut int) = {
+        let (mut term, mut int, mut user) = {
             let _inside = runtime.enter();
-            (signal(SignalKind::terminate()).map_err(deaf)?, signal(SignalKind::interrupt()).map_err(deaf)?)
+            let hear = |kind| signal(kind).map_err(deaf);
+            (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?, hear(SignalKind::user_defined1())?)
         };
-        let signals = Self { stop: CancellationToken::new(), force: CancellationToken::new() };
-        let Self { stop, force } = signals.clone();
+        let signals = Self { stop: CancellationToken::new(), force: CancellationToken::new(), relieve: Arc::default() };
+        let Self { stop, force, relieve } = signals.clone();
         let listen = async move {
-            for token in [stop, force] {
+            loop {
                 tokio::select! {
                     _ = term.recv() => {}
                     _ = int.recv() => {}
+                    _ = user.recv() => {
+                        relieve.notify_one();
+                        continue;
+                    }
                 }
-                token.cancel();
+                if stop.is_cancelled() { force.cancel() } else { stop.cancel() }
             }
         };
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(listen)).map_err(deaf)?;

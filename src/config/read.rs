@@ -227,6 +227,11 @@ fn scalar_value(scalar: &Scalar, ty: &Type) -> Result<Value, Refusal> {
             Value::Int(number) if number < *low || number > *high => Err(Refusal::Bounds(int_bounds(*low, *high))),
             value => Ok(value),
         },
+        Type::IntOrAuto(..) if text == "auto" => Ok(Value::IntOrAuto(None)),
+        Type::IntOrAuto(low, high) => match quotes(integer(text).map(|number| Value::IntOrAuto(Some(number))))? {
+            Value::IntOrAuto(Some(number)) if number < *low || number > *high => Err(Refusal::Bounds(int_bounds(*low, *high))),
+            value => Ok(value),
+        },
         Type::Float(low, high) => match quotes(float(text).map(Value::Float))? {
             Value::Float(number) if number < *low || number > *high => Err(Refusal::Bounds(float_bounds(*low, *high))),
             value => Ok(value),
@@ -288,6 +293,7 @@ impl Type {
         match self {
             Type::Bool => "true or false".to_owned(),
             Type::Int(..) => "a whole number".to_owned(),
+            Type::IntOrAuto(..) => "a whole number, or `auto`".to_owned(),
             Type::Float(..) => "a number".to_owned(),
             Type::Text => "a text".to_owned(),
             Type::Choice([]) => "nothing".to_owned(),

@@ -14,6 +14,7 @@ const VIEW: &[Field] = &[
 const FIELDS: &[Field] = &[
     Field { name: "model", ty: Type::Model(&["A"]), default: Default::Required, doc: "The model." },
     Field { name: "top", ty: Type::Int(1, 10), default: Default::Is("5"), doc: "How many." },
+    Field { name: "most", ty: Type::IntOrAuto(1, 10), default: Default::Is("auto"), doc: "How many at most." },
     Field { name: "threshold", ty: Type::Float(0.0, 1.0), default: Default::Is("0.5"), doc: "From where on." },
     Field { name: "wait", ty: Type::Duration, default: Default::Is("3s"), doc: "How long." },
     Field { name: "limit", ty: Type::Bytes, default: Default::Absent, doc: "How large." },
@@ -44,6 +45,7 @@ fn defaults_are_filled_in_and_origins_kept() {
     assert!(problems.is_empty(), "{problems:?}");
     assert_eq!((params.int("top"), params.float("threshold"), params.bool("on")), (7, 0.5, false));
     assert_eq!((params.duration("wait"), params.opt_bytes("limit")), (Duration::from_secs(5400), None));
+    assert_eq!((params.int_or_auto("most"), read("model: m\nmost: 7").0.int_or_auto("most")), (None, Some(7)));
     assert_eq!(params.list("paths"), [Value::Text("a.mp4".into())]);
     let view = params.map("views")[0].1.as_object().unwrap();
     assert_eq!((view.fps("fps"), view.size("size")), (Some((2, 1)), None));
@@ -69,6 +71,8 @@ fn refusals_say_what_is_taken() {
     assert_eq!(complaint("top: \"3\""), "x:2:6: `top` takes a whole number, not the text `3` (take the quotes away)");
     assert_eq!(complaint("top: 11"), "x:2:6: `top` must be between 1 and 10, not `11`");
     assert_eq!(complaint("top: [1]"), "x:2:6: `top` takes a whole number, not a list");
+    assert_eq!(complaint("most: many"), "x:2:7: `most` takes a whole number, or `auto`, not `many`");
+    assert_eq!(complaint("most: 0"), "x:2:7: `most` must be between 1 and 10, not `0`");
     assert_eq!(complaint("threshold: .nan"), "x:2:12: `threshold` takes a number, not `.nan`");
     assert_eq!(complaint("threshold: 1.5"), "x:2:12: `threshold` must be between 0 and 1, not `1.5`");
     assert_eq!(complaint("wait: 5"), "x:2:7: `wait` needs a unit, not `5` alone (write `5s` or `5ms`)");

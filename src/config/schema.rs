@@ -37,12 +37,9 @@ fn property(field: &'static Field) -> Json {
 pub fn of(ty: &'static Type) -> Json {
     match ty {
         Type::Bool => or_variable(json!({ "type": "boolean" })),
-        Type::Int(low, high) => {
-            let mut schema = json!({ "type": "integer", "minimum": low });
-            if *high < i64::MAX {
-                schema["maximum"] = json!(high);
-            }
-            or_variable(schema)
+        Type::Int(low, high) => or_variable(integer(*low, *high)),
+        Type::IntOrAuto(low, high) => {
+            json!({ "anyOf": [integer(*low, *high), { "const": "auto" }, { "$ref": "#/$defs/variable" }] })
         }
         Type::Float(low, high) => {
             let mut schema = json!({ "type": "number" });
@@ -73,6 +70,14 @@ pub fn of(ty: &'static Type) -> Json {
         Type::Object(fields) => object(fields),
         Type::Own => json!({}),
     }
+}
+
+fn integer(low: i64, high: i64) -> Json {
+    let mut schema = json!({ "type": "integer", "minimum": low });
+    if high < i64::MAX {
+        schema["maximum"] = json!(high);
+    }
+    schema
 }
 
 fn pattern(pattern: &str) -> Json {

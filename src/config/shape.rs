@@ -36,6 +36,8 @@ pub enum Type {
     Bool,
     /// A whole number within bounds, both included.
     Int(i64, i64),
+    /// A whole number within bounds, both included, or the word `auto`.
+    IntOrAuto(i64, i64),
     /// A number within bounds, both included.
     Float(f64, f64),
     /// Any text.
@@ -98,6 +100,8 @@ pub enum Value {
     Bool(bool),
     /// Of [`Type::Int`].
     Int(i64),
+    /// Of [`Type::IntOrAuto`]; `None` for `auto`.
+    IntOrAuto(Option<i64>),
     /// Of [`Type::Float`].
     Float(f64),
     /// Of [`Type::Text`], [`Type::Choice`], [`Type::Model`] and [`Type::Stage`].
@@ -125,6 +129,8 @@ pub enum Value {
 pub enum Provenance {
     /// The shape's default.
     Default,
+    /// A profile, in place of the shape's default.
+    Profile(String),
     /// The file, at this line (from 1).
     File(usize),
     /// An environment variable, through the file's line.
@@ -170,6 +176,8 @@ impl Params {
         bool, opt_bool -> bool: Value::Bool(v) => *v;
         /// A whole number.
         int, opt_int -> i64: Value::Int(v) => *v;
+        /// A whole number, none for `auto`.
+        int_or_auto, opt_int_or_auto -> Option<i64>: Value::IntOrAuto(v) => *v;
         /// A number.
         float, opt_float -> f64: Value::Float(v) => *v;
         /// A text, a choice, a model's or a stage's name.

@@ -1,9 +1,10 @@
 //! Where askers and the worker's thread meet: the queue, its places, and the forming of batches.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, FairMutexGuard, Mutex};
+use parking_lot::{Condvar, FairMutexGuard, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +13,9 @@ use super::queue::{Queue, Waiting};
 use super::{Asker, BatchSettings, Compute, Model};
 use crate::error::{Error, Result};
 use crate::telemetry::WorkerMetrics;
+
+/// How long the thread looks for the next item before it sleeps, having just run a batch: to wake it costs more than to answer many a model.
+const LINGER: Duration = Duration::from_micros(50);
 
 /// An item with the way back to its asker. Its place is free when it is done with.
 pub(super) struct Job<M: Model> {
@@ -47,34 +51,55 @@ pub(super) struct Shared<M: Model> {
     pub ended: CancellationToken,
     state: Mutex<State<M>>,
     changed: Condvar,
+    /// Counts what might end the thread's lingering.
+    news: AtomicUsize,
 }
 
 struct State<M: Model> {
     queue: Queue<Job<M>>,
     closed: bool,
+    /// Since when there is nothing to do; none while there is.
+    idle: Option<Instant>,
+    /// Whether the model is loaded.
+    loaded: bool,
+    /// Who asked for the model to be put down, if the thread is still idle when it hears of it.
+    put_down: Vec<oneshot::Sender<()>>,
     /// The thread sleeps until the queue has this many.
     wake_at: usize,
     /// The thread sleeps until then at most.
     wake_by: Option<Instant>,
 }
 
-/// A batch and the permit to compute it.
-pub(super) struct Batch<'a, M: Model> {
-    pub jobs: Vec<Job<M>>,
-    pub permit: Option<FairMutexGuard<'a, ()>>,
+/// What the thread does next.
+pub(super) enum Next<'a, M: Model> {
+    /// Runs a batch, with the permit to compute it.
+    Batch(Vec<Job<M>>, Option<FairMutexGuard<'a, ()>>),
+    /// Puts the model down, and tells these.
+    PutDown(Vec<oneshot::Sender<()>>),
+    /// Ends.
+    End,
+}
+
+/// What the thread has waited for.
+enum Woken {
+    Items,
+    PutDown(Vec<oneshot::Sender<()>>),
+    Closed,
 }
 
 impl<M: Model> Shared<M> {
-    pub fn new(name: &str, settings: BatchSettings) -> Self {
-        let state = State { queue: Queue::new(), closed: false, wake_at: usize::MAX, wake_by: None };
+    pub fn new(name: &str, place: &str, settings: BatchSettings) -> Self {
+        let (put_down, idle) = (Vec::new(), Some(Instant::now()));
+        let state = State { queue: Queue::new(), closed: false, idle, loaded: false, put_down, wake_at: usize::MAX, wake_by: None };
         Self {
             name: name.into(),
             settings,
             places: Places::new(settings.queue),
-            metrics: WorkerMetrics::new(name),
+            metrics: WorkerMetrics::new(name, place),
             ended: CancellationToken::new(),
             state: Mutex::new(state),
             changed: Condvar::new(),
+            news: AtomicUsize::new(0),
         }
     }
 
@@ -89,13 +114,39 @@ impl<M: Model> Shared<M> {
         let waiting = Waiting { number, stream, live, deadline, arrived: Instant::now(), what: job };
         let sooner = state.wake_by.is_some_and(|by| waiting.due(self.settings.max_wait) < by);
         state.queue.push(waiting);
+        state.idle = None;
         self.metrics.depth.increment(1.0);
         let wake = sooner || state.queue.len() >= state.wake_at;
+        self.news.fetch_add(1, Ordering::Release);
         drop(state);
         if wake {
             self.changed.notify_one();
         }
         Ok(number)
+    }
+
+    /// Says whether the model is loaded.
+    pub fn loaded(&self, loaded: bool) {
+        self.state.lock().loaded = loaded;
+    }
+
+    /// How long the loaded model has had nothing to do; none where it has, or is put down already.
+    pub fn idle(&self) -> Option<Duration> {
+        let state = self.state.lock();
+        state.idle.filter(|_| state.loaded && !state.closed).map(|since| since.elapsed())
+    }
+
+    /// Asks for the model to be put down. The answer comes when it is, and never when it has something to do first.
+    pub fn put_down(&self) -> oneshot::Receiver<()> {
+        let (done, answer) = oneshot::channel();
+        let mut state = self.state.lock();
+        if state.idle.is_some() && state.loaded && !state.closed {
+            state.put_down.push(done);
+            self.news.fetch_add(1, Ordering::Release);
+            drop(state);
+            self.changed.notify_one();
+        }
+        answer
     }
 
     /// Takes a job out that its asker gave up; nothing happens where it runs already.
@@ -114,6 +165,8 @@ impl<M: Model> Shared<M> {
         {
             let mut state = self.state.lock();
             state.closed = true;
+            state.put_down.clear();
+            self.news.fetch_add(1, Ordering::Release);
             waiting.extend(std::iter::from_fn(|| state.queue.pop()));
         }
         self.changed.notify_one();
@@ -123,42 +176,64 @@ impl<M: Model> Shared<M> {
         }
     }
 
-    /// Waits until there is something to run, for the permit, and only then forms the batch. None when the worker is shut.
-    pub fn next_batch<'a>(&self, limit: usize, compute: Option<&'a Compute>) -> Option<Batch<'a, M>> {
+    /// Waits until there is something to run, for the permit, and only then forms the batch.
+    pub fn next<'a>(&self, limit: usize, compute: Option<&'a Compute>) -> Next<'a, M> {
         loop {
-            if !self.wait(limit) {
-                return None;
+            match self.wait(limit) {
+                Woken::Closed => return Next::End,
+                Woken::PutDown(asked) => return Next::PutDown(asked),
+                Woken::Items => {}
             }
             let permit = compute.map(Compute::acquire);
             let jobs = self.take(limit);
             if !jobs.is_empty() {
-                return Some(Batch { jobs, permit });
+                return Next::Batch(jobs, permit);
             }
         }
     }
 
-    /// Waits for a full batch, or for the first item that has waited long enough. False when the worker is shut.
-    fn wait(&self, limit: usize) -> bool {
+    /// Waits for a full batch, or for the first item that has waited long enough; idle, also for the model to be put down.
+    fn wait(&self, limit: usize) -> Woken {
         let mut state = self.state.lock();
+        let mut lingered = state.idle.is_some();
         loop {
             if state.closed {
-                return false;
+                return Woken::Closed;
             }
             let due = state.queue.due(self.settings.max_wait);
             match due {
                 Some(due) if state.queue.len() >= limit || due <= Instant::now() => {
                     (state.wake_at, state.wake_by) = (usize::MAX, None);
-                    return true;
+                    // Who asked for it finds the model at work.
+                    state.put_down.clear();
+                    return Woken::Items;
                 }
                 Some(due) => {
                     (state.wake_at, state.wake_by) = (limit, Some(due));
                     self.changed.wait_until(&mut state, due);
                 }
+                None if !state.put_down.is_empty() => return Woken::PutDown(std::mem::take(&mut state.put_down)),
                 None => {
-                    (state.wake_at, state.wake_by) = (1, None);
-                    self.changed.wait(&mut state);
+                    state.idle.get_or_insert_with(Instant::now);
+                    state.wake_by = None;
+                    if std::mem::replace(&mut lingered, true) {
+                        state.wake_at = 1;
+                        self.changed.wait(&mut state);
+                    } else {
+                        state.wake_at = usize::MAX;
+                        let news = self.news.load(Ordering::Acquire);
+                        MutexGuard::unlocked(&mut state, || self.linger(news));
+                    }
                 }
             }
+        }
+    }
+
+    /// Looks for news, and lets others have the core meanwhile, for a moment.
+    fn linger(&self, news: usize) {
+        let until = Instant::now() + LINGER;
+        while self.news.load(Ordering::Acquire) == news && Instant::now() < until {
+            std::thread::yield_now();
         }
     }
 

@@ -4,25 +4,35 @@
 //! free, and an item whose asker has gone is skipped. What goes wrong with one item stays with that item.
 
 mod batch;
+mod keeper;
+mod memory;
 mod models;
 mod networks;
 mod places;
+mod pool;
 mod queue;
+mod remembered;
 mod runner;
+mod settings;
+mod tune;
 mod worker;
 mod workers;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::{FairMutex, FairMutexGuard};
 
-pub use self::models::{EncodeModel, ModelSettings, Models, ShotsModel, TextModel};
+pub use self::keeper::{MemorySettings, Relief, keep};
+pub use self::models::{EncodeModel, Models, ShotsModel, TextModel};
 pub use self::networks::Encoded;
+pub use self::pool::Pool;
+pub use self::remembered::Remembered;
+pub use self::settings::{BatchSettings, ModelSettings, NetworkOptions, WorkerSettings};
 pub use self::worker::Worker;
 pub use self::workers::{WorkerKey, Workers};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// What a worker owns. It is made, used and dropped on the worker's thread, so it need be neither `Send` nor `Sync`.
 pub trait Model: 'static {
@@ -47,37 +57,18 @@ pub trait Model: 'static {
         Ok(())
     }
 
-    /// Gives back what memory it can: a batch ran out of it and will be tried again in halves.
+    /// An item as its stages give it, to measure with how large batches should be; none where nothing can stand for them.
+    fn sample(&self) -> Option<Self::Item> {
+        None
+    }
+
+    /// What of an item its cost depends on, in words: its size, its length.
+    fn shape(_item: &Self::Item) -> String {
+        String::new()
+    }
+
+    /// Gives back what it keeps for later itself: a batch ran out of memory and will be tried again in halves.
     fn out_of_memory(&mut self) {}
-}
-
-/// How a worker batches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatchSettings {
-    /// The most items a batch.
-    pub max_size: usize,
-    /// How long the oldest item may wait for a fuller batch while the worker is free.
-    pub max_wait: Duration,
-    /// Places: items that wait or run. At least `max_size`; twice that lets the next batch gather while one runs.
-    pub queue: usize,
-}
-
-impl BatchSettings {
-    /// Batches of at most `max_size`, gathered for at most `max_wait`, with places for two.
-    pub const fn new(max_size: usize, max_wait: Duration) -> Self {
-        Self { max_size, max_wait, queue: 2 * max_size }
-    }
-
-    fn check(&self) -> Result<()> {
-        if self.max_size == 0 {
-            return Err(Error::config("a batch of at most 0 items runs nothing").hint("set batch.max_size to 1 or more"));
-        }
-        if self.queue < self.max_size {
-            let message = format!("{} places cannot fill a batch of {}", self.queue, self.max_size);
-            return Err(Error::config(message).hint("set batch.queue to batch.max_size or more"));
-        }
-        Ok(())
-    }
 }
 
 /// On whose behalf an item is asked.
@@ -114,5 +105,7 @@ impl Compute {
     }
 }
 
+#[cfg(test)]
+mod memory_tests;
 #[cfg(test)]
 mod tests;

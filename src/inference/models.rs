@@ -1,13 +1,12 @@
 //! The models of a pipeline: each entry of `models:` loaded behind a handle of its network's type.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 use super::networks::{Clips, Encoded, Frames, Shots, Text};
-use super::{Asker, BatchSettings, Worker, WorkerKey, Workers};
+use super::{Asker, Model, ModelSettings, Pool, Remembered, WorkerKey, WorkerSettings, Workers};
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
 use crate::models::opus_encoder::OpusEncoder;
@@ -15,20 +14,7 @@ use crate::models::resnet::{ResNet, class_names};
 use crate::models::text::{Generation, Generator, Request};
 use crate::models::transnetv2::TransNetV2;
 use crate::packet::{Frame, ModelTag};
-use crate::tensor::{Device, DeviceChoice, PrecisionChoice};
-
-/// Which model to load, and how.
-#[derive(Debug, Clone)]
-pub struct ModelSettings {
-    /// Its folder.
-    pub path: PathBuf,
-    /// The device asked for.
-    pub device: DeviceChoice,
-    /// The number format asked for.
-    pub precision: PrecisionChoice,
-    /// How its worker batches.
-    pub batch: BatchSettings,
-}
+use crate::tensor::{self, Device, Precision};
 
 /// Loaded models by name. A handle: cloning shares it.
 #[derive(Debug, Clone, Default)]
@@ -51,28 +37,28 @@ enum Loaded {
 /// Finds cuts.
 #[derive(Debug, Clone)]
 pub struct ShotsModel {
-    worker: Worker<Shots>,
+    workers: Pool<Shots>,
     card: Card,
 }
 
 /// Makes vectors.
 #[derive(Debug, Clone)]
 pub struct EncodeModel {
-    worker: Encoder,
+    workers: Encoder,
     labels: Option<Arc<[Arc<str>]>>,
     card: Card,
 }
 
 #[derive(Debug, Clone)]
 enum Encoder {
-    Frames(Worker<Frames>),
-    Clips(Worker<Clips>),
+    Frames(Pool<Frames>),
+    Clips(Pool<Clips>),
 }
 
 /// Writes text.
 #[derive(Debug, Clone)]
 pub struct TextModel {
-    worker: Worker<Text>,
+    workers: Pool<Text>,
     card: Card,
 }
 
@@ -80,9 +66,9 @@ impl ShotsModel {
     /// The probability of a cut at each frame of a window of 100 frames of 48x27.
     ///
     /// # Errors
-    /// Those of [`Worker::ask`].
+    /// Those of [`Pool::ask`].
     pub async fn ask(&self, window: Vec<Arc<Frame>>, asker: Asker) -> Result<Vec<f32>> {
-        self.worker.ask(window, asker).await
+        self.workers.ask(window, asker).await
     }
 
     /// What records say of it.
@@ -95,17 +81,17 @@ impl EncodeModel {
     /// The vector of a frame, or of a window of frames of one size.
     ///
     /// # Errors
-    /// Those of [`Worker::ask`].
+    /// Those of [`Pool::ask`].
     pub async fn ask(&self, frames: Vec<Arc<Frame>>, asker: Asker) -> Result<Encoded> {
-        match &self.worker {
-            Encoder::Frames(worker) => worker.ask(frames, asker).await,
-            Encoder::Clips(worker) => worker.ask(frames, asker).await,
+        match &self.workers {
+            Encoder::Frames(workers) => workers.ask(frames, asker).await,
+            Encoder::Clips(workers) => workers.ask(frames, asker).await,
         }
     }
 
     /// Whether it takes windows of frames, not single ones.
     pub fn is_windowed(&self) -> bool {
-        matches!(self.worker, Encoder::Clips(_))
+        matches!(self.workers, Encoder::Clips(_))
     }
 
     /// The names of its classes, where it has classes.
@@ -128,9 +114,9 @@ impl TextModel {
     /// A text for a prompt.
     ///
     /// # Errors
-    /// Those of [`Worker::ask`].
+    /// Those of [`Pool::ask`].
     pub async fn ask(&self, request: Request, asker: Asker) -> Result<Generation> {
-        self.worker.ask(request, asker).await
+        self.workers.ask(request, asker).await
     }
 
     /// The class of its device, `cpu` or `cuda`.
@@ -150,6 +136,9 @@ impl Models {
     /// # Errors
     /// The first that does not load, by its name; overload, where `stop` came before the last.
     pub async fn load(settings: &BTreeMap<String, ModelSettings>, workers: &Workers, stop: &CancellationToken) -> Result<Self> {
+        let on_gpus = |settings: &&ModelSettings| settings.devices.iter().any(|device| device.resolve().is_ok_and(Device::is_cuda));
+        // One switch for the process, which a single model that needs whole numbers turns off.
+        tensor::allow_tf32(settings.values().filter(on_gpus).all(|settings| settings.tf32));
         let mut loaded = BTreeMap::new();
         for (name, settings) in settings {
             if stop.is_cancelled() {
@@ -200,39 +189,103 @@ fn unfit(name: &str, known: bool, does: &str) -> Error {
     Error::config(what).hint("name an entry of `models:` whose network fits the stage")
 }
 
-impl Loaded {
-    async fn load(name: &str, settings: &ModelSettings, workers: &Workers) -> Result<Self> {
-        let folder = ModelFolder::open(&settings.path)?;
-        let device = settings.device.resolve()?;
-        let precision = settings.precision.resolve(device);
+/// A model on its way into its workers.
+struct Start<'a> {
+    name: &'a str,
+    folder: ModelFolder,
+    settings: &'a ModelSettings,
+    workers: &'a Workers,
+    /// Digest of its files.
+    digest: Arc<str>,
+    devices: Vec<Device>,
+    precision: Precision,
+}
+
+impl<'a> Start<'a> {
+    async fn of(name: &'a str, settings: &'a ModelSettings, workers: &'a Workers) -> Result<Self> {
+        let folder = ModelFolder::open(&settings.path)?.with_attention(settings.options.attention);
+        let devices = settings.devices.iter().map(|device| device.resolve()).collect::<Result<Vec<_>>>()?;
         let hashed = folder.clone();
         let digest = tokio::task::spawn_blocking(move || hashed.digest()).await;
         let digest = digest.map_err(|error| Error::bug(format!("hashing ended: {error}")))??;
-        let class = if matches!(device, Device::Cpu) { "cpu" } else { "cuda" };
+        // All workers of a model give the same answers: what one of its devices is not fast at, none does.
+        let mut precisions = devices.iter().map(|device| settings.precision.resolve(*device));
+        let first = precisions.next().ok_or_else(|| Error::bug("a model without a device"))?;
+        let precision = if precisions.all(|other| other == first) { first } else { Precision::F32 };
+        Ok(Self { name, folder, settings, workers, digest, devices, precision })
+    }
+
+    /// What records say of it, and where it runs.
+    fn card(&self) -> Card {
+        let (revision, precision) = (self.digest.to_string(), self.precision.as_str().to_owned());
+        let tag = ModelTag { id: self.folder.name().to_owned(), revision, precision };
+        let class = if self.devices.iter().any(|device| device.is_cuda()) { "cuda" } else { "cpu" };
+        Card { tag: Arc::new(tag), device: class.into() }
+    }
+
+    /// A worker on each device, whose model `make` reads from the folder.
+    async fn pool<M, F>(&self, make: F) -> Result<Pool<M>>
+    where
+        M: Model,
+        F: Fn(&ModelFolder, Device, Precision) -> Result<M> + Clone + Send + 'static,
+    {
+        let mut pool = Vec::new();
+        for (number, &device) in self.devices.iter().enumerate() {
+            let same = self.devices[..number].iter().filter(|other| **other == device).count();
+            let key = self.key(device, same);
+            let settings = WorkerSettings {
+                batch: self.settings.batch,
+                device,
+                place: key.device.clone(),
+                memory_limit: self.settings.memory_limit,
+                remembered: Some(self.remembered(&key)),
+                compute: None,
+            };
+            let (folder, precision, make) = (self.folder.clone(), self.precision, make.clone());
+            pool.push(self.workers.get(&key, self.name, settings, move || make(&folder, device, precision)).await?);
+        }
+        Ok(Pool::new(pool))
+    }
+
+    fn key(&self, device: Device, same: usize) -> WorkerKey {
         let place = if let Device::Cuda(index) = device { format!("cuda:{index}") } else { "cpu".to_owned() };
-        let key = WorkerKey { weights: digest.to_string(), device: place, precision: precision.as_str().to_owned() };
-        let tag = ModelTag { id: folder.name().to_owned(), revision: digest.to_string(), precision: precision.as_str().to_owned() };
-        let card = Card { tag: Arc::new(tag), device: class.into() };
-        let (batch, made) = (settings.batch, folder.clone());
-        Ok(match folder.architecture()? {
+        WorkerKey {
+            weights: self.digest.to_string(),
+            device: if same == 0 { place } else { format!("{place}.{same}") },
+            precision: self.precision.as_str().to_owned(),
+            options: self.settings.options.words(),
+        }
+    }
+
+    fn remembered(&self, key: &WorkerKey) -> Remembered {
+        let WorkerKey { weights, precision, options, .. } = key.clone();
+        Remembered { folder: self.settings.cache.clone(), model: self.folder.name().to_owned(), weights, precision, options }
+    }
+}
+
+impl Loaded {
+    async fn load(name: &str, settings: &ModelSettings, workers: &Workers) -> Result<Self> {
+        let start = Start::of(name, settings, workers).await?;
+        let card = start.card();
+        Ok(match start.folder.architecture()? {
             "TransNetV2" => {
-                let worker = workers.get(&key, name, batch, move || TransNetV2::open(&made, device, precision).map(Shots)).await?;
-                Self::Shots(ShotsModel { worker, card })
+                let workers = start.pool(|folder, device, precision| TransNetV2::open(folder, device, precision).map(Shots)).await?;
+                Self::Shots(ShotsModel { workers, card })
             }
             "ResNetForImageClassification" => {
-                let labels = Some(class_names(&folder)?);
-                let worker = workers.get(&key, name, batch, move || ResNet::open(&made, device, precision).map(Frames)).await?;
-                Self::Encode(EncodeModel { worker: Encoder::Frames(worker), labels, card })
+                let labels = Some(class_names(&start.folder)?);
+                let workers = start.pool(|folder, device, precision| ResNet::open(folder, device, precision).map(Frames)).await?;
+                Self::Encode(EncodeModel { workers: Encoder::Frames(workers), labels, card })
             }
             "OpusEncoder" => {
-                let worker = workers.get(&key, name, batch, move || OpusEncoder::open(&made, device, precision).map(Clips)).await?;
-                Self::Encode(EncodeModel { worker: Encoder::Clips(worker), labels: None, card })
+                let workers = start.pool(|folder, device, precision| OpusEncoder::open(folder, device, precision).map(Clips)).await?;
+                Self::Encode(EncodeModel { workers: Encoder::Clips(workers), labels: None, card })
             }
             "LlamaForCausalLM" => {
-                let worker = workers.get(&key, name, batch, move || Generator::load(&made, device, precision).map(Text)).await?;
-                Self::Text(TextModel { worker, card })
+                let workers = start.pool(|folder, device, precision| Generator::load(folder, device, precision).map(Text)).await?;
+                Self::Text(TextModel { workers, card })
             }
-            other => return Err(Error::config(format!("{}: no network here is called {other}", folder.path().display()))),
+            other => return Err(Error::config(format!("{}: no network here is called {other}", start.folder.path().display()))),
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tch::Tensor;
 
 use super::Model;
@@ -12,8 +13,14 @@ use crate::models::resnet::{ResNet, SIZE};
 use crate::models::scenes::WINDOW;
 use crate::models::text::{Generation, Generator, Request};
 use crate::models::transnetv2::{HEIGHT, TransNetV2, WIDTH};
-use crate::packet::Frame;
+use crate::packet::{Frame, PixelFormat};
 use crate::tensor::{Device, frames_to_tensor};
+
+/// Frames of the clip that batches of clips are measured with: the default of `encode`'s `window`.
+const CLIP: usize = 30;
+
+/// Tokens of the text that batches of texts are measured with.
+const WRITTEN: u32 = 16;
 
 /// What an encoder answers.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -48,6 +55,14 @@ impl Model for Shots {
         let window = Tensor::f_zeros([1, WINDOW as i64, HEIGHT, WIDTH, 3], (tch::Kind::Uint8, self.0.device()))?;
         self.0.predict(&window).map(drop)
     }
+
+    fn sample(&self) -> Option<Self::Item> {
+        Some(grey(WINDOW, WIDTH as u32, HEIGHT as u32))
+    }
+
+    fn shape(item: &Self::Item) -> String {
+        shape(item)
+    }
 }
 
 /// ResNet: a frame in, its vector and class probabilities out.
@@ -75,6 +90,14 @@ impl Model for Frames {
     fn warm_up(&mut self) -> Result<()> {
         let frame = Tensor::f_zeros([1, SIZE, SIZE, 3], (tch::Kind::Uint8, self.0.device()))?;
         self.0.forward(&frame).map(drop)
+    }
+
+    fn sample(&self) -> Option<Self::Item> {
+        Some(grey(1, SIZE as u32, SIZE as u32))
+    }
+
+    fn shape(item: &Self::Item) -> String {
+        shape(item)
     }
 }
 
@@ -104,6 +127,14 @@ impl Model for Clips {
         let clip = Tensor::f_zeros([1, 2, SIZE, SIZE, 3], (tch::Kind::Uint8, self.0.device()))?;
         self.0.forward(&clip).map(drop)
     }
+
+    fn sample(&self) -> Option<Self::Item> {
+        Some(grey(CLIP, SIZE as u32, SIZE as u32))
+    }
+
+    fn shape(item: &Self::Item) -> String {
+        shape(item)
+    }
 }
 
 /// A language model: a prompt in, a text out.
@@ -127,6 +158,29 @@ impl Model for Text {
         let request = Request { prompt: "Hello".to_owned(), max_tokens: 2, ..Request::default() };
         self.0.generate(&[request], &|_| false).map(drop)
     }
+
+    fn sample(&self) -> Option<Self::Item> {
+        let prompt = "One caption for a shot of a harbour with boats, people who wait on a pier, a crane and a grey sky.".to_owned();
+        Some(Request { prompt, max_tokens: WRITTEN, ..Request::default() })
+    }
+
+    fn shape(item: &Self::Item) -> String {
+        format!("{} bytes of prompt, {} tokens written", item.prompt.len(), item.max_tokens)
+    }
+}
+
+/// A window of grey frames.
+fn grey(frames: usize, width: u32, height: u32) -> Vec<Arc<Frame>> {
+    let format = PixelFormat::Rgb8;
+    let stride = width * format.bytes_per_pixel() as u32;
+    let pixels = Bytes::from(vec![128; (stride * height) as usize]);
+    let frame = |index| Frame { view: "sample".into(), index, width, height, stride, format, pixels: pixels.clone() };
+    (0..frames as u64).map(|index| Arc::new(frame(index))).collect()
+}
+
+fn shape(frames: &[Arc<Frame>]) -> String {
+    let (width, height) = frames.first().map_or((0, 0), |frame| (frame.width, frame.height));
+    format!("{} frames of {width}x{height}", frames.len())
 }
 
 /// Runs items of equal shape together: equal picture sizes, and equal `length`.

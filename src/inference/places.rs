@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 pub(super) struct Places(Arc<Mutex<State>>);
 
 struct State {
+    all: usize,
     free: usize,
     live: VecDeque<Waiter>,
     files: VecDeque<Waiter>,
@@ -44,7 +45,7 @@ struct Waiting<'a> {
 impl Places {
     pub fn new(free: usize) -> Self {
         let (live, files) = (VecDeque::new(), VecDeque::new());
-        Self(Arc::new(Mutex::new(State { free, live, files, next: 0, closed: false })))
+        Self(Arc::new(Mutex::new(State { all: free, free, live, files, next: 0, closed: false })))
     }
 
     /// Waits for a place. Dropping the future leaves the line; a place granted in that moment goes to the next.
@@ -76,6 +77,12 @@ impl Places {
             (std::mem::take(&mut state.live), std::mem::take(&mut state.files))
         };
         drop(sent_away);
+    }
+
+    /// How many are taken or waited for.
+    pub fn taken(&self) -> usize {
+        let state = self.0.lock();
+        state.all - state.free + state.live.len() + state.files.len()
     }
 
     #[cfg(test)]

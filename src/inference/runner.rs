@@ -1,23 +1,37 @@
 //! Runs batches on the model and keeps what goes wrong small: a batch that runs out of memory is halved, one that panics or is refused is
-//! split until the item that causes it stands alone.
+//! split until the item that causes it stands alone. A model that is put down is made anew for the next batch.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Model;
 use super::batch::{Job, Shared};
+use super::memory::WorkerMemory;
+use super::settings::WorkerSettings;
+use super::tune::{Measured, measure};
 use crate::error::{Error, Kind, Result};
+use crate::tensor;
 
 /// Full batches without trouble before a larger one is tried again, at first and at most: each failure doubles it.
 const PATIENCE: u32 = 32;
 const LONGEST_PATIENCE: u32 = 1024;
 
+/// The most items a batch of a model whose batches cannot be measured, as it has no item to try.
+const UNMEASURED: usize = 16;
+
+/// A batch that took this long is not run a second time to measure it.
+const LONG: Duration = Duration::from_millis(500);
+
 pub(super) struct Runner<M: Model, F> {
     shared: Arc<Shared<M>>,
+    settings: WorkerSettings,
+    memory: WorkerMemory,
     make: F,
     model: Option<M>,
+    /// The most items a batch while memory is enough.
+    most: usize,
     limit: usize,
     calm: u32,
     patience: u32,
@@ -32,10 +46,12 @@ enum Ran<A> {
 }
 
 impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
-    pub fn new(shared: Arc<Shared<M>>, make: F) -> Self {
-        let limit = shared.settings.max_size;
-        shared.metrics.limit.set(limit as f64);
-        Self { shared, make, model: None, limit, calm: 0, patience: PATIENCE }
+    pub fn new(shared: Arc<Shared<M>>, settings: WorkerSettings, make: F) -> Self {
+        let most = settings.batch.max_size;
+        let memory = WorkerMemory::new(settings.device, settings.memory_limit);
+        let mut runner = Self { shared, settings, memory, make, model: None, most, limit: most, calm: 0, patience: PATIENCE };
+        runner.allow(most);
+        runner
     }
 
     /// The most items a batch may have now.
@@ -43,18 +59,99 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
         self.limit
     }
 
+    /// What the worker holds.
+    pub fn memory(&self) -> &WorkerMemory {
+        &self.memory
+    }
+
     /// Makes the model.
     pub fn load(&mut self) -> Result<()> {
+        self.memory.begin_loading();
         let made = catch_unwind(AssertUnwindSafe(&mut self.make)).unwrap_or_else(|panic| Err(Error::model(panic_text(&*panic))));
-        self.model = Some(made.map_err(|error| error.context(format_args!("model {} cannot be loaded", self.shared.name)))?);
+        let fits = made.and_then(|model| self.memory.loaded().map(|()| model));
+        self.model = Some(fits.map_err(|error| error.context(format_args!("model {} cannot be loaded", self.shared.name)))?);
+        self.shared.loaded(true);
+        self.shared.metrics.memory.set(self.memory.held() as f64);
         Ok(())
     }
 
-    /// Runs the model once for nobody.
+    /// Runs the model once for nobody, and where its batches are to be measured, does that or remembers it.
     pub fn warm_up(&mut self) -> Result<()> {
         let Some(model) = &mut self.model else { return Ok(()) };
         let warm = catch_unwind(AssertUnwindSafe(|| model.warm_up())).unwrap_or_else(|panic| Err(Error::model(panic_text(&*panic))));
+        let warm = warm.and_then(|()| if self.settings.batch.measured { self.measure() } else { Ok(()) });
+        self.shared.metrics.memory.set(self.memory.held() as f64);
         warm.map_err(|error| error.context(format_args!("model {} does not run", self.shared.name)))
+    }
+
+    /// Drops the model until the next batch, and gives the memory back.
+    pub fn put_down(&mut self) {
+        let dropped = self.model.take().is_none_or(|model| catch_unwind(AssertUnwindSafe(|| drop(model))).is_ok());
+        if !dropped {
+            self.shared.metrics.panics.increment(1);
+        }
+        tensor::free_cached(self.settings.device);
+        self.shared.loaded(false);
+        self.shared.metrics.put_down.increment(1);
+        self.shared.metrics.memory.set(self.memory.held() as f64);
+        tracing::info!(model = %self.shared.name, place = %self.settings.place, "model is put down until it is asked again");
+    }
+
+    /// Finds the size of batches that the model answers the most items a second with.
+    fn measure(&mut self) -> Result<()> {
+        let most = self.settings.batch.max_size;
+        let name = Arc::clone(&self.shared.name);
+        let Some(sample) = self.model.as_ref().and_then(Model::sample) else {
+            tracing::warn!(model = %name, max_size = UNMEASURED.min(most), "the model has no item to measure its batches with");
+            self.allow(UNMEASURED.min(most));
+            return Ok(());
+        };
+        let limit = self.settings.memory_limit;
+        let shape = M::shape(&sample);
+        let entry = self.settings.remembered.as_ref().map(|kept| kept.entry(self.settings.device, &shape, limit, most));
+        if let Some((size, entry)) = entry.as_ref().and_then(|entry| Some((entry.read()?, entry))) {
+            tracing::info!(model = %name, max_size = size, file = %entry.path().display(), "batch size is remembered");
+            self.allow(size.min(most));
+            return Ok(());
+        }
+        let measured = measure(most, |size| self.time(size))?;
+        let curve: Vec<String> = measured.curve.iter().map(|(size, rate)| format!("{size}: {rate:.1}/s")).collect();
+        tracing::info!(model = %name, max_size = measured.max_size, end = measured.end.as_str(), curve = curve.join(", "), "batch size is measured");
+        if let Some(Err(error)) = entry.map(|entry| entry.write(&measured)) {
+            tracing::warn!(model = %name, %error, "the measured batch size is not kept");
+        }
+        let Measured { max_size, .. } = measured;
+        self.allow(max_size);
+        Ok(())
+    }
+
+    /// The time of a batch of `size`, the better of two unless it is long; none where memory runs out.
+    fn time(&mut self, size: usize) -> Result<Option<Duration>> {
+        let items: Vec<M::Item> = (0..size).filter_map(|_| self.model.as_ref().and_then(Model::sample)).collect();
+        let items: Vec<&M::Item> = items.iter().collect();
+        let mut best = None;
+        for _ in 0..2 {
+            let began = Instant::now();
+            match self.call(&items, &|_| false) {
+                Ran::Answered(answers) => answers.into_iter().try_for_each(|answer| answer.map(drop))?,
+                Ran::Failed(error) => return Err(error),
+                Ran::Panicked(text) => return Err(Error::model(format!("panicked: {text}"))),
+                Ran::OutOfMemory => {
+                    self.free();
+                    return Ok(None);
+                }
+            }
+            let time = began.elapsed();
+            best = Some(best.map_or(time, |best: Duration| best.min(time)));
+            if self.memory.is_over() {
+                self.free();
+                return Ok(None);
+            }
+            if time > LONG {
+                break;
+            }
+        }
+        Ok(best)
     }
 
     /// Answers every job of a batch.
@@ -71,7 +168,11 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
             }
             match self.run(&jobs) {
                 Ran::Answered(answers) if answers.len() == jobs.len() => {
-                    self.went_well(jobs.len());
+                    if self.memory.is_over() {
+                        self.ran_out(jobs.len())
+                    } else {
+                        self.went_well(jobs.len())
+                    }
                     jobs.into_iter().zip(answers).for_each(|(job, answer)| job.finish(answer, &self.shared.metrics));
                 }
                 Ran::Answered(answers) => {
@@ -102,15 +203,23 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
         {
             return Ran::Failed(Error::new(if error.kind() == Kind::Model { Kind::External } else { error.kind() }, error.to_string()));
         }
-        let Some(model) = &mut self.model else { return Ran::Failed(Error::bug("a loaded model is not there")) };
         let items: Vec<&M::Item> = jobs.iter().map(|job| &job.item).collect();
         let cancelled = |at: usize| jobs.get(at).is_some_and(Job::is_cancelled);
         let metrics = &self.shared.metrics;
         metrics.batch_size.record(jobs.len() as f64);
+        metrics.fill.record(jobs.len() as f64 / self.most as f64);
         let began = Instant::now();
-        let ran = catch_unwind(AssertUnwindSafe(|| model.run(&items, &cancelled)));
+        let ran = self.call(&items, &cancelled);
+        let metrics = &self.shared.metrics;
         metrics.run_seconds.record(began.elapsed().as_secs_f64());
-        match ran {
+        metrics.peak.set(self.memory.peak() as f64);
+        ran
+    }
+
+    fn call(&mut self, items: &[&M::Item], cancelled: &dyn Fn(usize) -> bool) -> Ran<M::Answer> {
+        let Some(model) = &mut self.model else { return Ran::Failed(Error::bug("a loaded model is not there")) };
+        self.memory.begin_batch();
+        match catch_unwind(AssertUnwindSafe(|| model.run(items, cancelled))) {
             Ok(Ok(answers)) => Ran::Answered(answers),
             Ok(Err(error)) if is_out_of_memory(&error.to_string()) => Ran::OutOfMemory,
             Ok(Err(error)) => Ran::Failed(error),
@@ -142,25 +251,37 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
         self.patience = (self.patience * 2).min(LONGEST_PATIENCE);
         self.set_limit((size / 2).max(1));
         tracing::warn!(model = %self.shared.name, items = size, limit = self.limit, "a batch ran out of memory, smaller ones are run");
+        self.free();
+    }
+
+    /// Gives back what the model and the device's allocator keep for later.
+    fn free(&mut self) {
         if let Some(model) = &mut self.model {
             let given_back = catch_unwind(AssertUnwindSafe(|| model.out_of_memory()));
             if given_back.is_err() {
                 self.model = None;
             }
         }
+        tensor::free_cached(self.settings.device);
     }
 
     fn went_well(&mut self, size: usize) {
-        let max = self.shared.settings.max_size;
-        if self.limit == max || size < self.limit {
+        if self.limit == self.most || size < self.limit {
             return;
         }
         self.calm += 1;
         if self.calm >= self.patience {
             self.calm = 0;
-            self.set_limit((self.limit * 2).min(max));
+            self.set_limit((self.limit * 2).min(self.most));
             tracing::info!(model = %self.shared.name, limit = self.limit, "larger batches are tried again");
         }
+    }
+
+    /// The most items a batch from here on.
+    fn allow(&mut self, most: usize) {
+        self.most = most;
+        self.shared.metrics.most.set(most as f64);
+        self.set_limit(most);
     }
 
     fn set_limit(&mut self, limit: usize) {

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures::future::join_all;
 use futures::{FutureExt, poll};
 use parking_lot::{Condvar, Mutex};
 
 use super::*;
-use crate::error::Kind;
+use crate::error::{Error, Kind};
 
 const POISON: u32 = 666;
 const REFUSED: u32 = 13;
@@ -68,11 +69,15 @@ async fn worker(script: &Arc<Script>, settings: BatchSettings) -> Worker<Fake> {
         script.made.fetch_add(1, Ordering::SeqCst);
         Ok(Fake(Arc::clone(&script)))
     };
-    Worker::spawn("fake", settings, None, make).await.unwrap()
+    Worker::spawn("fake", WorkerSettings::on_cpu(settings), make).await.unwrap()
 }
 
 fn settings(max_size: usize, queue: usize) -> BatchSettings {
-    BatchSettings { max_size, max_wait: Duration::ZERO, queue }
+    BatchSettings { max_size, measured: false, max_wait: Duration::ZERO, queue }
+}
+
+fn on_cpu(max_size: usize, queue: usize) -> WorkerSettings {
+    WorkerSettings::on_cpu(settings(max_size, queue))
 }
 
 fn file(stream: &str) -> Asker {
@@ -257,7 +262,7 @@ async fn expired_item_is_skipped() {
 #[tokio::test]
 async fn free_worker_waits_for_a_fuller_batch_but_not_for_more_than_full() {
     let script = Script::new();
-    let patient = BatchSettings { max_size: 4, max_wait: Duration::from_secs(60), queue: 8 };
+    let patient = BatchSettings::new(4, Duration::from_secs(60));
     let full = worker(&script, patient).await;
     join_all((1..=4).map(|item| full.ask(item, file("a")))).await;
     assert_eq!(script.batches(), [vec![1, 2, 3, 4]]);
@@ -270,13 +275,13 @@ async fn free_worker_waits_for_a_fuller_batch_but_not_for_more_than_full() {
 
 #[tokio::test]
 async fn model_that_cannot_load_or_settings_that_cannot_work_start_nothing() {
-    let failed = Worker::<Fake>::spawn("bad", settings(1, 1), None, || Err(Error::config("no such folder"))).await.unwrap_err();
+    let failed = Worker::<Fake>::spawn("bad", on_cpu(1, 1), || Err(Error::config("no such folder"))).await.unwrap_err();
     assert_eq!((failed.kind(), failed.message()), (Kind::Config, "model bad cannot be loaded: no such folder"));
-    let panicked = Worker::<Fake>::spawn("bad", settings(1, 1), None, || panic!("torn file")).await.unwrap_err();
+    let panicked = Worker::<Fake>::spawn("bad", on_cpu(1, 1), || panic!("torn file")).await.unwrap_err();
     assert_eq!(panicked.kind(), Kind::Model);
     assert!(panicked.message().contains("torn file"));
-    for settings in [settings(0, 4), settings(8, 4)] {
-        let refused = Worker::<Fake>::spawn("bad", settings, None, || panic!("not to be made")).await.unwrap_err();
+    for settings in [on_cpu(0, 4), on_cpu(8, 4)] {
+        let refused = Worker::<Fake>::spawn("bad", settings, || panic!("not to be made")).await.unwrap_err();
         assert_eq!(refused.kind(), Kind::Config);
     }
 }
@@ -285,13 +290,13 @@ async fn model_that_cannot_load_or_settings_that_cannot_work_start_nothing() {
 async fn workers_on_the_cpu_compute_one_at_a_time_and_equal_keys_share_one() {
     let (script, workers) = (Script::new(), Workers::new());
     let get = async |weights: &str| {
-        let key = WorkerKey { weights: weights.to_owned(), device: "cpu".to_owned(), precision: "f32".to_owned() };
+        let key = WorkerKey { weights: weights.to_owned(), device: "cpu".to_owned(), precision: "f32".to_owned(), options: String::new() };
         let theirs = Arc::clone(&script);
         let make = move || {
             theirs.made.fetch_add(1, Ordering::SeqCst);
             Ok(Fake(Arc::clone(&theirs)))
         };
-        workers.get::<Fake, _>(&key, weights, settings(2, 8), make).await.unwrap()
+        workers.get::<Fake, _>(&key, weights, on_cpu(2, 8), make).await.unwrap()
     };
     let (one, two, again) = tokio::join!(get("one"), get("two"), get("one"));
     assert_eq!(script.made.load(Ordering::SeqCst), 2);

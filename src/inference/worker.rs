@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::batch::{Job, Shared};
+use super::batch::{Job, Next, Shared};
 use super::runner::Runner;
-use super::{Asker, BatchSettings, Compute, Model};
+use super::settings::WorkerSettings;
+use super::{Asker, Compute, Model};
 use crate::error::{Error, Result};
+use crate::tensor::Inference;
 
 /// A model on a thread of its own. A handle: cloning shares it; when the last one falls the thread ends.
 pub struct Worker<M: Model>(Arc<Handle<M>>);
@@ -29,23 +31,23 @@ impl<M: Model> Clone for Worker<M> {
 }
 
 impl<M: Model> Worker<M> {
-    /// Starts a thread, makes the model there and warms it up. `make` is called again after a panic inside the model. Workers on the CPU
-    /// are given the process's `compute` permit, those on a GPU none.
+    /// Starts a thread, makes the model there and warms it up. `make` is called again after a panic inside the model, and when the model was
+    /// put down and is asked again.
     ///
     /// # Errors
-    /// What `make` and the warm-up return, model where they panic, config for settings that cannot work.
-    pub async fn spawn<F>(name: &str, settings: BatchSettings, compute: Option<Compute>, make: F) -> Result<Self>
+    /// What `make` and the warm-up return, model where they panic, config for settings that cannot work and for weights above the limit.
+    pub async fn spawn<F>(name: &str, settings: WorkerSettings, make: F) -> Result<Self>
     where
         F: FnMut() -> Result<M> + Send + 'static,
     {
-        settings.check().map_err(|error| error.context(format_args!("model {name}")))?;
-        let shared = Arc::new(Shared::new(name, settings));
+        settings.batch.check().map_err(|error| error.context(format_args!("model {name}")))?;
+        let shared = Arc::new(Shared::new(name, &settings.place, settings.batch));
         let (ready, loaded) = oneshot::channel();
         let theirs = Arc::clone(&shared);
         std::thread::Builder::new()
             // The kernel keeps 15 characters.
             .name(format!("model-{name}").chars().take(15).collect())
-            .spawn(move || work(theirs, compute, make, ready))
+            .spawn(move || work(theirs, settings, make, ready))
             .map_err(|error| Error::external(format!("no thread for model {name}")).because(error))?;
         let worker = Self(Arc::new(Handle(shared)));
         loaded.await.map_err(|_| Error::bug(format!("the thread of model {name} ended while it loaded")))??;
@@ -75,6 +77,21 @@ impl<M: Model> Worker<M> {
         let answer = answered.await;
         ticket.number = None;
         answer.unwrap_or_else(|_| Err(Error::bug(format!("the thread of model {} ended with the item", shared.name))))
+    }
+
+    /// Items that wait for it or run, those without a place included.
+    pub fn load(&self) -> usize {
+        self.0.0.places.taken()
+    }
+
+    /// How long its loaded model has had nothing to do; none where it has, or is put down.
+    pub fn idle(&self) -> Option<Duration> {
+        self.0.0.idle()
+    }
+
+    /// Drops the model and gives its memory back, if it has nothing to do; says whether. The next item finds it loaded anew.
+    pub async fn put_down(&self) -> bool {
+        self.0.0.put_down().await.is_ok()
     }
 
     /// Its name, as in the metrics.
@@ -125,14 +142,18 @@ impl<M: Model> Drop for Ending<M> {
     }
 }
 
-/// The thread.
-fn work<M, F>(shared: Arc<Shared<M>>, compute: Option<Compute>, make: F, ready: oneshot::Sender<Result<()>>)
+/// The thread. It never builds an autograd graph, and what it allocates is booked as the worker's.
+fn work<M, F>(shared: Arc<Shared<M>>, settings: WorkerSettings, make: F, ready: oneshot::Sender<Result<()>>)
 where
     M: Model,
     F: FnMut() -> Result<M>,
 {
     let _ending = Ending(Arc::clone(&shared));
-    let mut runner = Runner::new(Arc::clone(&shared), make);
+    let _mode = Inference::begin();
+    let compute = settings.compute.clone();
+    let mut runner = Runner::new(Arc::clone(&shared), settings, make);
+    let account = runner.memory().account();
+    let _entered = account.enter();
     let began = Instant::now();
     let loaded = runner.load().and_then(|()| {
         let _permit = compute.as_ref().map(Compute::acquire);
@@ -140,13 +161,26 @@ where
     });
     let failed = loaded.is_err();
     if !failed {
-        tracing::info!(model = %shared.name, seconds = began.elapsed().as_secs_f64(), "model is loaded and warm");
+        let (seconds, mib) = (began.elapsed().as_secs_f64(), runner.memory().held() >> 20);
+        tracing::info!(model = %shared.name, seconds, mib, "model is loaded and warm");
     }
     if ready.send(loaded).is_err() || failed {
         return;
     }
-    while let Some(batch) = shared.next_batch(runner.limit(), compute.as_ref()) {
-        runner.process(batch.jobs);
-        drop(batch.permit);
+    loop {
+        match shared.next(runner.limit(), compute.as_ref()) {
+            Next::Batch(jobs, permit) => {
+                runner.process(jobs);
+                drop(permit);
+            }
+            Next::PutDown(asked) => {
+                runner.put_down();
+                for done in asked {
+                    // Who has gone needs no answer.
+                    let _ = done.send(());
+                }
+            }
+            Next::End => return,
+        }
     }
 }

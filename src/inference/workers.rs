@@ -1,16 +1,17 @@
-//! The workers of a process: one for each weights, device and precision, however many names, stages and streams ask for it.
+//! The workers of a process: one for each weights, device, precision and use of memory, however many names, stages and streams ask for it.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-use super::{BatchSettings, Compute, Model, Worker};
+use super::{Compute, Model, Worker, WorkerSettings};
 use crate::error::{Error, Result};
 
 /// What makes two workers the same.
@@ -18,10 +19,12 @@ use crate::error::{Error, Result};
 pub struct WorkerKey {
     /// Digest of the weights, hexadecimal.
     pub weights: String,
-    /// `cpu`, `cuda:0`.
+    /// `cpu`, `cuda:0`; `cpu.1` for a second worker there.
     pub device: String,
     /// `f32`, `bf16`, `f16`.
     pub precision: String,
+    /// How the network uses memory, in words; empty for the usual way.
+    pub options: String,
 }
 
 /// The workers of a process. A handle: cloning shares it.
@@ -31,10 +34,50 @@ pub struct Workers {
     slots: Arc<Mutex<HashMap<(WorkerKey, TypeId), Slot>>>,
 }
 
-/// A worker of a type that only its asker knows, and how to close it.
+/// A worker of a type that only its asker knows.
 struct Slot {
     cell: Arc<dyn Any + Send + Sync>,
-    close: Box<dyn Fn() -> BoxFuture<'static, ()> + Send>,
+    tenant: Arc<dyn Tenant>,
+}
+
+/// What can be done with a worker whatever its model is.
+pub(super) trait Tenant: Send + Sync {
+    /// [`Worker::close`].
+    fn close(&self) -> BoxFuture<'static, ()>;
+    /// [`Worker::idle`].
+    fn idle(&self) -> Option<Duration>;
+    /// [`Worker::put_down`].
+    fn put_down(&self) -> BoxFuture<'static, bool>;
+}
+
+/// A worker that may not have been started yet.
+struct Started<M: Model>(Arc<OnceCell<Worker<M>>>);
+
+impl<M: Model> Tenant for Started<M> {
+    fn close(&self) -> BoxFuture<'static, ()> {
+        let worker = self.0.get().cloned();
+        async move {
+            if let Some(worker) = worker {
+                worker.close().await;
+            }
+        }
+        .boxed()
+    }
+
+    fn idle(&self) -> Option<Duration> {
+        self.0.get().and_then(Worker::idle)
+    }
+
+    fn put_down(&self) -> BoxFuture<'static, bool> {
+        let worker = self.0.get().cloned();
+        async move {
+            match worker {
+                Some(worker) => worker.put_down().await,
+                None => false,
+            }
+        }
+        .boxed()
+    }
 }
 
 impl Workers {
@@ -48,39 +91,39 @@ impl Workers {
     ///
     /// # Errors
     /// Those of [`Worker::spawn`].
-    pub async fn get<M, F>(&self, key: &WorkerKey, name: &str, settings: BatchSettings, make: F) -> Result<Worker<M>>
+    pub async fn get<M, F>(&self, key: &WorkerKey, name: &str, settings: WorkerSettings, make: F) -> Result<Worker<M>>
     where
         M: Model,
         F: FnMut() -> Result<M> + Send + 'static,
     {
         let cell = self.cell::<M>(key)?;
         let compute = key.device.starts_with("cpu").then(|| self.compute.clone());
-        cell.get_or_try_init(|| Worker::spawn(name, settings, compute, make)).await.cloned()
+        let settings = WorkerSettings { compute, ..settings };
+        cell.get_or_try_init(|| Worker::spawn(name, settings, make)).await.cloned()
     }
 
     fn cell<M: Model>(&self, key: &WorkerKey) -> Result<Arc<OnceCell<Worker<M>>>> {
         let mut slots = self.slots.lock();
         let slot = slots.entry((key.clone(), TypeId::of::<M>())).or_insert_with(|| {
             let cell = Arc::new(OnceCell::<Worker<M>>::new());
-            let theirs = Arc::clone(&cell);
-            let close = move || {
-                let worker = theirs.get().cloned();
-                async move {
-                    if let Some(worker) = worker {
-                        worker.close().await;
-                    }
-                }
-                .boxed()
-            };
-            Slot { cell, close: Box::new(close) }
+            Slot { tenant: Arc::new(Started(Arc::clone(&cell))), cell }
         });
         Arc::clone(&slot.cell).downcast().map_err(|_| Error::bug("a worker's slot holds another type"))
+    }
+
+    /// Those whose loaded model has had nothing to do for `idle` at least, the longest first.
+    pub(super) fn idle(&self, idle: Duration) -> Vec<Arc<dyn Tenant>> {
+        let slots = self.slots.lock();
+        let since = |slot: &Slot| slot.tenant.idle().filter(|since| *since >= idle);
+        let mut found: Vec<_> = slots.values().filter_map(|slot| Some((since(slot)?, Arc::clone(&slot.tenant)))).collect();
+        found.sort_by_key(|(since, _)| std::cmp::Reverse(*since));
+        found.into_iter().map(|(_, tenant)| tenant).collect()
     }
 
     /// Closes every worker and forgets it.
     pub async fn close(&self) {
         let slots: Vec<Slot> = self.slots.lock().drain().map(|(_, slot)| slot).collect();
-        futures::future::join_all(slots.iter().map(|slot| (slot.close)())).await;
+        futures::future::join_all(slots.iter().map(|slot| slot.tenant.close())).await;
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use tch::Device;
 
+use super::attention::AttentionKind;
 use super::config::Config;
 use super::weights::Weights;
 use crate::error::{Error, Result};
@@ -33,7 +34,10 @@ const UNREAD: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder
 
 /// An opened model folder. Cheap to clone; weights are read when asked for.
 #[derive(Debug, Clone)]
-pub struct ModelFolder(Arc<Inner>);
+pub struct ModelFolder {
+    inner: Arc<Inner>,
+    attention: AttentionKind,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -74,7 +78,14 @@ impl ModelFolder {
             let files = std::iter::once(file).chain(shards.iter().cloned()).collect();
             (config, shards, files)
         };
-        Ok(Self(Arc::new(Inner { path: path.to_path_buf(), config, shards, files, digest: Mutex::new(None) })))
+        let inner = Arc::new(Inner { path: path.to_path_buf(), config, shards, files, digest: Mutex::new(None) });
+        Ok(Self { inner, attention: AttentionKind::default() })
+    }
+
+    /// The same folder, for networks whose attentions are computed in this way.
+    #[must_use]
+    pub fn with_attention(self, attention: AttentionKind) -> Self {
+        Self { attention, ..self }
     }
 
     /// The network in one of its subfolders: `unet`, `vae`, `text_encoder`.
@@ -82,22 +93,22 @@ impl ModelFolder {
     /// # Errors
     /// As for [`open`](Self::open).
     pub fn part(&self, name: &str) -> Result<Self> {
-        Self::open(self.0.path.join(name))
+        Ok(Self::open(self.inner.path.join(name))?.with_attention(self.attention))
     }
 
     /// Where it lies.
     pub fn path(&self) -> &Path {
-        &self.0.path
+        &self.inner.path
     }
 
     /// The folder's own name.
     pub fn name(&self) -> &str {
-        self.0.path.file_name().and_then(|name| name.to_str()).unwrap_or("model")
+        self.inner.path.file_name().and_then(|name| name.to_str()).unwrap_or("model")
     }
 
     /// Its config.json, or its model_index.json where it is a folder of parts.
     pub fn config(&self) -> &Config {
-        &self.0.config
+        &self.inner.config
     }
 
     /// The class that reads it: the first of `architectures`, or Diffusers' `_class_name`.
@@ -124,7 +135,7 @@ impl ModelFolder {
 
     /// Another file of the folder (tokenizer.json, scheduler/scheduler_config.json), where it is there.
     pub fn file(&self, name: &str) -> Option<PathBuf> {
-        Some(self.0.path.join(name)).filter(|path| path.is_file())
+        Some(self.inner.path.join(name)).filter(|path| path.is_file())
     }
 
     /// BLAKE3 over config.json and every safetensors file, or over all that its parts are read from, hexadecimal: one digest, one behaviour.
@@ -133,7 +144,7 @@ impl ModelFolder {
     /// # Errors
     /// External, where a file cannot be read.
     pub fn digest(&self) -> Result<Arc<str>> {
-        let mut kept = self.0.digest.lock();
+        let mut kept = self.inner.digest.lock();
         let stamps = self.stamps()?;
         if let Some((seen, digest)) = kept.as_ref()
             && *seen == stamps
@@ -156,7 +167,9 @@ impl ModelFolder {
     /// # Errors
     /// External, where a file cannot be read; model, where one is not safetensors, is cut short, or repeats another's key.
     pub fn weights(&self, device: Device, precision: Precision) -> Result<Weights> {
-        Weights::open(&self.0.shards, device, precision).map_err(|error| error.context(format_args!("model {}", self.path().display())))
+        let weights = Weights::open(&self.inner.shards, device, precision);
+        let weights = weights.map_err(|error| error.context(format_args!("model {}", self.path().display())))?;
+        Ok(weights.with_attention(self.attention))
     }
 
     fn stamps(&self) -> Result<Vec<Stamp>> {
@@ -164,7 +177,7 @@ impl ModelFolder {
             let data = std::fs::metadata(path).map_err(|error| unreadable(path, error))?;
             Ok((path.clone(), data.modified().ok(), data.len()))
         };
-        self.0.files.iter().map(stamp).collect()
+        self.inner.files.iter().map(stamp).collect()
     }
 }
 

@@ -1,16 +1,20 @@
 //! From a plan to what its stages share: models loaded, cache and objects opened, brokers found and topics there.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::plan::{KafkaPlan, KafkaRecords, ModelPlan, Plan};
 use crate::broker::{Brokers, CreateTopics, Embedded, Producer, Settings, Topics};
 use crate::cache::{Cache, CacheSettings, ObjectStore};
 use crate::codec::{Codec, Registry, RegistrySettings};
-use crate::inference::{BatchSettings, ModelSettings, Models, Workers};
+use crate::inference::{BatchSettings, MemorySettings, ModelSettings, Models, Relief, Workers, keep};
 use crate::stage::{Deps, Kafka, Print};
 use crate::{Error, Result};
 
@@ -28,7 +32,8 @@ pub struct Assembled {
     pub embedded: Option<Arc<Embedded>>,
     workers: Workers,
     producer: Option<Arc<Producer>>,
-    sweeping: Option<tokio::task::JoinHandle<()>>,
+    /// Sweeps objects and keeps memory, until this falls.
+    chores: Vec<AbortOnDropHandle<()>>,
 }
 
 /// The brokers of a pipeline, found.
@@ -64,15 +69,22 @@ impl Assembled {
         let compress_above = usize::try_from(plan.cache.compress_over).unwrap_or(usize::MAX);
         let cache = Cache::open(&CacheSettings { memory: plan.cache.memory, redis: redis.clone(), compress_above }).await?;
         let workers = Workers::new();
-        let settings =
-            plan.models.iter().map(|(name, model)| Ok((name.clone(), model_settings(model)?))).collect::<Result<BTreeMap<_, _>>>()?;
+        let settings: BTreeMap<_, _> =
+            plan.models.iter().map(|(name, model)| (name.clone(), model_settings(model, &plan.model_cache))).collect();
         let objects = ObjectStore::open(&plan.objects.store, plan.objects.inline_max)?;
         let models = Models::load(&settings, &workers, stop).await;
         if models.is_err() {
             workers.close().await;
         }
         let models = models?;
-        let sweeping = plan.objects.ttl.map(|_| tokio::spawn(sweep(objects.clone())));
+        let mut chores = Vec::new();
+        let mut chore = |work: BoxFuture<'static, ()>| chores.push(AbortOnDropHandle::new(tokio::spawn(work)));
+        if plan.objects.ttl.is_some() {
+            chore(sweep(objects.clone()).boxed());
+        }
+        if let Some(threshold) = plan.memory.threshold {
+            chore(keep(workers.clone(), MemorySettings { threshold, idle: plan.memory.idle }).boxed());
+        }
         let deps = Deps {
             models,
             cache,
@@ -84,7 +96,12 @@ impl Assembled {
             decode_threads: plan.threads.decode,
             print,
         };
-        Ok(Self { deps: Arc::new(deps), embedded, workers, producer, sweeping })
+        Ok(Self { deps: Arc::new(deps), embedded, workers, producer, chores })
+    }
+
+    /// Puts down every model that has nothing to do now, until it is asked again, and gives freed memory back to the system.
+    pub async fn relieve(&self) -> Relief {
+        self.workers.relieve(Duration::ZERO, || false).await
     }
 
     /// Closes the producer and the workers; gives the number of messages that Kafka did not confirm in time.
@@ -94,9 +111,7 @@ impl Assembled {
             None => 0,
         };
         self.deps.cache.flush(patience).await;
-        if let Some(sweeping) = &self.sweeping {
-            sweeping.abort();
-        }
+        self.chores.iter().for_each(|chore| chore.abort());
         self.workers.close().await;
         unconfirmed
     }
@@ -115,13 +130,21 @@ async fn sweep(objects: ObjectStore) {
 }
 
 /// How a model entry is loaded.
-fn model_settings(model: &ModelPlan) -> Result<ModelSettings> {
-    Ok(ModelSettings {
+fn model_settings(model: &ModelPlan, cache: &Path) -> ModelSettings {
+    let batch = match model.max_size {
+        Some(max_size) => BatchSettings { max_size, measured: false, max_wait: model.max_wait, queue: model.queue.max(max_size) },
+        None => BatchSettings::measured(model.max_wait, model.queue),
+    };
+    ModelSettings {
         path: model.path.clone(),
-        device: model.device.parse()?,
-        precision: model.precision.parse()?,
-        batch: BatchSettings { max_size: model.max_size, max_wait: model.max_wait, queue: model.queue.max(model.max_size) },
-    })
+        devices: model.devices.clone(),
+        precision: model.precision,
+        tf32: model.tf32,
+        options: model.options,
+        memory_limit: model.memory_limit,
+        batch,
+        cache: cache.to_path_buf(),
+    }
 }
 
 fn writes_to_kafka(plan: &Plan) -> bool {

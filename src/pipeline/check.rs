@@ -73,7 +73,8 @@ pub fn checked(
     overrides.apply(&mut root, &mut problems);
     expand(&mut root, environment, &mut problems);
     let mut reader = Reader::new(&mut problems);
-    let top = reader.object(&root, root.place, TOP);
+    let mut top = reader.object(&root, root.place, TOP);
+    sections::fill_profiles(&mut top);
     let mut drafts = stages::read(&root, kinds, &mut reader);
     let (models, mentioned) = (std::mem::take(&mut reader.models), std::mem::take(&mut reader.stages));
     let links = Links::of(&drafts, &mut problems);

@@ -90,6 +90,7 @@ impl Lines {
     fn push(&mut self, indent: usize, text: String, provenance: Option<&Provenance>) {
         let comment = provenance.map(|provenance| match provenance {
             Provenance::Default => "default".to_owned(),
+            Provenance::Profile(name) => format!("profile {name}"),
             Provenance::File(line) => format!("line {line}"),
             Provenance::Environment(name, _) => format!("${{{name}}}"),
             Provenance::Flag => "command line".to_owned(),
@@ -165,7 +166,8 @@ impl Lines {
 fn inline(value: &Value) -> String {
     match value {
         Value::Bool(value) => value.to_string(),
-        Value::Int(value) => value.to_string(),
+        Value::Int(value) | Value::IntOrAuto(Some(value)) => value.to_string(),
+        Value::IntOrAuto(None) => "auto".to_owned(),
         Value::Float(value) => value.to_string(),
         Value::Text(text) => quoted(&redact(text)),
         Value::Duration(value) => units::write_duration(*value),

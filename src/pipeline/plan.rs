@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Params, Secret};
+use crate::inference::NetworkOptions;
 use crate::packet::PayloadKind;
 use crate::stage::{JoinSettings, QueueSettings, Retry, Role, StageKind};
+use crate::tensor::{DeviceChoice, PrecisionChoice};
 
 /// A checked pipeline.
 #[derive(Debug)]
@@ -33,6 +35,10 @@ pub struct Plan {
     pub telemetry: TelemetryPlan,
     /// Models by name.
     pub models: BTreeMap<String, ModelPlan>,
+    /// Where measured batch sizes are kept.
+    pub model_cache: PathBuf,
+    /// What happens when the process holds much memory.
+    pub memory: MemoryPlan,
     /// Stages, sources first, each after those it reads from.
     pub stages: Vec<StagePlan>,
 }
@@ -143,6 +149,15 @@ pub struct TelemetryPlan {
     pub log: String,
 }
 
+/// The key `memory:`.
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryPlan {
+    /// Resident bytes of the process above which idle models are put down; none for never.
+    pub threshold: Option<u64>,
+    /// How long a model must have been idle for that.
+    pub idle: Duration,
+}
+
 /// One entry of `models:`.
 #[derive(Debug, Clone)]
 pub struct ModelPlan {
@@ -150,12 +165,18 @@ pub struct ModelPlan {
     pub path: PathBuf,
     /// `architectures[0]` of its config.json.
     pub architecture: String,
-    /// `auto`, `f32`, `bf16` or `f16`.
-    pub precision: String,
-    /// `auto`, `cpu` or `cuda:N`.
-    pub device: String,
-    /// Most items in a batch.
-    pub max_size: usize,
+    /// The number format.
+    pub precision: PrecisionChoice,
+    /// Whether f32 may be rounded to TF32 on GPUs.
+    pub tf32: bool,
+    /// How its network uses memory.
+    pub options: NetworkOptions,
+    /// The devices, one worker on each.
+    pub devices: Vec<DeviceChoice>,
+    /// Bytes that a worker's weights and running batch may hold.
+    pub memory_limit: Option<u64>,
+    /// Most items in a batch; none where that is measured.
+    pub max_size: Option<usize>,
     /// How long a batch that is not full waits for more.
     pub max_wait: Duration,
     /// Places in the worker's queue.

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 const SECONDS: [f64; 19] =
     [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 const BATCH: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+const FILL: [f64; 8] = [0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0];
 
 /// How often a free port is looked for.
 const TRIES: u32 = 16;
@@ -98,6 +99,7 @@ fn builder() -> Result<PrometheusBuilder> {
         .upkeep_timeout(Duration::from_secs(1))
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full(names::WORKER_BATCH.name.to_owned()), &BATCH))
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full(names::WORKER_FILL.name.to_owned()), &FILL))
         .map_err(wrong)
 }
 

@@ -100,53 +100,6 @@ impl PipelineMetrics {
     }
 }
 
-/// What a model's worker did.
-#[derive(Debug)]
-pub struct WorkerMetrics {
-    /// Items a batch.
-    pub batch_size: Histogram,
-    /// Time an item waited for its batch.
-    pub queue_seconds: Histogram,
-    /// Time of a batch.
-    pub run_seconds: Histogram,
-    /// Items that wait.
-    pub depth: Gauge,
-    /// The largest batch allowed now.
-    pub limit: Gauge,
-    /// Items answered.
-    pub items: Counter,
-    /// Items refused or failed on.
-    pub failed: Counter,
-    /// Items nobody waited for any more.
-    pub cancelled: Counter,
-    /// Items whose deadline had passed.
-    pub expired: Counter,
-    /// Batches halved because memory ran out.
-    pub oom: Counter,
-    /// Panics caught.
-    pub panics: Counter,
-}
-
-impl WorkerMetrics {
-    /// Those of the worker that owns `model`.
-    pub fn new(model: &str) -> Self {
-        let labels = [("model", model)];
-        Self {
-            batch_size: names::WORKER_BATCH.histogram(&labels),
-            queue_seconds: names::WORKER_QUEUE.histogram(&labels),
-            run_seconds: names::WORKER_RUN.histogram(&labels),
-            depth: names::WORKER_DEPTH.gauge(&labels),
-            limit: names::WORKER_LIMIT.gauge(&labels),
-            items: names::WORKER_ITEMS.counter(&labels),
-            failed: names::WORKER_FAILED.counter(&labels),
-            cancelled: names::WORKER_CANCELLED.counter(&labels),
-            expired: names::WORKER_EXPIRED.counter(&labels),
-            oom: names::WORKER_OOM.counter(&labels),
-            panics: names::WORKER_PANICS.counter(&labels),
-        }
-    }
-}
-
 /// Where the cache found a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CacheTier {

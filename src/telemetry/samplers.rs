@@ -194,6 +194,12 @@ impl Gpus {
     }
 }
 
+/// Resident memory of the process now; 0 where the system does not tell.
+pub fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status_field(&status, "VmRSS:").unwrap_or(0) * 1024
+}
+
 fn status_field(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
@@ -223,6 +229,7 @@ mod tests {
         let (sampler, task) = Sampler::start(Duration::from_secs(3600), PathBuf::from("."), shutdown.clone()).await;
         let seen = sampler.snapshot();
         assert!(seen.rss > 1 << 20 && seen.peak_rss >= seen.rss, "{seen:?}");
+        assert!(resident_bytes() > 1 << 20);
         assert!(seen.threads >= 1 && seen.open_files >= 3 && seen.available > 0, "{seen:?}");
         shutdown.cancel();
         task.await.unwrap();

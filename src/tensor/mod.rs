@@ -3,12 +3,17 @@
 mod convolution;
 mod cuda;
 mod device;
+mod heap;
+mod libtorch;
 mod pixels;
 mod product;
 
 pub use convolution::Sweep;
 pub use cuda::{compute_capability, load_cuda};
 pub use device::{DeviceChoice, Precision, PrecisionChoice};
+pub use libtorch::{
+    Account, Entered, GpuMemory, Inference, allow_tf32, free_cached, gpu_memory, gpu_total, grad_enabled, restart_gpu_peak,
+};
 pub use pixels::{channels_last, frames_to_tensor, normalise, resize};
 pub use product::{Then, product};
 pub use tch::{Device, Kind, NoGradGuard, Tensor};
@@ -41,6 +46,11 @@ pub fn guard() -> NoGradGuard {
 /// Sets how many threads one operation of libtorch uses on the CPU, at least 1. Takes full effect only before the first operation.
 pub fn threads(count: usize) {
     tch::set_num_threads(i32::try_from(count.max(1)).unwrap_or(i32::MAX));
+}
+
+/// How many threads one operation of libtorch uses on the CPU.
+pub fn thread_count() -> usize {
+    usize::try_from(tch::get_num_threads()).unwrap_or(1)
 }
 
 #[cfg(test)]

@@ -114,3 +114,68 @@ stages:
     assert!(reason.contains("127.0.0.1") && reason.len() > 40, "it says why: {reason}");
     assert!(lines.iter().all(|line| line["target"] != "gstreamer"), "{}", run.stderr);
 }
+
+const TWO: &str = "telemetry: { metrics: \"127.0.0.1:0\" }\nmodel_dir: \"${OPUSFLOW_MODELS}\"
+models: { tags: { path: resnet-18, device: [cpu, cpu], memory_limit: 1GiB }, cuts: { path: transnetv2 } }";
+
+/// A stage that asks `tags`, and nothing that asks `cuts`.
+fn two_models(top: &str) -> String {
+    let text = generated(&format!("{TWO}\n{top}"), "live: true", SINK);
+    text.replace("kind: sample", "kind: encode").replace("every: 2", "model: tags, cache: false")
+}
+
+/// The one sample of a metric whose labels hold `words`.
+fn sample(served: &str, metric: &str, words: &[&str]) -> f64 {
+    let fits = |line: &&str| line.starts_with(&format!("{metric}{{")) && words.iter().all(|word| line.contains(word));
+    let mut lines = served.lines().filter(fits);
+    let line = lines.next().unwrap_or_else(|| panic!("no {metric} of {words:?} in\n{served}"));
+    assert_eq!(lines.next(), None, "{metric} of {words:?} is not one");
+    line.rsplit_once(' ').unwrap().1.parse().unwrap()
+}
+
+#[test]
+fn asked_for_memory_a_run_puts_down_what_is_idle_and_goes_on() {
+    let place = Place::new();
+    let live = place.start(&place.write("pipeline.yaml", two_models("")), &[]);
+    let line = live.line(From::Stderr, |line| line.contains("metrics are served"));
+    let address = serde_json::from_str::<Value>(&line).unwrap()["address"].as_str().unwrap().to_owned();
+    let items = |served: &str| {
+        ["device=\"cpu\"", "device=\"cpu.1\""].map(|device| sample(served, "opusflow_inference_items_total", &["model=\"tags\"", device]))
+    };
+    let until = |done: &dyn Fn(&str) -> bool| {
+        let began = Instant::now();
+        loop {
+            let served = get(&address, "/metrics");
+            if done(&served) {
+                return served;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{served}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    let before = until(&|served| items(served).iter().all(|items| *items > 3.0));
+    let memory = |served: &str| sample(served, "opusflow_inference_memory_bytes", &["model=\"cuts\""]);
+    assert!(memory(&before) > 20e6, "the weights of TransNetV2: {}", memory(&before));
+    assert!(sum(&before, "opusflow_inference_batch_fill_ratio_count") > 0.0);
+    let peak = sample(&before, "opusflow_inference_peak_memory_bytes", &["model=\"tags\"", "device=\"cpu.1\""]);
+    assert!((20e6..1.1e9).contains(&peak), "{peak}");
+
+    live.signal("USR1");
+    live.line(From::Stderr, |line| line.contains("memory is given back"));
+    let after = until(&|served| items(served)[0] > items(&before)[0] + 3.0);
+    assert!(memory(&after) < 1e6, "{}", memory(&after));
+    assert_eq!(sample(&after, "opusflow_inference_put_down_total", &["model=\"cuts\""]), 1.0);
+    live.signal("INT");
+    assert!(live.wait().ended(0).stderr.contains("model is put down until it is asked again"));
+}
+
+#[test]
+fn above_its_threshold_a_run_puts_down_what_is_idle() {
+    let place = Place::new();
+    let live = place.start(&place.write("pipeline.yaml", two_models("memory: { threshold: 1MiB, idle: 2s }")), &[]);
+    let line = live.line(From::Stderr, |line| line.contains("memory was above its threshold"));
+    let told: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((told["put_down"].as_u64(), told["threshold"].as_u64()), (Some(1), Some(1)), "`tags` is at work: {line}");
+    live.signal("INT");
+    live.wait().ended(0);
+}

@@ -215,6 +215,49 @@ fn the_effective_file_says_where_values_come_from() {
 }
 
 #[test]
+fn profiles_set_what_an_entry_leaves_out_and_say_so() {
+    use opusflow::inference::NetworkOptions;
+    use opusflow::tensor::{DeviceChoice, Precision, PrecisionChoice};
+    let small = "models.words.small=./tests/config/models/words";
+    let set =
+        ["profile=memory", "models.cuts.profile=throughput", "models.tags.device=[cuda:0, cuda:1]", "models.words.vae.tiling=false", small];
+    let checked = good("films", &flags(&[], &set));
+    let model = |name: &str| checked.plan.models[name].clone();
+    let (cuts, tags, words) = (model("cuts"), model("tags"), model("words"));
+    assert_eq!((cuts.max_size, cuts.queue, cuts.tf32, cuts.max_wait), (None, 256, true, Duration::from_millis(20)));
+    assert_eq!((cuts.precision, cuts.options), (PrecisionChoice::Auto, NetworkOptions::default()));
+    // What the file says stands: 16 in a batch, though the profile would have 2, and `precision: auto`.
+    assert_eq!((tags.max_size, tags.queue, tags.precision), (Some(16), 8, PrecisionChoice::Auto));
+    assert_eq!(tags.devices, [DeviceChoice::Cuda(0), DeviceChoice::Cuda(1)]);
+    assert_eq!((words.max_size, words.precision), (Some(2), PrecisionChoice::Fixed(Precision::BF16)));
+    assert_eq!(words.options, NetworkOptions { vae_slicing: true, offload: true, ..NetworkOptions::default() });
+    assert_eq!(&*words.path, Path::new("tests/config/models/words"), "the profile `memory` takes no smaller model");
+    let text = effective(&checked);
+    let said = |entry: &str, key: &str| {
+        let entry = text.lines().skip_while(|line| line.trim() != format!("{entry}:"));
+        let line = entry.clone().find(|line| line.trim_start().starts_with(key)).unwrap_or_else(|| panic!("no `{key}` in\n{text}"));
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(said("cuts", "max_size:"), "max_size: auto # profile throughput");
+    assert_eq!(said("tags", "max_size:"), "max_size: 16 # line 16");
+    assert_eq!(said("tags", "queue:"), "queue: 8 # profile memory");
+    assert_eq!(said("words", "tiling:"), "tiling: false # command line");
+    assert_eq!(said("words", "slicing:"), "slicing: true # profile memory");
+    assert_eq!(said("words", "attention:"), "attention: sdpa # default");
+    let again = check(&text, &Overrides::default()).unwrap_or_else(|problems| panic!("{problems}\n{text}"));
+    assert_eq!(checked.plan.config_hash, again.plan.config_hash);
+}
+
+#[test]
+fn small_models_take_the_place_of_those_that_have_one() {
+    let set = ["profile=small_models", "models.words.small=./tests/config/models/words", "models.tags.small=cuts", "models.tags.size=full"];
+    let checked = good("films", &flags(&[], &set));
+    let path = |name: &str| checked.plan.models[name].path.to_string_lossy().into_owned();
+    assert_eq!(path("words"), "./tests/config/models/words", "the small one, though it is not in model_dir");
+    assert_eq!((path("tags"), path("cuts")), ("tests/config/models/tags".to_owned(), "tests/config/models/cuts".to_owned()));
+}
+
+#[test]
 fn the_hash_follows_what_is_said_and_nothing_else() {
     let hash = |text: &str| check(text, &Overrides::default()).unwrap_or_else(|problems| panic!("{problems}")).plan.config_hash;
     let text = GOOD[0].1;

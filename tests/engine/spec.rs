@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opusflow::pipeline::Plan;
-use opusflow::pipeline::plan::{CachePlan, InputPlan, ObjectsPlan, StagePlan, TelemetryPlan, ThreadsPlan};
+use opusflow::pipeline::plan::{CachePlan, InputPlan, MemoryPlan, ObjectsPlan, StagePlan, TelemetryPlan, ThreadsPlan};
 use opusflow::stage::{JoinSettings, QueueSettings, Retry, WhenFull};
 
 use super::acts;
@@ -174,6 +174,8 @@ impl Spec {
             shutdown: self.shutdown,
             progress: Duration::from_millis(100),
             models: BTreeMap::new(),
+            model_cache: ".".into(),
+            memory: MemoryPlan { threshold: None, idle: Duration::from_secs(60) },
             stages: std::iter::once(source).chain(self.stages.iter().map(Stage::plan)).collect(),
         })
     }

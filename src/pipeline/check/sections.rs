@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::stages::Draft;
 use super::{text_of, to_usize};
 use crate::config::{Environment, Mention, Node, Params, Place, Problems, Provenance, Secret, Value, nearest};
 use crate::pipeline::effective::redact;
-use crate::pipeline::plan::{CachePlan, KafkaPlan, ModelPlan, ObjectsPlan, Plan, StagePlan, TelemetryPlan, ThreadsPlan};
+use crate::pipeline::plan::{CachePlan, KafkaPlan, MemoryPlan, ModelPlan, ObjectsPlan, Plan, StagePlan, TelemetryPlan, ThreadsPlan};
 
 mod models;
+mod profiles;
+
+pub(super) use profiles::fill as fill_profiles;
 
 /// The checked sections.
 pub(super) struct Sections {
@@ -21,6 +25,8 @@ pub(super) struct Sections {
     threads: ThreadsPlan,
     telemetry: TelemetryPlan,
     models: BTreeMap<String, ModelPlan>,
+    model_cache: PathBuf,
+    memory: MemoryPlan,
     shutdown: Duration,
     progress: Duration,
 }
@@ -38,6 +44,8 @@ impl Sections {
             progress: self.progress,
             telemetry: self.telemetry,
             models: self.models,
+            model_cache: self.model_cache,
+            memory: self.memory,
             stages,
         }
     }
@@ -68,6 +76,8 @@ pub(super) fn read(
         threads: threads(top.opt_object("threads")?),
         telemetry: telemetry?,
         models: models?,
+        model_cache: PathBuf::from(&**top.opt_text("model_cache")?),
+        memory: memory(top.opt_object("memory")?),
         shutdown: top.opt_duration("shutdown")?,
         progress: top.opt_duration("progress")?,
     })
@@ -246,6 +256,10 @@ impl File<'_> {
         }
         Some(TelemetryPlan { metrics: address, log: telemetry.text("log").to_string() })
     }
+}
+
+fn memory(memory: &Params) -> MemoryPlan {
+    MemoryPlan { threshold: memory.opt_bytes("threshold"), idle: memory.duration("idle") }
 }
 
 /// 0 leaves it to the machine: torch takes the cores, what feeds it a part.

@@ -17,7 +17,6 @@ use super::autoencoder::{Autoencoder, Memory};
 use super::schedulers::SchedulerConfig;
 use super::unet::UNet;
 use crate::error::{Error, Result};
-use crate::models::attention::AttentionKind;
 use crate::models::config::Config;
 use crate::models::folder::ModelFolder;
 use crate::models::offload::Part;
@@ -43,11 +42,9 @@ enum Family {
     Xl,
 }
 
-/// How memory is saved.
+/// How memory is saved, beside the way that the folder's attentions are computed in.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// How attention is computed.
-    pub attention: AttentionKind,
     /// What the autoencoder does with many or large pictures.
     pub vae: Memory,
     /// Whether parts lie on the CPU until they are used. Without effect on a CPU.
@@ -89,11 +86,9 @@ impl Pipeline {
         if index.boolean_or("requires_aesthetics_score", false)? {
             return Err(index.error("`requires_aesthetics_score` marks SDXL's refiner, which is not read here"));
         }
-        let place = Place { device, precision, attention: options.attention, offload: options.offload };
-        let (part, config) = (folder.part("unet")?, |name: &str| Config::read(&folder.path().join(name)));
-        part.expect("UNet2DConditionModel")?;
-        let unet =
-            UNet::new(part.weights(device, precision)?.with_attention(place.attention), super::unet::UNetConfig::read(part.config())?)?;
+        let place = Place { device, precision, offload: options.offload };
+        let part = folder.part("unet")?;
+        let unet = UNet::open(&part, device, precision)?;
         if unet.wants_addition() != (family == Family::Xl) {
             return Err(part.config().error(format_args!("`addition_embed_type` is not what a {class} needs")));
         }
@@ -101,7 +96,7 @@ impl Pipeline {
         // Each part is put aside before the next is loaded: with `offload` only one is on the device at a time.
         let unet = Part::new(unet, device, place.offload)?;
         let vae = folder.part("vae")?;
-        let weights = vae.weights(device, Autoencoder::precision_for(vae.config(), precision)?)?.with_attention(place.attention);
+        let weights = vae.weights(device, Autoencoder::precision_for(vae.config(), precision)?)?;
         let vae = Autoencoder::new(weights, vae.config(), options.vae)?;
         let (factor, channels) = (vae.factor(), vae.latent_channels());
         if unet.network().config().in_channels != channels || unet.network().config().out_channels != channels {
@@ -112,7 +107,7 @@ impl Pipeline {
             prompts: Prompts::open(folder, family, place)?,
             unet,
             vae,
-            scheduler: SchedulerConfig::read(&config("scheduler/scheduler_config.json")?)?,
+            scheduler: SchedulerConfig::read(&Config::read(&folder.path().join("scheduler/scheduler_config.json"))?)?,
             family,
             zeros: family == Family::Xl && index.boolean_or("force_zeros_for_empty_prompt", true)?,
             factor,

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::Family;
 use crate::error::{Error, Result};
-use crate::models::attention::{AttentionKind, Keys};
+use crate::models::attention::Keys;
 use crate::models::clip::{ClipText, ClipTokenizer};
 use crate::models::diffusion::unet::UNet;
 use crate::models::folder::ModelFolder;
@@ -72,7 +72,6 @@ struct TextEncoder {
 pub(super) struct Place {
     pub device: Device,
     pub precision: Precision,
-    pub attention: AttentionKind,
     pub offload: bool,
 }
 

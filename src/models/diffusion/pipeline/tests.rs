@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use super::*;
 use crate::error::Kind as Who;
+use crate::models::attention::AttentionKind;
 use crate::models::golden::{film, goldens, path};
 use tch::Kind;
 
@@ -11,7 +12,8 @@ const PROMPTS: [&str; 2] = ["The cat and 2 dogs, in watercolour!", "a  bright ST
 const NEGATIVE: &str = "blurry text";
 
 fn pipeline(name: &str, options: Options) -> Pipeline {
-    let folder = ModelFolder::open(path("tests/golden").join(name)).unwrap();
+    let kind = if options.offload { AttentionKind::Sliced } else { AttentionKind::Sdpa };
+    let folder = ModelFolder::open(path("tests/golden").join(name)).unwrap().with_attention(kind);
     Pipeline::open(&folder, Device::Cpu, Precision::F32, options).unwrap()
 }
 
@@ -73,7 +75,8 @@ fn pictures_equal_the_reference() {
 #[test]
 fn saving_memory_changes_no_picture() {
     let golden = goldens("stable_diffusion.safetensors");
-    let options = Options { attention: AttentionKind::Sliced, vae: Memory { slicing: true, tiling: false }, offload: true };
+    // With slices of attention besides.
+    let options = Options { vae: Memory { slicing: true, tiling: false }, offload: true };
     for name in ["sd-tiny", "sdxl-tiny"] {
         let mut pipeline = pipeline(name, options);
         for (what, requests) in asked().into_iter().take(1) {

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{File, to_usize};
-use crate::config::{Environment, Mention, Params, nearest};
+use crate::config::{Environment, Mention, Params, Provenance, Value, nearest};
+use crate::inference::NetworkOptions;
+use crate::models::attention::AttentionKind;
 use crate::pipeline::plan::ModelPlan;
+use crate::tensor::{DeviceChoice, PrecisionChoice};
 
 /// The models by name; None when one is wrong, which was said.
 pub(super) fn read(
@@ -41,14 +44,10 @@ pub(super) fn read(
 }
 
 fn model(name: &str, keys: &Params, folder: &Path, file: &mut File<'_>, environment: &Environment) -> Option<ModelPlan> {
-    let device = keys.text("device");
-    let cuda = device.strip_prefix("cuda:").is_some_and(|number| number.parse::<u16>().is_ok());
-    if !cuda && !matches!(&**device, "auto" | "cpu") {
-        let at = file.at(&["models", name, "device"]);
-        file.problems.add(at, format!("`{device}` is not a device")).help("write `auto`, `cpu` or `cuda:0`");
-    }
-    let at = file.at(&["models", name, "path"]);
-    let path = place_of(keys.text("path"), folder, environment);
+    let devices = devices(name, keys, file);
+    let (key, path) = chosen(name, keys, file)?;
+    let at = file.at(&["models", name, key]);
+    let path = place_of(path, folder, environment);
     let architecture = match architecture(&path) {
         Ok(architecture) => architecture,
         Err(fault) => {
@@ -57,16 +56,67 @@ fn model(name: &str, keys: &Params, folder: &Path, file: &mut File<'_>, environm
             return None;
         }
     };
-    let batch = keys.object("batch");
+    let (batch, vae) = (keys.object("batch"), keys.object("vae"));
     Some(ModelPlan {
         path,
         architecture,
-        precision: keys.text("precision").to_string(),
-        device: device.to_string(),
-        max_size: to_usize(batch.int("max_size")),
+        precision: precision(keys.text("precision")),
+        tf32: keys.bool("tf32"),
+        options: NetworkOptions {
+            attention: if &**keys.text("attention") == "sliced" { AttentionKind::Sliced } else { AttentionKind::Sdpa },
+            vae_slicing: vae.bool("slicing"),
+            vae_tiling: vae.bool("tiling"),
+            offload: &**keys.text("offload") == "model",
+        },
+        devices: devices?,
+        memory_limit: keys.opt_bytes("memory_limit"),
+        max_size: batch.int_or_auto("max_size").map(to_usize),
         max_wait: batch.duration("max_wait"),
         queue: to_usize(keys.int("queue")),
     })
+}
+
+/// The word is one of the grammar's.
+fn precision(word: &str) -> PrecisionChoice {
+    word.parse().unwrap_or_default()
+}
+
+/// The key whose folder is loaded, and what it says.
+fn chosen<'a>(name: &str, keys: &'a Params, file: &mut File<'_>) -> Option<(&'static str, &'a str)> {
+    let small = keys.opt_text("small");
+    match (&**keys.text("size"), small) {
+        ("small", Some(path)) => Some(("small", path)),
+        ("small", None) if !matches!(keys.setting("size").map(|size| &size.provenance), Some(Provenance::Profile(_))) => {
+            let at = file.at(&["models", name, "size"]);
+            file.problems.add(at, format!("`{name}` has no small model")).help("name its folder with the key `small`");
+            None
+        }
+        _ => Some(("path", keys.text("path"))),
+    }
+}
+
+/// All of them on CPUs, or all on GPUs, as one number format and one name in the cache must fit them all.
+fn devices(name: &str, keys: &Params, file: &mut File<'_>) -> Option<Vec<DeviceChoice>> {
+    let at = file.at(&["models", name, "device"]);
+    let words: Vec<&str> = keys.list("device").iter().filter_map(Value::as_text).map(|word| &**word).collect();
+    let mut devices = Vec::new();
+    for word in &words {
+        match word.parse::<DeviceChoice>() {
+            Ok(device) => devices.push(device),
+            Err(_) => {
+                file.problems.add(at, format!("`{word}` is not a device")).help("write `auto`, `cpu` or `cuda:0`");
+            }
+        }
+    }
+    if words.is_empty() {
+        file.problems.add(at, format!("`{name}` has no device")).help("write `auto`, `cpu` or `cuda:0`");
+    }
+    let gpus = devices.iter().filter(|device| matches!(device, DeviceChoice::Cuda(_))).count();
+    let cpus = devices.iter().filter(|device| **device == DeviceChoice::Cpu).count();
+    if words.len() > 1 && devices.len() == words.len() && gpus.max(cpus) < words.len() {
+        file.problems.add(at, "several devices are all GPUs, or all `cpu`").help("for example `[cuda:0, cuda:1]`");
+    }
+    (!devices.is_empty()).then_some(devices)
 }
 
 /// A path of its own, a folder inside `model_dir`, or the hub's cache where that has it.
