@@ -24,8 +24,8 @@ use std::time::Instant;
 use parking_lot::{FairMutex, FairMutexGuard};
 
 pub use self::keeper::{MemorySettings, Relief, keep};
-pub use self::models::{EncodeModel, Models, ShotsModel, TextModel};
-pub use self::networks::Encoded;
+pub use self::models::{EncodeModel, Models, PaintModel, ShotsModel, TextModel};
+pub use self::networks::{Encoded, FromFrame, Latents, Painted, PictureRequest};
 pub use self::pool::Pool;
 pub use self::remembered::Remembered;
 pub use self::settings::{BatchSettings, ModelSettings, NetworkOptions, WorkerSettings};

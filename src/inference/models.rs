@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::networks::{Clips, Encoded, Frames, Shots, Text};
-use super::{Asker, Model, ModelSettings, Pool, Remembered, WorkerKey, WorkerSettings, Workers};
+use super::networks::{Clips, Encoded, Frames, Painted, Painter, PictureRequest, Shots, Text};
+use super::{Asker, Model, ModelSettings, NetworkOptions, Pool, Remembered, WorkerKey, WorkerSettings, Workers};
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
+use crate::models::diffusion::Memory;
+use crate::models::diffusion::pipeline::{self, Pipeline};
 use crate::models::opus_encoder::OpusEncoder;
 use crate::models::resnet::{ResNet, class_names};
 use crate::models::text::{Generation, Generator, Request};
@@ -32,6 +34,7 @@ enum Loaded {
     Shots(ShotsModel),
     Encode(EncodeModel),
     Text(TextModel),
+    Paint(PaintModel),
 }
 
 /// Finds cuts.
@@ -59,6 +62,13 @@ enum Encoder {
 #[derive(Debug, Clone)]
 pub struct TextModel {
     workers: Pool<Text>,
+    card: Card,
+}
+
+/// Paints pictures.
+#[derive(Debug, Clone)]
+pub struct PaintModel {
+    workers: Pool<Painter>,
     card: Card,
 }
 
@@ -130,6 +140,26 @@ impl TextModel {
     }
 }
 
+impl PaintModel {
+    /// A picture for a prompt, and perhaps from a frame.
+    ///
+    /// # Errors
+    /// Those of [`Pool::ask`].
+    pub async fn ask(&self, request: PictureRequest, asker: Asker) -> Result<Painted> {
+        self.workers.ask(request, asker).await
+    }
+
+    /// The class of its device, `cpu` or `cuda`.
+    pub fn device(&self) -> &str {
+        &self.card.device
+    }
+
+    /// What records say of it.
+    pub fn tag(&self) -> &Arc<ModelTag> {
+        &self.card.tag
+    }
+}
+
 impl Models {
     /// Loads every model, one after the other, each on a worker of `workers`. A model that is being loaded when `stop` is told is the last.
     ///
@@ -180,6 +210,17 @@ impl Models {
         match self.0.get(name) {
             Some(Loaded::Text(model)) => Ok(model.clone()),
             other => Err(unfit(name, other.is_some(), "writes text")),
+        }
+    }
+
+    /// The model called `name`, which paints pictures.
+    ///
+    /// # Errors
+    /// Where there is none, or it is of another network.
+    pub fn painter(&self, name: &str) -> Result<PaintModel> {
+        match self.0.get(name) {
+            Some(Loaded::Paint(model)) => Ok(model.clone()),
+            other => Err(unfit(name, other.is_some(), "paints pictures")),
         }
     }
 }
@@ -284,6 +325,13 @@ impl Loaded {
             "LlamaForCausalLM" => {
                 let workers = start.pool(|folder, device, precision| Generator::load(folder, device, precision).map(Text)).await?;
                 Self::Text(TextModel { workers, card })
+            }
+            class if pipeline::CLASSES.contains(&class) => {
+                let NetworkOptions { vae_slicing: slicing, vae_tiling: tiling, offload, .. } = settings.options;
+                let options = pipeline::Options { vae: Memory { slicing, tiling }, offload };
+                let workers =
+                    start.pool(move |folder, device, precision| Pipeline::open(folder, device, precision, options).map(Painter)).await?;
+                Self::Paint(PaintModel { workers, card })
             }
             other => return Err(Error::config(format!("{}: no network here is called {other}", start.folder.path().display()))),
         })

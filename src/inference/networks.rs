@@ -1,5 +1,7 @@
 //! Each network as a worker's model: items become batches, batches become answers.
 
+mod painter;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,6 +17,9 @@ use crate::models::text::{Generation, Generator, Request};
 use crate::models::transnetv2::{HEIGHT, TransNetV2, WIDTH};
 use crate::packet::{Frame, PixelFormat};
 use crate::tensor::{Device, frames_to_tensor};
+
+pub(super) use self::painter::Painter;
+pub use self::painter::{FromFrame, Latents, Painted, PictureRequest};
 
 /// Frames of the clip that batches of clips are measured with: the default of `encode`'s `window`.
 const CLIP: usize = 30;
