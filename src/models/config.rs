@@ -55,11 +55,6 @@ impl Config {
         Ok(Self { place: format!("{}, {key}", self.place), value })
     }
 
-    /// The names of its fields.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.value.as_object().into_iter().flatten().map(|(key, _)| key.as_str())
-    }
-
     /// An integer of 0 or more.
     ///
     /// # Errors
@@ -189,16 +184,6 @@ mod tests {
     }
 
     #[test]
-    fn sections_are_read_as_the_whole_is() {
-        let config = Config::of(json!({"text_config": {"a": -3, "b": 2}, "c": 4}));
-        let section = config.section("text_config").unwrap();
-        assert_eq!(section.integer("b").unwrap(), 2);
-        assert_eq!(section.integer("a").unwrap_err().message(), "config.json, text_config: `a` must be an integer of 0 or more, it is -3");
-        assert_eq!(config.section("vision_config").unwrap().integer_or("b", 7).unwrap(), 7);
-        assert!(config.section("c").is_err());
-    }
-
-    #[test]
     fn pythons_infinities_are_numbers() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("scheduler_config.json");
@@ -207,6 +192,16 @@ mod tests {
         assert_eq!(config.number("lambda_min_clipped").unwrap(), f64::NEG_INFINITY);
         assert_eq!((config.number("max").unwrap(), config.number_or("half", 1.).unwrap()), (f64::INFINITY, 0.5));
         assert_eq!(config.string("name").unwrap(), "\"Infinity-Infinity");
+    }
+
+    #[test]
+    fn sections_are_read_as_the_whole_is() {
+        let config = Config::of(json!({"text_config": {"a": -3, "b": 2}, "c": 4}));
+        let section = config.section("text_config").unwrap();
+        assert_eq!(section.integer("b").unwrap(), 2);
+        assert_eq!(section.integer("a").unwrap_err().message(), "config.json, text_config: `a` must be an integer of 0 or more, it is -3");
+        assert_eq!(config.section("vision_config").unwrap().integer_or("b", 7).unwrap(), 7);
+        assert!(config.section("c").is_err());
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! Neural networks in tch, from folders in Hugging Face layout; synchronous, they know nothing of tokio, YAML or metrics.
 
 pub mod attention;
+pub mod classes;
 pub mod clip;
 pub mod config;
 pub mod diffusion;
+pub mod dinov2;
+pub mod encoder;
 pub mod folder;
 #[cfg(test)]
 mod golden;
@@ -11,8 +14,11 @@ pub mod layers;
 pub mod llama;
 pub mod offload;
 pub mod opus_encoder;
+pub mod patches;
+pub mod pictures;
 pub mod resnet;
 pub mod scenes;
+pub mod siglip;
 pub mod text;
 pub mod transformer;
 pub mod transnetv2;

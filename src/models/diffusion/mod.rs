@@ -9,6 +9,7 @@ pub mod noise;
 pub mod pipeline;
 pub mod pixels;
 pub mod schedulers;
+pub mod similarity;
 mod tiles;
 pub mod unet;
 

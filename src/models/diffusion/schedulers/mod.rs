@@ -15,6 +15,7 @@ mod tests;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use serde_json::Value;
 use tch::Tensor;
 
 use super::super::config::Config;
@@ -132,12 +133,9 @@ impl SchedulerConfig {
             let known: Vec<&str> = CLASSES.iter().map(|(name, _)| *name).collect();
             return Err(config.error(format_args!("scheduler `{class}` is not one of {}", known.join(", "))));
         };
-        let unknown = config.keys().find(|key| {
-            let off = config.field(key).is_none_or(|value| value == false);
-            !(key.starts_with('_') || off || OPTIONS.contains(key))
-        });
-        match unknown {
-            Some(key) => Err(config.error(format_args!("`{key}` is an option that no scheduler here knows"))),
+        let known = |key: &str, value: &Value| key.starts_with('_') || *value == false || OPTIONS.contains(&key);
+        match config.fields().find(|(key, value)| !known(key, value)) {
+            Some((key, _)) => Err(config.error(format_args!("`{key}` is an option that no scheduler here knows"))),
             None => read(config).map(Self),
         }
     }
