@@ -188,21 +188,7 @@ impl Write {
             Payload::Embedding(embedding) => embedding.scores.as_deref(),
             _ => None,
         });
-        let mut mean: Option<Scores> = None;
-        let mut count = 0.0f32;
-        for score in scores {
-            count += 1.0;
-            match &mut mean {
-                None => mean = Some(score.clone()),
-                // Classes of another model cannot be averaged with these.
-                Some(mean) if mean.values.len() == score.values.len() => {
-                    mean.values.iter_mut().zip(&score.values).for_each(|(sum, v)| *sum += v)
-                }
-                Some(_) => count -= 1.0,
-            }
-        }
-        let Some(mut mean) = mean else { return Vec::new() };
-        mean.values.iter_mut().for_each(|sum| *sum /= count);
+        let Some(mean) = Scores::mean(scores) else { return Vec::new() };
         let mut tags = mean.top(self.tags);
         tags.retain(|tag| tag.score >= self.min_score);
         tags

@@ -1,6 +1,7 @@
 //! What makes something of packets.
 
 pub mod caption;
+pub mod diffuse;
 pub mod encode;
 pub mod keyframe;
 mod prompt;
