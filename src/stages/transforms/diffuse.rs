@@ -3,6 +3,8 @@
 
 mod painting;
 mod style;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
