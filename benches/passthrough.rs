@@ -126,6 +126,7 @@ fn plan() -> Arc<Plan> {
         shutdown: Duration::from_secs(30),
         progress: Duration::from_secs(1),
         models: BTreeMap::new(),
+        absent: BTreeMap::new(),
         stages: vec![
             stage("in", &SOURCE, None),
             stage("one", &PASS, Some(("in", Some("frames")))),

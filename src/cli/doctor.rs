@@ -75,6 +75,9 @@ fn machine(report: &mut Report) {
 }
 
 async fn reach(plan: &Plan, report: &mut Report) {
+    for (name, model) in &plan.absent {
+        report.note(&format!("model {name}"), format!("not here: `run` fetches {}", model.id));
+    }
     for (name, model) in &plan.models {
         match models::ModelFolder::open(&model.path) {
             Ok(_) => report.line(true, &format!("model {name}"), format!("{} at {}", model.architecture, model.path.display())),

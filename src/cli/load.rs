@@ -17,8 +17,7 @@ pub(super) fn checked(path: &Path, set: &[String], sources: &[String]) -> Option
             return None;
         }
     };
-    let environment: Environment =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
+    let environment = environment();
     let overrides = Overrides { sources: sources.to_vec(), films: films(sources), set: set.to_vec() };
     match check(&text, KINDS, &environment, &overrides) {
         Ok(checked) => Some(checked),
@@ -27,6 +26,11 @@ pub(super) fn checked(path: &Path, set: &[String], sources: &[String]) -> Option
             None
         }
     }
+}
+
+/// The variables of this process; what is no text is left out.
+fn environment() -> Environment {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
 }
 
 /// Those of the sources that are HLS playlists of a whole film. One that does not answer is taken for a live stream, which is waited for.

@@ -1,8 +1,10 @@
 //! The commands: each reads the pipeline, does one thing and ends with a code that scripts can act on.
 
+mod anew;
 mod bar;
 mod doctor;
 mod load;
+mod models;
 mod report;
 mod run;
 mod schemas;
@@ -81,6 +83,11 @@ enum Command {
         #[command(subcommand)]
         command: schemas::SchemasCommand,
     },
+    /// Models: fetches them from a hub, lists and checks them.
+    Models {
+        #[command(subcommand)]
+        command: models::ModelsCommand,
+    },
     /// Says what is installed and what can be reached.
     Doctor {
         /// Also tries the brokers, registry and Redis of this pipeline.
@@ -147,6 +154,7 @@ fn execute(command: Command) -> Result<ExitCode> {
             print(&(text + "\n"))
         }
         Command::Schemas { command } => schemas::run(&command),
+        Command::Models { command } => models::run(&command),
         Command::Doctor { pipeline } => doctor::run(pipeline.as_deref()),
         Command::Completion { shell } => {
             let mut script = Vec::new();
@@ -161,12 +169,8 @@ fn validate(pipelines: &[PathBuf], set: &[String]) -> Result<ExitCode> {
     for pipeline in pipelines {
         match load::checked(pipeline, set, &[]) {
             Some(checked) => {
-                print(&format!(
-                    "{}: good (stages: {}, models: {})\n",
-                    pipeline.display(),
-                    checked.plan.stages.len(),
-                    checked.plan.models.len()
-                ))?;
+                let (stages, models) = (checked.plan.stages.len(), checked.plan.models.len() + checked.plan.absent.len());
+                print(&format!("{}: good (stages: {stages}, models: {models})\n", pipeline.display()))?;
             }
             None => good = false,
         }

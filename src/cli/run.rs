@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bar::Bars;
 use super::signals::Signals;
-use super::{load, report};
+use super::{anew, load, models, report};
 use crate::broker::Embedded;
 use crate::error::{Error, Result};
 use crate::media;
@@ -44,13 +44,29 @@ pub(super) struct RunArguments {
 }
 
 pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
-    let signals = Signals::listen()?;
     let linger = arguments.linger.as_deref().map(linger).transpose()?;
-    let Some(checked) = load::checked(&arguments.pipeline, &arguments.set, &arguments.source) else {
-        return Ok(ExitCode::from(2));
-    };
+    let check = || load::checked(&arguments.pipeline, &arguments.set, &arguments.source);
+    let mut restless = None;
+    if !anew::is_settled() {
+        let Some(checked) = check() else { return Ok(ExitCode::from(2)) };
+        restless = (!checked.plan.threads.spin).then(anew::with_sleeping_threads);
+    }
+    let signals = Signals::listen()?;
+    let Some(mut checked) = check() else { return Ok(ExitCode::from(2)) };
+    if !checked.plan.absent.is_empty() {
+        if !models::pull_missing(&checked.plan, &signals.stop, arguments.quiet)? {
+            eprintln!("stopped before any stream began");
+            return Ok(ExitCode::SUCCESS);
+        }
+        // Only now can it be seen whether they fit the stages that name them.
+        let Some(again) = check() else { return Ok(ExitCode::from(2)) };
+        checked = again;
+    }
     let plan = Arc::new(checked.plan);
     let logs = Logs::install(&LogSettings { filter: plan.telemetry.log.clone(), ..LogSettings::default() })?;
+    if let Some(error) = restless {
+        tracing::warn!(%error, "the process cannot begin anew: torch's threads will keep cores busy while they wait");
+    }
     tensor::load_cuda(None);
     tensor::threads(plan.threads.torch);
     media::init()?;

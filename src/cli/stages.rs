@@ -23,6 +23,18 @@ pub(super) fn list(only: Option<&str>) -> Result<String> {
     Ok(text)
 }
 
+/// The kinds that a network of this class can be the model of.
+pub(super) fn that_take(architecture: &str) -> Vec<&'static str> {
+    let mut names: Vec<_> = KINDS.iter().filter(|kind| takes(kind.params, architecture)).map(|kind| kind.name).collect();
+    names.dedup();
+    names
+}
+
+fn takes(fields: &[Field], architecture: &str) -> bool {
+    let named = |ty: &Type| matches!(ty, Type::Model(architectures) if architectures.contains(&architecture));
+    fields.iter().any(|field| named(&field.ty) || inner(&field.ty).is_some_and(|inner| takes(inner, architecture)))
+}
+
 fn describe(kind: &StageKind, text: &mut String) {
     let names = |kinds: &[PayloadKind]| kinds.iter().map(|kind| kind.plural()).collect::<Vec<_>>().join(", ");
     // Writing into a String cannot fail.
@@ -64,6 +76,24 @@ fn inner(ty: &Type) -> Option<&'static [Field]> {
         Type::List(ty) | Type::Map(ty) => inner(ty),
         _ => None,
     }
+}
+
+/// Every class of network that a stage takes as its model.
+#[cfg(test)]
+pub(super) fn architectures() -> std::collections::BTreeSet<&'static str> {
+    fn gather(fields: &[Field], found: &mut std::collections::BTreeSet<&'static str>) {
+        for field in fields {
+            if let Type::Model(architectures) = field.ty {
+                found.extend(architectures);
+            }
+            if let Some(inner) = inner(&field.ty) {
+                gather(inner, found);
+            }
+        }
+    }
+    let mut found = std::collections::BTreeSet::new();
+    KINDS.iter().for_each(|kind| gather(kind.params, &mut found));
+    found
 }
 
 #[cfg(test)]

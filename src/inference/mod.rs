@@ -4,6 +4,8 @@
 //! free, and an item whose asker has gone is skipped. What goes wrong with one item stays with that item.
 
 mod batch;
+mod check;
+pub mod hub;
 mod keeper;
 mod memory;
 mod models;
@@ -23,6 +25,7 @@ use std::time::Instant;
 
 use parking_lot::{FairMutex, FairMutexGuard};
 
+pub use self::check::{check_weights, networks};
 pub use self::keeper::{MemorySettings, Relief, keep};
 pub use self::models::{EncodeModel, Models, PaintModel, ShotsModel, TextModel};
 pub use self::networks::{Encoded, FromFrame, Latents, Painted, PictureRequest};

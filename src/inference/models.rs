@@ -253,6 +253,9 @@ impl<'a> Start<'a> {
         let mut precisions = devices.iter().map(|device| settings.precision.resolve(*device));
         let first = precisions.next().ok_or_else(|| Error::bug("a model without a device"))?;
         let precision = if precisions.all(|other| other == first) { first } else { Precision::F32 };
+        if devices.iter().any(|device| precision.is_slow_on(*device)) {
+            tracing::warn!(model = name, %precision, "this processor has no instructions for the number format: f32 or bf16 are faster");
+        }
         Ok(Self { name, folder, settings, workers, digest, devices, precision })
     }
 

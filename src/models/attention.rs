@@ -7,6 +7,7 @@ use super::layers::Linear;
 use super::offload::{Tensors, tensors};
 use super::weights::Scope;
 use crate::error::Result;
+use crate::tensor::attention;
 
 /// How attention is computed: the same numbers but for rounding, another use of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -167,7 +168,7 @@ impl Attention {
     pub fn queries(&self, x: &Tensor) -> Result<(Tensor, Keys)> {
         match &self.into {
             Projection::Fused(fused) => self.project(fused, x),
-            Projection::Split { query, .. } => Ok((self.split(&query.forward(x)?, 1)?.f_select(0, 0)?, self.keys(x)?)),
+            Projection::Split { .. } => Ok((self.query(x)?, self.keys(x)?)),
         }
     }
 
@@ -190,11 +191,18 @@ impl Attention {
     /// # Errors
     /// As for [`forward`](Self::forward).
     pub fn attend(&self, x: &Tensor, keys: &Keys, mask: Option<&Tensor>) -> Result<Tensor> {
-        let query = match &self.into {
-            Projection::Fused(fused) => self.project(fused, x)?.0,
-            Projection::Split { query, .. } => self.split(&query.forward(x)?, 1)?.f_select(0, 0)?,
-        };
-        self.mix(&query, keys, mask, false)
+        self.mix(&self.query(x)?, keys, mask, false)
+    }
+
+    /// The query `[b, count, t, dim]` of a sequence `[b, t, width]`, for callers that look at it.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward).
+    pub fn query(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.into {
+            Projection::Fused(fused) => Ok(self.project(fused, x)?.0),
+            Projection::Split { query, .. } => Ok(self.split(&query.forward(x)?, 1)?.f_select(0, 0)?),
+        }
     }
 
     /// The output for queries `[b, count, t, dim]`: `[b, t, width]`.
@@ -229,6 +237,12 @@ impl Attention {
 }
 
 fn fused(query: &Tensor, keys: &Keys, mask: Option<&Tensor>, causal: bool) -> Result<Tensor> {
+    if mask.is_none()
+        && !causal
+        && let Some(mixed) = attention(query, &keys.keys, &keys.values)?
+    {
+        return Ok(mixed);
+    }
     Ok(Tensor::f_scaled_dot_product_attention(query, &keys.keys, &keys.values, mask, 0., causal, None, false)?)
 }
 

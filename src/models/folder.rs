@@ -11,6 +11,8 @@ use tch::Device;
 
 use super::attention::AttentionKind;
 use super::config::Config;
+use super::files::WeightSet;
+use super::hub::repository_of;
 use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::tensor::Precision;
@@ -18,16 +20,6 @@ use crate::tensor::Precision;
 const CONFIG: &str = "config.json";
 const PARTS: &str = "model_index.json";
 const SINGLE: &str = "model.safetensors";
-
-/// Where weights may lie, best first: transformers' names and diffusers', then their copies in half precision.
-const SINGLES: [&str; 4] =
-    [SINGLE, "diffusion_pytorch_model.safetensors", "model.fp16.safetensors", "diffusion_pytorch_model.fp16.safetensors"];
-const INDICES: [&str; 4] = [
-    "model.safetensors.index.json",
-    "diffusion_pytorch_model.safetensors.index.json",
-    "model.safetensors.index.fp16.json",
-    "diffusion_pytorch_model.safetensors.index.fp16.json",
-];
 
 /// Parts of a Diffusers pipeline that nothing here reads, so that they need not be there.
 const UNREAD: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder"];
@@ -78,14 +70,8 @@ impl ModelFolder {
             let files = std::iter::once(file).chain(shards.iter().cloned()).collect();
             (config, shards, files)
         };
-        let inner = Arc::new(Inner { path: path.to_path_buf(), config, shards, files, digest: Mutex::new(None) });
-        Ok(Self { inner, attention: AttentionKind::default() })
-    }
-
-    /// The same folder, for networks whose attentions are computed in this way.
-    #[must_use]
-    pub fn with_attention(self, attention: AttentionKind) -> Self {
-        Self { attention, ..self }
+        let inner = Inner { path: path.to_path_buf(), config, shards, files, digest: Mutex::new(None) };
+        Ok(Self { inner: Arc::new(inner), attention: AttentionKind::default() })
     }
 
     /// The network in one of its subfolders: `unet`, `vae`, `text_encoder`.
@@ -96,14 +82,21 @@ impl ModelFolder {
         Ok(Self::open(self.inner.path.join(name))?.with_attention(self.attention))
     }
 
+    /// The same folder, for networks whose attentions are computed in this way.
+    #[must_use]
+    pub fn with_attention(self, attention: AttentionKind) -> Self {
+        Self { attention, ..self }
+    }
+
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
 
-    /// The folder's own name.
-    pub fn name(&self) -> &str {
-        self.inner.path.file_name().and_then(|name| name.to_str()).unwrap_or("model")
+    /// The folder's own name, or the id that the hub's cache has it under.
+    pub fn name(&self) -> String {
+        let own = || self.inner.path.file_name().and_then(|name| name.to_str()).unwrap_or("model").to_owned();
+        repository_of(&self.inner.path).unwrap_or_else(own)
     }
 
     /// Its config.json, or its model_index.json where it is a folder of parts.
@@ -219,15 +212,16 @@ fn part_files(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn shards(path: &Path) -> Result<Vec<PathBuf>> {
-    let place = |name: &&str| Some(path.join(name)).filter(|file| file.is_file());
-    if let Some(single) = SINGLES.iter().find_map(place) {
-        return Ok(vec![single]);
-    }
-    let Some(index) = INDICES.iter().find_map(place) else {
+    let names: Vec<String> = std::fs::read_dir(path)
+        .map_err(|error| unreadable(path, error))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    let Some(set) = WeightSet::among(names.iter().map(String::as_str), None) else {
         return Err(Error::config(format!("model folder {} has no {SINGLE}", path.display()))
             .hint("weights are read from safetensors only; a pickled checkpoint must be converted first"));
     };
-    let index = Config::read(&index)?;
+    let Some(index) = set.index else { return Ok(set.files.iter().map(|file| path.join(file)).collect()) };
+    let index = Config::read(&path.join(index))?;
     let map = index.field("weight_map").and_then(|map| map.as_object());
     let map = map.ok_or_else(|| index.error("`weight_map` must be an object of file names"))?;
     let mut files = BTreeSet::new();
@@ -286,7 +280,11 @@ mod tests {
         let folder = folder_with("X");
         write(folder.path(), "one.safetensors", "a", 1.);
         write(folder.path(), "two.safetensors", "b", 2.);
-        std::fs::write(folder.path().join(INDICES[0]), r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#).unwrap();
+        std::fs::write(
+            folder.path().join("model.safetensors.index.json"),
+            r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#,
+        )
+        .unwrap();
         let weights = ModelFolder::open(folder.path()).unwrap().weights(Device::Cpu, Precision::F32).unwrap();
         let (a, b) = (weights.take("a", &[2]).unwrap(), weights.take("b", &[2]).unwrap());
         assert_eq!((a.double_value(&[0]), b.double_value(&[1])), (1., 2.));
@@ -296,7 +294,7 @@ mod tests {
     #[test]
     fn an_index_cannot_lead_out_of_the_folder() {
         let folder = folder_with("X");
-        std::fs::write(folder.path().join(INDICES[0]), r#"{"weight_map": {"a": "../one.safetensors"}}"#).unwrap();
+        std::fs::write(folder.path().join("model.safetensors.index.json"), r#"{"weight_map": {"a": "../one.safetensors"}}"#).unwrap();
         assert_eq!(ModelFolder::open(folder.path()).unwrap_err().kind(), Kind::Model);
     }
 
@@ -323,7 +321,7 @@ mod tests {
             std::fs::create_dir(folder.path().join(part)).unwrap();
         }
         std::fs::write(folder.path().join("unet").join(CONFIG), r#"{"_class_name": "UNet2DConditionModel"}"#).unwrap();
-        write(&folder.path().join("unet"), SINGLES[3], "a", 1.);
+        write(&folder.path().join("unet"), "diffusion_pytorch_model.fp16.safetensors", "a", 1.);
         std::fs::write(folder.path().join("tokenizer/merges.txt"), "a b").unwrap();
         folder
     }
@@ -347,10 +345,10 @@ mod tests {
         let mut seen = vec![digest()];
         std::fs::write(folder.path().join("tokenizer/merges.txt"), "b c").unwrap();
         seen.push(digest());
-        write(&folder.path().join("unet"), SINGLES[3], "a", 2.);
+        write(&folder.path().join("unet"), "diffusion_pytorch_model.fp16.safetensors", "a", 2.);
         seen.push(digest());
         // The whole weights go before the copy in half precision.
-        write(&folder.path().join("unet"), SINGLES[1], "a", 2.5);
+        write(&folder.path().join("unet"), "diffusion_pytorch_model.safetensors", "a", 2.5);
         seen.push(digest());
         std::fs::create_dir(folder.path().join("safety_checker")).unwrap();
         write(&folder.path().join("safety_checker"), SINGLE, "a", 3.);

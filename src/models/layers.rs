@@ -15,16 +15,16 @@ tensors!(Embedding { 0 });
 tensors!(LayerNorm { weight, bias });
 tensors!(GroupNorm { weight, bias });
 
-/// A convolution over pictures, where its kernel goes.
+/// A convolution over pictures or sequences, where its kernel goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Geometry {
     /// Channels in.
     pub input: i64,
     /// Channels out.
     pub output: i64,
-    /// Side of the square kernel.
+    /// Side of the square kernel, or length.
     pub kernel: i64,
-    /// Pixels from one output to the next; padding is half the kernel.
+    /// Pixels or steps from one output to the next; padding is half the kernel.
     pub stride: i64,
 }
 
@@ -107,13 +107,22 @@ impl Conv2d {
         self.forward_biased(x, Some(&self.bias))
     }
 
-    /// The same with another bias, or with none.
+    /// The same, and max(x, 0) of it, in one pass where the device can.
+    pub fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
+        let fused = if self.packed { self.sweep.packed(x, &self.weight, Some(&self.bias), Then::Relu) } else { None };
+        match fused {
+            Some(made) => Ok(made),
+            None => Ok(self.forward(x)?.f_relu_()?),
+        }
+    }
+
+    /// As [`forward`](Self::forward), with another bias, or with none.
     pub fn forward_biased(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let Sweep { stride, padding, dilation } = self.sweep;
         if !self.packed {
             return Ok(x.f_conv2d(&self.weight, bias, stride, padding, dilation, 1)?);
         }
-        match self.sweep.packed(x, &self.weight, bias) {
+        match self.sweep.packed(x, &self.weight, bias, Then::Nothing) {
             Some(made) => Ok(made),
             // It refuses what does not fit: libtorch's own says why.
             None => Ok(x.f_conv2d(&self.weight()?, bias, stride, padding, dilation, 1)?),
@@ -211,6 +220,28 @@ impl Linear {
             Some(product) => Ok(product),
             None => activation.forward(&self.forward(x)?),
         }
+    }
+}
+
+/// A convolution over a sequence.
+#[derive(Debug)]
+pub struct Conv1d {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    stride: i64,
+}
+
+impl Conv1d {
+    /// In the model's precision, with a bias; padding is half the kernel.
+    pub fn new(scope: &Scope<'_>, geometry: Geometry) -> Result<Self> {
+        let Geometry { input, output, kernel, stride } = geometry;
+        Ok(Self { weight: scope.take("weight", &[output, input, kernel])?, bias: Some(scope.take("bias", &[output])?), stride })
+    }
+
+    /// `[n, input, t]` to `[n, output, t']`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let padding = self.weight.size3()?.2 / 2;
+        Ok(x.f_conv1d(&self.weight, self.bias.as_ref(), self.stride, padding, 1, 1)?)
     }
 }
 

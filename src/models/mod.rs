@@ -1,15 +1,20 @@
 //! Neural networks in tch, from folders in Hugging Face layout; synchronous, they know nothing of tokio, YAML or metrics.
 
 pub mod attention;
+pub mod card;
 pub mod classes;
 pub mod clip;
 pub mod config;
 pub mod diffusion;
 pub mod dinov2;
 pub mod encoder;
+#[cfg(test)]
+mod every;
+pub mod files;
 pub mod folder;
 #[cfg(test)]
 mod golden;
+pub mod hub;
 pub mod layers;
 pub mod llama;
 pub mod offload;
@@ -19,11 +24,14 @@ pub mod pictures;
 pub mod resnet;
 pub mod scenes;
 pub mod siglip;
+pub mod silero_vad;
 pub mod text;
 pub mod transformer;
 pub mod transnetv2;
 pub mod weights;
+pub mod whisper;
 
+pub use card::Card;
 pub use config::Config;
 pub use folder::ModelFolder;
 pub use weights::{Scope, Weights};

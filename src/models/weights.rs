@@ -32,8 +32,9 @@ pub struct Weights {
     progress: RefCell<Progress>,
 }
 
+/// An opened safetensors file.
 #[derive(Debug)]
-struct Shard {
+pub(super) struct Shard {
     path: PathBuf,
     file: File,
     data_start: u64,
@@ -125,7 +126,7 @@ impl Weights {
             progress.misshapen.insert(format!("{key} is {found:?}, not {shape:?}"));
             return Ok(Tensor::f_zeros(shape, (Kind::Float, Device::Cpu))?);
         }
-        self.files[*shard].read(key, info, &found)
+        self.files[*shard].read(key, info, &found).map(as_wanted)
     }
 
     /// Puts a tensor computed from weights where [`take`](Self::take) puts them.
@@ -133,7 +134,7 @@ impl Weights {
     /// # Errors
     /// Overload, where memory is short.
     pub fn place(&self, tensor: &Tensor) -> Result<Tensor> {
-        Ok(tensor.f_to_kind(self.precision.kind())?.f_to_device(self.device)?)
+        Ok(as_wanted(tensor.f_to_kind(self.precision.kind())?.f_to_device(self.device)?))
     }
 
     /// Lets keys that end with `suffix` be left over. `num_batches_tracked` always may be.
@@ -165,6 +166,21 @@ impl Weights {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Whether weights taken on this thread ask for gradients: then every number of a network would, were a graph built of it.
+    pub(super) static ASK_FOR_GRADIENTS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// The tensor, which in tests may be made to ask for gradients.
+fn as_wanted(tensor: Tensor) -> Tensor {
+    #[cfg(test)]
+    if ASK_FOR_GRADIENTS.get() {
+        return tensor.set_requires_grad(true);
+    }
+    tensor
+}
+
 fn list(faults: &mut Vec<String>, what: &str, keys: &[&String]) {
     if keys.is_empty() {
         return;
@@ -175,7 +191,8 @@ fn list(faults: &mut Vec<String>, what: &str, keys: &[&String]) {
     faults.push(format!("{what} {}: {}{more}", keys.len(), shown.join(", ")));
 }
 
-fn header(path: &Path) -> Result<(Shard, Metadata)> {
+/// Opens a safetensors file and reads its header, which must tell its whole length.
+pub(super) fn header(path: &Path) -> Result<(Shard, Metadata)> {
     let unreadable = |error| Error::external(format!("cannot read {}", path.display())).because(error);
     let broken = |what: &str| Error::model(format!("{} is not a whole safetensors file: {what}", path.display()));
     let file = File::open(path).map_err(unreadable)?;

@@ -97,6 +97,13 @@ const THREADS: &[Field] = &[
     field("tokio", Type::Int(0, 1024), Is("0"), "Threads that move packets."),
     field("torch", Type::Int(0, 1024), Is("0"), "Threads inside one operation of a model on the CPU."),
     field("decode", Type::Int(0, 1024), Is("0"), "Threads of one stream's decoder."),
+    field(
+        "spin",
+        Type::Bool,
+        Is("false"),
+        "Whether torch's threads keep their cores busy for milliseconds while they wait for one another: a little faster where nothing else \
+         wants the cores, several times slower where something does.",
+    ),
 ];
 
 const MEMORY: &[Field] = &[
@@ -118,7 +125,13 @@ pub const MODEL: &[Field] = &[
         "path",
         Type::Text,
         Required,
-        "The model's folder inside `model_dir`, or a path that begins with `/`, `./` or `../`, or the hub id of a downloaded model.",
+        "The model's folder inside `model_dir`, or a path that begins with `/`, `./` or `../`, or a hub id, `owner/name` or `owner/name@revision`.",
+    ),
+    field(
+        "pull",
+        Type::Choice(&["never", "missing"]),
+        Is("never"),
+        "With a hub id: whether `run` fetches a `missing` model first, as `opusflow models pull` does, or `never` fetches anything.",
     ),
     field("small", Type::Text, Absent, "A smaller model of the same kind, found as `path` is, which `size: small` takes in its place."),
     field(

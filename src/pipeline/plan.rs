@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::config::{Params, Secret};
 use crate::inference::NetworkOptions;
+use crate::models::hub::HubId;
 use crate::packet::PayloadKind;
 use crate::stage::{JoinSettings, QueueSettings, Retry, Role, StageKind};
 use crate::tensor::{DeviceChoice, PrecisionChoice};
@@ -35,6 +36,8 @@ pub struct Plan {
     pub telemetry: TelemetryPlan,
     /// Models by name.
     pub models: BTreeMap<String, ModelPlan>,
+    /// Those of `models:` that are to be fetched from the hub first; they are not among the models until they are there.
+    pub absent: BTreeMap<String, AbsentModel>,
     /// Where measured batch sizes are kept.
     pub model_cache: PathBuf,
     /// What happens when the process holds much memory.
@@ -138,6 +141,8 @@ pub struct ThreadsPlan {
     pub torch: usize,
     /// Of one stream's decoder.
     pub decode: usize,
+    /// Whether torch's threads keep their cores busy while they wait for one another.
+    pub spin: bool,
 }
 
 /// The key `telemetry:`.
@@ -181,6 +186,15 @@ pub struct ModelPlan {
     pub max_wait: Duration,
     /// Places in the worker's queue.
     pub queue: usize,
+}
+
+/// One entry of `models:` with `pull: missing` that is not there.
+#[derive(Debug, Clone)]
+pub struct AbsentModel {
+    /// What the hub calls it.
+    pub id: HubId,
+    /// The folder that could be filled instead.
+    pub folder: PathBuf,
 }
 
 /// One entry of `stages:`.

@@ -1,12 +1,13 @@
 //! Convolutions by oneDNN on CPUs with weights laid out for it once: libtorch's own lays them out anew in every call, which for wide layers over
 //! small pictures takes longer than the convolution. Reached, as products are, through libtorch's C interface for compiled models.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
 
 use tch::{Device, Kind, Tensor};
 
 use super::device::cpu_multiplies_bf16;
+use super::product::Then;
 use crate::error::Result;
 
 /// Where the kernel of a convolution over pictures goes.
@@ -36,22 +37,24 @@ impl Sweep {
         Ok(Some(opaque.f_mkldnn_reorder_conv2d_weight(self.padding, self.stride, self.dilation, 1, None::<&[i64]>)?))
     }
 
-    /// Pictures `[n, input, h, w]` under a [packed](Self::pack) weight, plus a bias `[output]`: channels-last. None where oneDNN refuses.
-    pub fn packed(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Option<Tensor> {
+    /// Pictures `[n, input, h, w]` under a [packed](Self::pack) weight, plus a bias `[output]`, and `then` of it: channels-last. None where
+    /// oneDNN refuses.
+    pub fn packed(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, then: Then) -> Option<Tensor> {
         let fits = |part: &Tensor| part.device() == Device::Cpu && part.kind() == weight.kind();
         if x.dim() != 4 || !fits(x) || !bias.is_none_or(|bias| fits(bias) && !bias.is_mkldnn()) || !weight.is_mkldnn() {
             return None;
         }
-        convolve(x, weight, bias, self)
+        convolve(x, weight, bias, self, then)
     }
 }
 
 #[allow(unsafe_code)]
-fn convolve(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, sweep: &Sweep) -> Option<Tensor> {
+fn convolve(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, sweep: &Sweep, then: Then) -> Option<Tensor> {
     let handle = |tensor: &Tensor| tensor.as_ptr().cast_mut().cast::<c_void>();
     let mut bias = bias.map(handle);
     let bias = bias.as_mut().map_or(null_mut(), |bias| bias as *mut _);
-    let (nothing, variant): (&CStr, *const c_char) = (c"none", c"".as_ptr());
+    let (operation, variant) = then.words();
+    let variant = variant.as_ptr();
     let mut result = null_mut();
     // SAFETY: an AtenTensorHandle is a pointer to an at::Tensor, which is what tch holds; the arguments live until the call returns and are
     // not changed by it; every list has the length that is given with it. It catches what libtorch throws, of shapes too.
@@ -67,7 +70,7 @@ fn convolve(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, sweep: &Sweep) -
             sweep.dilation.as_ptr(),
             2,
             1,
-            nothing.as_ptr(),
+            operation.as_ptr(),
             null(),
             0,
             &raw const variant,
@@ -116,9 +119,11 @@ mod tests {
             let packed = sweep.pack(&weight).unwrap().expect("oneDNN serves f32");
             for x in [random(&[2, 16, 9, 12]), super::super::channels_last(&random(&[1, 16, 5, 6])).unwrap()] {
                 for bias in [None, Some(&bias)] {
-                    let found = sweep.packed(&x, &packed, bias).expect("oneDNN serves it");
                     let expected = x.conv2d(&weight, bias, stride, padding, [1, 1], 1);
-                    assert!(found.allclose(&expected, 1e-4, 1e-4, false) && found.stride()[1] == 1, "{sweep:?}");
+                    for (then, expected) in [(Then::Nothing, expected.shallow_clone()), (Then::Relu, expected.relu())] {
+                        let found = sweep.packed(&x, &packed, bias, then).expect("oneDNN serves it");
+                        assert!(found.allclose(&expected, 1e-4, 1e-4, false) && found.stride()[1] == 1, "{sweep:?}, {then:?}");
+                    }
                 }
             }
             assert!(packed.to_dense(None, false).equal(&weight), "the weight is had back as it was");
@@ -131,8 +136,8 @@ mod tests {
         let weight = random(&[8, 4, 1, 1]);
         assert!(sweep.pack(&weight.to_kind(Kind::Double)).unwrap().is_none());
         let packed = sweep.pack(&weight).unwrap().expect("oneDNN serves f32");
-        assert!(sweep.packed(&random(&[1, 5, 3, 3]), &packed, None).is_none(), "another number of channels");
-        assert!(sweep.packed(&random(&[1, 4, 3, 3]).to_kind(Kind::Double), &packed, None).is_none());
-        assert!(sweep.packed(&random(&[1, 4, 3, 3]), &weight, None).is_none(), "a weight that is not packed");
+        assert!(sweep.packed(&random(&[1, 5, 3, 3]), &packed, None, Then::Nothing).is_none(), "another number of channels");
+        assert!(sweep.packed(&random(&[1, 4, 3, 3]).to_kind(Kind::Double), &packed, None, Then::Nothing).is_none());
+        assert!(sweep.packed(&random(&[1, 4, 3, 3]), &weight, None, Then::Nothing).is_none(), "a weight that is not packed");
     }
 }

@@ -1,5 +1,6 @@
 //! Devices, number formats, and frames as tensors: what every network needs from libtorch that tch does not give.
 
+mod attention;
 mod convolution;
 mod cuda;
 mod device;
@@ -8,6 +9,7 @@ mod libtorch;
 mod pixels;
 mod product;
 
+pub use attention::attention;
 pub use convolution::Sweep;
 pub use cuda::{compute_capability, load_cuda};
 pub use device::{DeviceChoice, Precision, PrecisionChoice};

@@ -28,7 +28,7 @@ pub enum Then {
 
 impl Then {
     /// oneDNN's operation and its variant, in libtorch's words.
-    const fn words(self) -> (&'static CStr, &'static CStr) {
+    pub(super) const fn words(self) -> (&'static CStr, &'static CStr) {
         match self {
             Then::Nothing => (c"none", c""),
             Then::Relu => (c"relu", c""),

@@ -3,4 +3,5 @@
 
 mod commands;
 mod exits;
+mod hub;
 mod running;

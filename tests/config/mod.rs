@@ -18,7 +18,7 @@ const GOOD: [(&str, &str); 3] = [
 ];
 
 fn environment() -> Environment {
-    let set = [("KAFKA_BROKERS", "one:9092,two:9092"), ("REDIS_PASSWORD", "hunter5"), ("TOP", "7"), ("EMPTY", "")];
+    let set = [("KAFKA_BROKERS", "one:9092,two:9092"), ("REDIS_PASSWORD", "hunter5"), ("TOP", "7"), ("EMPTY", ""), ("HF_HOME", "/nowhere")];
     set.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 

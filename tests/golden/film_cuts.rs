@@ -22,7 +22,7 @@ fn frames(film: &str) -> Vec<Vec<u8>> {
     let film = path("films").join(film);
     assert!(film.exists(), "{} is not there: run ops/setup", film.display());
     gstreamer::init().unwrap();
-    let launch = "filesrc name=film ! decodebin ! videoscale ! videoconvert ! video/x-raw,format=RGB,width=48,height=27 ! \
+    let launch = "filesrc name=film ! qtdemux name=d d.video_0 ! queue ! decodebin ! videoscale ! videoconvert ! video/x-raw,format=RGB,width=48,height=27 ! \
                   appsink name=frames sync=false max-buffers=64";
     let pipeline = gstreamer::parse::launch(launch).unwrap().downcast::<gstreamer::Pipeline>().unwrap();
     pipeline.by_name("film").unwrap().set_property("location", film.to_str().unwrap());

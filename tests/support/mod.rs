@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its own functions too")]
 
 pub mod film;
+#[allow(dead_code, reason = "the unit tests of the hub's client use other parts of it")]
+pub mod hub;
 pub mod live;
 pub mod pipeline;
 pub mod records;
@@ -61,7 +63,7 @@ impl Place {
     pub fn opusflow<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_opusflow"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
-        command.env("OPUSFLOW_MODELS", models()).env_remove("RUST_BACKTRACE");
+        command.env("OPUSFLOW_MODELS", models()).env_remove("RUST_BACKTRACE").env_remove("OMP_WAIT_POLICY");
         command
     }
 

@@ -235,10 +235,10 @@ impl Layer {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(match self {
             Self::Conv(conv) => conv.forward(x)?,
-            Self::ConvRelu(conv) => conv.forward(x)?.f_relu_()?,
+            Self::ConvRelu(conv) => conv.forward_relu(x)?,
             Self::Double(up) => up.forward(x)?,
             Self::Block([first, second, third]) => {
-                let inside = second.forward(&first.forward(x)?.f_relu_()?)?.f_relu_()?;
+                let inside = second.forward_relu(&first.forward_relu(x)?)?;
                 third.forward(&inside)?.f_add_(x)?.f_relu_()?
             }
         })
@@ -253,7 +253,7 @@ fn through(layers: &[Layer], x: &Tensor) -> Result<Tensor> {
 fn halving(scope: &Scope<'_>, channels: i64) -> Result<Conv2d> {
     let weight = scope.take_f32("weight", &[channels, channels, 3, 3])?;
     let bias = weight.f_new_zeros([channels], (weight.kind(), weight.device()))?;
-    Conv2d::placed(scope, &weight, &bias, [2, 2], [1, 1], [1, 1])
+    Conv2d::placed(scope, &weight, &bias, [2, 2], [1, 1], [1, 1])?.packed()
 }
 
 fn encoder(scope: &Scope<'_>, config: &AutoencoderTinyConfig) -> Result<Vec<Layer>> {
@@ -297,7 +297,7 @@ fn decoder(scope: &Scope<'_>, config: &AutoencoderTinyConfig) -> Result<Vec<Laye
 fn output(scope: &Scope<'_>, input: i64, output: i64) -> Result<Conv2d> {
     let weight = scope.take_f32("weight", &[output, input, 3, 3])?.f_mul_scalar_(2.)?;
     let bias = scope.take_f32("bias", &[output])?.f_mul_scalar_(2.)?.f_sub_scalar_(1.)?;
-    Conv2d::placed(scope, &weight, &bias, [1, 1], [1, 1], [1, 1])
+    Conv2d::placed(scope, &weight, &bias, [1, 1], [1, 1], [1, 1])?.packed()
 }
 
 #[cfg(test)]

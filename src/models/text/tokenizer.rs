@@ -104,7 +104,11 @@ impl Tokenizer {
         Ok(text)
     }
 
-    fn decode_lossy(&self, tokens: &[u32]) -> Result<String> {
+    /// The text of tokens, without special ones, with a replacement character for bytes that are none.
+    ///
+    /// # Errors
+    /// As for [`decode`](Self::decode).
+    pub fn decode_lossy(&self, tokens: &[u32]) -> Result<String> {
         self.inner.decode(tokens, true).map_err(|e| Error::model(format!("cannot decode tokens: {e}")))
     }
 

@@ -1,6 +1,5 @@
 //! Everything but the stages: what the shapes cannot say about `name`, `kafka`, `cache`, `objects`, `threads`, `telemetry` and `models`.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use super::stages::Draft;
 use super::{text_of, to_usize};
 use crate::config::{Environment, Mention, Node, Params, Place, Problems, Provenance, Secret, Value, nearest};
 use crate::pipeline::effective::redact;
-use crate::pipeline::plan::{CachePlan, KafkaPlan, MemoryPlan, ModelPlan, ObjectsPlan, Plan, StagePlan, TelemetryPlan, ThreadsPlan};
+use crate::pipeline::plan::{CachePlan, KafkaPlan, MemoryPlan, ObjectsPlan, Plan, StagePlan, TelemetryPlan, ThreadsPlan};
 
 mod models;
 mod profiles;
@@ -24,7 +23,7 @@ pub(super) struct Sections {
     objects: ObjectsPlan,
     threads: ThreadsPlan,
     telemetry: TelemetryPlan,
-    models: BTreeMap<String, ModelPlan>,
+    models: models::Found,
     model_cache: PathBuf,
     memory: MemoryPlan,
     shutdown: Duration,
@@ -43,7 +42,8 @@ impl Sections {
             shutdown: self.shutdown,
             progress: self.progress,
             telemetry: self.telemetry,
-            models: self.models,
+            models: self.models.here,
+            absent: self.models.absent,
             model_cache: self.model_cache,
             memory: self.memory,
             stages,
@@ -270,6 +270,7 @@ fn threads(threads: &Params) -> ThreadsPlan {
         tokio: given("tokio", (cores / 4).clamp(1, 8)),
         torch: given("torch", cores.min(32)),
         decode: given("decode", (cores / 4).clamp(1, 4)),
+        spin: threads.bool("spin"),
     }
 }
 

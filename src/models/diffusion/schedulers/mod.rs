@@ -15,7 +15,6 @@ mod tests;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use serde_json::Value;
 use tch::Tensor;
 
 use super::super::config::Config;
@@ -133,8 +132,8 @@ impl SchedulerConfig {
             let known: Vec<&str> = CLASSES.iter().map(|(name, _)| *name).collect();
             return Err(config.error(format_args!("scheduler `{class}` is not one of {}", known.join(", "))));
         };
-        let known = |key: &str, value: &Value| key.starts_with('_') || *value == false || OPTIONS.contains(&key);
-        match config.fields().find(|(key, value)| !known(key, value)) {
+        let unknown = config.fields().find(|(key, value)| !(key.starts_with('_') || **value == false || OPTIONS.contains(key)));
+        match unknown {
             Some((key, _)) => Err(config.error(format_args!("`{key}` is an option that no scheduler here knows"))),
             None => read(config).map(Self),
         }

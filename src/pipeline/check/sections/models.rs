@@ -1,4 +1,4 @@
-//! The section `models`: folders that are there, and networks that fit the stages that name them.
+//! The section `models`: folders that are there or may be fetched, and networks that fit the stages that name them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,23 +6,40 @@ use std::path::{Path, PathBuf};
 use super::{File, to_usize};
 use crate::config::{Environment, Mention, Params, Provenance, Value, nearest};
 use crate::inference::NetworkOptions;
+use crate::models::Card;
 use crate::models::attention::AttentionKind;
-use crate::pipeline::plan::ModelPlan;
+use crate::models::hub::{HubId, HubSettings};
+use crate::pipeline::plan::{AbsentModel, ModelPlan};
 use crate::tensor::{DeviceChoice, PrecisionChoice};
 
+/// The models by name.
+pub(super) struct Found {
+    /// Those that are there.
+    pub here: BTreeMap<String, ModelPlan>,
+    /// Those that a run fetches first.
+    pub absent: BTreeMap<String, AbsentModel>,
+}
+
+enum Model {
+    Here(Box<ModelPlan>),
+    Absent(AbsentModel),
+}
+
+/// What models are looked up in.
+struct Places {
+    /// `model_dir`.
+    folder: PathBuf,
+    /// The hub and its cache; none where there is no home folder for it.
+    hub: Option<HubSettings>,
+}
+
 /// The models by name; None when one is wrong, which was said.
-pub(super) fn read(
-    top: &Params,
-    file: &mut File<'_>,
-    mentions: &[Mention],
-    environment: &Environment,
-) -> Option<BTreeMap<String, ModelPlan>> {
+pub(super) fn read(top: &Params, file: &mut File<'_>, mentions: &[Mention], environment: &Environment) -> Option<Found> {
     let entries = top.opt_map("models")?;
-    let folder = PathBuf::from(&**top.opt_text("model_dir")?);
-    let models: BTreeMap<String, Option<ModelPlan>> = entries
-        .iter()
-        .filter_map(|(name, value)| Some((name.clone(), model(name, value.as_object()?, &folder, file, environment))))
-        .collect();
+    let hub = HubSettings::of(|name| environment.get(name).cloned()).ok();
+    let places = Places { folder: PathBuf::from(&**top.opt_text("model_dir")?), hub };
+    let models: BTreeMap<String, Option<Model>> =
+        entries.iter().filter_map(|(name, value)| Some((name.clone(), model(name, value.as_object()?, &places, file)))).collect();
     for mention in mentions {
         match models.get(&*mention.name) {
             None => {
@@ -33,32 +50,48 @@ pub(super) fn read(
                     None => problem.help("add it under `models`"),
                 };
             }
-            Some(Some(model)) if !mention.architectures.is_empty() && !mention.architectures.contains(&&*model.architecture) => {
+            Some(Some(Model::Here(model)))
+                if !mention.architectures.is_empty() && !mention.architectures.contains(&&*model.architecture) =>
+            {
                 let wanted = mention.architectures.join(" or ");
                 file.problems.add(mention.place, format!("a {wanted} is needed here, and `{}` is a {}", mention.name, model.architecture));
             }
             _ => {}
         }
     }
-    models.into_iter().map(|(name, model)| Some((name, model?))).collect()
+    let mut found = Found { here: BTreeMap::new(), absent: BTreeMap::new() };
+    for (name, model) in models {
+        match model? {
+            Model::Here(model) => drop(found.here.insert(name, *model)),
+            Model::Absent(model) => drop(found.absent.insert(name, model)),
+        }
+    }
+    Some(found)
 }
 
-fn model(name: &str, keys: &Params, folder: &Path, file: &mut File<'_>, environment: &Environment) -> Option<ModelPlan> {
+fn model(name: &str, keys: &Params, places: &Places, file: &mut File<'_>) -> Option<Model> {
     let devices = devices(name, keys, file);
-    let (key, path) = chosen(name, keys, file)?;
-    let at = file.at(&["models", name, key]);
-    let path = place_of(path, folder, environment);
-    let architecture = match architecture(&path) {
-        Ok(architecture) => architecture,
-        Err(fault) => {
-            let problem = file.problems.add(at, format!("the model `{name}` {fault}"));
-            problem.help(format!("put its config.json, safetensors and tokenizer.json into {}", path.display()));
+    let (key, written) = chosen(name, keys, file)?;
+    let place = places.find(written);
+    if pulls(keys) && place.id.is_none() {
+        let problem = file.problems.add(file.at(&["models", name, "pull"]), format!("`{written}` cannot be pulled: it is not a hub id"));
+        problem.help("write `path: owner/name` or `path: owner/name@revision`");
+        return None;
+    }
+    let architecture = match (architecture(&place.path), place.missing(), &places.hub) {
+        (Ok(architecture), ..) => architecture,
+        (Err(_), Some(id), Some(hub)) if pulls(keys) && !hub.offline => {
+            return Some(Model::Absent(AbsentModel { id: id.clone(), folder: place.path.clone() }));
+        }
+        (Err(fault), ..) => {
+            let (fault, help) = missing(&place, fault, places.hub.as_ref(), pulls(keys));
+            file.problems.add(file.at(&["models", name, key]), format!("the model `{name}` {fault}")).help(help);
             return None;
         }
     };
     let (batch, vae) = (keys.object("batch"), keys.object("vae"));
-    Some(ModelPlan {
-        path,
+    Some(Model::Here(Box::new(ModelPlan {
+        path: place.path,
         architecture,
         precision: precision(keys.text("precision")),
         tf32: keys.bool("tf32"),
@@ -73,7 +106,22 @@ fn model(name: &str, keys: &Params, folder: &Path, file: &mut File<'_>, environm
         max_size: batch.int_or_auto("max_size").map(to_usize),
         max_wait: batch.duration("max_wait"),
         queue: to_usize(keys.int("queue")),
-    })
+    })))
+}
+
+/// Whether a run fetches what is missing.
+fn pulls(keys: &Params) -> bool {
+    **keys.text("pull") == *"missing"
+}
+
+/// What is wrong with a model that is not there, and what to do.
+fn missing(place: &Place, fault: String, hub: Option<&HubSettings>, pull: bool) -> (String, String) {
+    let by_hand = format!("put its config.json, safetensors and tokenizer.json into {}", place.path.display());
+    let Some((id, hub)) = place.missing().filter(|id| pull || id.has_owner()).zip(hub) else { return (fault, by_hand) };
+    let fault = format!("{fault}, and the hub's cache {} does not have the whole of {id}", hub.cache.path().display());
+    let forbidden = pull && hub.offline;
+    let other = if forbidden { "unset HF_HUB_OFFLINE".to_owned() } else { format!("run `opusflow models pull {id}`") };
+    (fault, format!("{other}, or {by_hand}"))
 }
 
 /// The word is one of the grammar's.
@@ -119,23 +167,34 @@ fn devices(name: &str, keys: &Params, file: &mut File<'_>) -> Option<Vec<DeviceC
     (!devices.is_empty()).then_some(devices)
 }
 
-/// A path of its own, a folder inside `model_dir`, or the hub's cache where that has it.
-fn place_of(path: &str, folder: &Path, environment: &Environment) -> PathBuf {
-    if Path::new(path).is_absolute() || path.starts_with("./") || path.starts_with("../") {
-        return PathBuf::from(path);
-    }
-    let inside = folder.join(path);
-    if inside.exists() { inside } else { in_hub(path, environment).unwrap_or(inside) }
+/// Where a model is, or would be.
+struct Place {
+    path: PathBuf,
+    /// What it is called on the hub, where its path may be read as that.
+    id: Option<HubId>,
 }
 
-/// The snapshot that the hub's cache has as `main`.
-fn in_hub(id: &str, environment: &Environment) -> Option<PathBuf> {
-    let (owner, name) = id.split_once('/').filter(|(_, name)| !name.contains('/'))?;
-    let home = environment.get("HF_HOME").map(PathBuf::from);
-    let home = home.or_else(|| Some(Path::new(environment.get("HOME")?).join(".cache/huggingface")))?;
-    let model = home.join("hub").join(format!("models--{owner}--{name}"));
-    let revision = std::fs::read_to_string(model.join("refs/main")).ok()?;
-    Some(model.join("snapshots").join(revision.trim())).filter(|snapshot| snapshot.exists())
+impl Place {
+    /// The hub's id of what is nowhere.
+    fn missing(&self) -> Option<&HubId> {
+        self.id.as_ref().filter(|_| !self.path.exists())
+    }
+}
+
+impl Places {
+    /// A path of its own, a folder inside `model_dir`, or the hub's cache where that has all of it: Python's tools leave parts there, too.
+    fn find(&self, path: &str) -> Place {
+        if Path::new(path).is_absolute() || path.starts_with("./") || path.starts_with("../") {
+            return Place { path: PathBuf::from(path), id: None };
+        }
+        let id: Option<HubId> = path.parse().ok();
+        let inside = self.folder.join(path);
+        if inside.exists() {
+            return Place { path: inside, id };
+        }
+        let snapshot = id.as_ref().zip(self.hub.as_ref()).and_then(|(id, hub)| hub.cache.snapshot(id));
+        Place { path: snapshot.filter(|folder| Card::read(folder).is_ok()).unwrap_or(inside), id }
+    }
 }
 
 /// The class that reads the folder: config.json's first architecture, or the pipeline of a folder of parts.

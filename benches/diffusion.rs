@@ -1,0 +1,64 @@
+//! Stable Diffusion 1.5's networks at their real sizes, with random weights, on two threads: seconds for the picture of 512 x 512 pixels of one
+//! latent, by its autoencoder and by the tiny one. Its peer is diffusers (`ops/bench/diffusion.py`), which makes networks and latents, and
+//! compares what comes out.
+
+mod report;
+
+use std::path::Path;
+use std::time::Instant;
+
+use opusflow::models::diffusion::{Autoencoder, Memory};
+use opusflow::models::{Config, Weights};
+use opusflow::tensor::{Device, Kind, Precision, Tensor, threads};
+
+/// Calls that are timed, after one that is not; the median counts.
+const CALLS: usize = 3;
+
+fn main() {
+    // On a thread of its own, as a worker has it: memory comes from another arena there.
+    std::thread::spawn(measure).join().expect("it does not panic");
+}
+
+fn measure() {
+    threads(2);
+    let shared = report::shared().expect("`ops/bench/run diffusion` runs this: its peer makes the networks");
+    for round in report::rounds() {
+        for (name, precision) in [("f32", Precision::F32), ("bf16", Precision::BF16)] {
+            for network in ["vae", "taesd"] {
+                let autoencoder = autoencoder(&shared.join(network), precision);
+                let latents = numbers(&shared.join("latents.f32"), &[1, 4, 64, 64]);
+                let call = || autoencoder.to_pictures(&latents).expect("it runs");
+                let seconds = time(call, &shared.join(format!("opusflow_{network}_{name}.f32")));
+                report::figure("diffusion", &format!("opusflow_{network}_{name}"), round, seconds, "s");
+            }
+        }
+    }
+}
+
+fn autoencoder(folder: &Path, precision: Precision) -> Autoencoder {
+    let config = Config::read(&folder.join("config.json")).expect("the peer has written it");
+    let weights = Weights::open(&[folder.join("diffusion_pytorch_model.safetensors")], Device::Cpu, precision).expect("as it has these");
+    Autoencoder::new(weights, &config, Memory::default()).expect("the network loads")
+}
+
+/// Little-endian f32 numbers of a file.
+fn numbers(path: &Path, shape: &[i64]) -> Tensor {
+    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+    Tensor::f_from_data_size(&bytes, shape, Kind::Float).expect("as many numbers as the shape has")
+}
+
+/// Seconds that a call takes. What it gives is written to `result`, as f32 numbers.
+fn time(call: impl Fn() -> Tensor, result: &Path) -> f64 {
+    let made = call().to_kind(Kind::Float).contiguous().flatten(0, -1);
+    let bytes: Vec<u8> = Vec::<f32>::try_from(made).expect("numbers").into_iter().flat_map(f32::to_le_bytes).collect();
+    std::fs::write(result, bytes).unwrap_or_else(|error| panic!("cannot write {}: {error}", result.display()));
+    let mut seconds: Vec<f64> = (0..CALLS)
+        .map(|_| {
+            let began = Instant::now();
+            let _ = std::hint::black_box(call());
+            began.elapsed().as_secs_f64()
+        })
+        .collect();
+    seconds.sort_by(f64::total_cmp);
+    seconds[CALLS / 2]
+}

@@ -1,0 +1,175 @@
+//! Fetches models from a Hugging Face hub: into the cache that Python's tools share, or into a folder. What was fetched is never fetched
+//! twice, a broken transfer goes on where it broke, and a file whose hash is not the hub's never gets its name.
+
+mod choice;
+mod fetch;
+mod listing;
+mod place;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+
+use self::fetch::Fetch;
+use self::listing::Hub;
+use self::place::Place;
+use crate::error::{Error, Result};
+use crate::models::Card;
+use crate::models::hub::{HubId, HubSettings};
+
+pub use self::choice::Why;
+
+/// Files that are fetched at a time.
+const AT_A_TIME: usize = 4;
+
+/// A model that is wanted from the hub.
+#[derive(Debug, Clone)]
+pub struct Pull<'a> {
+    /// The model.
+    pub id: &'a HubId,
+    /// Weights under another name, such as `fp16`, where there are any.
+    pub variant: Option<&'a str>,
+    /// The folder that it is put into; the cache without one.
+    pub to: Option<&'a Path>,
+    /// The folder to fill by hand where there is no hub, for messages.
+    pub instead: &'a Path,
+    /// How much the hub may try ours.
+    pub patience: Patience,
+}
+
+/// How long a hub may be silent, and how often it is asked again.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Silence after which a connection counts as broken.
+    pub silence: Duration,
+    /// Tries in a row that bring nothing until it is given up.
+    pub tries: u32,
+    /// The pause before the second try; it doubles with each further one.
+    pub pause: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { silence: Duration::from_secs(30), tries: 6, pause: Duration::from_secs(1) }
+    }
+}
+
+/// A model that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The commit that the revision is.
+    pub commit: String,
+    /// Bytes that had to be fetched for it.
+    pub fetched: u64,
+}
+
+/// What happens during a pull, in order for each file.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// The hub has said what there is.
+    Chosen {
+        /// The commit that the revision is.
+        commit: &'a str,
+        /// Files that make up the model.
+        files: usize,
+        /// Their bytes.
+        bytes: u64,
+        /// The files that are left alone, by the reason.
+        left: &'a [(Why, Vec<String>)],
+    },
+    /// A file is there already.
+    There {
+        /// Its path in the repository.
+        file: &'a str,
+        /// Its size.
+        size: u64,
+    },
+    /// A file is being fetched.
+    Begun {
+        /// Its path in the repository.
+        file: &'a str,
+        /// Its size.
+        size: u64,
+        /// Bytes of it that an earlier pull left.
+        had: u64,
+    },
+    /// More of it came.
+    Received {
+        /// Its path in the repository.
+        file: &'a str,
+        /// Bytes of it that are there now.
+        at: u64,
+    },
+    /// It broke and will be tried again.
+    Again {
+        /// Its path in the repository.
+        file: &'a str,
+        /// What went wrong.
+        error: &'a Error,
+    },
+    /// Another process fetches it; this one waits.
+    Waiting {
+        /// Its path in the repository.
+        file: &'a str,
+    },
+    /// It is there, and its hash is right.
+    Whole {
+        /// Its path in the repository.
+        file: &'a str,
+    },
+}
+
+/// Who is told of each step.
+pub type Watch<'a> = &'a (dyn Fn(Step<'_>) + Sync);
+
+impl Pull<'_> {
+    /// Fetches what is not there yet.
+    ///
+    /// # Errors
+    /// Config: the hub does not know the model or does not give it to this token, it holds nothing that is read here, or
+    /// `HF_HUB_OFFLINE` is set and the cache does not have it. External: the hub cannot be reached, breaks off again and again, or
+    /// sends other bytes than it lists; the disk cannot be written. What was fetched by then is there when it is pulled again.
+    pub async fn run(&self, settings: &HubSettings, watch: Watch<'_>) -> Result<Pulled> {
+        if settings.offline {
+            return self.cached(settings);
+        }
+        let hub = Hub::open(settings, self)?;
+        let listing = hub.listing(self.id).await?;
+        let choice = choice::choose(listing.files, self.id, self.variant)?;
+        let bytes = choice.files.iter().map(|file| file.size).sum();
+        watch(Step::Chosen { commit: &listing.commit, files: choice.files.len(), bytes, left: &choice.left });
+        let place = match self.to {
+            Some(folder) => Place::Folder { folder, commit: &listing.commit },
+            None => Place::Cache { cache: &settings.cache, id: self.id, commit: &listing.commit },
+        };
+        let mut spots = BTreeSet::new();
+        // Two files of one content are one blob of the cache.
+        let once = choice.files.iter().filter(|file| spots.insert(place.spot(file).whole)).collect::<Vec<_>>();
+        let fetches = once.into_iter().map(|file| Fetch { hub: &hub, place: &place, id: self.id, commit: &listing.commit, file, watch });
+        let fetched = futures::stream::iter(fetches).map(Fetch::run).buffer_unordered(AT_A_TIME).try_collect::<Vec<u64>>().await?;
+        // Only when all is there, so that a snapshot that is found is a whole one.
+        let folder = place.settle(&choice.files)?;
+        Card::read(&folder).map_err(|error| error.context(format_args!("{} was fetched, but", self.id)))?;
+        Ok(Pulled { folder, commit: listing.commit, fetched: fetched.iter().sum() })
+    }
+
+    fn cached(&self, settings: &HubSettings) -> Result<Pulled> {
+        let there = settings.cache.snapshot(self.id).filter(|folder| self.to.is_none() && Card::read(folder).is_ok());
+        if let Some((folder, commit)) = there.zip(settings.cache.commit(self.id)) {
+            return Ok(Pulled { folder, commit, fetched: 0 });
+        }
+        Err(Error::config(format!("{} is not fetched, because HF_HUB_OFFLINE is set", self.id))
+            .hint(format!("unset it, or {}", self.by_hand())))
+    }
+
+    /// What to do without a hub.
+    fn by_hand(&self) -> String {
+        format!("put its config.json, safetensors and tokenizer.json into {}", self.to.unwrap_or(self.instead).display())
+    }
+}

@@ -1,0 +1,232 @@
+//! Whisper, speech to text: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision" (arXiv:2212.04356). A window of at
+//! most 30 s becomes segments with their times, and words with theirs, as transformers' `WhisperForConditionalGeneration.generate` has them.
+
+mod alignment;
+mod config;
+mod decoder;
+mod encoder;
+mod mel;
+mod network;
+mod passes;
+mod rules;
+mod segments;
+mod words;
+
+pub use config::{Config, HOP, SAMPLE_RATE, Tokens};
+
+use crate::error::{Error, Result};
+use crate::models::ModelFolder;
+use crate::models::config::Config as Json;
+use crate::models::text::Tokenizer;
+use crate::tensor::{Device, Precision};
+use network::Network;
+use std::sync::Arc;
+
+/// What is written about speech.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Task {
+    /// What was said.
+    #[default]
+    Transcribe,
+    /// The same in English.
+    Translate,
+}
+
+impl Task {
+    /// Its name in checkpoints.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Task::Transcribe => "transcribe",
+            Task::Translate => "translate",
+        }
+    }
+}
+
+/// How speech is written down. A text that fails a threshold is written anew at the next temperature, until the last.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// What is written.
+    pub task: Task,
+    /// The code of the language that is spoken; none to have it found.
+    pub language: Option<String>,
+    /// Whether the words' times are found.
+    pub words: bool,
+    /// Temperatures in the order in which they are tried; 0 always takes the likeliest token. At least one.
+    pub temperatures: Vec<f32>,
+    /// A text whose tokens compress by more repeats itself; none to let that pass.
+    pub compression_ratio: Option<f32>,
+    /// A text whose mean log probability lies below is doubtful; none to let that pass.
+    pub log_probability: Option<f32>,
+    /// Above this probability that nobody speaks, a doubtful text is left out; none to let that pass.
+    pub no_speech: Option<f32>,
+    /// Whether a pass reads what was written about the window so far.
+    pub remember: bool,
+    /// What the first pass reads as written before: names and terms that will come.
+    pub prompt: String,
+    /// Seconds at the end of a window that are not worth a pass of their own.
+    pub least: f32,
+    /// What draws begin with.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    /// As OpenAI's: temperatures up to 1, a mean log probability of -1, a probability of 0.6 that nobody speaks; the ratio is transformers',
+    /// whose measure is taken of tokens.
+    fn default() -> Self {
+        Self {
+            task: Task::Transcribe,
+            language: None,
+            words: true,
+            temperatures: vec![0., 0.2, 0.4, 0.6, 0.8, 1.],
+            compression_ratio: Some(1.35),
+            log_probability: Some(-1.),
+            no_speech: Some(0.6),
+            remember: false,
+            prompt: String::new(),
+            least: 0.,
+            seed: 0,
+        }
+    }
+}
+
+/// A window of speech that is to be written down.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Samples from -1 to 1, 16,000 a second, at most 30 s of them.
+    pub samples: Arc<[f32]>,
+    /// How.
+    pub options: Options,
+}
+
+/// What was said in a window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transcription {
+    /// The code of the language that was spoken.
+    pub language: String,
+    /// How sure the model is of it among all that it knows; 1 where it was given.
+    pub language_probability: f32,
+    /// In the order of their times. Empty where nothing was said.
+    pub segments: Vec<Segment>,
+}
+
+/// A phrase.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Segment {
+    /// Seconds since the window began.
+    pub start: f64,
+    /// Seconds since the window began.
+    pub end: f64,
+    /// The text.
+    pub text: String,
+    /// Its tokens, timestamps with them.
+    pub tokens: Vec<u32>,
+    /// Its words with their times; empty where these were not asked for.
+    pub words: Vec<Word>,
+    /// Mean logarithm of the tokens' probabilities, over the whole pass that wrote it.
+    pub log_probability: f32,
+    /// How sure the model is that nobody speaks.
+    pub no_speech: f32,
+    /// How well the pass's tokens compress: above about 1.35 they repeat themselves.
+    pub compression_ratio: f32,
+    /// The temperature at which it was written.
+    pub temperature: f32,
+}
+
+/// A word.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Word {
+    /// The word with its punctuation, without space around it.
+    pub text: String,
+    /// Seconds since the window began.
+    pub start: f64,
+    /// Seconds since the window began.
+    pub end: f64,
+    /// Mean probability of its tokens.
+    pub probability: f32,
+}
+
+/// A Whisper model with its tokenizer.
+#[derive(Debug)]
+pub struct Whisper {
+    network: Network,
+    tokenizer: Tokenizer,
+}
+
+impl Whisper {
+    /// Reads a model folder: config.json, generation_config.json, weights, tokenizer.
+    ///
+    /// # Errors
+    /// Config, where the folder lacks a file or is another network's; model, where a file is not what it should be; external, where one
+    /// cannot be read; overload, where memory is short.
+    pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
+        folder.expect("WhisperForConditionalGeneration")?;
+        let path = folder.file("generation_config.json").ok_or_else(|| {
+            Error::config(format!("{} has no generation_config.json", folder.path().display()))
+                .hint("Whisper's special tokens are read from it: take it from the checkpoint's folder")
+        })?;
+        let config = Config::read(folder.config())?;
+        let tokens = Tokens::read(&Json::read(&path)?, &config)?;
+        let tokenizer = Tokenizer::load(folder)?;
+        Ok(Self { network: Network::new(folder.weights(device, precision)?, config, tokens)?, tokenizer })
+    }
+
+    /// Samples of the longest window: 480,000.
+    pub fn longest(&self) -> usize {
+        self.network.config.samples()
+    }
+
+    /// The codes of the languages it knows; none for a model of English only.
+    pub fn languages(&self) -> impl Iterator<Item = &str> {
+        self.network.tokens.languages.keys().map(String::as_str)
+    }
+
+    /// Refuses a request that [`transcribe`](Self::transcribe) would fail on, with all those beside it.
+    ///
+    /// # Errors
+    /// Config, where an option has no meaning for this model; model, where the window is too long or what is no number is in it.
+    pub fn check(&self, request: &Request) -> Result<()> {
+        let Options { language, task, words, temperatures, .. } = &request.options;
+        let tokens = &self.network.tokens;
+        let english = tokens.languages.is_empty();
+        match language.as_deref() {
+            None => {}
+            Some("en") if english => {}
+            Some(code) if tokens.languages.contains_key(code) => {}
+            Some(code) => {
+                let known = if english { "en".to_owned() } else { self.languages().collect::<Vec<_>>().join(", ") };
+                return Err(Error::config(format!("the model does not know the language `{code}`")).hint(format!("it knows {known}")));
+            }
+        }
+        if !tokens.tasks.contains_key(task.as_str()) && !(english && *task == Task::Transcribe) {
+            return Err(Error::config(format!("the model cannot {}", task.as_str())));
+        }
+        if *words && tokens.alignment_heads.is_empty() {
+            let hint = "give the checkpoint's generation_config.json its `alignment_heads`, or ask for no words";
+            return Err(Error::config("the model does not say which heads follow the sound, so words have no times").hint(hint));
+        }
+        if temperatures.is_empty() || temperatures.iter().any(|temperature| !(0.0..=100.0).contains(temperature)) {
+            return Err(Error::config(format!("temperatures must be between 0 and 100, they are {temperatures:?}")));
+        }
+        if request.samples.len() > self.longest() {
+            let (found, most) = (request.samples.len() / SAMPLE_RATE, self.longest() / SAMPLE_RATE);
+            return Err(Error::model(format!("a window of {found} s, the model hears {most} s at once")));
+        }
+        if request.samples.iter().any(|sample| !sample.is_finite()) {
+            return Err(Error::model("the sound has samples that are no numbers"));
+        }
+        Ok(())
+    }
+
+    /// Writes down every window, all in one batch. Between tokens, `cancelled` is asked with a request's place: one that is cancelled is
+    /// left as it is. A text does not depend on what else is in the batch, but for the rounding of sums.
+    ///
+    /// # Errors
+    /// As for [`check`](Self::check); overload, where memory is short: fewer at once may pass.
+    pub fn transcribe(&self, requests: &[Request], cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Transcription>> {
+        requests.iter().try_for_each(|request| self.check(request))?;
+        passes::transcribe(self, requests, cancelled)
+    }
+}
+
+#[cfg(test)]
+pub(in crate::models) mod tests;
