@@ -1,8 +1,10 @@
 //! What makes something of packets.
 
 pub mod caption;
+pub mod diffuse;
 pub mod encode;
 pub mod keyframe;
+mod prompt;
 pub mod sample;
 pub mod shots;
 pub mod torchscript;
