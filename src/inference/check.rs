@@ -3,6 +3,7 @@
 use super::networks::{PICTURES, Pictures};
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
+use crate::models::diffusion::pipeline::{self, Pipeline};
 use crate::models::opus_encoder::OpusEncoder;
 use crate::models::silero_vad::SileroVad;
 use crate::models::text::Generator;
@@ -13,7 +14,7 @@ use crate::tensor::{Device, Precision};
 
 type Open = fn(&ModelFolder, Device, Precision) -> Result<()>;
 
-/// Every network that is read here, by the class that its config.json names, beside those of pictures.
+/// Every network that is read here, by the class that its config.json names, beside encoders of pictures and diffusion pipelines.
 const NETWORKS: &[(&str, Open)] = &[
     ("LlamaForCausalLM", |folder, device, precision| Generator::load(folder, device, precision).map(drop)),
     ("OpusEncoder", |folder, device, precision| OpusEncoder::open(folder, device, precision).map(drop)),
@@ -28,12 +29,15 @@ fn opener(class: &str) -> Option<Open> {
     if PICTURES.contains(&class) {
         return Some(|folder, device, precision| Pictures::open(folder, device, precision).map(drop));
     }
+    if pipeline::CLASSES.contains(&class) {
+        return Some(|folder, device, precision| Pipeline::open(folder, device, precision, pipeline::Options::default()).map(drop));
+    }
     NETWORKS.iter().find(|(name, _)| *name == class).map(|(_, open)| *open)
 }
 
 /// The classes of the networks that are read here.
 pub fn networks() -> impl Iterator<Item = &'static str> {
-    NETWORKS.iter().map(|(name, _)| *name).chain(PICTURES.iter().copied())
+    NETWORKS.iter().map(|(name, _)| *name).chain(PICTURES.iter().copied()).chain(pipeline::CLASSES)
 }
 
 /// Reads the network of a folder on the CPU and drops it again.

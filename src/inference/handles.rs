@@ -1,6 +1,7 @@
 //! What stages hold of a loaded model: a handle for each thing that models do, whatever network does it.
 
 mod encode;
+mod paint;
 mod script;
 mod shots;
 mod speech;
@@ -9,6 +10,7 @@ mod text;
 use std::sync::Arc;
 
 pub use self::encode::EncodeModel;
+pub use self::paint::PaintModel;
 pub use self::script::ScriptModel;
 pub use self::shots::ShotsModel;
 pub use self::speech::{Heard, SpeechModel, VadModel};

@@ -29,10 +29,10 @@ use std::time::Instant;
 use parking_lot::{FairMutex, FairMutexGuard};
 
 pub use self::check::{check_weights, networks};
-pub use self::handles::{EncodeModel, Heard, ScriptModel, ShotsModel, SpeechModel, TextModel, VadModel};
+pub use self::handles::{EncodeModel, Heard, PaintModel, ScriptModel, ShotsModel, SpeechModel, TextModel, VadModel};
 pub use self::keeper::{MemorySettings, Relief, keep};
 pub use self::models::Models;
-pub use self::networks::Encoded;
+pub use self::networks::{Encoded, FromFrame, Latents, Painted, PictureRequest};
 pub use self::pool::Pool;
 pub use self::remembered::Remembered;
 pub use self::settings::{BatchSettings, ModelSettings, NetworkOptions, WorkerSettings};

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::handles::{EncodeModel, ScriptModel, ShotsModel, SpeechModel, TextModel, VadModel};
+use super::handles::{EncodeModel, PaintModel, ScriptModel, ShotsModel, SpeechModel, TextModel, VadModel};
 use super::networks::PICTURES;
 use super::start::Start;
 use super::{ModelSettings, Workers};
 use crate::error::{Error, Result};
+use crate::models::diffusion::pipeline;
 use crate::tensor::{self, Device};
 
 /// Loaded models by name. A handle: cloning shares it.
@@ -24,6 +25,7 @@ enum Loaded {
     Text(TextModel),
     Speech(SpeechModel),
     Vad(VadModel),
+    Paint(PaintModel),
 }
 
 impl Models {
@@ -111,6 +113,17 @@ impl Models {
             other => Err(unfit(name, other.is_some(), "hears where somebody speaks")),
         }
     }
+
+    /// The model called `name`, which paints pictures.
+    ///
+    /// # Errors
+    /// Where there is none, or it is of another network.
+    pub fn painter(&self, name: &str) -> Result<PaintModel> {
+        match self.0.get(name) {
+            Some(Loaded::Paint(model)) => Ok(model.clone()),
+            other => Err(unfit(name, other.is_some(), "paints pictures")),
+        }
+    }
 }
 
 fn unfit(name: &str, known: bool, does: &str) -> Error {
@@ -129,6 +142,7 @@ impl Loaded {
             "LlamaForCausalLM" => Self::Text(TextModel::load(&start).await?),
             "WhisperForConditionalGeneration" => Self::Speech(SpeechModel::load(&start).await?),
             "SileroVad" => Self::Vad(VadModel::load(&start).await?),
+            class if pipeline::CLASSES.contains(&class) => Self::Paint(PaintModel::load(&start).await?),
             other => return Err(Error::config(format!("{}: no network here is called {other}", start.folder.path().display()))),
         })
     }

@@ -1,9 +1,12 @@
 //! Each network as a worker's model: items become batches, batches become answers.
 
+mod painter;
 mod pictures;
 mod scripts;
 pub(super) mod speech;
 
+pub(super) use self::painter::Painter;
+pub use self::painter::{FromFrame, Latents, Painted, PictureRequest};
 pub(super) use self::pictures::{Asked, PICTURES, Pictures, Told};
 pub(super) use self::scripts::{Call, Script};
 

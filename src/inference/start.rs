@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::handles::Card;
-use super::{Model, ModelSettings, Pool, Remembered, WorkerKey, WorkerSettings, Workers};
+use super::{Model, ModelSettings, NetworkOptions, Pool, Remembered, WorkerKey, WorkerSettings, Workers};
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
+use crate::models::diffusion::Memory;
+use crate::models::diffusion::pipeline;
 use crate::packet::ModelTag;
 use crate::tensor::{Device, Precision, PrecisionChoice};
 
@@ -48,6 +50,12 @@ impl<'a> Start<'a> {
         let tag = ModelTag { id: self.folder.name().to_owned(), revision, precision };
         let class = if self.devices.iter().any(|device| device.is_cuda()) { "cuda" } else { "cpu" };
         Card { tag: Arc::new(tag), device: class.into() }
+    }
+
+    /// What a diffusion pipeline does to spare memory.
+    pub fn painting(&self) -> pipeline::Options {
+        let NetworkOptions { vae_slicing: slicing, vae_tiling: tiling, offload, .. } = self.settings.options;
+        pipeline::Options { vae: Memory { slicing, tiling }, offload }
     }
 
     /// A worker on each device, whose model `make` reads from the folder.

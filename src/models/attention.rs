@@ -4,6 +4,7 @@
 use tch::{Kind, Tensor};
 
 use super::layers::Linear;
+use super::offload::{Tensors, tensors};
 use super::weights::Scope;
 use crate::error::Result;
 use crate::tensor::attention;
@@ -74,6 +75,17 @@ enum Projection {
     Fused(Linear),
     /// The query, and key and value of the context: `[2 * count * dim, context]`.
     Split { query: Linear, key_value: Linear },
+}
+
+tensors!(Attention { into, out });
+
+impl Tensors for Projection {
+    fn each(&mut self, act: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Fused(fused) => fused.each(act),
+            Self::Split { query, key_value } => query.each(act).and_then(|()| key_value.each(act)),
+        }
+    }
 }
 
 /// The keys and values of a sequence, `[b, count, length, dim]` each.

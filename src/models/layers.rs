@@ -4,9 +4,16 @@
 use tch::Tensor;
 
 use super::config::Config;
+use super::offload::tensors;
 use super::weights::Scope;
 use crate::error::Result;
 use crate::tensor::{Sweep, Then, channels_last, pack, product};
+
+tensors!(Conv2d { weight, bias });
+tensors!(Linear { weight, bias });
+tensors!(Embedding { 0 });
+tensors!(LayerNorm { weight, bias });
+tensors!(GroupNorm { weight, bias });
 
 /// A convolution over pictures or sequences, where its kernel goes.
 #[derive(Debug, Clone, Copy)]

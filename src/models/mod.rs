@@ -17,6 +17,7 @@ mod golden;
 pub mod hub;
 pub mod layers;
 pub mod llama;
+pub mod offload;
 pub mod opus_encoder;
 pub mod patches;
 pub mod pictures;

@@ -6,11 +6,15 @@ use tch::{Device, Kind, Tensor};
 use super::attention::{Attention, Biases, Heads};
 use super::config::Config;
 use super::layers::{Activation, LayerNorm, Linear};
+use super::offload::tensors;
 use super::weights::Scope;
 use crate::error::Result;
 
 /// QuickGELU is x * sigmoid(1.702 x).
 const QUICK: f64 = 1.702;
+
+tensors!(Mlp { into, out });
+tensors!(Layer { norm1, attention, norm2, mlp });
 
 /// The sizes of a tower.
 #[derive(Debug, Clone, PartialEq)]

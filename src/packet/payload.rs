@@ -296,6 +296,19 @@ impl Scores {
         order.iter().take(k).map(|&at| Label { name: Arc::clone(&self.names[at]), score: self.values[at] }).collect()
     }
 
+    /// The mean probability of each class; none of none. What another model's classes are is left out: they cannot be averaged with the
+    /// first's.
+    pub fn mean<'a>(scores: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
+        let mut scores = scores.into_iter();
+        let (mut mean, mut count) = (scores.next()?.clone(), 1.0f32);
+        for other in scores.filter(|other| other.values.len() == mean.values.len()).collect::<Vec<_>>() {
+            mean.values.iter_mut().zip(&other.values).for_each(|(sum, value)| *sum += value);
+            count += 1.0;
+        }
+        mean.values.iter_mut().for_each(|sum| *sum /= count);
+        Some(mean)
+    }
+
     /// Number of classes.
     pub fn len(&self) -> usize {
         self.values.len()
@@ -366,6 +379,9 @@ pub struct Picture {
     pub data: Bytes,
     /// Whether `data` travels in the record.
     pub inline: bool,
+    /// For pictures painted from a stream's frames: how much more they change from one to the next than the frames do, in levels of luma, 0 to
+    /// 255; over their segment, or since the picture before.
+    pub flicker: Option<f32>,
 }
 
 /// A packet that could not be processed.

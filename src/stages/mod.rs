@@ -12,6 +12,7 @@ pub const KINDS: &[&StageKind] = &[
     &sources::live::KIND,
     &sources::test::KIND,
     &transforms::caption::KIND,
+    &transforms::diffuse::KIND,
     &transforms::embed::KIND,
     &transforms::encode::KIND,
     &transforms::keyframe::KIND,
