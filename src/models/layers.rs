@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::config::Config;
 use super::weights::Scope;
 use crate::error::Result;
-use crate::tensor::{Sweep, Then, channels_last, product};
+use crate::tensor::{Sweep, Then, channels_last, group_norm, product};
 
 /// A convolution over pictures or sequences, where its kernel goes.
 #[derive(Debug, Clone, Copy)]
@@ -296,7 +296,7 @@ impl GroupNorm {
 
     /// `[n, channels, ...]` to the same.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_group_norm(self.groups, Some(&self.weight), Some(&self.bias), self.epsilon, true)?)
+        group_norm(x, self.groups, &self.weight, &self.bias, self.epsilon)
     }
 }
 
