@@ -3,6 +3,7 @@
 mod cache;
 mod cli;
 mod config;
+mod diffuse;
 mod engine;
 mod golden {
     mod film_cuts;
@@ -13,3 +14,4 @@ mod outage;
 mod overload;
 mod records;
 mod support;
+mod transcribe;

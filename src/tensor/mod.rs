@@ -19,7 +19,7 @@ pub use libtorch::{
 };
 pub use norm::group_norm;
 pub use pixels::{channels_last, frames_to_tensor, normalise, resize};
-pub use product::{Then, product};
+pub use product::{Then, pack, product};
 pub use tch::{Device, Kind, NoGradGuard, Tensor};
 
 use crate::error::Error;

@@ -46,7 +46,7 @@ impl FeedForward {
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.outer.forward(&self.activation.forward(&self.inner.forward(x)?)?)
+        self.outer.forward(&self.inner.forward_then(x, self.activation)?)
     }
 }
 
