@@ -7,7 +7,7 @@ use super::config::Config;
 use super::offload::tensors;
 use super::weights::Scope;
 use crate::error::Result;
-use crate::tensor::{Sweep, Then, channels_last, pack, product};
+use crate::tensor::{Sweep, Then, channels_last, group_norm, pack, product};
 
 tensors!(Conv2d { weight, bias });
 tensors!(Linear { weight, bias });
@@ -313,7 +313,7 @@ impl GroupNorm {
 
     /// `[n, channels, ...]` to the same.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_group_norm(self.groups, Some(&self.weight), Some(&self.bias), self.epsilon, true)?)
+        group_norm(x, self.groups, &self.weight, &self.bias, self.epsilon)
     }
 }
 
