@@ -1,5 +1,5 @@
-//! Attention by oneDNN's products, a strip of queries at a time: on CPUs libtorch's fused kernel multiplies small blocks by MKL, which takes up to
-//! three times as long.
+//! Attention by oneDNN's products, a strip of queries at a time: on CPUs libtorch's fused kernel multiplies small blocks by MKL, which
+//! takes up to three times as long.
 
 use tch::{Device, Kind, Tensor};
 
@@ -13,9 +13,9 @@ const STRIP: i64 = 1 << 20;
 /// With fewer scores a head, the fused kernel is as fast.
 const WORTHWHILE: i64 = 1 << 14;
 
-/// Queries `[b, heads, t, dim]` over keys and values `[b, heads, length, dim]`: `softmax(q k^T / sqrt(dim)) v`, `[b, heads, t, dim]`, in memory as
-/// `[b, t, heads, dim]`. Scores are f32 whatever the number format. None where libtorch's kernel is the way (another device or number format,
-/// short sequences).
+/// Queries `[b, heads, t, dim]` over keys and values `[b, heads, length, dim]`: `softmax(q k^T / sqrt(dim)) v`, `[b, heads, t, dim]`, in
+/// memory as `[b, t, heads, dim]`. Scores are f32 whatever the number format. None where libtorch's kernel is the way (another device or
+/// number format, short sequences).
 ///
 /// # Errors
 /// Model, where shapes do not fit; overload, where memory is short.

@@ -20,12 +20,12 @@ use tch::Tensor;
 use super::super::config::Config;
 use crate::error::{Error, Result};
 
-/// Where a step takes fresh noise from: standard normal, of the sample's shape, in f32 on its device. A seeded generator of the caller's, so
-/// that the same seed gives the same picture.
+/// Where a step takes fresh noise from: standard normal, of the sample's shape, in f32 on its device. A seeded generator of the caller's,
+/// so that the same seed gives the same picture.
 pub type Noise<'a> = dyn FnMut() -> Result<Tensor> + 'a;
 
-/// One generation's way from noise, or from a noisy picture, to a picture. Samples are f32, `[n, c, h, w]`; the network's output may be of any
-/// precision. What a step keeps of those before it is in here, so each generation has its own.
+/// One generation's way from noise, or from a noisy picture, to a picture. Samples are f32, `[n, c, h, w]`; the network's output may be of
+/// any precision. What a step keeps of those before it is in here, so each generation has its own.
 pub trait Scheduler: Debug + Send {
     /// The times that the network is asked about, in their order; one call of [`step`](Self::step) each. A time may come twice.
     fn timesteps(&self) -> &[f64];
