@@ -14,3 +14,4 @@ mod outage;
 mod overload;
 mod records;
 mod support;
+mod transcribe;

@@ -241,9 +241,18 @@ def dequantised(onnx_file, prefix):
 
 
 def silero_vad(folder, wheels):
-    from safetensors.numpy import load
+    """The keys are those of the package's silero_vad_16k.safetensors; the weights in there are of an older version, so they come from
+    the ONNX file of the network that the package runs."""
+    import onnx
+    from onnx import numpy_helper
 
-    tensors = load(member(wheel(wheels, "silero_vad"), "silero_vad_16k.safetensors"))
+    model = onnx.load_model_from_string(member(wheel(wheels, "silero_vad"), "silero_vad_16k_op15.onnx"))
+    names = {"stft.forward_basis_buffer": "stft_conv.weight", "decoder.rnn": "lstm_cell", "decoder.decoder.2": "final_conv"}
+    names |= {f"encoder.{n}.reparam_conv": f"conv{n + 1}" for n in range(4)}
+    tensors = {}
+    for constant in model.graph.initializer:
+        ((old, new),) = [pair for pair in names.items() if constant.name.startswith(f"model.{pair[0]}")]
+        tensors[constant.name.replace(f"model.{old}", new)] = numpy_helper.to_array(constant)
     write(folder, tensors, {"architectures": ["SileroVad"], "model_type": "silero_vad", "sampling_rate": 16000},
           "Silero VAD 6 (Silero Team, 2025) for sound at 16 kHz, MIT licence, from the PyPI package silero-vad 6.2.3.")
 

@@ -147,6 +147,18 @@ impl Attention {
         Self { into: Projection::Split { query, key_value }, out, heads, kind, upcast: false }
     }
 
+    /// The same with its weights laid out for oneDNN: see [`Linear::packed`].
+    ///
+    /// # Errors
+    /// Overload, where memory is short.
+    pub fn packed(self) -> Result<Self> {
+        let into = match self.into {
+            Projection::Fused(fused) => Projection::Fused(fused.packed()?),
+            Projection::Split { query, key_value } => Projection::Split { query: query.packed()?, key_value: key_value.packed()? },
+        };
+        Ok(Self { into, out: self.out.packed()?, ..self })
+    }
+
     /// `[b, t, width]` mixed with itself. `mask`, broadcast to `[b, count, t, t]`, is added to the scores; `causal` hides what comes later.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ fn resnet(precision: Precision) -> Vec<Tensor> {
     let network = ResNet::new(golden::weights("resnet.json", "bottleneck", precision), &config).unwrap();
     let features = network.forward(&noise("tiny", &[2, 64, 96, 3])).unwrap();
     let resized = network.forward_resized(&noise("tiny", &[1, 40, 30, 3])).unwrap();
-    vec![features.embedding, features.probabilities, resized.embedding]
+    vec![features.embedding, features.probabilities.unwrap(), resized.embedding]
 }
 
 fn transnetv2(precision: Precision) -> Vec<Tensor> {

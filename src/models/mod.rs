@@ -26,6 +26,7 @@ pub mod scenes;
 pub mod siglip;
 pub mod silero_vad;
 pub mod text;
+pub mod torchscript;
 pub mod transformer;
 pub mod transnetv2;
 pub mod weights;

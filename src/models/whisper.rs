@@ -1,6 +1,7 @@
 //! Whisper, speech to text: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision" (arXiv:2212.04356). A window of at
 //! most 30 s becomes segments with their times, and words with theirs, as transformers' `WhisperForConditionalGeneration.generate` has them.
 
+mod abilities;
 mod alignment;
 mod config;
 mod decoder;
@@ -12,14 +13,15 @@ mod rules;
 mod segments;
 mod words;
 
+pub use abilities::Abilities;
 pub use config::{Config, HOP, SAMPLE_RATE, Tokens};
 
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
-use crate::models::config::Config as Json;
 use crate::models::text::Tokenizer;
 use crate::tensor::{Device, Precision};
 use network::Network;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// What is written about speech.
@@ -99,7 +101,7 @@ pub struct Request {
 }
 
 /// What was said in a window.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Transcription {
     /// The code of the language that was spoken.
     pub language: String,
@@ -110,7 +112,7 @@ pub struct Transcription {
 }
 
 /// A phrase.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Segment {
     /// Seconds since the window began.
     pub start: f64,
@@ -133,7 +135,7 @@ pub struct Segment {
 }
 
 /// A word.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Word {
     /// The word with its punctuation, without space around it.
     pub text: String,
@@ -148,6 +150,7 @@ pub struct Word {
 /// A Whisper model with its tokenizer.
 #[derive(Debug)]
 pub struct Whisper {
+    abilities: Abilities,
     network: Network,
     tokenizer: Tokenizer,
 }
@@ -159,25 +162,15 @@ impl Whisper {
     /// Config, where the folder lacks a file or is another network's; model, where a file is not what it should be; external, where one
     /// cannot be read; overload, where memory is short.
     pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
-        folder.expect("WhisperForConditionalGeneration")?;
-        let path = folder.file("generation_config.json").ok_or_else(|| {
-            Error::config(format!("{} has no generation_config.json", folder.path().display()))
-                .hint("Whisper's special tokens are read from it: take it from the checkpoint's folder")
-        })?;
-        let config = Config::read(folder.config())?;
-        let tokens = Tokens::read(&Json::read(&path)?, &config)?;
+        let abilities = Abilities::read(folder)?;
         let tokenizer = Tokenizer::load(folder)?;
-        Ok(Self { network: Network::new(folder.weights(device, precision)?, config, tokens)?, tokenizer })
+        let (config, tokens) = (abilities.config.clone(), abilities.tokens.clone());
+        Ok(Self { network: Network::new(folder.weights(device, precision)?, config, tokens)?, tokenizer, abilities })
     }
 
-    /// Samples of the longest window: 480,000.
-    pub fn longest(&self) -> usize {
-        self.network.config.samples()
-    }
-
-    /// The codes of the languages it knows; none for a model of English only.
-    pub fn languages(&self) -> impl Iterator<Item = &str> {
-        self.network.tokens.languages.keys().map(String::as_str)
+    /// What may be asked of it.
+    pub fn abilities(&self) -> &Abilities {
+        &self.abilities
     }
 
     /// Refuses a request that [`transcribe`](Self::transcribe) would fail on, with all those beside it.
@@ -185,30 +178,10 @@ impl Whisper {
     /// # Errors
     /// Config, where an option has no meaning for this model; model, where the window is too long or what is no number is in it.
     pub fn check(&self, request: &Request) -> Result<()> {
-        let Options { language, task, words, temperatures, .. } = &request.options;
-        let tokens = &self.network.tokens;
-        let english = tokens.languages.is_empty();
-        match language.as_deref() {
-            None => {}
-            Some("en") if english => {}
-            Some(code) if tokens.languages.contains_key(code) => {}
-            Some(code) => {
-                let known = if english { "en".to_owned() } else { self.languages().collect::<Vec<_>>().join(", ") };
-                return Err(Error::config(format!("the model does not know the language `{code}`")).hint(format!("it knows {known}")));
-            }
-        }
-        if !tokens.tasks.contains_key(task.as_str()) && !(english && *task == Task::Transcribe) {
-            return Err(Error::config(format!("the model cannot {}", task.as_str())));
-        }
-        if *words && tokens.alignment_heads.is_empty() {
-            let hint = "give the checkpoint's generation_config.json its `alignment_heads`, or ask for no words";
-            return Err(Error::config("the model does not say which heads follow the sound, so words have no times").hint(hint));
-        }
-        if temperatures.is_empty() || temperatures.iter().any(|temperature| !(0.0..=100.0).contains(temperature)) {
-            return Err(Error::config(format!("temperatures must be between 0 and 100, they are {temperatures:?}")));
-        }
-        if request.samples.len() > self.longest() {
-            let (found, most) = (request.samples.len() / SAMPLE_RATE, self.longest() / SAMPLE_RATE);
+        self.abilities.check(&request.options)?;
+        let longest = self.abilities.longest();
+        if request.samples.len() > longest {
+            let (found, most) = (request.samples.len() as f64 / SAMPLE_RATE as f64, longest / SAMPLE_RATE);
             return Err(Error::model(format!("a window of {found} s, the model hears {most} s at once")));
         }
         if request.samples.iter().any(|sample| !sample.is_finite()) {

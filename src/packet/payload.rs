@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use half::f16;
 
 use super::{Audio, Event, Micros, Transcript};
 
@@ -240,6 +241,14 @@ impl VectorType {
         }
     }
 
+    /// Numbers as they lie in records.
+    pub fn bytes(self, numbers: &[f32]) -> Bytes {
+        match self {
+            VectorType::F32 => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+            VectorType::F16 => numbers.iter().flat_map(|number| f16::from_f32(*number).to_le_bytes()).collect(),
+        }
+    }
+
     /// Bytes of one number.
     pub const fn width(self) -> usize {
         match self {
@@ -275,7 +284,7 @@ pub struct Embedding {
 pub struct Scores {
     /// Class names, shared by every vector of the model.
     pub names: Arc<[Arc<str>]>,
-    /// One probability a class, summing to 1.
+    /// One probability a class: they sum to 1, or each stands for itself, as the model has it.
     pub values: Vec<f32>,
 }
 

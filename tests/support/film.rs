@@ -16,6 +16,9 @@ struct Films {
     tests: PathBuf,
 }
 
+/// Samples a second of the film that speaks.
+const RATE: usize = 16_000;
+
 static FILMS: LazyLock<Films> = LazyLock::new(|| {
     gst::init().unwrap();
     let folder = folder();
@@ -33,6 +36,51 @@ pub fn short() -> &'static Path {
 /// Six seconds, two each: colour bars, snow (whose pictures are large), a ball.
 pub fn patterns_film() -> &'static Path {
     &FILMS.tests
+}
+
+/// Makes half a minute of test pictures beside what the sample film says from 68 to 82 s, 5 s of silence before it, 6 s in the middle of it
+/// (after 8 s) and 2 s at the end.
+pub fn spoken(to: &Path) {
+    gst::init().unwrap();
+    let silence = |seconds: usize| vec![0; seconds * RATE * 2];
+    let said = sound(Path::new(&env("OPUSFLOW_TEST_FILM")));
+    let said = |from: usize, to: usize| said[from * RATE * 2..to * RATE * 2].to_vec();
+    let samples = [silence(5), said(68, 76), silence(6), said(76, 82), silence(2)].concat();
+    let seconds = samples.len() / RATE / 2;
+    let pipeline = launch(&format!(
+        "videotestsrc num-buffers={} ! video/x-raw,format=I420,width=64,height=48,framerate=5/1 ! x264enc speed-preset=ultrafast ! queue ! mux.
+         appsrc name=in format=time block=true caps=audio/x-raw,format=S16LE,rate={RATE},channels=1,layout=interleaved ! queue ! mux.
+         matroskamux name=mux ! filesink location={}",
+        seconds * 5,
+        to.display()
+    ));
+    let into = pipeline.by_name("in").unwrap().downcast::<gst_app::AppSrc>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    for (second, samples) in samples.chunks(RATE * 2).enumerate() {
+        let mut buffer = gst::Buffer::from_slice(samples.to_vec());
+        let stamped = buffer.make_mut();
+        stamped.set_pts(gst::ClockTime::from_seconds(second as u64));
+        stamped.set_duration(gst::ClockTime::from_seconds(1));
+        into.push_buffer(buffer).unwrap();
+    }
+    Film { pipeline, into, frames: 0 }.finish();
+}
+
+/// A film's sound: one channel of 16-bit samples.
+fn sound(film: &Path) -> Vec<u8> {
+    let source = launch(&format!(
+        "filesrc location={} ! qtdemux ! audio/mpeg ! aacparse ! avdec_aac ! audioconvert ! audioresample !
+         audio/x-raw,format=S16LE,rate={RATE},channels=1,layout=interleaved ! appsink name=out sync=false",
+        film.display()
+    ));
+    let out = source.by_name("out").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    source.set_state(gst::State::Playing).unwrap();
+    let mut samples = Vec::new();
+    while let Ok(sample) = out.pull_sample() {
+        samples.extend_from_slice(&sample.buffer().unwrap().map_readable().unwrap());
+    }
+    source.set_state(gst::State::Null).unwrap();
+    samples
 }
 
 /// A film under way: frames are poured in and encoded. (Encoders and muxers survive neither a seek nor a joint in one pipeline.)

@@ -51,6 +51,16 @@ impl Spans {
         Self { settings, heard: 0, open: None, silent: None, breaths: Vec::new(), held: None }
     }
 
+    /// Samples heard.
+    pub fn heard(&self) -> u64 {
+        self.heard
+    }
+
+    /// Whether all speech that has ended has come out.
+    pub fn is_settled(&self) -> bool {
+        self.held.is_none()
+    }
+
     /// The first sample that a span may still have that has not come out yet.
     pub fn earliest(&self) -> u64 {
         let begun = self.held.as_ref().map(|held| held.start).or(self.open).unwrap_or(self.heard);

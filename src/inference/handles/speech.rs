@@ -1,0 +1,87 @@
+//! The handles of models that work on sound: one writes down what is said, one hears whether anybody speaks.
+
+use std::sync::Arc;
+
+use super::super::networks::speech::{Listener, Writer};
+use super::super::start::Start;
+use super::super::{Asker, Pool};
+use super::Card;
+use crate::error::Result;
+use crate::models::silero_vad::{Memory, SileroVad};
+use crate::models::whisper::{Abilities, Request, Transcription, Whisper};
+use crate::packet::ModelTag;
+
+/// Writes speech down.
+#[derive(Debug, Clone)]
+pub struct SpeechModel {
+    workers: Pool<Writer>,
+    abilities: Arc<Abilities>,
+    card: Card,
+}
+
+/// Hears whether anybody speaks.
+#[derive(Debug, Clone)]
+pub struct VadModel {
+    workers: Pool<Listener>,
+    card: Card,
+}
+
+/// Sound of a stream that goes on.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    /// Samples from -1 to 1, 16,000 a second, as many as whole chunks have.
+    pub samples: Vec<f32>,
+    /// What is remembered of the stream's sound before.
+    pub memory: Memory,
+}
+
+impl SpeechModel {
+    pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
+        let abilities = Arc::new(Abilities::read(&start.folder)?);
+        let workers = start.pool(|folder, device, precision| Whisper::load(folder, device, precision).map(Writer)).await?;
+        Ok(Self { workers, abilities, card: start.card() })
+    }
+
+    /// What is said in a window of sound.
+    ///
+    /// # Errors
+    /// Those of [`Pool::ask`].
+    pub async fn ask(&self, request: Request, asker: Asker) -> Result<Transcription> {
+        self.workers.ask(request, asker).await
+    }
+
+    /// What may be asked of it.
+    pub fn abilities(&self) -> &Abilities {
+        &self.abilities
+    }
+
+    /// The class of its device, `cpu` or `cuda`.
+    pub fn device(&self) -> &str {
+        &self.card.device
+    }
+
+    /// What records say of it.
+    pub fn tag(&self) -> &Arc<ModelTag> {
+        &self.card.tag
+    }
+}
+
+impl VadModel {
+    pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
+        let workers = start.pool(|folder, device, _| SileroVad::load(folder, device).map(Listener)).await?;
+        Ok(Self { workers, card: start.card() })
+    }
+
+    /// The probability of speech in every chunk, and what is to be remembered for the next.
+    ///
+    /// # Errors
+    /// Those of [`Pool::ask`].
+    pub async fn ask(&self, heard: Heard, asker: Asker) -> Result<(Vec<f32>, Memory)> {
+        self.workers.ask(heard, asker).await
+    }
+
+    /// What records say of it.
+    pub fn tag(&self) -> &Arc<ModelTag> {
+        &self.card.tag
+    }
+}

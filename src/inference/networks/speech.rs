@@ -1,0 +1,88 @@
+//! The networks of sound as workers' models.
+
+use std::collections::BTreeMap;
+
+use crate::error::{Error, Result};
+use crate::inference::Heard;
+use crate::inference::Model;
+use crate::models::silero_vad::{CHUNK, Memory, SileroVad};
+use crate::models::whisper::{Options, Request, SAMPLE_RATE, Transcription, Whisper};
+
+/// Chunks of the sound that batches are measured with: about a second.
+const SECOND: usize = SAMPLE_RATE / CHUNK;
+
+/// Whisper: a window of sound in, what is said in it out.
+pub(in crate::inference) struct Writer(pub Whisper);
+
+impl Writer {
+    /// A window of silence, in the first language that the model knows.
+    fn silence(&self, samples: usize) -> Request {
+        let language = self.0.abilities().languages().first().map(|&code| code.to_owned());
+        let options = Options { language, words: false, temperatures: vec![0.], compression_ratio: None, ..Options::default() };
+        Request { samples: vec![0.; samples].into(), options }
+    }
+}
+
+impl Model for Writer {
+    type Item = Request;
+    type Answer = Transcription;
+
+    fn run(&mut self, items: &[&Request], cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Transcription>>> {
+        // A window that cannot be heard must not fail its neighbours.
+        let checks: Vec<Result<()>> = items.iter().map(|request| self.0.check(request)).collect();
+        let good: Vec<usize> = (0..items.len()).filter(|&at| checks[at].is_ok()).collect();
+        let requests: Vec<Request> = good.iter().map(|&at| items[at].clone()).collect();
+        let mut written = self.0.transcribe(&requests, &|at| cancelled(good[at]))?.into_iter();
+        let answer =
+            |check: Result<()>| check.and_then(|()| written.next().ok_or_else(|| Error::bug("a window is missing from its batch")));
+        Ok(checks.into_iter().map(answer).collect())
+    }
+
+    fn warm_up(&mut self) -> Result<()> {
+        self.0.transcribe(&[self.silence(SAMPLE_RATE)], &|_| false).map(drop)
+    }
+
+    fn sample(&self) -> Option<Request> {
+        Some(self.silence(self.0.abilities().longest()))
+    }
+
+    fn shape(item: &Request) -> String {
+        format!("windows of {} samples", item.samples.len())
+    }
+}
+
+/// Silero VAD: sound that goes on in, the probability of speech in its chunks out.
+pub(in crate::inference) struct Listener(pub SileroVad);
+
+impl Model for Listener {
+    type Item = Heard;
+    type Answer = (Vec<f32>, Memory);
+
+    fn run(&mut self, items: &[&Heard], _cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<(Vec<f32>, Memory)>>> {
+        let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (at, item) in items.iter().enumerate() {
+            groups.entry(item.samples.len()).or_default().push(at);
+        }
+        let mut answers: Vec<Result<(Vec<f32>, Memory)>> =
+            items.iter().map(|_| Err(Error::bug("a stream is missing from its batch"))).collect();
+        for places in groups.into_values() {
+            let streams: Vec<(&[f32], &Memory)> = places.iter().map(|&at| (items[at].samples.as_slice(), &items[at].memory)).collect();
+            for (at, answer) in places.into_iter().zip(self.0.forward(&streams)?) {
+                answers[at] = Ok(answer);
+            }
+        }
+        Ok(answers)
+    }
+
+    fn warm_up(&mut self) -> Result<()> {
+        self.0.forward(&[(&[0.; CHUNK], &Memory::default())]).map(drop)
+    }
+
+    fn sample(&self) -> Option<Heard> {
+        Some(Heard { samples: vec![0.; SECOND * CHUNK], memory: Memory::default() })
+    }
+
+    fn shape(item: &Heard) -> String {
+        format!("{} samples", item.samples.len())
+    }
+}
