@@ -31,6 +31,58 @@ tensors!(PixelAttention { norm, attention });
 tensors!(Downsample2D { conv });
 tensors!(Upsample2D { conv });
 
+/// A 1x1 convolution: a linear layer of every pixel, which channels-last pictures are rows of already.
+#[derive(Debug)]
+pub struct Pointwise(Linear);
+
+tensors!(Pointwise { 0 });
+
+impl Pointwise {
+    /// From a weight stored as a convolution's, `[output, input, 1, 1]`.
+    ///
+    /// # Errors
+    /// Model, where the weights do not fit.
+    pub fn new(scope: &Scope<'_>, input: i64, output: i64) -> Result<Self> {
+        let weight = scope.take("weight", &[output, input, 1, 1])?.f_view([output, input])?;
+        Ok(Self(Linear::of(weight, Some(scope.take("bias", &[output])?))))
+    }
+
+    /// From a weight stored as a linear layer's, `[output, input]`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn linear(scope: &Scope<'_>, input: i64, output: i64) -> Result<Self> {
+        Ok(Self(Linear::new(scope, input, output)?))
+    }
+
+    /// `[n, input, h, w]`, best channels-last, to `[n, output, h, w]`.
+    ///
+    /// # Errors
+    /// Model, where shapes do not fit; overload, where memory is short.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (batch, _, height, width) = x.size4()?;
+        let rows = self.rows(&to_rows(x)?)?;
+        Ok(rows.f_view([batch, height, width, -1])?.f_permute([0, 3, 1, 2])?)
+    }
+
+    /// Pixels `[n, h * w, input]` to `[n, h * w, output]`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn rows(&self, x: &Tensor) -> Result<Tensor> {
+        self.0.forward(x)
+    }
+}
+
+/// A picture `[n, c, h, w]` as its pixels `[n, h * w, c]`. Channels-last pictures lie so already: nothing moves.
+///
+/// # Errors
+/// Model, where it has another shape.
+pub fn to_rows(x: &Tensor) -> Result<Tensor> {
+    let (batch, channels, height, width) = x.size4()?;
+    Ok(x.f_permute([0, 2, 3, 1])?.f_reshape([batch, height * width, channels])?)
+}
+
 /// The sizes of a [`ResnetBlock2D`].
 #[derive(Debug, Clone, Copy)]
 pub struct ResnetShape {
@@ -55,7 +107,7 @@ pub struct ResnetBlock2D {
     time: Option<Linear>,
     norm2: GroupNorm,
     conv2: Conv2d,
-    shortcut: Option<Conv2d>,
+    shortcut: Option<Pointwise>,
 }
 
 impl ResnetBlock2D {
@@ -69,11 +121,7 @@ impl ResnetBlock2D {
             Some(width) => Some(Linear::new(&(scope / "time_emb_proj"), width, output)?),
             None => None,
         };
-        let shortcut = if input == output {
-            None
-        } else {
-            Some(Conv2d::plain(&(scope / "conv_shortcut"), Geometry { input, output, kernel: 1, stride: 1 })?.packed()?)
-        };
+        let shortcut = if input == output { None } else { Some(Pointwise::new(&(scope / "conv_shortcut"), input, output)?) };
         Ok(Self {
             norm1: GroupNorm::new(&(scope / "norm1"), input, groups, epsilon)?,
             conv1: conv3x3(&(scope / "conv1"), input, output)?,
@@ -140,8 +188,7 @@ impl PixelAttention {
     /// Model, where shapes do not fit; overload, where memory is short.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, channels, height, width) = x.size4()?;
-        // Channels-last pixels are a sequence of vectors as they lie.
-        let pixels = self.norm.forward(x)?.f_permute([0, 2, 3, 1])?.f_reshape([batch, height * width, channels])?;
+        let pixels = to_rows(&self.norm.forward(x)?)?;
         let mixed = self.attention.forward(&pixels, None, false)?.f_view([batch, height, width, channels])?;
         Ok(mixed.f_permute([0, 3, 1, 2])?.f_add_(x)?)
     }

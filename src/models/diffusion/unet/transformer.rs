@@ -6,6 +6,7 @@ use tch::Tensor;
 use super::config::UNetConfig;
 use crate::error::Result;
 use crate::models::attention::{Attention, Biases, Heads, Keys};
+use crate::models::diffusion::blocks::{Pointwise, to_rows};
 use crate::models::layers::{Activation, GroupNorm, LayerNorm, Linear};
 use crate::models::offload::tensors;
 use crate::models::weights::Scope;
@@ -21,9 +22,9 @@ const EXPANSION: i64 = 4;
 #[derive(Debug)]
 pub(super) struct Transformer {
     norm: GroupNorm,
-    into: Linear,
+    into: Pointwise,
     blocks: Vec<Block>,
-    out: Linear,
+    out: Pointwise,
 }
 
 #[derive(Debug)]
@@ -51,11 +52,12 @@ impl Transformer {
     pub fn new(scope: &Scope<'_>, config: &UNetConfig, level: usize) -> Result<Self> {
         let width = config.channels[level];
         let blocks = &(scope / "transformer_blocks");
+        let pointwise = if config.linear_projection { Pointwise::linear } else { Pointwise::new };
         Ok(Self {
             norm: GroupNorm::new(&(scope / "norm"), width, config.groups, GROUP_EPSILON)?,
-            into: pointwise(&(scope / "proj_in"), width, config.linear_projection)?,
+            into: pointwise(&(scope / "proj_in"), width, width)?,
             blocks: (0..config.depths[level]).map(|index| Block::new(&(blocks / index), config, level)).collect::<Result<_>>()?,
-            out: pointwise(&(scope / "proj_out"), width, config.linear_projection)?,
+            out: pointwise(&(scope / "proj_out"), width, width)?,
         })
     }
 
@@ -70,14 +72,12 @@ impl Transformer {
     /// `[n, c, h, w]`, best channels-last, to the same. Takes its blocks' keys off the front of `keys`.
     pub fn forward<'k>(&self, x: &Tensor, keys: &mut impl Iterator<Item = &'k Keys>) -> Result<Tensor> {
         let (batch, channels, height, width) = x.size4()?;
-        // Channels-last pixels are a sequence already: nothing moves.
-        let sequence = |x: &Tensor| -> Result<Tensor> { Ok(x.f_permute([0, 2, 3, 1])?.f_reshape([batch, height * width, channels])?) };
-        let mut states = self.into.forward(&sequence(&self.norm.forward(x)?)?)?;
+        let mut states = self.into.rows(&to_rows(&self.norm.forward(x)?)?)?;
         for block in &self.blocks {
             let keys = keys.next().ok_or_else(|| crate::error::Error::bug("keys of another UNet's prompt"))?;
             states = block.forward(states, keys)?;
         }
-        let out = self.out.forward(&states)?.f_add_(&sequence(x)?)?;
+        let out = self.out.rows(&states)?.f_add_(&to_rows(x)?)?;
         Ok(out.f_view([batch, height, width, channels])?.f_permute([0, 3, 1, 2])?)
     }
 }
@@ -121,13 +121,4 @@ impl FeedForward {
         let gate = self.gate.forward_then(x, Activation::Gelu)?;
         self.out.forward(&self.value.forward(x)?.f_mul_(&gate)?)
     }
-}
-
-/// A linear layer over pixels, or the 1x1 convolution that it may be stored as.
-fn pointwise(scope: &Scope<'_>, width: i64, linear: bool) -> Result<Linear> {
-    if linear {
-        return Linear::new(scope, width, width);
-    }
-    let weight = scope.take("weight", &[width, width, 1, 1])?.f_view([width, width])?;
-    Ok(Linear::of(weight, Some(scope.take("bias", &[width])?)))
 }
