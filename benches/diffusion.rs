@@ -1,5 +1,5 @@
 //! Stable Diffusion 1.5's networks at their real sizes, with random weights, on two threads: seconds for the picture of 512 x 512 pixels of one
-//! latent, by its autoencoder and by the tiny one. Its peer is diffusers (`ops/bench/diffusion.py`), which makes networks and latents, and
+//! latent, by its autoencoder and by the tiny one, and for one guided step of its UNet, whose prompt was read before. Its peer is diffusers (`ops/bench/diffusion.py`), which makes networks and latents, and
 //! compares what comes out.
 
 mod report;
@@ -7,8 +7,9 @@ mod report;
 use std::path::Path;
 use std::time::Instant;
 
+use opusflow::models::diffusion::unet::{Condition, UNet};
 use opusflow::models::diffusion::{Autoencoder, Memory};
-use opusflow::models::{Config, Weights};
+use opusflow::models::{Config, ModelFolder, Weights};
 use opusflow::tensor::{Device, Kind, Precision, Tensor, threads};
 
 /// Calls that are timed, after one that is not; the median counts.
@@ -31,8 +32,19 @@ fn measure() {
                 let seconds = time(call, &shared.join(format!("opusflow_{network}_{name}.f32")));
                 report::figure("diffusion", &format!("opusflow_{network}_{name}"), round, seconds, "s");
             }
+            let seconds = step(&shared, precision, &shared.join(format!("opusflow_unet_{name}.f32")));
+            report::figure("diffusion", &format!("opusflow_unet_{name}"), round, seconds, "s");
         }
     }
+}
+
+/// Seconds of a step of the UNet: two latents of 64 x 64, two prompts of 77 tokens.
+fn step(shared: &Path, precision: Precision, result: &Path) -> f64 {
+    let folder = ModelFolder::open(shared.join("unet")).expect("the peer has written it");
+    let unet = UNet::open(&folder, Device::Cpu, precision).expect("the network loads");
+    let keys = unet.keys(&numbers(&shared.join("prompt.f32"), &[2, 77, 768])).expect("it reads the prompt");
+    let (latents, condition) = (numbers(&shared.join("noisy.f32"), &[2, 4, 64, 64]), Condition { keys, ..Condition::default() });
+    time(|| unet.forward(&latents, 481., &condition).expect("it runs"), result)
 }
 
 fn autoencoder(folder: &Path, precision: Precision) -> Autoencoder {

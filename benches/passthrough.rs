@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use opusflow::Result;
 use opusflow::packet::{Frame, Packet, Payload, PayloadKind, PixelFormat, Span, Stream, TimeSource, now_micros};
-use opusflow::pipeline::plan::{CachePlan, InputPlan, ObjectsPlan, StagePlan, TelemetryPlan, ThreadsPlan};
+use opusflow::pipeline::plan::{CachePlan, InputPlan, MemoryPlan, ObjectsPlan, StagePlan, TelemetryPlan, ThreadsPlan};
 use opusflow::pipeline::{Plan, Running};
 use opusflow::stage::{
     Build, Deps, Draft, Holds, Host, Input, Joins, Out, QueueSettings, Retry, Sink, Source, StageKind, Transform, WhenFull,
@@ -121,12 +121,14 @@ fn plan() -> Arc<Plan> {
         kafka: None,
         cache: CachePlan { memory: 0, redis: None, ttl: Duration::ZERO, compress_over: 0 },
         objects: ObjectsPlan { store: "file:.".to_owned(), inline_max: 0, ttl: None },
-        threads: ThreadsPlan { tokio: 1, torch: 1, decode: 1 },
+        threads: ThreadsPlan { tokio: 1, torch: 1, decode: 1, spin: false },
         telemetry: TelemetryPlan { metrics: None, log: "warn".to_owned() },
         shutdown: Duration::from_secs(30),
         progress: Duration::from_secs(1),
         models: BTreeMap::new(),
         absent: BTreeMap::new(),
+        model_cache: ".".into(),
+        memory: MemoryPlan { threshold: None, idle: Duration::from_secs(60) },
         stages: vec![
             stage("in", &SOURCE, None),
             stage("one", &PASS, Some(("in", Some("frames")))),

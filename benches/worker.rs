@@ -1,5 +1,6 @@
-//! From a task to a free worker and back: how long a stage waits for a model that does nothing. The peer is the least that does the same,
-//! a bounded tokio channel to an OS thread and a oneshot back.
+//! From a task to a free worker and back: how long a stage waits for a model that does nothing, one item straight after the other, and with a
+//! rest between them in which the worker's thread falls asleep. The peer is the least that does the same, a bounded tokio channel to an OS
+//! thread and a oneshot back.
 
 mod report;
 
@@ -12,6 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 
 const WARM: usize = 5_000;
 const TRIPS: usize = 50_000;
+
+/// Trips with a rest before each, and the rest.
+const RESTED: usize = 2_000;
+const REST: Duration = Duration::from_millis(2);
 
 struct Echo;
 
@@ -36,12 +41,30 @@ fn thread() -> mpsc::Sender<Question> {
     ask
 }
 
+/// The times of trips; `trip` is told the number of each.
+async fn travel<T: Future<Output = ()>>(name: &str, round: usize, trip: impl Fn(u64) -> T) {
+    let mut trips = Vec::with_capacity(WARM + TRIPS);
+    for item in 0..(WARM + TRIPS) as u64 {
+        let began = Instant::now();
+        trip(item).await;
+        trips.push(began.elapsed());
+    }
+    figures(name, round, trips.split_off(WARM));
+    let mut rested = Vec::with_capacity(RESTED);
+    for item in 0..RESTED as u64 {
+        tokio::time::sleep(REST).await;
+        let began = Instant::now();
+        trip(item).await;
+        rested.push(began.elapsed());
+    }
+    figures(&format!("{name}_rested"), round, rested);
+}
+
 fn figures(name: &str, round: usize, mut trips: Vec<Duration>) {
-    let mut trips = trips.split_off(WARM);
     trips.sort();
-    let micros = |at: usize| trips[at].as_secs_f64() * 1e6;
-    report::figure("worker", &format!("{name}_median"), round, micros(TRIPS / 2), "us");
-    report::figure("worker", &format!("{name}_p99"), round, micros(TRIPS * 99 / 100), "us");
+    let micros = |share: usize| trips[trips.len() * share / 100].as_secs_f64() * 1e6;
+    report::figure("worker", &format!("{name}_median"), round, micros(50), "us");
+    report::figure("worker", &format!("{name}_p99"), round, micros(99), "us");
 }
 
 async fn worker(round: usize) {
@@ -49,27 +72,21 @@ async fn worker(round: usize) {
     let settings = WorkerSettings { compute: Some(Compute::new()), ..WorkerSettings::on_cpu(batch) };
     let worker = Worker::spawn("echo", settings, || Ok(Echo)).await.expect("it starts");
     let asker = Asker::new("bench", false);
-    let mut trips = Vec::with_capacity(WARM + TRIPS);
-    for item in 0..(WARM + TRIPS) as u64 {
-        let began = Instant::now();
-        assert_eq!(worker.ask(item, asker.clone()).await.expect("it answers"), item);
-        trips.push(began.elapsed());
-    }
+    let (to, by) = (&worker, &asker);
+    let trip = |item| async move { assert_eq!(to.ask(item, by.clone()).await.expect("it answers"), item) };
+    travel("opusflow", round, trip).await;
     worker.close().await;
-    figures("opusflow", round, trips);
 }
 
 async fn channels(round: usize) {
     let ask = thread();
-    let mut trips = Vec::with_capacity(WARM + TRIPS);
-    for item in 0..(WARM + TRIPS) as u64 {
-        let began = Instant::now();
+    let ask = &ask;
+    let trip = |item| async move {
         let (answer, answered) = oneshot::channel();
         ask.send((item, answer)).await.expect("the thread waits");
         assert_eq!(answered.await.expect("it answers"), item);
-        trips.push(began.elapsed());
-    }
-    figures("tokio_channels", round, trips);
+    };
+    travel("tokio_channels", round, trip).await;
 }
 
 fn main() {

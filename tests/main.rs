@@ -3,6 +3,7 @@
 mod cache;
 mod cli;
 mod config;
+mod diffuse;
 mod engine;
 mod golden {
     mod film_cuts;

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import nn
 
 CALLS = 3
@@ -25,6 +25,9 @@ VAE = {
     "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4, "norm_num_groups": 32, "sample_size": 512,
     "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
 }
+# What is missing is diffusers' default, which is Stable Diffusion 1.5's.
+UNET = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
+NOISY, PROMPT, TIMESTEP = (2, 4, 64, 64), (2, 77, 768), 481
 PRECISIONS = (("f32", torch.float32), ("bf16", torch.bfloat16))
 
 
@@ -32,7 +35,9 @@ def make(shared):
     torch.manual_seed(15)
     AutoencoderKL(**VAE).save_pretrained(shared / "vae")
     AutoencoderTiny().save_pretrained(shared / "taesd")
-    torch.randn(LATENTS).numpy().tofile(shared / "latents.f32")
+    UNet2DConditionModel(**UNET).save_pretrained(shared / "unet", max_shard_size="10GB")
+    for name, shape in (("latents", LATENTS), ("noisy", NOISY), ("prompt", PROMPT)):
+        torch.randn(shape).numpy().tofile(shared / f"{name}.f32")
 
 
 def numbers(path, shape):
@@ -55,6 +60,9 @@ def calls(shared, precision):
     for name, network in (("vae", AutoencoderKL), ("taesd", AutoencoderTiny)):
         network = network.from_pretrained(shared / name, torch_dtype=precision).eval()
         yield name, lambda: network.decode(latents / network.config.scaling_factor, return_dict=False)[0]
+    network = UNet2DConditionModel.from_pretrained(shared / "unet", torch_dtype=precision).eval()
+    noisy, prompt = numbers(shared / "noisy.f32", NOISY).to(precision), numbers(shared / "prompt.f32", PROMPT).to(precision)
+    yield "unet", lambda: network(noisy, TIMESTEP, encoder_hidden_states=prompt, return_dict=False)[0]
 
 
 def main():

@@ -1,5 +1,6 @@
 //! The commands: each reads the pipeline, does one thing and ends with a code that scripts can act on.
 
+mod anew;
 mod bar;
 mod doctor;
 mod load;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bar::Bars;
 use super::signals::Signals;
-use super::{load, models, report};
+use super::{anew, load, models, report};
 use crate::broker::Embedded;
 use crate::error::{Error, Result};
 use crate::media;
@@ -44,9 +44,14 @@ pub(super) struct RunArguments {
 }
 
 pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
-    let signals = Signals::listen()?;
     let linger = arguments.linger.as_deref().map(linger).transpose()?;
     let check = || load::checked(&arguments.pipeline, &arguments.set, &arguments.source);
+    let mut restless = None;
+    if !anew::is_settled() {
+        let Some(checked) = check() else { return Ok(ExitCode::from(2)) };
+        restless = (!checked.plan.threads.spin).then(anew::with_sleeping_threads);
+    }
+    let signals = Signals::listen()?;
     let Some(mut checked) = check() else { return Ok(ExitCode::from(2)) };
     if !checked.plan.absent.is_empty() {
         if !models::pull_missing(&checked.plan, &signals.stop, arguments.quiet)? {
@@ -59,6 +64,9 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
     }
     let plan = Arc::new(checked.plan);
     let logs = Logs::install(&LogSettings { filter: plan.telemetry.log.clone(), ..LogSettings::default() })?;
+    if let Some(error) = restless {
+        tracing::warn!(%error, "the process cannot begin anew: torch's threads will keep cores busy while they wait");
+    }
     tensor::load_cuda(None);
     tensor::threads(plan.threads.torch);
     media::init()?;

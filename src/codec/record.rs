@@ -146,6 +146,8 @@ fn picture<W: Writer>(picture: &Picture, out: &mut W) {
     optional(picture.expires_at, out, |time, out| out.long(time));
     out.field("data");
     optional(picture.inline.then_some(&picture.data), out, |data, out| out.bytes(data));
+    out.field("flicker");
+    optional(picture.flicker, out, |flicker, out| out.float(flicker));
 }
 
 fn event<W: Writer>(event: &Event, out: &mut W) {

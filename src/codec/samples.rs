@@ -125,6 +125,7 @@ fn picture(expires_at: Option<Micros>) -> Picture {
         expires_at,
         data: Bytes::from_static(&[0xff, 0xd8, 0, 1, 2]),
         inline: expires_at.is_some(),
+        flicker: expires_at.map(|_| 0.0625),
     }
 }
 

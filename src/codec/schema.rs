@@ -48,7 +48,7 @@ pub const fn fingerprint(kind: PayloadKind) -> u64 {
         PayloadKind::Embedding => 0x4f0e_f59b_a321_9c17,
         PayloadKind::Caption => 0xaba1_4f80_48bc_0068,
         PayloadKind::Transcript => 0x8e75_61be_5b81_6f2f,
-        PayloadKind::Picture => 0xf820_14fc_a24d_05db,
+        PayloadKind::Picture => 0xce07_fe62_8d67_dd39,
         PayloadKind::Event => 0xa6a6_55f2_a068_ab89,
         PayloadKind::DeadLetter => 0x2df7_01bf_d93b_6738,
     }

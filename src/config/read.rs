@@ -15,6 +15,8 @@ pub struct Mention {
     pub name: Arc<str>,
     /// For models: the architectures that fit; empty for any.
     pub architectures: &'static [&'static str],
+    /// For models: the key that only these architectures know, where it is not the model's own.
+    pub key: Option<&'static str>,
     /// Where it stands.
     pub place: Place,
 }
@@ -83,13 +85,27 @@ impl<'a> Reader<'a> {
                 },
             }
         }
+        self.fitting(node, fields, &params);
         params
+    }
+
+    /// Keys that not every model knows mention the model beside them.
+    fn fitting(&mut self, node: &Node, fields: &'static [Field], params: &Params) {
+        for field in fields {
+            let (Type::Fitting(architectures, _), Some(entry)) = (&field.ty, node.entry(field.name)) else { continue };
+            if params.setting(field.name).is_some()
+                && let Some(Value::Text(name)) = params.setting("model").map(|setting| &setting.value)
+            {
+                self.models.push(Mention { name: Arc::clone(name), architectures, key: Some(field.name), place: entry.at });
+            }
+        }
     }
 
     /// Reads one value; `name` is its key, for messages. None when it has a problem, or is no value of its own.
     pub fn value(&mut self, node: &Node, ty: &'static Type, name: &str) -> Option<Value> {
         match (ty, &node.kind) {
             (Type::Own, _) | (_, NodeKind::Broken) => None,
+            (Type::Fitting(_, inner), _) => self.value(node, inner, name),
             (Type::Object(fields), _) => {
                 let before = self.faults();
                 let params = self.object(node, node.place, fields);
@@ -117,7 +133,7 @@ impl<'a> Reader<'a> {
         match scalar_value(scalar, ty) {
             Ok(value) => {
                 if let Value::Text(text) = &value {
-                    let mention = |architectures| Mention { name: Arc::clone(text), architectures, place: node.place };
+                    let mention = |architectures| Mention { name: Arc::clone(text), architectures, key: None, place: node.place };
                     match ty {
                         Type::Model(architectures) => self.models.push(mention(architectures)),
                         Type::Stage => self.stages.push(mention(&[])),
@@ -304,6 +320,7 @@ impl Type {
             Type::Fps => "frames a second such as `2`, `0.5` or `30000/1001`, or `native`".to_owned(),
             Type::Size => "a size such as `640x360`, or `native`".to_owned(),
             Type::Model(_) => "the name of a model".to_owned(),
+            Type::Fitting(_, inner) => inner.describe(),
             Type::Stage => "the id of a stage".to_owned(),
             Type::Secret => "`{ file: PATH }` or a text".to_owned(),
             Type::List(inner) => format!("a list, each {}", inner.describe()),

@@ -68,6 +68,7 @@ pub fn of(ty: &'static Type) -> Json {
         }
         Type::Map(inner) => json!({ "type": "object", "additionalProperties": of(inner) }),
         Type::Object(fields) => object(fields),
+        Type::Fitting(_, inner) => of(inner),
         Type::Own => json!({}),
     }
 }

@@ -54,6 +54,8 @@ pub enum Type {
     Size,
     /// The name of an entry of `models:` whose network is one of these architectures.
     Model(&'static [&'static str]),
+    /// Of the inner type, and only where the entry of `models:` that the key `model` beside it names is of one of these architectures.
+    Fitting(&'static [&'static str], &'static Type),
     /// The id of a stage.
     Stage,
     /// Text that is never printed: `{file: PATH}` or plain text.

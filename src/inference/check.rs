@@ -1,30 +1,43 @@
 //! Whether a model folder holds what its network is read from: config.json and the weights, key by key.
 
+use super::networks::{PICTURES, Pictures};
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
+use crate::models::diffusion::pipeline::{self, Pipeline};
 use crate::models::opus_encoder::OpusEncoder;
-use crate::models::resnet::ResNet;
 use crate::models::silero_vad::SileroVad;
 use crate::models::text::Generator;
+use crate::models::torchscript::TorchScript;
 use crate::models::transnetv2::TransNetV2;
 use crate::models::whisper::Whisper;
 use crate::tensor::{Device, Precision};
 
 type Open = fn(&ModelFolder, Device, Precision) -> Result<()>;
 
-/// Every network that is read here, by the class that its config.json names.
+/// Every network that is read here, by the class that its config.json names, beside encoders of pictures and diffusion pipelines.
 const NETWORKS: &[(&str, Open)] = &[
     ("LlamaForCausalLM", |folder, device, precision| Generator::load(folder, device, precision).map(drop)),
     ("OpusEncoder", |folder, device, precision| OpusEncoder::open(folder, device, precision).map(drop)),
-    ("ResNetForImageClassification", |folder, device, precision| ResNet::open(folder, device, precision).map(drop)),
     ("SileroVad", |folder, device, _| SileroVad::load(folder, device).map(drop)),
+    ("TorchScript", |folder, device, precision| TorchScript::open(folder, device, precision).map(drop)),
     ("TransNetV2", |folder, device, precision| TransNetV2::open(folder, device, precision).map(drop)),
     ("WhisperForConditionalGeneration", |folder, device, precision| Whisper::load(folder, device, precision).map(drop)),
 ];
 
+/// How a network of this class is read.
+fn opener(class: &str) -> Option<Open> {
+    if PICTURES.contains(&class) {
+        return Some(|folder, device, precision| Pictures::open(folder, device, precision).map(drop));
+    }
+    if pipeline::CLASSES.contains(&class) {
+        return Some(|folder, device, precision| Pipeline::open(folder, device, precision, pipeline::Options::default()).map(drop));
+    }
+    NETWORKS.iter().find(|(name, _)| *name == class).map(|(_, open)| *open)
+}
+
 /// The classes of the networks that are read here.
 pub fn networks() -> impl Iterator<Item = &'static str> {
-    NETWORKS.iter().map(|(name, _)| *name)
+    NETWORKS.iter().map(|(name, _)| *name).chain(PICTURES.iter().copied()).chain(pipeline::CLASSES)
 }
 
 /// Reads the network of a folder on the CPU and drops it again.
@@ -34,8 +47,7 @@ pub fn networks() -> impl Iterator<Item = &'static str> {
 /// left over; external, where a file cannot be read.
 pub fn check_weights(folder: &ModelFolder) -> Result<()> {
     let architecture = folder.architecture()?;
-    let network = NETWORKS.iter().find(|(name, _)| *name == architecture);
-    let (_, open) = network.ok_or_else(|| {
+    let open = opener(architecture).ok_or_else(|| {
         let known: Vec<_> = networks().collect();
         Error::config(format!("{}: no network here is called {architecture}", folder.path().display()))
             .hint(format!("those that are read: {}", known.join(", ")))

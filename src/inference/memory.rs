@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::telemetry::available_bytes;
 use crate::tensor::{self, Account, Device};
 
 /// The memory of one worker. On the CPU it is the worker's own, to the byte, and its limit is kept before memory is taken. A GPU's allocator
@@ -48,6 +49,21 @@ impl WorkerMemory {
         Ok(())
     }
 
+    /// Batches of unknown size are about to be tried: on the CPU, without a limit, half of what the process can still have is one, as the
+    /// kernel would not refuse memory but end the process.
+    pub fn begin_measuring(&self) {
+        if self.gpu.is_none() {
+            self.account.limit(self.limit.or_else(|| Some(self.held() + available_bytes() / 2)));
+        }
+    }
+
+    /// They have been tried.
+    pub fn measured(&self) {
+        if self.gpu.is_none() {
+            self.account.limit(self.limit);
+        }
+    }
+
     /// Bytes held now.
     pub fn held(&self) -> u64 {
         match self.gpu {
@@ -75,5 +91,47 @@ impl WorkerMemory {
     /// Whether the batch took more than the limit.
     pub fn is_over(&self) -> bool {
         self.limit.is_some_and(|limit| self.peak() > limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Kind, Tensor};
+
+    use super::*;
+
+    #[test]
+    fn without_a_limit_half_of_what_there_is_is_tried() {
+        let memory = WorkerMemory::new(Device::Cpu, None);
+        let account = memory.account();
+        let _entered = account.enter();
+        // Memory that is never touched costs nothing.
+        let most = || Tensor::f_empty([(available_bytes() / 4 * 3) as i64], (Kind::Uint8, Device::Cpu));
+        memory.begin_measuring();
+        assert!(most().unwrap_err().to_string().contains("memory limit"));
+        memory.measured();
+        assert!(most().is_ok());
+    }
+
+    #[test]
+    fn weights_count_against_the_limit_and_loading_does_not() {
+        let mut memory = WorkerMemory::new(Device::Cpu, Some(6 << 20));
+        let account = memory.account();
+        let _entered = account.enter();
+        let ones = |mib: i64| Tensor::f_ones([mib << 18], (Kind::Float, Device::Cpu));
+        memory.begin_loading();
+        drop(ones(32).unwrap());
+        let weights = ones(4).unwrap();
+        memory.loaded().unwrap();
+        memory.begin_batch();
+        drop(ones(1).unwrap());
+        assert_eq!((memory.held(), memory.peak(), memory.is_over()), (4 << 20, 5 << 20, false));
+        assert!(ones(3).is_err());
+        drop(weights);
+        let larger = ones(7);
+        assert!(larger.is_err());
+        memory.begin_loading();
+        let _weights = ones(7).unwrap();
+        assert!(memory.loaded().unwrap_err().message().contains("hold 7 MiB"));
     }
 }

@@ -5,6 +5,7 @@
 
 mod batch;
 mod check;
+mod handles;
 pub mod hub;
 mod keeper;
 mod memory;
@@ -16,10 +17,11 @@ mod queue;
 mod remembered;
 mod runner;
 mod settings;
-mod speech;
+mod start;
 mod tune;
 mod worker;
 mod workers;
+mod zero_shot;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,15 +29,16 @@ use std::time::Instant;
 use parking_lot::{FairMutex, FairMutexGuard};
 
 pub use self::check::{check_weights, networks};
+pub use self::handles::{EncodeModel, Heard, PaintModel, ScriptModel, ShotsModel, SpeechModel, TextModel, VadModel};
 pub use self::keeper::{MemorySettings, Relief, keep};
-pub use self::models::{EncodeModel, Models, ShotsModel, TextModel};
-pub use self::networks::Encoded;
+pub use self::models::Models;
+pub use self::networks::{Encoded, FromFrame, Latents, Painted, PictureRequest};
 pub use self::pool::Pool;
 pub use self::remembered::Remembered;
 pub use self::settings::{BatchSettings, ModelSettings, NetworkOptions, WorkerSettings};
-pub use self::speech::{Heard, SpeechModel, VadModel};
 pub use self::worker::Worker;
 pub use self::workers::{WorkerKey, Workers};
+pub use self::zero_shot::ZeroShot;
 
 use crate::error::Result;
 

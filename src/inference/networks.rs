@@ -1,6 +1,14 @@
 //! Each network as a worker's model: items become batches, batches become answers.
 
+mod painter;
+mod pictures;
+mod scripts;
 pub(super) mod speech;
+
+pub(super) use self::painter::Painter;
+pub use self::painter::{FromFrame, Latents, Painted, PictureRequest};
+pub(super) use self::pictures::{Asked, PICTURES, Pictures, Told};
+pub(super) use self::scripts::{Call, Script};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +19,7 @@ use tch::Tensor;
 use super::Model;
 use crate::error::{Error, Result};
 use crate::models::opus_encoder::OpusEncoder;
-use crate::models::resnet::{ResNet, SIZE};
+use crate::models::resnet::SIZE;
 use crate::models::scenes::WINDOW;
 use crate::models::text::{Generation, Generator, Request};
 use crate::models::transnetv2::{HEIGHT, TransNetV2, WIDTH};
@@ -31,6 +39,25 @@ pub struct Encoded {
     pub vector: Vec<f32>,
     /// The probability of every class; empty where the model has none.
     pub probabilities: Vec<f32>,
+}
+
+impl Encoded {
+    /// As a cache keeps it: the vector's length as a little-endian u32, then all numbers as f32.
+    pub fn to_bytes(&self) -> Bytes {
+        let numbers = self.vector.iter().chain(&self.probabilities).flat_map(|v| v.to_le_bytes());
+        (self.vector.len() as u32).to_le_bytes().into_iter().chain(numbers).collect()
+    }
+
+    /// From what [`to_bytes`](Self::to_bytes) made; None from anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (length, numbers) = bytes.split_first_chunk::<4>()?;
+        let mut vector: Vec<f32> = numbers.chunks_exact(4).map(|v| f32::from_le_bytes([v[0], v[1], v[2], v[3]])).collect();
+        let length = u32::from_le_bytes(*length) as usize;
+        (length <= vector.len()).then(|| {
+            let probabilities = vector.split_off(length);
+            Self { vector, probabilities }
+        })
+    }
 }
 
 /// TransNetV2: a window of frames in, the probability of a cut at each out.
@@ -60,42 +87,6 @@ impl Model for Shots {
 
     fn sample(&self) -> Option<Self::Item> {
         Some(grey(WINDOW, WIDTH as u32, HEIGHT as u32))
-    }
-
-    fn shape(item: &Self::Item) -> String {
-        shape(item)
-    }
-}
-
-/// ResNet: a frame in, its vector and class probabilities out.
-pub(super) struct Frames(pub ResNet);
-
-impl Model for Frames {
-    type Item = Vec<Arc<Frame>>;
-    type Answer = Encoded;
-
-    fn run(&mut self, items: &[&Vec<Arc<Frame>>], _cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Encoded>>> {
-        in_groups(
-            items,
-            |frame| frame.len(),
-            |group, _| {
-                let frames: Vec<&Frame> = group.iter().flat_map(|item| item.iter()).map(Arc::as_ref).collect();
-                let batch = frames_to_tensor(&frames, self.0.device())?;
-                let fits = frames.iter().all(|frame| i64::from(frame.width) == SIZE && i64::from(frame.height) == SIZE);
-                let features = if fits { self.0.forward(&batch)? } else { self.0.forward_resized(&batch)? };
-                let (vectors, probabilities) = (rows(&features.embedding)?, rows(&features.probabilities)?);
-                Ok(vectors.into_iter().zip(probabilities).map(|(vector, probabilities)| Encoded { vector, probabilities }).collect())
-            },
-        )
-    }
-
-    fn warm_up(&mut self) -> Result<()> {
-        let frame = Tensor::f_zeros([1, SIZE, SIZE, 3], (tch::Kind::Uint8, self.0.device()))?;
-        self.0.forward(&frame).map(drop)
-    }
-
-    fn sample(&self) -> Option<Self::Item> {
-        Some(grey(1, SIZE as u32, SIZE as u32))
     }
 
     fn shape(item: &Self::Item) -> String {
@@ -208,4 +199,17 @@ fn in_groups(
 
 fn rows(tensor: &Tensor) -> Result<Vec<Vec<f32>>> {
     Ok(Vec::try_from(tensor.f_to_device(Device::Cpu)?.f_to_kind(tch::Kind::Float)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encoding_survives_the_cache() {
+        let encoded = Encoded { vector: vec![1.5, -2.0], probabilities: vec![0.25, 0.75, 0.0] };
+        assert_eq!(Encoded::from_bytes(&encoded.to_bytes()).expect("it parses"), encoded);
+        assert!(Encoded::from_bytes(&[9, 0, 0, 0, 1, 2, 3, 4]).is_none());
+        assert!(Encoded::from_bytes(&[1]).is_none());
+    }
 }

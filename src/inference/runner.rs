@@ -114,7 +114,10 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
             self.allow(size.min(most));
             return Ok(());
         }
-        let measured = measure(most, |size| self.time(size))?;
+        self.memory.begin_measuring();
+        let measured = measure(most, |size| self.time(size));
+        self.memory.measured();
+        let measured = measured?;
         let curve: Vec<String> = measured.curve.iter().map(|(size, rate)| format!("{size}: {rate:.1}/s")).collect();
         tracing::info!(model = %name, max_size = measured.max_size, end = measured.end.as_str(), curve = curve.join(", "), "batch size is measured");
         if let Some(Err(error)) = entry.map(|entry| entry.write(&measured)) {
@@ -197,11 +200,13 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
     }
 
     fn run(&mut self, jobs: &[Job<M>]) -> Ran<M::Answer> {
-        // After a panic the model may be half changed: it is made anew.
-        if self.model.is_none()
-            && let Err(error) = self.load()
-        {
-            return Ran::Failed(Error::new(if error.kind() == Kind::Model { Kind::External } else { error.kind() }, error.to_string()));
+        // After a panic the model may be half changed, and one that was put down is gone: it is made anew.
+        if self.model.is_none() {
+            let began = Instant::now();
+            if let Err(error) = self.load() {
+                return Ran::Failed(Error::new(if error.kind() == Kind::Model { Kind::External } else { error.kind() }, error.to_string()));
+            }
+            tracing::info!(model = %self.shared.name, seconds = began.elapsed().as_secs_f64(), "model is loaded again");
         }
         let items: Vec<&M::Item> = jobs.iter().map(|job| &job.item).collect();
         let cancelled = |at: usize| jobs.get(at).is_some_and(Job::is_cancelled);
@@ -213,6 +218,7 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
         let metrics = &self.shared.metrics;
         metrics.run_seconds.record(began.elapsed().as_secs_f64());
         metrics.peak.set(self.memory.peak() as f64);
+        metrics.memory.set(self.memory.held() as f64);
         ran
     }
 

@@ -34,7 +34,7 @@ pub use handle::{End, Handle, Lost};
 pub use log::init;
 pub use open::{Opened, VideoInfo, open};
 pub use options::{Fraction, Options, Sound, View};
-pub use picture::{contact_sheet, jpeg};
+pub use picture::{Encoding, contact_sheet, decode, encode, jpeg};
 pub use playlist::{is_complete, is_playlist};
 pub use sound::{Heard, SoundReader};
 pub use uri::redact;

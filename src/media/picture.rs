@@ -1,10 +1,15 @@
-//! Frames become JPEG pictures, and pictures a contact sheet.
+//! Frames become JPEG, PNG or WebP pictures, pictures become frames again, and many a contact sheet.
+
+use std::borrow::Cow;
+use std::io::Cursor;
 
 use bytes::Bytes;
 use image::codecs::jpeg::JpegEncoder;
+use image::codecs::png::PngEncoder;
+use image::codecs::webp::WebPEncoder;
 use image::flat::{FlatSamples, SampleLayout};
 use image::imageops::{self, FilterType};
-use image::{ExtendedColorType, ImageFormat, ImageReader, Rgb, RgbImage};
+use image::{ExtendedColorType, ImageEncoder, ImageReader, Rgb, RgbImage};
 
 use crate::error::{Error, Result};
 use crate::packet::{Frame, PixelFormat};
@@ -12,29 +17,77 @@ use crate::packet::{Frame, PixelFormat};
 /// The largest contact sheet, in pixels a side: JPEG's own limit.
 const LONGEST: u32 = 65_535;
 
+/// How a picture is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// JPEG, of a quality of 1 to 100.
+    Jpeg(u8),
+    /// PNG, which loses nothing.
+    Png,
+    /// WebP in its lossless kind, smaller than PNG.
+    WebP,
+}
+
+impl Encoding {
+    /// The IANA media type.
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Encoding::Jpeg(_) => "image/jpeg",
+            Encoding::Png => "image/png",
+            Encoding::WebP => "image/webp",
+        }
+    }
+}
+
 /// `frame` as a JPEG picture of `quality` 1 to 100. Reads the rows where they lie.
 pub fn jpeg(frame: &Frame, quality: u8) -> Result<Bytes> {
+    encode(frame, Encoding::Jpeg(quality))
+}
+
+/// `frame` as a picture. Reads the rows where they lie, but copies them for PNG and WebP where they are padded.
+pub fn encode(frame: &Frame, encoding: Encoding) -> Result<Bytes> {
     let PixelFormat::Rgb8 = frame.format;
-    let mut out = Vec::with_capacity(frame.width as usize * frame.height as usize / 4);
-    let mut encoder = JpegEncoder::new_with_quality(&mut out, quality.clamp(1, 100));
-    let layout = SampleLayout {
-        channels: 3,
-        channel_stride: 1,
-        width: frame.width,
-        width_stride: 3,
-        height: frame.height,
-        height_stride: frame.stride as usize,
-    };
+    let (width, height) = (frame.width, frame.height);
+    let mut out = Vec::with_capacity(width as usize * height as usize / 4);
+    let layout = SampleLayout { channels: 3, channel_stride: 1, width, width_stride: 3, height, height_stride: frame.stride as usize };
     let samples = FlatSamples { samples: frame.pixels.as_ref(), layout, color_hint: None };
     let view = samples.as_view::<Rgb<u8>>().map_err(|error| {
-        Error::bug(format!("a frame of {}x{}, stride {}, in {} bytes", frame.width, frame.height, frame.stride, frame.pixels.len()))
-            .because(error)
+        Error::bug(format!("a frame of {width}x{height}, stride {}, in {} bytes", frame.stride, frame.pixels.len())).because(error)
     })?;
-    encoder.encode_image(&view).map_err(|error| unwritable(frame.width, frame.height, error))?;
+    let color = ExtendedColorType::Rgb8;
+    let written = match encoding {
+        Encoding::Jpeg(quality) => JpegEncoder::new_with_quality(&mut out, quality.clamp(1, 100)).encode_image(&view),
+        Encoding::Png => PngEncoder::new(&mut out).write_image(&whole_rows(frame), width, height, color),
+        Encoding::WebP => WebPEncoder::new_lossless(&mut out).write_image(&whole_rows(frame), width, height, color),
+    };
+    written.map_err(|error| unwritable(width, height, error))?;
     Ok(out.into())
 }
 
-/// JPEG pictures side by side in rows of `columns`, each fitted into a cell of `cell` pixels without changing its shape, on black.
+/// The pixels without padding; the frame's size was checked.
+fn whole_rows(frame: &Frame) -> Cow<'_, [u8]> {
+    let (row, stride) = (frame.width as usize * 3, frame.stride as usize);
+    if row == stride {
+        return Cow::Borrowed(&frame.pixels[..row * frame.height as usize]);
+    }
+    frame.pixels.chunks(stride).take(frame.height as usize).flat_map(|padded| &padded[..row]).copied().collect()
+}
+
+/// An encoded JPEG, PNG or WebP picture as a frame of no view.
+///
+/// # Errors
+/// External, where it is none of these, or damaged.
+pub fn decode(picture: &[u8]) -> Result<Frame> {
+    let unreadable = |error: image::ImageError| Error::external("a picture cannot be decoded").because(error);
+    let reader = ImageReader::new(Cursor::new(picture)).with_guessed_format();
+    let reader = reader.map_err(|error| Error::external("a picture cannot be read").because(error))?;
+    let pixels = reader.decode().map_err(unreadable)?.into_rgb8();
+    let (width, height) = pixels.dimensions();
+    let pixels = pixels.into_raw().into();
+    Ok(Frame { view: "".into(), index: 0, width, height, stride: width * 3, format: PixelFormat::Rgb8, pixels })
+}
+
+/// JPEG, PNG or WebP pictures side by side in rows of `columns`, each fitted into a cell of `cell` pixels without changing its shape, on black.
 pub fn contact_sheet(pictures: &[Bytes], columns: u32, cell: (u32, u32)) -> Result<Bytes> {
     let columns = columns.min(pictures.len() as u32);
     let rows = (pictures.len() as u32).checked_div(columns).map(|rows| rows + u32::from(!(pictures.len() as u32).is_multiple_of(columns)));
@@ -51,9 +104,10 @@ pub fn contact_sheet(pictures: &[Bytes], columns: u32, cell: (u32, u32)) -> Resu
     let mut sheet = RgbImage::new(width, height);
     for (index, picture) in pictures.iter().enumerate() {
         let index = index as u32;
-        let thumbnail = ImageReader::with_format(std::io::Cursor::new(picture), ImageFormat::Jpeg)
-            .decode()
-            .map_err(|error| Error::external(format!("picture {index} of the contact sheet is no JPEG")).because(error))?
+        let reader = ImageReader::new(Cursor::new(picture)).with_guessed_format();
+        let decoded = reader.map_err(image::ImageError::from).and_then(ImageReader::decode);
+        let thumbnail = decoded
+            .map_err(|error| Error::external(format!("picture {index} of the contact sheet cannot be decoded")).because(error))?
             .resize(cell.0, cell.1, FilterType::Triangle)
             .into_rgb8();
         let x = index % columns * cell.0 + (cell.0 - thumbnail.width()) / 2;
@@ -68,12 +122,13 @@ pub fn contact_sheet(pictures: &[Bytes], columns: u32, cell: (u32, u32)) -> Resu
 }
 
 fn unwritable(width: u32, height: u32, error: image::ImageError) -> Error {
-    Error::config(format!("a picture of {width}x{height} cannot be written as JPEG")).because(error)
+    Error::config(format!("a picture of {width}x{height} cannot be encoded")).because(error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use image::ImageFormat;
 
     /// Left half red, right half blue, with rows padded by `padding` bytes of white.
     fn frame(width: u32, height: u32, padding: u32) -> Frame {
@@ -103,6 +158,23 @@ mod tests {
         let mut short = frame(30, 16, 6);
         short.pixels.truncate(500);
         assert!(jpeg(&short, 90).is_err());
+    }
+
+    #[test]
+    fn lossless_pictures_come_back_byte_by_byte() {
+        let (padded, plain) = (frame(30, 16, 6), frame(30, 16, 0));
+        for encoding in [Encoding::Png, Encoding::WebP] {
+            let picture = encode(&padded, encoding).expect("encoded");
+            let found = super::decode(&picture).expect("decoded");
+            assert_eq!((found.width, found.height, found.stride), (30, 16, 90), "{encoding:?}");
+            assert_eq!(found.pixels, plain.pixels, "{encoding:?}");
+            let format = image::guess_format(&picture).expect("known");
+            assert_eq!(format.to_mime_type(), encoding.media_type());
+            let mut short = padded.clone();
+            short.pixels.truncate(500);
+            assert!(encode(&short, encoding).is_err(), "{encoding:?}");
+        }
+        assert!(super::decode(b"no picture").is_err());
     }
 
     #[test]

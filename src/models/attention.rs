@@ -4,6 +4,7 @@
 use tch::{Kind, Tensor};
 
 use super::layers::Linear;
+use super::offload::{Tensors, tensors};
 use super::weights::Scope;
 use crate::error::Result;
 use crate::tensor::attention;
@@ -76,6 +77,17 @@ enum Projection {
     Split { query: Linear, key_value: Linear },
 }
 
+tensors!(Attention { into, out });
+
+impl Tensors for Projection {
+    fn each(&mut self, act: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Fused(fused) => fused.each(act),
+            Self::Split { query, key_value } => query.each(act).and_then(|()| key_value.each(act)),
+        }
+    }
+}
+
 /// The keys and values of a sequence, `[b, count, length, dim]` each.
 #[derive(Debug)]
 pub struct Keys {
@@ -133,6 +145,18 @@ impl Attention {
     /// Of a sequence with another, from projections that lie elsewhere: `key_value` gives `[.., 2 * count * dim]`, key before value.
     pub fn of_split(query: Linear, key_value: Linear, out: Linear, heads: Heads, kind: AttentionKind) -> Self {
         Self { into: Projection::Split { query, key_value }, out, heads, kind, upcast: false }
+    }
+
+    /// The same with its weights laid out for oneDNN: see [`Linear::packed`].
+    ///
+    /// # Errors
+    /// Overload, where memory is short.
+    pub fn packed(self) -> Result<Self> {
+        let into = match self.into {
+            Projection::Fused(fused) => Projection::Fused(fused.packed()?),
+            Projection::Split { query, key_value } => Projection::Split { query: query.packed()?, key_value: key_value.packed()? },
+        };
+        Ok(Self { into, out: self.out.packed()?, ..self })
     }
 
     /// `[b, t, width]` mixed with itself. `mask`, broadcast to `[b, count, t, t]`, is added to the scores; `causal` hides what comes later.

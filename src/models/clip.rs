@@ -2,9 +2,11 @@
 //! Supervision" (arXiv:2103.00020); the reference is transformers' `modeling_clip.py`, whose checkpoint keys it reads.
 
 mod text;
+mod tokenizer;
 mod vision;
 
 pub use text::{ClipText, ClipTextConfig, TextStates};
+pub use tokenizer::ClipTokenizer;
 pub use vision::{ClipVision, ClipVisionConfig};
 
 use tch::{Device, Tensor};

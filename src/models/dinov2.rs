@@ -203,17 +203,17 @@ fn layer(scope: &Scope<'_>, config: &Dinov2Config) -> Result<Layer> {
     let (mlp, inner) = (scope / "mlp", tower.intermediate);
     let mlp = if config.gated {
         let into = Linear::new(&(&mlp / "weights_in"), width, 2 * inner)?;
-        Mlp::gated(into, Linear::scaled(&(&mlp / "weights_out"), inner, width, &fed, &fed)?)
+        Mlp::gated(into, Linear::scaled(&(&mlp / "weights_out"), inner, width, &fed, &fed)?)?
     } else {
         let into = Linear::new(&(&mlp / "fc1"), width, inner)?;
-        Mlp::of(into, tower.activation, Linear::scaled(&(&mlp / "fc2"), inner, width, &fed, &fed)?)
+        Mlp::of(into, tower.activation, Linear::scaled(&(&mlp / "fc2"), inner, width, &fed, &fed)?)?
     };
-    Ok(Layer::of(
+    Layer::of(
         LayerNorm::new(&(scope / "norm1"), width, tower.epsilon)?,
         Attention::of_self_scaled(&(scope / "attention"), names, heads, biases, &attended)?,
         LayerNorm::new(&(scope / "norm2"), width, tower.epsilon)?,
         mlp,
-    ))
+    )
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! A model on disk: in Hugging Face's layout config.json beside model.safetensors, or beside the shards that an index names; in Diffusers'
-//! layout model_index.json over a subfolder for each part. Nothing pickled is ever read.
+//! layout model_index.json over a subfolder for each part; a TorchScript module is a model.pt. No other pickled file is ever read.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,12 @@ use crate::tensor::Precision;
 const CONFIG: &str = "config.json";
 const PARTS: &str = "model_index.json";
 const SINGLE: &str = "model.safetensors";
+
+/// The module of a folder whose architecture is `TorchScript`.
+pub(super) const MODULE: &str = "model.pt";
+
+/// What makes frames what the network reads: another file, another behaviour.
+const PREPROCESSOR: &str = "preprocessor_config.json";
 
 /// Parts of a Diffusers pipeline that nothing here reads, so that they need not be there.
 const UNREAD: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder"];
@@ -66,8 +72,10 @@ impl ModelFolder {
             (config, Vec::new(), files)
         } else {
             let file = path.join(CONFIG);
-            let (config, shards) = (Config::read(&file)?, shards(path)?);
-            let files = std::iter::once(file).chain(shards.iter().cloned()).collect();
+            let config = Config::read(&file)?;
+            let (shards, module) = if is_module(&config) { (Vec::new(), Some(module(path)?)) } else { (shards(path)?, None) };
+            let pictures = Some(path.join(PREPROCESSOR)).filter(|file| file.is_file());
+            let files = std::iter::once(file).chain(pictures).chain(module).chain(shards.iter().cloned()).collect();
             (config, shards, files)
         };
         let inner = Inner { path: path.to_path_buf(), config, shards, files, digest: Mutex::new(None) };
@@ -131,7 +139,8 @@ impl ModelFolder {
         Some(self.inner.path.join(name)).filter(|path| path.is_file())
     }
 
-    /// BLAKE3 over config.json and every safetensors file, or over all that its parts are read from, hexadecimal: one digest, one behaviour.
+    /// BLAKE3 over config.json, preprocessor_config.json and all weights, or over all that its parts are read from, hexadecimal: one
+    /// digest, one behaviour.
     /// Kept as long as paths, times of change and sizes stay as they are.
     ///
     /// # Errors
@@ -209,6 +218,17 @@ fn part_files(path: &Path) -> Result<Vec<PathBuf>> {
         files.extend(shards(path)?);
     }
     Ok(files)
+}
+
+fn is_module(config: &Config) -> bool {
+    config.field("architectures").and_then(|list| list.get(0)).is_some_and(|name| name == "TorchScript")
+}
+
+fn module(path: &Path) -> Result<PathBuf> {
+    let file = Some(path.join(MODULE)).filter(|file| file.is_file());
+    file.ok_or_else(|| {
+        Error::config(format!("model folder {} has no {MODULE}", path.display())).hint("save the module there by torch.jit.save")
+    })
 }
 
 fn shards(path: &Path) -> Result<Vec<PathBuf>> {
@@ -308,7 +328,21 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &model.digest().unwrap()));
         assert_eq!(first, ModelFolder::open(folder.path()).unwrap().digest().unwrap());
         write(folder.path(), SINGLE, "abc", 2.);
-        assert_ne!(first, model.digest().unwrap());
+        let second = model.digest().unwrap();
+        assert_ne!(first, second);
+        std::fs::write(folder.path().join(PREPROCESSOR), "{}").unwrap();
+        assert_ne!(second, ModelFolder::open(folder.path()).unwrap().digest().unwrap());
+    }
+
+    #[test]
+    fn a_modules_digest_follows_the_module() {
+        let folder = folder_with("TorchScript");
+        write(folder.path(), SINGLE, "a", 1.);
+        assert_eq!(ModelFolder::open(folder.path()).unwrap_err().kind(), Kind::Config, "its weights are in the module");
+        std::fs::write(folder.path().join(MODULE), "one").unwrap();
+        let first = ModelFolder::open(folder.path()).unwrap().digest().unwrap();
+        std::fs::write(folder.path().join(MODULE), "two").unwrap();
+        assert_ne!(first, ModelFolder::open(folder.path()).unwrap().digest().unwrap());
     }
 
     fn pipeline_folder() -> tempfile::TempDir {

@@ -4,9 +4,16 @@
 use tch::Tensor;
 
 use super::config::Config;
+use super::offload::tensors;
 use super::weights::Scope;
 use crate::error::Result;
-use crate::tensor::{Sweep, Then, channels_last, product};
+use crate::tensor::{Sweep, Then, channels_last, group_norm, pack, product};
+
+tensors!(Conv2d { weight, bias });
+tensors!(Linear { weight, bias });
+tensors!(Embedding { 0 });
+tensors!(LayerNorm { weight, bias });
+tensors!(GroupNorm { weight, bias });
 
 /// A convolution over pictures or sequences, where its kernel goes.
 #[derive(Debug, Clone, Copy)]
@@ -188,6 +195,14 @@ impl Linear {
         Self { weight, bias }
     }
 
+    /// The same with its weight laid out for oneDNN, where it lies on a CPU: half the time for few rows. Its weight cannot be looked at then.
+    pub fn packed(self) -> Result<Self> {
+        Ok(match pack(&self.weight)? {
+            Some(weight) => Self { weight, ..self },
+            None => self,
+        })
+    }
+
     /// `[output, input]`.
     pub fn weight(&self) -> &Tensor {
         &self.weight
@@ -202,6 +217,8 @@ impl Linear {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match product(x, &self.weight, self.bias.as_ref(), Then::Nothing) {
             Some(product) => Ok(product),
+            // A packed weight is refused where x does not fit: libtorch's own says why.
+            None if self.weight.is_mkldnn() => Ok(x.f_linear(&self.weight.f_to_dense(None, false)?, self.bias.as_ref())?),
             None => Ok(x.f_linear(&self.weight, self.bias.as_ref())?),
         }
     }
@@ -296,7 +313,7 @@ impl GroupNorm {
 
     /// `[n, channels, ...]` to the same.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_group_norm(self.groups, Some(&self.weight), Some(&self.bias), self.epsilon, true)?)
+        group_norm(x, self.groups, &self.weight, &self.bias, self.epsilon)
     }
 }
 

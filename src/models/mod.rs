@@ -8,6 +8,8 @@ pub mod config;
 pub mod diffusion;
 pub mod dinov2;
 pub mod encoder;
+#[cfg(test)]
+mod every;
 pub mod files;
 pub mod folder;
 #[cfg(test)]
@@ -15,6 +17,7 @@ mod golden;
 pub mod hub;
 pub mod layers;
 pub mod llama;
+pub mod offload;
 pub mod opus_encoder;
 pub mod patches;
 pub mod pictures;
@@ -23,6 +26,7 @@ pub mod scenes;
 pub mod siglip;
 pub mod silero_vad;
 pub mod text;
+pub mod torchscript;
 pub mod transformer;
 pub mod transnetv2;
 pub mod weights;

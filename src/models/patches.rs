@@ -71,7 +71,7 @@ impl Patches {
         }
         let table = weights.place(&parts.positions.f_add(&constant)?.f_to_kind(Kind::Float)?)?;
         let before = parts.before.as_ref().map(|before| weights.place(&before.f_unsqueeze(0)?)).transpose()?;
-        Ok(Self { product: Linear::of(weight, None), table, before, side, size, entry })
+        Ok(Self { product: Linear::of(weight, None).packed()?, table, before, side, size, entry })
     }
 
     /// Rows and columns of the pictures that it takes.

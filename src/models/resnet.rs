@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::classes;
 use super::config::Config;
+use super::encoder::{Features, PictureEncoder};
 use super::folder::ModelFolder;
 use super::layers::{Conv2d, Geometry, Linear};
 use super::weights::{Scope, Weights};
@@ -84,15 +85,6 @@ impl ResNetConfig {
         }
         Ok(read)
     }
-}
-
-/// What it says of a batch of frames.
-#[derive(Debug)]
-pub struct Features {
-    /// `[n, dim]`, f32: the mean over the last stage's pixels, before the classifier.
-    pub embedding: Tensor,
-    /// `[n, classes]`, f32, each row summing to 1.
-    pub probabilities: Tensor,
 }
 
 /// The network with its weights.
@@ -174,8 +166,8 @@ impl ResNet {
         Arc::clone(&self.labels)
     }
 
-    /// Frames on its device, bytes `[n, h, w, 3]`, to vectors and classes. Frames of any size are taken as they are; it was trained on
-    /// [`SIZE`] x [`SIZE`].
+    /// Frames on its device, bytes `[n, h, w, 3]`, to vectors (the mean over the last stage's pixels, before the classifier) and classes.
+    /// Frames of any size are taken as they are; it was trained on [`SIZE`] x [`SIZE`].
     ///
     /// # Errors
     /// Model, where the input has another shape; overload, where memory is short.
@@ -203,7 +195,21 @@ impl ResNet {
         }
         let embedding = x.f_mean_dim([2, 3].as_slice(), false, Kind::Float)?;
         let probabilities = self.fc.forward(&embedding)?.f_softmax(-1, Kind::Float)?;
-        Ok(Features { embedding, probabilities })
+        Ok(Features { embedding, probabilities: Some(probabilities) })
+    }
+}
+
+impl PictureEncoder for ResNet {
+    fn device(&self) -> Device {
+        self.device
+    }
+
+    fn size(&self) -> [i64; 2] {
+        [SIZE; 2]
+    }
+
+    fn encode(&self, frames: &Tensor) -> Result<Features> {
+        if frames.size().get(1..3) == Some(&[SIZE; 2]) { self.forward(frames) } else { self.forward_resized(frames) }
     }
 }
 

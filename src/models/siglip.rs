@@ -233,7 +233,7 @@ impl Head {
         let heads = Heads::of_self(width, tower.heads);
         Ok(Self {
             probe: scope.take("probe", &[1, 1, width])?,
-            attention: Attention::of_split(part(0, 1)?, part(1, 2)?, out, heads, scope.weights().attention()),
+            attention: Attention::of_split(part(0, 1)?, part(1, 2)?, out, heads, scope.weights().attention()).packed()?,
             norm: LayerNorm::new(&(scope / "layernorm"), width, tower.epsilon)?,
             mlp: Mlp::new(&(scope / "mlp"), tower)?,
         })

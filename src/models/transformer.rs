@@ -6,11 +6,15 @@ use tch::{Device, Kind, Tensor};
 use super::attention::{Attention, Biases, Heads};
 use super::config::Config;
 use super::layers::{Activation, LayerNorm, Linear};
+use super::offload::tensors;
 use super::weights::Scope;
 use crate::error::Result;
 
 /// QuickGELU is x * sigmoid(1.702 x).
 const QUICK: f64 = 1.702;
+
+tensors!(Mlp { into, out });
+tensors!(Layer { norm1, attention, norm2, mlp });
 
 /// The sizes of a tower.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,24 +79,29 @@ impl Mlp {
         let &Tower { width, intermediate, activation, .. } = tower;
         let (fc1, fc2) = (scope / "fc1", scope / "fc2");
         if activation != Activation::QuickGelu {
-            let (into, out) = (Linear::new(&fc1, width, intermediate)?, Linear::new(&fc2, intermediate, width)?);
-            return Ok(Self::of(into, activation, out));
+            return Self::of(Linear::new(&fc1, width, intermediate)?, activation, Linear::new(&fc2, intermediate, width)?);
         }
         // x * sigmoid(1.702 x) is SiLU(1.702 x) / 1.702: a kernel of its own instead of three, with both factors in the weights.
         let factor = |value: f64| Tensor::f_full([] as [i64; 0], value, (Kind::Float, Device::Cpu));
         let into = Linear::scaled(&fc1, width, intermediate, &factor(QUICK)?, &factor(QUICK)?)?;
         let out = Linear::scaled(&fc2, intermediate, width, &factor(1. / QUICK)?, &factor(1.)?)?;
-        Ok(Self::of(into, Activation::Silu, out))
+        Self::of(into, Activation::Silu, out)
     }
 
     /// Of these layers.
-    pub fn of(into: Linear, activation: Activation, out: Linear) -> Self {
-        Self { into, between: Between::Activation(activation), out }
+    ///
+    /// # Errors
+    /// Overload, where memory is short.
+    pub fn of(into: Linear, activation: Activation, out: Linear) -> Result<Self> {
+        Ok(Self { into: into.packed()?, between: Between::Activation(activation), out: out.packed()? })
     }
 
     /// Of a first layer whose first half gates its second.
-    pub fn gated(into: Linear, out: Linear) -> Self {
-        Self { into, between: Between::Gate, out }
+    ///
+    /// # Errors
+    /// Overload, where memory is short.
+    pub fn gated(into: Linear, out: Linear) -> Result<Self> {
+        Ok(Self { into: into.packed()?, between: Between::Gate, out: out.packed()? })
     }
 
     /// `[.., width]` to the same.
@@ -126,17 +135,20 @@ impl Layer {
     /// Model, where the weights do not fit.
     pub fn new(scope: &Scope<'_>, tower: &Tower) -> Result<Self> {
         let names = ["q_proj", "k_proj", "v_proj", "out_proj"];
-        Ok(Self {
-            norm1: LayerNorm::new(&(scope / "layer_norm1"), tower.width, tower.epsilon)?,
-            attention: Attention::of_self(&(scope / "self_attn"), names, Heads::of_self(tower.width, tower.heads), Biases::ALL)?,
-            norm2: LayerNorm::new(&(scope / "layer_norm2"), tower.width, tower.epsilon)?,
-            mlp: Mlp::new(&(scope / "mlp"), tower)?,
-        })
+        Self::of(
+            LayerNorm::new(&(scope / "layer_norm1"), tower.width, tower.epsilon)?,
+            Attention::of_self(&(scope / "self_attn"), names, Heads::of_self(tower.width, tower.heads), Biases::ALL)?,
+            LayerNorm::new(&(scope / "layer_norm2"), tower.width, tower.epsilon)?,
+            Mlp::new(&(scope / "mlp"), tower)?,
+        )
     }
 
     /// Of these parts, in their order.
-    pub fn of(norm1: LayerNorm, attention: Attention, norm2: LayerNorm, mlp: Mlp) -> Self {
-        Self { norm1, attention, norm2, mlp }
+    ///
+    /// # Errors
+    /// Overload, where memory is short.
+    pub fn of(norm1: LayerNorm, attention: Attention, norm2: LayerNorm, mlp: Mlp) -> Result<Self> {
+        Ok(Self { norm1, attention: attention.packed()?, norm2, mlp })
     }
 
     /// `[b, t, width]` to the same; `causal` hides from each place what comes after it. What goes in is left as it is.
@@ -166,4 +178,70 @@ impl Layer {
 /// Model, where the weights do not fit.
 pub fn layers(scope: &Scope<'_>, tower: &Tower) -> Result<Vec<Layer>> {
     (0..tower.layers).map(|index| Layer::new(&(scope / index), tower)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::weights::Weights;
+    use crate::tensor::Precision;
+
+    const WIDTH: i64 = 256;
+    const INNER: i64 = 512;
+
+    /// A layer large enough for its weights to be laid out for oneDNN, beside the same written out in libtorch's operations.
+    #[test]
+    fn a_large_layer_is_what_it_is_written_out() {
+        let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu)) / (*shape.last().unwrap() as f64).sqrt();
+        let mut tensors = Vec::new();
+        let dense = [
+            ("self_attn.q_proj", WIDTH, WIDTH),
+            ("self_attn.k_proj", WIDTH, WIDTH),
+            ("self_attn.v_proj", WIDTH, WIDTH),
+            ("self_attn.out_proj", WIDTH, WIDTH),
+            ("mlp.fc1", INNER, WIDTH),
+            ("mlp.fc2", WIDTH, INNER),
+        ];
+        for (name, output, input) in dense {
+            tensors.push((format!("{name}.weight"), random(&[output, input])));
+            tensors.push((format!("{name}.bias"), random(&[output])));
+        }
+        for norm in ["layer_norm1", "layer_norm2"] {
+            tensors.push((format!("{norm}.weight"), random(&[WIDTH]) + 1.));
+            tensors.push((format!("{norm}.bias"), random(&[WIDTH])));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.safetensors");
+        Tensor::write_safetensors(&tensors, &file).unwrap();
+        let tower = Tower { width: WIDTH, heads: 4, layers: 1, intermediate: INNER, activation: Activation::QuickGelu, epsilon: 1e-5 };
+        let weights = Weights::open(&[file], Device::Cpu, Precision::F32).unwrap();
+        let layer = Layer::new(&weights.root(), &tower).unwrap();
+        weights.finish().unwrap();
+
+        let of = |name: &str| &tensors.iter().find(|(key, _)| key == name).unwrap().1;
+        let linear = |name: &str, x: &Tensor| x.linear(of(&format!("{name}.weight")), Some(of(&format!("{name}.bias"))));
+        let norm = |name: &str, x: &Tensor| {
+            x.layer_norm([WIDTH], Some(of(&format!("{name}.weight"))), Some(of(&format!("{name}.bias"))), 1e-5, false)
+        };
+        let x = random(&[3, 20, WIDTH]) * 16.;
+        for causal in [false, true] {
+            let normal = norm("layer_norm1", &x);
+            let heads = |name: &str| linear(name, &normal).view([3, 20, 4, WIDTH / 4]).transpose(1, 2);
+            let [query, key, value] = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].map(heads);
+            let scores = query.matmul(&key.transpose(2, 3)) / ((WIDTH / 4) as f64).sqrt();
+            let hidden = Tensor::full([20, 20], f64::NEG_INFINITY, (Kind::Float, Device::Cpu)).triu(1);
+            let scores = if causal { scores + hidden } else { scores };
+            let mixed = scores.softmax(-1, Kind::Float).matmul(&value).transpose(1, 2).reshape([3, 20, WIDTH]);
+            let attended = &x + linear("self_attn.out_proj", &mixed);
+            let inner = linear("mlp.fc1", &norm("layer_norm2", &attended));
+            let expected = &attended + linear("mlp.fc2", &(&inner * (&inner * QUICK).sigmoid()));
+            let apart = |found: &Tensor, expected: &Tensor| ((found - expected).norm() / expected.norm()).double_value(&[]);
+            let found = layer.forward(&x, causal).unwrap();
+            assert!(apart(&found, &expected) < 1e-5, "causal {causal}: {}", apart(&found, &expected));
+            if !causal {
+                let one = layer.forward_one(&x, 7).unwrap();
+                assert!(apart(&one, &expected.select(1, 7)) < 1e-5, "{}", apart(&one, &expected.select(1, 7)));
+            }
+        }
+    }
 }

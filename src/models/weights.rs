@@ -126,7 +126,7 @@ impl Weights {
             progress.misshapen.insert(format!("{key} is {found:?}, not {shape:?}"));
             return Ok(Tensor::f_zeros(shape, (Kind::Float, Device::Cpu))?);
         }
-        self.files[*shard].read(key, info, &found)
+        self.files[*shard].read(key, info, &found).map(as_wanted)
     }
 
     /// Puts a tensor computed from weights where [`take`](Self::take) puts them.
@@ -134,7 +134,7 @@ impl Weights {
     /// # Errors
     /// Overload, where memory is short.
     pub fn place(&self, tensor: &Tensor) -> Result<Tensor> {
-        Ok(tensor.f_to_kind(self.precision.kind())?.f_to_device(self.device)?)
+        Ok(as_wanted(tensor.f_to_kind(self.precision.kind())?.f_to_device(self.device)?))
     }
 
     /// Lets keys that end with `suffix` be left over. `num_batches_tracked` always may be.
@@ -164,6 +164,21 @@ impl Weights {
         Err(Error::model(format!("weights in {} do not fit the network: {}", files.join(", "), faults.join("; ")))
             .hint("config.json and the weights must be of the same model"))
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Whether weights taken on this thread ask for gradients: then every number of a network would, were a graph built of it.
+    pub(super) static ASK_FOR_GRADIENTS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// The tensor, which in tests may be made to ask for gradients.
+fn as_wanted(tensor: Tensor) -> Tensor {
+    #[cfg(test)]
+    if ASK_FOR_GRADIENTS.get() {
+        return tensor.set_requires_grad(true);
+    }
+    tensor
 }
 
 fn list(faults: &mut Vec<String>, what: &str, keys: &[&String]) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use half::f16;
 
 use super::{Audio, Event, Micros, Transcript};
 
@@ -240,6 +241,14 @@ impl VectorType {
         }
     }
 
+    /// Numbers as they lie in records.
+    pub fn bytes(self, numbers: &[f32]) -> Bytes {
+        match self {
+            VectorType::F32 => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+            VectorType::F16 => numbers.iter().flat_map(|number| f16::from_f32(*number).to_le_bytes()).collect(),
+        }
+    }
+
     /// Bytes of one number.
     pub const fn width(self) -> usize {
         match self {
@@ -275,7 +284,7 @@ pub struct Embedding {
 pub struct Scores {
     /// Class names, shared by every vector of the model.
     pub names: Arc<[Arc<str>]>,
-    /// One probability a class, summing to 1.
+    /// One probability a class: they sum to 1, or each stands for itself, as the model has it.
     pub values: Vec<f32>,
 }
 
@@ -285,6 +294,19 @@ impl Scores {
         let mut order: Vec<usize> = (0..self.values.len().min(self.names.len())).collect();
         order.sort_by(|&a, &b| self.values[b].total_cmp(&self.values[a]));
         order.iter().take(k).map(|&at| Label { name: Arc::clone(&self.names[at]), score: self.values[at] }).collect()
+    }
+
+    /// The mean probability of each class; none of none. What another model's classes are is left out: they cannot be averaged with the
+    /// first's.
+    pub fn mean<'a>(scores: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
+        let mut scores = scores.into_iter();
+        let (mut mean, mut count) = (scores.next()?.clone(), 1.0f32);
+        for other in scores.filter(|other| other.values.len() == mean.values.len()).collect::<Vec<_>>() {
+            mean.values.iter_mut().zip(&other.values).for_each(|(sum, value)| *sum += value);
+            count += 1.0;
+        }
+        mean.values.iter_mut().for_each(|sum| *sum /= count);
+        Some(mean)
     }
 
     /// Number of classes.
@@ -357,6 +379,9 @@ pub struct Picture {
     pub data: Bytes,
     /// Whether `data` travels in the record.
     pub inline: bool,
+    /// For pictures painted from a stream's frames: how much more they change from one to the next than the frames do, in levels of luma, 0 to
+    /// 255; over their segment, or since the picture before.
+    pub flicker: Option<f32>,
 }
 
 /// A packet that could not be processed.

@@ -97,6 +97,13 @@ const THREADS: &[Field] = &[
     field("tokio", Type::Int(0, 1024), Is("0"), "Threads that move packets."),
     field("torch", Type::Int(0, 1024), Is("0"), "Threads inside one operation of a model on the CPU."),
     field("decode", Type::Int(0, 1024), Is("0"), "Threads of one stream's decoder."),
+    field(
+        "spin",
+        Type::Bool,
+        Is("false"),
+        "Whether torch's threads keep their cores busy for milliseconds while they wait for one another: a little faster where nothing else \
+         wants the cores, several times slower where something does.",
+    ),
 ];
 
 const MEMORY: &[Field] = &[

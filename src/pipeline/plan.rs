@@ -141,6 +141,8 @@ pub struct ThreadsPlan {
     pub torch: usize,
     /// Of one stream's decoder.
     pub decode: usize,
+    /// Whether torch's threads keep their cores busy while they wait for one another.
+    pub spin: bool,
 }
 
 /// The key `telemetry:`.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Account;
+use super::{Account, StageKind};
+use crate::config::{Params, Problems, Reader, Source, parse};
 use crate::packet::{Channel, Frame, Head, Origin, Packet, Payload, PixelFormat, Span, Stream, TimeSource, now_micros};
 
 /// An account to open roots in.
@@ -57,4 +58,13 @@ pub fn frames(account: &Arc<Account>, count: u64) -> Vec<Packet> {
         receipt: account.open(0, pts + 1),
     };
     (0..count).map(packet).collect()
+}
+
+/// The parameters of a kind, as a pipeline writes them.
+pub fn params(kind: &StageKind, text: &str) -> Params {
+    let mut problems = Problems::of(&Source::new("with", text));
+    let node = parse(&mut problems, 0, 0).expect("a mapping");
+    let params = Reader::new(&mut problems).object(&node, node.place, kind.params);
+    assert!(problems.lines().is_empty(), "{:?}", problems.lines());
+    params
 }

@@ -15,6 +15,6 @@ pub use self::handles::{
 };
 pub use self::logs::{LogFormat, LogSettings, Logs};
 pub use self::metrics::{ALL, Family, Metric, MetricKind, describe, names};
-pub use self::samplers::{Sampler, Snapshot, resident_bytes};
+pub use self::samplers::{Sampler, Snapshot, available_bytes, resident_bytes};
 pub use self::throttle::Throttle;
 pub use self::worker::WorkerMetrics;

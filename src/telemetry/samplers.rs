@@ -200,6 +200,13 @@ pub fn resident_bytes() -> u64 {
     status_field(&status, "VmRSS:").unwrap_or(0) * 1024
 }
 
+/// Memory that the process can still have: the host's, or what its control group leaves it.
+pub fn available_bytes() -> u64 {
+    let mut system = System::new();
+    system.refresh_memory();
+    system.cgroup_limits().map_or(u64::MAX, |group| group.free_memory).min(system.available_memory())
+}
+
 fn status_field(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
@@ -229,7 +236,7 @@ mod tests {
         let (sampler, task) = Sampler::start(Duration::from_secs(3600), PathBuf::from("."), shutdown.clone()).await;
         let seen = sampler.snapshot();
         assert!(seen.rss > 1 << 20 && seen.peak_rss >= seen.rss, "{seen:?}");
-        assert!(resident_bytes() > 1 << 20);
+        assert!(resident_bytes() > 1 << 20 && available_bytes() > 1 << 20);
         assert!(seen.threads >= 1 && seen.open_files >= 3 && seen.available > 0, "{seen:?}");
         shutdown.cancel();
         task.await.unwrap();

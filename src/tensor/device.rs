@@ -98,6 +98,11 @@ impl Precision {
         }
     }
 
+    /// Whether `device` computes it far slower than f32, for want of instructions: f16 on most CPUs.
+    pub fn is_slow_on(self, device: Device) -> bool {
+        self == Precision::F16 && device == Device::Cpu && !cpu_multiplies_f16()
+    }
+
     /// The fastest that loses little on `device`: bf16 on GPUs of compute capability 8 and newer and on CPUs that multiply it in
     /// hardware (AVX-512 BF16; whatever has AMX has that too), else f32.
     pub fn best_on(device: Device) -> Self {
@@ -115,8 +120,18 @@ pub(super) fn cpu_multiplies_bf16() -> bool {
     std::is_x86_feature_detected!("avx512bf16")
 }
 
+#[cfg(target_arch = "x86_64")]
+fn cpu_multiplies_f16() -> bool {
+    std::is_x86_feature_detected!("avx512fp16")
+}
+
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) fn cpu_multiplies_bf16() -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu_multiplies_f16() -> bool {
     false
 }
 

@@ -6,6 +6,7 @@ mod cuda;
 mod device;
 mod heap;
 mod libtorch;
+mod norm;
 mod pixels;
 mod product;
 
@@ -16,8 +17,9 @@ pub use device::{DeviceChoice, Precision, PrecisionChoice};
 pub use libtorch::{
     Account, Entered, GpuMemory, Inference, allow_tf32, free_cached, gpu_memory, gpu_total, grad_enabled, restart_gpu_peak,
 };
+pub use norm::group_norm;
 pub use pixels::{channels_last, frames_to_tensor, normalise, resize};
-pub use product::{Then, product};
+pub use product::{Then, pack, product};
 pub use tch::{Device, Kind, NoGradGuard, Tensor};
 
 use crate::error::Error;

@@ -2,14 +2,19 @@
 //! is half as fast; its C interface for compiled models (`shim_cpu.h`) reaches oneDNN.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::ManuallyDrop;
 use std::ptr::{null, null_mut};
 
 use tch::{Device, Kind, Tensor};
 
 use super::device::cpu_multiplies_bf16;
+use crate::error::Result;
 
 /// Below this many multiplications oneDNN's set-up outweighs what it saves.
 const WORTHWHILE: usize = 1 << 20;
+
+/// Below this many numbers a weight is read in no time however it lies.
+const LARGE: usize = 1 << 16;
 
 /// What follows a product in the same pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,17 +44,32 @@ impl Then {
     }
 }
 
-/// `[.., input]` times a weight `[output, input]`, plus a bias `[output]`, and `then` of it. None where oneDNN is not the way to it
+/// A weight `[output, input]` laid out as oneDNN reads it fastest, to be given to [`product`] and to nothing else: few rows are bound by how
+/// fast a weight is read. None where oneDNN is not the way (another device or number format), or the weight is small.
+///
+/// # Errors
+/// Overload, where memory is short.
+pub fn pack(weight: &Tensor) -> Result<Option<Tensor>> {
+    if weight.device() != Device::Cpu || !served(weight.kind()) || weight.dim() != 2 || weight.numel() < LARGE || weight.is_mkldnn() {
+        return Ok(None);
+    }
+    Ok(reorder(&weight.f_contiguous()?))
+}
+
+fn served(kind: Kind) -> bool {
+    kind == Kind::Float || kind == Kind::BFloat16 && cpu_multiplies_bf16()
+}
+
+/// `[.., input]` times a weight `[output, input]`, [packed](pack) or not, plus a bias `[output]`, and `then` of it. None where oneDNN is not the way to it
 /// (another device or number format, too small a product) or refuses; libtorch's own operations then say why.
 pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, then: Then) -> Option<Tensor> {
     let (size, shape) = (x.size(), weight.size());
     let ([.., last], [_, input]) = (size.as_slice(), shape.as_slice()) else { return None };
     let kind = x.kind();
-    let served = kind == Kind::Float || kind == Kind::BFloat16 && cpu_multiplies_bf16();
     let whole = [Some(x), Some(weight), bias].into_iter().flatten().all(|part| part.device() == Device::Cpu && part.kind() == kind);
     let rows = if *input > 0 { x.numel() / *input as usize } else { 0 };
-    let worthwhile = rows > 1 && rows * weight.numel() >= WORTHWHILE;
-    if !(served && whole && worthwhile && last == input && weight.is_contiguous()) {
+    let lies_well = || rows > 1 && rows * (shape[0] * input) as usize >= WORTHWHILE && weight.is_contiguous();
+    if !(served(kind) && whole && rows > 0 && last == input && (weight.is_mkldnn() || lies_well())) {
         return None;
     }
     multiply(x, weight, bias, then)
@@ -81,7 +101,22 @@ fn multiply(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, then: Then) -> O
 }
 
 #[allow(unsafe_code)]
+fn reorder(weight: &Tensor) -> Option<Tensor> {
+    let taken = ManuallyDrop::new(weight.shallow_clone());
+    // The tensor, and no number of rows: the layout that serves them all.
+    let mut stack = [taken.as_ptr() as u64, 0];
+    // SAFETY: the stack holds the operator's two arguments as shim.h lays them out, a tensor's handle and 0 for an absent number. The callee
+    // takes the tensor over, which is why it is not dropped here; it catches what libtorch throws.
+    let status = unsafe { aoti_torch_call_dispatcher(c"mkldnn::_reorder_linear_weight".as_ptr(), c"".as_ptr(), stack.as_mut_ptr()) };
+    // SAFETY: on success the first place holds the result, an at::Tensor made by `new`, which nobody else owns; tch deletes it.
+    (status == 0 && stack[0] != 0).then(|| unsafe { Tensor::from_ptr(stack[0] as *mut _) })
+}
+
+#[allow(unsafe_code)]
 unsafe extern "C" {
+    /// torch/csrc/inductor/aoti_torch/c/shim.h, libtorch 2.11: a `StableIValue` is 64 bits.
+    fn aoti_torch_call_dispatcher(operator: *const c_char, overload: *const c_char, stack: *mut u64) -> c_int;
+
     /// torch/csrc/inductor/aoti_torch/c/shim_cpu.h, libtorch 2.11.
     fn aoti_torch_cpu__linear_pointwise(
         x: *mut c_void,
@@ -121,6 +156,28 @@ mod tests {
                 assert!(found.allclose(&expected, 1e-5, 1e-5, false), "{then:?}");
             }
         }
+    }
+
+    #[test]
+    fn packed_weights_multiply_as_they_did_and_can_be_had_back() {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let (weight, bias) = ((random(&[384, 256]) / 16.).to_kind(kind), random(&[384]).to_kind(kind));
+            let Some(packed) = pack(&weight).unwrap() else {
+                assert!(kind == Kind::BFloat16 && !cpu_multiplies_bf16());
+                continue;
+            };
+            assert!(packed.to_dense(None, false).equal(&weight));
+            let tolerance = if kind == Kind::Float { 1e-5 } else { 2e-2 };
+            for rows in [1, 2, 50, 300] {
+                let x = random(&[rows, 256]).to_kind(kind);
+                let found = product(&x, &packed, Some(&bias), Then::Gelu).expect("oneDNN serves it");
+                let expected = x.to_kind(Kind::Float).linear(&weight.to_kind(Kind::Float), Some(&bias.to_kind(Kind::Float))).gelu("none");
+                assert!(found.to_kind(Kind::Float).allclose(&expected, tolerance, tolerance, false), "{rows} rows of {kind:?}");
+            }
+            assert!(product(&random(&[2, 255]).to_kind(kind), &packed, None, Then::Nothing).is_none());
+        }
+        assert!(pack(&random(&[100, 100])).unwrap().is_none(), "too small");
+        assert!(pack(&random(&[384, 256]).to_kind(Kind::Double)).unwrap().is_none());
     }
 
     #[test]

@@ -179,3 +179,17 @@ fn above_its_threshold_a_run_puts_down_what_is_idle() {
     live.signal("INT");
     live.wait().ended(0);
 }
+
+#[test]
+fn torchs_threads_sleep_while_they_wait_unless_they_are_to_spin() {
+    let place = Place::new();
+    for (threads, policy) in [("", Some("OMP_WAIT_POLICY=passive")), (", spin: true", None)] {
+        let text = generated("", "live: true", SINK).replace("decode: 1 }", &format!("decode: 1{threads} }}"));
+        let live = place.start(&place.write("pipeline.yaml", text), &[]);
+        live.listens();
+        let environment = live.environment();
+        assert_eq!(environment.split('\0').find(|line| line.starts_with("OMP_WAIT_POLICY=")), policy);
+        live.signal("INT");
+        live.wait().ended(0);
+    }
+}

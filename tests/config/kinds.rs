@@ -66,7 +66,7 @@ static SHOTS_KIND: StageKind = StageKind {
     holds: |params: &Params| Holds { longest: params.duration("max_length"), frames: 50 },
     ..kind("shots", &[PayloadKind::Frame], &[PayloadKind::Segment], SHOTS, Build::Stateful(stateful))
 };
-static ENCODE: StageKind = kind("encode", &[PayloadKind::Frame], &[PayloadKind::Embedding], &[MODEL], Build::Transform(transform));
+static ENCODE: StageKind = kind("encode", &[PayloadKind::Frame], &[PayloadKind::Embedding], &[MODEL, WORDS], Build::Transform(transform));
 static WINDOWS: StageKind = StageKind {
     holds: |_: &Params| Holds { longest: Duration::from_secs(10), frames: 0 },
     ..kind("windows", &[PayloadKind::Frame], &[PayloadKind::Embedding], &[], Build::Windowed(stateful))
@@ -102,6 +102,12 @@ static WATCH: StageKind = kind("watch", &[PayloadKind::Caption], &[], &[OF], Bui
 const PATHS: Field = Field { name: "paths", ty: Type::List(&Type::Text), default: Default::Required, doc: "Films." };
 const STREAMS: Field = Field { name: "streams", ty: Type::List(&Type::Object(STREAM)), default: Default::Required, doc: "Streams." };
 const MODEL: Field = Field { name: "model", ty: Type::Model(&["ResNet", "Encoder"]), default: Default::Required, doc: "The model." };
+const WORDS: Field = Field {
+    name: "words",
+    ty: Type::Fitting(&["Encoder", "Towers"], &Type::List(&Type::Text)),
+    default: Default::Absent,
+    doc: "What is looked for.",
+};
 const FOLDER: Field = Field { name: "path", ty: Type::Text, default: Default::Is("./out"), doc: "The folder." };
 const OF: Field = Field { name: "of", ty: Type::Stage, default: Default::Absent, doc: "A stage." };
 

@@ -169,7 +169,7 @@ impl Spec {
             kafka: None,
             cache: CachePlan { memory: 0, redis: None, ttl: Duration::ZERO, compress_over: 0 },
             objects: ObjectsPlan { store: "file:.".to_owned(), inline_max: 0, ttl: None },
-            threads: ThreadsPlan { tokio: 1, torch: 1, decode: 1 },
+            threads: ThreadsPlan { tokio: 1, torch: 1, decode: 1, spin: false },
             telemetry: TelemetryPlan { metrics: None, log: "warn".to_owned() },
             shutdown: self.shutdown,
             progress: Duration::from_millis(100),

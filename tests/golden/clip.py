@@ -82,9 +82,10 @@ def tokenizer():
         [pre_tokenizers.Split(Regex(words), behavior="removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     corpus = [TEMPLATE.format(label) for label in LABELS] * 3 + ["a dog on a street", "rain on a window", "panic in the city"]
-    trainer = trainers.BpeTrainer(vocab_size=200, show_progress=False, end_of_word_suffix="</w>", initial_alphabet=list("abcdefghijklmnopqrstuvwxyz"))
+    # What ends a text also stands for what is unknown, so it must be known.
+    trainer = trainers.BpeTrainer(vocab_size=200, show_progress=False, end_of_word_suffix="</w>", special_tokens=["<|startoftext|>", "<|endoftext|>"],
+                                  initial_alphabet=list("abcdefghijklmnopqrstuvwxyz"))
     made.train_from_iterator(corpus, trainer)
-    made.add_special_tokens(["<|startoftext|>", "<|endoftext|>"])
     ends = [(token, made.token_to_id(token)) for token in ("<|endoftext|>", "<|startoftext|>")]
     made.post_processor = processors.RobertaProcessing(*ends, trim_offsets=False, add_prefix_space=False)
     return made

@@ -6,6 +6,7 @@ mod embedded;
 mod files;
 mod poison;
 mod topics;
+mod vectors;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

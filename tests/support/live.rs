@@ -55,6 +55,11 @@ impl Live {
         }
     }
 
+    /// Its environment, as it was begun with.
+    pub fn environment(&self) -> String {
+        std::fs::read_to_string(format!("/proc/{}/environ", self.child.id())).unwrap()
+    }
+
     pub fn signal(&self, signal: &str) {
         assert!(Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status().unwrap().success());
     }

@@ -63,7 +63,7 @@ impl Place {
     pub fn opusflow<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_opusflow"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
-        command.env("OPUSFLOW_MODELS", models()).env_remove("RUST_BACKTRACE");
+        command.env("OPUSFLOW_MODELS", models()).env_remove("RUST_BACKTRACE").env_remove("OMP_WAIT_POLICY");
         command
     }
 

@@ -102,7 +102,8 @@ fn without_a_detector_windows_are_of_one_length() {
     let records = transcripts(&folders(&place.path("out"))[0]);
     let text: Vec<&str> = records.iter().map(|record| record["text"].as_str().unwrap()).collect();
     assert!(text.join(" ").contains("millions"), "{text:?}");
-    let across = |record: &&Value| (seconds(&record["meta"]["start"]) / 14.) as u64 != ((seconds(&record["meta"]["end"]) - 0.01) / 14.) as u64;
+    let across =
+        |record: &&Value| (seconds(&record["meta"]["start"]) / 14.) as u64 != ((seconds(&record["meta"]["end"]) - 0.01) / 14.) as u64;
     assert_eq!(records.iter().filter(across).count(), 0, "no phrase crosses the border of windows");
     assert!(records.iter().all(|record| record["task"] == "translate" && record["words"].as_array().unwrap().is_empty()));
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
+use crate::inference::Heard;
 use crate::inference::Model;
-use crate::inference::speech::Heard;
 use crate::models::silero_vad::{CHUNK, Memory, SileroVad};
 use crate::models::whisper::{Options, Request, SAMPLE_RATE, Transcription, Whisper};
 
@@ -33,7 +33,8 @@ impl Model for Writer {
         let good: Vec<usize> = (0..items.len()).filter(|&at| checks[at].is_ok()).collect();
         let requests: Vec<Request> = good.iter().map(|&at| items[at].clone()).collect();
         let mut written = self.0.transcribe(&requests, &|at| cancelled(good[at]))?.into_iter();
-        let answer = |check: Result<()>| check.and_then(|()| written.next().ok_or_else(|| Error::bug("a window is missing from its batch")));
+        let answer =
+            |check: Result<()>| check.and_then(|()| written.next().ok_or_else(|| Error::bug("a window is missing from its batch")));
         Ok(checks.into_iter().map(answer).collect())
     }
 
@@ -62,7 +63,8 @@ impl Model for Listener {
         for (at, item) in items.iter().enumerate() {
             groups.entry(item.samples.len()).or_default().push(at);
         }
-        let mut answers: Vec<Result<(Vec<f32>, Memory)>> = items.iter().map(|_| Err(Error::bug("a stream is missing from its batch"))).collect();
+        let mut answers: Vec<Result<(Vec<f32>, Memory)>> =
+            items.iter().map(|_| Err(Error::bug("a stream is missing from its batch"))).collect();
         for places in groups.into_values() {
             let streams: Vec<(&[f32], &Memory)> = places.iter().map(|&at| (items[at].samples.as_slice(), &items[at].memory)).collect();
             for (at, answer) in places.into_iter().zip(self.0.forward(&streams)?) {

@@ -7,9 +7,12 @@ use crate::error::{Error, Result};
 use crate::models::config::Config;
 use crate::models::folder::ModelFolder;
 use crate::models::layers::{Activation, Embedding, LayerNorm, Linear};
+use crate::models::offload::tensors;
 use crate::models::transformer::{Layer, Tower, layers};
 use crate::models::weights::{Scope, Weights};
 use crate::tensor::Precision;
+
+tensors!(ClipText { tokens, positions, layers, norm, projection });
 
 /// Configurations written before transformers 4.31 name this token as the end of a text, which it never was.
 const LEGACY_END: i64 = 2;

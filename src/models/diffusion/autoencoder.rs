@@ -3,6 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::super::config::Config;
+use super::super::offload::Tensors;
 use super::super::weights::Weights;
 use super::autoencoder_kl::{AutoencoderKl, AutoencoderKlConfig};
 use super::autoencoder_tiny::{AutoencoderTiny, AutoencoderTinyConfig};
@@ -38,6 +39,15 @@ pub enum Autoencoder {
     Kl(AutoencoderKl),
     /// TAESD.
     Tiny(AutoencoderTiny),
+}
+
+impl Tensors for Autoencoder {
+    fn each(&mut self, act: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Kl(network) => network.each(act),
+            Self::Tiny(network) => network.each(act),
+        }
+    }
 }
 
 impl Autoencoder {

@@ -6,12 +6,21 @@ use tch::{Device, Kind, Tensor};
 
 use super::super::config::Config;
 use super::super::layers::{Conv2d, Geometry, GroupNorm};
+use super::super::offload::tensors;
 use super::super::weights::{Scope, Weights};
 use super::autoencoder::Memory;
 use super::blocks::{Border, Downsample2D, PixelAttention, ResnetBlock2D, ResnetShape, Upsample2D, conv3x3, norm_silu};
 use super::tiles::Fading;
 use crate::error::{Error, Result};
 use crate::tensor::{Precision, channels_last};
+
+tensors!(AutoencoderKl { encoder, decoder, quant_conv, post_quant_conv });
+tensors!(Encoder { conv_in, levels, middle, output });
+tensors!(Decoder { conv_in, middle, levels, output });
+tensors!(Level<Downsample2D> { resnets, sampler });
+tensors!(Level<Upsample2D> { resnets, sampler });
+tensors!(Middle { resnets, attention });
+tensors!(Output { norm, conv });
 
 /// Added to variances.
 const EPSILON: f64 = 1e-6;

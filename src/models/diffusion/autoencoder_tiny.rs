@@ -6,6 +6,7 @@ use tch::{Device, Tensor};
 
 use super::super::config::Config;
 use super::super::layers::Conv2d;
+use super::super::offload::{Tensors, tensors};
 use super::super::weights::{Scope, Weights};
 use super::autoencoder::Memory;
 use super::blocks::{Upsample2D, conv3x3};
@@ -210,6 +211,18 @@ enum Layer {
     ConvRelu(Conv2d),
     Double(Upsample2D),
     Block([Conv2d; 3]),
+}
+
+tensors!(AutoencoderTiny { encoder, decoder });
+
+impl Tensors for Layer {
+    fn each(&mut self, act: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Conv(conv) | Self::ConvRelu(conv) => conv.each(act),
+            Self::Double(up) => up.each(act),
+            Self::Block(convs) => convs.each(act),
+        }
+    }
 }
 
 impl Layer {

@@ -6,6 +6,7 @@ use tch::Tensor;
 
 use super::super::attention::{Attention, Biases, Heads};
 use super::super::layers::{Conv2d, Geometry, GroupNorm, Linear};
+use super::super::offload::tensors;
 use super::super::weights::Scope;
 use crate::error::{Error, Result};
 
@@ -24,6 +25,11 @@ pub fn conv3x3(scope: &Scope<'_>, input: i64, output: i64) -> Result<Conv2d> {
 pub fn norm_silu(norm: &GroupNorm, x: &Tensor) -> Result<Tensor> {
     Ok(norm.forward(x)?.f_silu_()?)
 }
+
+tensors!(ResnetBlock2D { norm1, conv1, time, norm2, conv2, shortcut });
+tensors!(PixelAttention { norm, attention });
+tensors!(Downsample2D { conv });
+tensors!(Upsample2D { conv });
 
 /// The sizes of a [`ResnetBlock2D`].
 #[derive(Debug, Clone, Copy)]

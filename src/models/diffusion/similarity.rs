@@ -105,6 +105,12 @@ impl Flicker {
         Ok(())
     }
 
+    /// The figure since it was last asked for, where there were two frames; the last stays the one that the next is compared with.
+    pub fn since(&mut self) -> Option<f64> {
+        let (total, pairs) = (std::mem::take(&mut self.total), std::mem::take(&mut self.pairs));
+        (pairs > 0).then(|| total / pairs as f64)
+    }
+
     /// The figure so far, and a start from nothing: none with fewer than two frames.
     pub fn take(&mut self) -> Option<f64> {
         let Self { total, pairs, .. } = std::mem::take(self);
@@ -180,6 +186,18 @@ mod tests {
         assert_eq!(flicker(&[(50, 90), (80, 95), (50, 120)]), Some(0.), "the source changes more");
         let trembling = flicker(&[(50, 90), (50, 100), (50, 90), (54, 100)]).unwrap();
         assert!((trembling - 26. / 3.).abs() < 1e-3, "10, 10 and 10 - 4 levels: {trembling}");
+    }
+
+    #[test]
+    fn a_figure_can_be_had_pair_by_pair() {
+        let mut flicker = Flicker::default();
+        let mut push = |source, painted| {
+            flicker.push(Luma::of(&grey(source), LOOK).unwrap(), Luma::of(&grey(painted), LOOK).unwrap()).unwrap();
+            flicker.since()
+        };
+        assert_eq!(push(50, 90), None);
+        assert!((push(50, 100).unwrap() - 10.).abs() < 1e-3);
+        assert!((push(52, 95).unwrap() - 3.).abs() < 1e-3);
     }
 
     #[test]

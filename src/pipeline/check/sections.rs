@@ -270,6 +270,7 @@ fn threads(threads: &Params) -> ThreadsPlan {
         tokio: given("tokio", (cores / 4).clamp(1, 8)),
         torch: given("torch", cores.min(32)),
         decode: given("decode", (cores / 4).clamp(1, 4)),
+        spin: threads.bool("spin"),
     }
 }
 

@@ -38,7 +38,7 @@ pub const KIND: StageKind = StageKind {
             name: "formats",
             ty: Type::List(&Type::Choice(&["jsonl", "avro", "vtt", "jpeg", "contact_sheet"])),
             default: Default::Is("[jsonl, avro, vtt, jpeg]"),
-            doc: "What is written: `jsonl` and `avro` for every kind, `vtt` for captions and transcripts, `jpeg` for pictures, `contact_sheet` for one JPEG of them all.",
+            doc: "What is written: `jsonl` and `avro` for every kind, `vtt` for captions and transcripts, `jpeg` for pictures (PNG and WebP as they are), `contact_sheet` for one JPEG of them all.",
         },
         Field { name: "sheet_columns", ty: Type::Int(1, 64), default: Default::Is("8"), doc: "Pictures in a row of the contact sheet." },
         Field { name: "sheet_pictures", ty: Type::Int(1, 10_000), default: Default::Is("200"), doc: "Most pictures on the contact sheet." },
@@ -235,15 +235,20 @@ impl Files {
     }
 
     fn picture(&mut self, packet: &Packet, picture: &Picture) -> Result<()> {
-        let jpeg = picture.media_type == "image/jpeg";
-        if self.settings.jpeg && jpeg {
+        let extension = match &*picture.media_type {
+            "image/jpeg" => "jpg",
+            "image/png" => "png",
+            "image/webp" => "webp",
+            _ => return Ok(()),
+        };
+        if self.settings.jpeg {
             let folder = self.folder.join("pictures");
             fs::create_dir_all(&folder).map_err(|error| unwritable(&folder, error))?;
             let millis = packet.head.span.start / 1_000_000;
-            let path = folder.join(format!("{}-{}-{:08}.jpg", packet.head.epoch, file_name(&picture.role), millis));
+            let path = folder.join(format!("{}-{}-{:08}.{extension}", packet.head.epoch, file_name(&picture.role), millis));
             fs::write(&path, &picture.data).map_err(|error| unwritable(&path, error))?;
         }
-        if self.settings.sheet && jpeg && self.sheet.len() < self.settings.pictures {
+        if self.settings.sheet && self.sheet.len() < self.settings.pictures {
             self.sheet.push((packet.head.span, picture.data.clone()));
         }
         Ok(())

@@ -14,6 +14,8 @@ use crate::packet::{Caption, Finish, Label, Payload, PayloadKind, Scores};
 use crate::stage::{Build, Context, Deps, Draft, Holds, Input, Joins, Out, StageKind, Transform};
 use crate::{Error, Result};
 
+use super::prompt::Prompt;
+
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "caption",
@@ -119,7 +121,7 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Transform>> {
     };
     Ok(Arc::new(Write {
         model: context.deps.models.text(params.text("model"))?,
-        prompt: Prompt::parse(prompt)?,
+        prompt: Prompt::parse(prompt, &NAMES)?,
         request,
         tags: params.int("tags").unsigned_abs() as usize,
         min_score: params.float("min_score") as f32,
@@ -129,6 +131,9 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Transform>> {
         deps: Arc::clone(context.deps),
     }))
 }
+
+/// What a prompt may ask for.
+const NAMES: [&str; 6] = ["tags", "start", "duration", "language", "platform", "stream"];
 
 struct Write {
     model: TextModel,
@@ -183,21 +188,7 @@ impl Write {
             Payload::Embedding(embedding) => embedding.scores.as_deref(),
             _ => None,
         });
-        let mut mean: Option<Scores> = None;
-        let mut count = 0.0f32;
-        for score in scores {
-            count += 1.0;
-            match &mut mean {
-                None => mean = Some(score.clone()),
-                // Classes of another model cannot be averaged with these.
-                Some(mean) if mean.values.len() == score.values.len() => {
-                    mean.values.iter_mut().zip(&score.values).for_each(|(sum, v)| *sum += v)
-                }
-                Some(_) => count -= 1.0,
-            }
-        }
-        let Some(mut mean) = mean else { return Vec::new() };
-        mean.values.iter_mut().for_each(|sum| *sum /= count);
+        let Some(mean) = Scores::mean(scores) else { return Vec::new() };
         let mut tags = mean.top(self.tags);
         tags.retain(|tag| tag.score >= self.min_score);
         tags
@@ -244,69 +235,4 @@ fn keep(generation: Generation) -> Result<Bytes> {
     let kept =
         Kept { text: generation.text.trim().to_owned(), tokens: generation.tokens, stopped: generation.finish == text::Finish::Stop };
     serde_json::to_vec(&kept).map(Bytes::from).map_err(|error| Error::bug("a caption does not serialise").because(error))
-}
-
-/// A prompt template: text with `{name}` in it; `{{` and `}}` stand for braces.
-#[derive(Debug)]
-struct Prompt(Vec<Part>);
-
-#[derive(Debug, PartialEq, Eq)]
-enum Part {
-    Text(String),
-    Name(String),
-}
-
-const NAMES: [&str; 6] = ["tags", "start", "duration", "language", "platform", "stream"];
-
-impl Prompt {
-    fn parse(text: &str) -> Result<Self> {
-        let broken = |what: &str| {
-            Err(Error::config(format!("the prompt {text:?} {what}"))
-                .hint(format!("write one of {{{}}} or {{labels.NAME}}, and `{{{{` for a brace", NAMES.join("}, {"))))
-        };
-        let (mut parts, mut plain, mut rest) = (Vec::new(), String::new(), text);
-        while let Some(at) = rest.find(['{', '}']) {
-            plain.push_str(&rest[..at]);
-            let (brace, after) = rest[at..].split_at(1);
-            if let Some(after) = after.strip_prefix(brace) {
-                plain.push_str(brace);
-                rest = after;
-                continue;
-            }
-            let Some((name, after)) = (if brace == "{" { after.split_once('}') } else { None }) else {
-                return broken("has a brace without its other half");
-            };
-            if !NAMES.contains(&name) && !name.starts_with("labels.") {
-                return broken(&format!("asks for `{name}`, which there is not"));
-            }
-            parts.push(Part::Text(std::mem::take(&mut plain)));
-            parts.push(Part::Name(name.to_owned()));
-            rest = after;
-        }
-        plain.push_str(rest);
-        parts.push(Part::Text(plain));
-        Ok(Self(parts))
-    }
-
-    fn fill(&self, value: impl Fn(&str) -> String) -> String {
-        let part = |part: &Part| match part {
-            Part::Text(text) => text.clone(),
-            Part::Name(name) => value(name),
-        };
-        self.0.iter().map(part).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prompts_are_filled_in_and_unknown_names_refused() {
-        let prompt = Prompt::parse("A {{shot}} of {tags}, on {labels.channel}.").expect("it parses");
-        assert_eq!(prompt.fill(|name| name.to_uppercase()), "A {shot} of TAGS, on LABELS.CHANNEL.");
-        for broken in ["{tgas}", "{tags", "tags}", "{}"] {
-            assert_eq!(Prompt::parse(broken).expect_err(broken).kind(), crate::error::Kind::Config);
-        }
-    }
 }

@@ -1,48 +1,60 @@
-//! `encode`: vectors for frames (ResNet, with its classes as labels) or for windows of frames (the Opus encoder). Answers are cached by
-//! content, so equal pictures are computed once.
+//! `encode`: vectors for frames, with a model's classes or with labels of one's own, or for windows of frames (the Opus encoder). Answers are
+//! cached by content, so equal pictures are computed once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use half::f16;
 use parking_lot::Mutex;
 
-use crate::cache::Key;
+use super::vectors::{CACHE, DTYPE, Form, Made, NORMALIZE, TOP, kept, key, texts};
 use crate::config::Params;
 use crate::config::shape::{Default, Field, Type};
-use crate::inference::{Asker, EncodeModel, Encoded};
-use crate::packet::{Embedding, Frame, Label, Payload, PayloadKind, RecordId, Scores, Span, VectorType};
+use crate::inference::{Asker, EncodeModel, Encoded, ZeroShot};
+use crate::packet::{Embedding, Frame, Payload, PayloadKind, RecordId, Scores, Span};
 use crate::stage::{Build, Context, Deps, Draft, Flush, Held, Holds, Input, Joins, OpenTransform, Out, StageKind, Transform};
 use crate::{Error, Result};
 
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "encode",
-    doc: "A vector for each frame, with labels where the model has classes, or for each window of frames, as the model's architecture has it.",
+    doc: "A vector for each frame, with labels where the model has classes or is given `labels`, or for each window of frames, as the model's \
+          architecture has it.",
     accepts: &[PayloadKind::Frame],
     emits: &[PayloadKind::Embedding],
     params: &[
         Field {
             name: "model",
-            ty: Type::Model(&["ResNetForImageClassification", "OpusEncoder"]),
+            ty: Type::Model(&[
+                "CLIPModel",
+                "CLIPVisionModelWithProjection",
+                "Dinov2ForImageClassification",
+                "Dinov2Model",
+                "Dinov2WithRegistersForImageClassification",
+                "Dinov2WithRegistersModel",
+                "OpusEncoder",
+                "ResNetForImageClassification",
+                "SiglipModel",
+            ]),
             default: Default::Required,
-            doc: "The encoder. ResNet gives a vector and labels a frame, OpusEncoder a vector a window.",
+            doc: "The encoder. OpusEncoder gives a vector a window, the others a vector a frame; those for image classification also give labels.",
         },
         Field {
-            name: "top",
-            ty: Type::Int(0, 1000),
-            default: Default::Is("5"),
-            doc: "Labels in each record, best first; for models with classes.",
+            name: "labels",
+            ty: Type::Fitting(&["CLIPModel", "SiglipModel"], &Type::List(&Type::Text)),
+            default: Default::Absent,
+            doc: "Words or phrases that are looked for in each frame, whether the model was trained for them or not. A CLIPModel shares a score \
+                  of 1 out among them, a SiglipModel judges each for itself.",
         },
         Field {
-            name: "dtype",
-            ty: Type::Choice(&["f32", "f16"]),
-            default: Default::Is("f32"),
-            doc: "Number format of the vectors in records.",
+            name: "template",
+            ty: Type::Text,
+            default: Default::Is("a photo of {}"),
+            doc: "The text that each label is put into, at `{}`.",
         },
-        Field { name: "normalize", ty: Type::Bool, default: Default::Is("false"), doc: "Whether vectors are scaled to length 1." },
+        TOP,
+        DTYPE,
+        NORMALIZE,
         Field { name: "window", ty: Type::Int(1, 1024), default: Default::Is("30"), doc: "Frames in a window; for models of windows." },
         Field {
             name: "hop",
@@ -56,7 +68,7 @@ pub const KIND: StageKind = StageKind {
             default: Default::Is("emit"),
             doc: "What becomes of a window that the end of the stream or a gap cuts short.",
         },
-        Field { name: "cache", ty: Type::Bool, default: Default::Is("true"), doc: "Whether answers are looked up and kept by content." },
+        CACHE,
     ],
     joins: Joins::AsWritten,
     holds,
@@ -71,11 +83,11 @@ fn build(context: &Context<'_>) -> Result<OpenTransform> {
     let params = context.params;
     let model = context.deps.models.encoder(params.text("model"))?;
     let (window, hop) = if model.is_windowed() { (params.int("window"), params.int("hop")) } else { (1, 1) };
+    let labels = params.opt_list("labels").map(|labels| look_for(&model, texts(labels), params.text("template"))).transpose()?;
     let settings = Arc::new(Settings {
         model,
-        top: params.int("top").unsigned_abs() as usize,
-        dtype: if &**params.text("dtype") == "f16" { VectorType::F16 } else { VectorType::F32 },
-        normalize: params.bool("normalize"),
+        labels,
+        form: Form::of(params),
         window: window.unsigned_abs() as usize,
         hop: hop.unsigned_abs() as usize,
         tail: &**params.text("tail") == "emit",
@@ -88,11 +100,15 @@ fn build(context: &Context<'_>) -> Result<OpenTransform> {
     }))
 }
 
+/// The labels' vectors, computed once. Nothing flows yet, so that waiting for the model's own thread keeps nobody waiting.
+fn look_for(model: &EncodeModel, labels: Arc<[Arc<str>]>, template: &str) -> Result<ZeroShot> {
+    futures::executor::block_on(model.zero_shot(labels, template, Asker::new("labels", false)))
+}
+
 struct Settings {
     model: EncodeModel,
-    top: usize,
-    dtype: VectorType,
-    normalize: bool,
+    labels: Option<ZeroShot>,
+    form: Form,
     window: usize,
     hop: usize,
     tail: bool,
@@ -204,82 +220,20 @@ impl Encode {
         if !settings.cache {
             return settings.model.ask(frames, self.asker.clone()).await;
         }
-        let key = settings.key(&frames);
-        let compute = || async { Ok(pack(&settings.model.ask(frames, self.asker.clone()).await?)) };
-        let (value, _) = settings.deps.cache.get_or_compute(&key, settings.deps.cache_ttl, compute).await?;
-        unpack(&value).ok_or_else(|| Error::bug("the cache gave an encoding that does not parse"))
+        // Labels are no part of it: they are compared with the vector when it is there, so that stages with other labels share it.
+        let key = key("encode", settings.model.tag(), settings.model.device(), &frames).finish();
+        kept(&settings.deps, &key, settings.model.ask(frames, self.asker.clone())).await
     }
 }
 
 impl Settings {
-    /// Content, weights, precision and device: what the answer depends on.
-    fn key(&self, frames: &[Arc<Frame>]) -> Key {
-        let tag = self.model.tag();
-        let mut key = Key::builder("encode").part(&tag.revision).part(&tag.precision).part(self.model.device());
-        for frame in frames {
-            let shape = [frame.width, frame.height, frame.stride].map(u32::to_le_bytes).concat();
-            key = key.part(shape).part(&frame.pixels);
-        }
-        key.finish()
-    }
-
     fn embedding(&self, encoded: Encoded, frames: u32) -> Embedding {
-        let mut vector = encoded.vector;
-        if self.normalize {
-            let length = vector.iter().map(|v| v * v).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
-            vector.iter_mut().for_each(|v| *v /= length);
-        }
-        let bytes: Vec<u8> = match self.dtype {
-            VectorType::F32 => vector.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            VectorType::F16 => vector.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+        let Encoded { vector, probabilities } = encoded;
+        let scores = match (&self.labels, self.model.labels()) {
+            (Some(labels), _) => Some(Scores { names: Arc::clone(labels.names()), values: labels.scores(&vector) }),
+            (None, Some(names)) if !probabilities.is_empty() => Some(Scores { names: Arc::clone(names), values: probabilities }),
+            _ => None,
         };
-        let names = self.model.labels();
-        let (labels, scores) = match names {
-            Some(names) if !encoded.probabilities.is_empty() => {
-                let scores = Scores { names: Arc::clone(names), values: encoded.probabilities };
-                (scores.top(self.top), Some(Arc::new(scores)))
-            }
-            _ => (Vec::<Label>::new(), None),
-        };
-        let tag = self.model.tag();
-        Embedding {
-            space: format!("{}@{}", tag.id, &tag.revision[..tag.revision.len().min(12)]).into(),
-            dtype: self.dtype,
-            dim: vector.len() as u32,
-            normalized: self.normalize,
-            vector: Bytes::from(bytes),
-            frames,
-            labels,
-            scores,
-        }
-    }
-}
-
-/// An encoding as the cache keeps it: the vector's length as a little-endian u32, then all numbers as f32.
-fn pack(encoded: &Encoded) -> Bytes {
-    let numbers = encoded.vector.iter().chain(&encoded.probabilities).flat_map(|v| v.to_le_bytes());
-    (encoded.vector.len() as u32).to_le_bytes().into_iter().chain(numbers).collect()
-}
-
-fn unpack(value: &[u8]) -> Option<Encoded> {
-    let (length, numbers) = value.split_first_chunk::<4>()?;
-    let mut vector: Vec<f32> = numbers.chunks_exact(4).map(|v| f32::from_le_bytes([v[0], v[1], v[2], v[3]])).collect();
-    let length = u32::from_le_bytes(*length) as usize;
-    (length <= vector.len()).then(|| {
-        let probabilities = vector.split_off(length);
-        Encoded { vector, probabilities }
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_encoding_survives_the_cache() {
-        let encoded = Encoded { vector: vec![1.5, -2.0], probabilities: vec![0.25, 0.75, 0.0] };
-        assert_eq!(unpack(&pack(&encoded)).expect("it parses"), encoded);
-        assert!(unpack(&[9, 0, 0, 0, 1, 2, 3, 4]).is_none());
-        assert!(unpack(&[1]).is_none());
+        self.form.embedding(Made { vector, unit: self.model.is_unit(), frames, scores }, self.model.tag())
     }
 }

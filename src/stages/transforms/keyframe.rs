@@ -86,6 +86,7 @@ impl Keyframe {
             expires_at: object.expires_at,
             inline: self.objects.is_inline(object.bytes),
             data,
+            flicker: None,
         })
     }
 }

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::cache::Key;
-use crate::config::shape::{Default, Field, Type, Value};
 use crate::config::Params;
+use crate::config::shape::{Default, Field, Type, Value};
 use crate::inference::{Asker, Heard, SpeechModel, VadModel};
 use crate::models::silero_vad::SpansSettings;
 use crate::models::whisper::{Options, Request, Segment, Task, Transcription};
@@ -90,7 +90,12 @@ const PARAMS: &[Field] = &[
         default: Default::Is("100ms"),
         doc: "With a `vad`: silence that is shorter belongs to the speech around it.",
     },
-    Field { name: "speech_pad", ty: Type::Duration, default: Default::Is("200ms"), doc: "With a `vad`: sound kept before and after speech." },
+    Field {
+        name: "speech_pad",
+        ty: Type::Duration,
+        default: Default::Is("200ms"),
+        doc: "With a `vad`: sound kept before and after speech.",
+    },
     Field {
         name: "temperatures",
         ty: Type::List(&Type::Float(0.0, 10.0)),

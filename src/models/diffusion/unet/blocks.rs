@@ -8,6 +8,7 @@ use super::transformer::Transformer;
 use crate::error::{Error, Result};
 use crate::models::attention::Keys;
 use crate::models::diffusion::blocks::{Border, Downsample2D, ResnetBlock2D, ResnetShape, Upsample2D};
+use crate::models::offload::{Tensors, tensors};
 use crate::models::weights::Scope;
 
 /// What a step hands to every block.
@@ -32,6 +33,18 @@ pub(super) struct Level {
     residuals: Vec<ResnetBlock2D>,
     transformers: Vec<Transformer>,
     sampler: Sampler,
+}
+
+tensors!(Level { residuals, transformers, sampler });
+
+impl Tensors for Sampler {
+    fn each(&mut self, act: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Halve(sampler) => sampler.each(act),
+            Self::Double(sampler) => sampler.each(act),
+        }
+    }
 }
 
 /// What a level is made of.

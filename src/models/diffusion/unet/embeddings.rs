@@ -5,6 +5,7 @@ use tch::{Device, Kind, Tensor};
 use super::config::{Addition, UNetConfig, Waves};
 use crate::error::{Error, Result};
 use crate::models::layers::Linear;
+use crate::models::offload::tensors;
 use crate::models::weights::Scope;
 
 /// Wavelengths run from 2 pi to this many times that.
@@ -43,12 +44,23 @@ impl Mlp {
     }
 }
 
+/// SDXL's addition.
+#[derive(Debug)]
+struct Added {
+    layers: Mlp,
+    sizes: Addition,
+}
+
+tensors!(Mlp { into, out });
+tensors!(Added { layers });
+tensors!(Embeddings { time, guidance, added });
+
 /// Everything that is added up to the embedding of a step.
 #[derive(Debug)]
 pub(super) struct Embeddings {
     time: Mlp,
     guidance: Option<Linear>,
-    added: Option<(Mlp, Addition)>,
+    added: Option<Added>,
     waves: Waves,
     width: i64,
     /// Where and in which number format.
@@ -61,8 +73,9 @@ impl Embeddings {
         let (width, inner) = (config.channels[0], config.time_width());
         let scope = root / "time_embedding";
         let guidance = config.guidance_width.map(|input| Linear::read(&(&scope / "cond_proj"), input, width, false)).transpose()?;
-        let added =
-            config.addition.map(|addition| -> Result<_> { Ok((Mlp::new(&(root / "add_embedding"), addition.width, inner)?, addition)) });
+        let added = config
+            .addition
+            .map(|sizes| -> Result<_> { Ok(Added { layers: Mlp::new(&(root / "add_embedding"), sizes.width, inner)?, sizes }) });
         let options = (root.weights().precision().kind(), root.weights().device());
         Ok(Self { time: Mlp::new(&scope, width, inner)?, guidance, added: added.transpose()?, waves: config.waves, width, options })
     }
@@ -85,7 +98,7 @@ impl Embeddings {
 
     /// SDXL's addition: pooled prompts `[n, pooled]` and six numbers for all, or for each, to `[n, time_width]`.
     pub fn added(&self, pooled: &Tensor, numbers: &[f64]) -> Result<Tensor> {
-        let Some((layers, addition)) = &self.added else { return Err(Error::bug("this UNet takes no pooled prompt")) };
+        let Some(Added { layers, sizes: addition }) = &self.added else { return Err(Error::bug("this UNet takes no pooled prompt")) };
         let rows = pooled.size2()?.0;
         let waves = self.place(&self.waves.of(numbers, addition.number_width)?)?;
         let waves = waves.f_view([-1, numbers.len() as i64 * addition.number_width])?.f_expand([rows, -1], false)?;

@@ -18,8 +18,11 @@ use crate::models::attention::Keys;
 use crate::models::diffusion::blocks::{conv3x3, norm_silu};
 use crate::models::folder::ModelFolder;
 use crate::models::layers::{Conv2d, GroupNorm};
+use crate::models::offload::tensors;
 use crate::models::weights::Weights;
 use crate::tensor::{Precision, channels_last, guard};
+
+tensors!(UNet { embeddings, into, down, middle, up, norm, out });
 
 /// The network with its weights.
 #[derive(Debug)]

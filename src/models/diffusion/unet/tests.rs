@@ -6,6 +6,7 @@ use super::*;
 use crate::models::attention::AttentionKind;
 use crate::models::config::Config;
 use crate::models::golden::{cosine, goldens, path, relative_error, weights};
+use crate::models::offload::Tensors;
 use serde_json::Value;
 
 fn network(name: &str, precision: Precision, attention: AttentionKind) -> UNet {
@@ -86,4 +87,32 @@ fn what_does_not_fit_is_refused() {
     assert!(network.added(&golden["sdxl.pooled"].narrow(1, 0, 9), [0.; 6]).unwrap_err().message().contains("57"));
     let keyless = Condition { keys: Vec::new(), ..whole };
     assert_eq!(network.forward(latents, 1., &keyless).unwrap_err().kind(), crate::error::Kind::Bug);
+}
+
+#[test]
+fn every_weight_can_be_moved() {
+    for name in ["sd15", "sd21", "sdxl"] {
+        let text = std::fs::read_to_string(path("tests/golden/unet.json")).unwrap();
+        let keys: BTreeMap<String, BTreeMap<String, Vec<i64>>> = serde_json::from_str(&text).unwrap();
+        let doubled = |key: &str, shape: &[i64]| match key.contains("upsamplers") {
+            // A kernel of 3x3 becomes four of 2x2.
+            true => {
+                if shape.len() == 4 {
+                    shape[0] * shape[1] * 16
+                } else {
+                    shape[0] * 4
+                }
+            }
+            false => shape.iter().product(),
+        };
+        let stored: i64 = keys[name].iter().map(|(key, shape)| doubled(key, shape)).sum();
+        let mut reached = 0;
+        network(name, Precision::F32, AttentionKind::Sdpa)
+            .each(&mut |tensor| {
+                reached += tensor.size().iter().product::<i64>();
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(reached, stored, "{name}");
+    }
 }

@@ -7,6 +7,7 @@ use super::config::UNetConfig;
 use crate::error::Result;
 use crate::models::attention::{Attention, Biases, Heads, Keys};
 use crate::models::layers::{Activation, GroupNorm, LayerNorm, Linear};
+use crate::models::offload::tensors;
 use crate::models::weights::Scope;
 
 const NAMES: [&str; 4] = ["to_q", "to_k", "to_v", "to_out.0"];
@@ -40,6 +41,10 @@ struct FeedForward {
     gate: Linear,
     out: Linear,
 }
+
+tensors!(Transformer { norm, into, blocks, out });
+tensors!(Block { norms, pixels, prompt, feed });
+tensors!(FeedForward { value, gate, out });
 
 impl Transformer {
     /// Under `scope`, at the resolution `level` of `config`.

@@ -42,6 +42,7 @@ pub(super) fn read(top: &Params, file: &mut File<'_>, mentions: &[Mention], envi
         entries.iter().filter_map(|(name, value)| Some((name.clone(), model(name, value.as_object()?, &places, file)))).collect();
     for mention in mentions {
         match models.get(&*mention.name) {
+            None if mention.key.is_some() => {} // The model's own mention says so.
             None => {
                 let names: Vec<&str> = models.keys().map(String::as_str).collect();
                 let problem = file.problems.add(mention.place, format!("there is no model `{}`", mention.name));
@@ -54,7 +55,8 @@ pub(super) fn read(top: &Params, file: &mut File<'_>, mentions: &[Mention], envi
                 if !mention.architectures.is_empty() && !mention.architectures.contains(&&*model.architecture) =>
             {
                 let wanted = mention.architectures.join(" or ");
-                file.problems.add(mention.place, format!("a {wanted} is needed here, and `{}` is a {}", mention.name, model.architecture));
+                let what = mention.key.map_or_else(|| format!("a {wanted} is needed here"), |key| format!("`{key}` needs a {wanted}"));
+                file.problems.add(mention.place, format!("{what}, and `{}` is a {}", mention.name, model.architecture));
             }
             _ => {}
         }

@@ -188,7 +188,8 @@ impl Gathered {
     /// Speech, by the detector's count, comes into the open window, or begins the next.
     fn speech(&mut self, span: Range<u64>, done: &mut Vec<Window>) {
         let span = self.begin + span.start..self.begin + span.end;
-        let fits = |open: &Range<u64>| span.end - open.start <= self.limits.longest && span.start.saturating_sub(open.end) <= self.limits.pause;
+        let fits =
+            |open: &Range<u64>| span.end - open.start <= self.limits.longest && span.start.saturating_sub(open.end) <= self.limits.pause;
         match self.open.take() {
             Some(open) if fits(&open) => self.open = Some(open.start..span.end),
             open => {
@@ -264,7 +265,9 @@ impl Window {
         let nanos = (seconds.max(0.) * 1e9).round() as Nanos;
         let nanos = nanos.min(self.samples.len() as Nanos * SAMPLE);
         let part = self.parts.iter().rev().find(|part| part.place.start * SAMPLE <= nanos).or(self.parts.first());
-        part.map_or(0, |part| part.start + nanos.saturating_sub(part.place.start * SAMPLE).min((part.place.end - part.place.start) * SAMPLE))
+        part.map_or(0, |part| {
+            part.start + nanos.saturating_sub(part.place.start * SAMPLE).min((part.place.end - part.place.start) * SAMPLE)
+        })
     }
 
     /// The holds on all its pieces.

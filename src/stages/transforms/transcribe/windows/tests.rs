@@ -44,11 +44,8 @@ impl Stream {
         let samples: Bytes = numbers.flat_map(f32::to_le_bytes).collect();
         let audio = Arc::new(Audio { view: "sound".into(), index: self.index, samples });
         self.index += 1;
-        let packet = Packet {
-            head: Arc::new(head(span)),
-            payload: Payload::Audio(Arc::clone(&audio)),
-            receipt: self.account.open(0, span.end),
-        };
+        let packet =
+            Packet { head: Arc::new(head(span)), payload: Payload::Audio(Arc::clone(&audio)), receipt: self.account.open(0, span.end) };
         let Taken { hold, given } = Taken::new(packet, Vec::new(), false);
         let fate = Fate::default();
         let input = given.under(&hold, &fate);

@@ -2,27 +2,28 @@
 
 use std::sync::Arc;
 
-use super::models::Card;
-use super::networks::speech::{Listener, Writer};
-use super::{Asker, Pool};
+use super::super::networks::speech::{Listener, Writer};
+use super::super::start::Start;
+use super::super::{Asker, Pool};
+use super::Card;
 use crate::error::Result;
-use crate::models::silero_vad::Memory;
-use crate::models::whisper::{Abilities, Request, Transcription};
+use crate::models::silero_vad::{Memory, SileroVad};
+use crate::models::whisper::{Abilities, Request, Transcription, Whisper};
 use crate::packet::ModelTag;
 
 /// Writes speech down.
 #[derive(Debug, Clone)]
 pub struct SpeechModel {
-    pub(super) workers: Pool<Writer>,
-    pub(super) abilities: Arc<Abilities>,
-    pub(super) card: Card,
+    workers: Pool<Writer>,
+    abilities: Arc<Abilities>,
+    card: Card,
 }
 
 /// Hears whether anybody speaks.
 #[derive(Debug, Clone)]
 pub struct VadModel {
-    pub(super) workers: Pool<Listener>,
-    pub(super) card: Card,
+    workers: Pool<Listener>,
+    card: Card,
 }
 
 /// Sound of a stream that goes on.
@@ -35,6 +36,12 @@ pub struct Heard {
 }
 
 impl SpeechModel {
+    pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
+        let abilities = Arc::new(Abilities::read(&start.folder)?);
+        let workers = start.pool(|folder, device, precision| Whisper::load(folder, device, precision).map(Writer)).await?;
+        Ok(Self { workers, abilities, card: start.card() })
+    }
+
     /// What is said in a window of sound.
     ///
     /// # Errors
@@ -60,6 +67,11 @@ impl SpeechModel {
 }
 
 impl VadModel {
+    pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
+        let workers = start.pool(|folder, device, _| SileroVad::load(folder, device).map(Listener)).await?;
+        Ok(Self { workers, card: start.card() })
+    }
+
     /// The probability of speech in every chunk, and what is to be remembered for the next.
     ///
     /// # Errors

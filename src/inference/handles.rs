@@ -1,0 +1,27 @@
+//! What stages hold of a loaded model: a handle for each thing that models do, whatever network does it.
+
+mod encode;
+mod paint;
+mod script;
+mod shots;
+mod speech;
+mod text;
+
+use std::sync::Arc;
+
+pub use self::encode::EncodeModel;
+pub use self::paint::PaintModel;
+pub use self::script::ScriptModel;
+pub use self::shots::ShotsModel;
+pub use self::speech::{Heard, SpeechModel, VadModel};
+pub use self::text::TextModel;
+use crate::packet::ModelTag;
+
+/// What every loaded model has.
+#[derive(Debug, Clone)]
+pub(super) struct Card {
+    /// What records say of it.
+    pub tag: Arc<ModelTag>,
+    /// The class of its device, `cpu` or `cuda`: answers differ between them in the last digits.
+    pub device: Arc<str>,
+}

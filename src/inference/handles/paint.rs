@@ -1,0 +1,45 @@
+//! Models that paint pictures.
+
+use std::sync::Arc;
+
+use super::super::networks::{Painted, Painter, PictureRequest};
+use super::super::start::Start;
+use super::super::{Asker, Pool};
+use super::Card;
+use crate::error::Result;
+use crate::models::ModelFolder;
+use crate::models::diffusion::pipeline::Pipeline;
+use crate::packet::ModelTag;
+
+/// Paints pictures.
+#[derive(Debug, Clone)]
+pub struct PaintModel {
+    workers: Pool<Painter>,
+    card: Card,
+}
+
+impl PaintModel {
+    pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
+        let options = start.painting();
+        let make = move |folder: &ModelFolder, device, precision| Pipeline::open(folder, device, precision, options).map(Painter);
+        Ok(Self { workers: start.pool(make).await?, card: start.card() })
+    }
+
+    /// A picture for a prompt, and perhaps from a frame.
+    ///
+    /// # Errors
+    /// Those of [`Pool::ask`].
+    pub async fn ask(&self, request: PictureRequest, asker: Asker) -> Result<Painted> {
+        self.workers.ask(request, asker).await
+    }
+
+    /// The class of its device, `cpu` or `cuda`.
+    pub fn device(&self) -> &str {
+        &self.card.device
+    }
+
+    /// What records say of it.
+    pub fn tag(&self) -> &Arc<ModelTag> {
+        &self.card.tag
+    }
+}

@@ -1,0 +1,207 @@
+//! Encoders of pictures as a worker's model: a frame becomes its vector, and texts vectors of the same space where the network knows texts.
+
+use std::sync::Arc;
+
+use tch::Tensor;
+
+use super::{Encoded, grey, in_groups, rows, shape};
+use crate::error::{Error, Result};
+use crate::inference::Model;
+use crate::models::clip::Clip;
+use crate::models::dinov2::{Dinov2, Dinov2Config};
+use crate::models::encoder::{PictureEncoder, Scoring};
+use crate::models::resnet::{self, ResNet};
+use crate::models::siglip::Siglip;
+use crate::models::{ModelFolder, classes};
+use crate::packet::Frame;
+use crate::tensor::{Device, Precision, frames_to_tensor};
+
+/// The networks that make vectors of pictures, by the classes that their config.json names.
+pub(in crate::inference) const PICTURES: &[&str] = &[
+    "CLIPModel",
+    "CLIPVisionModelWithProjection",
+    "Dinov2ForImageClassification",
+    "Dinov2Model",
+    "Dinov2WithRegistersForImageClassification",
+    "Dinov2WithRegistersModel",
+    "ResNetForImageClassification",
+    "SiglipModel",
+];
+
+/// A network that makes vectors of pictures.
+pub(in crate::inference) struct Pictures(Box<dyn PictureEncoder>);
+
+/// What it is asked.
+pub(in crate::inference) enum Asked {
+    /// A frame, in a window of one.
+    Frames(Vec<Arc<Frame>>),
+    /// Texts.
+    Texts(Vec<String>),
+}
+
+/// What it answers.
+#[derive(Debug)]
+pub(in crate::inference) enum Told {
+    /// Of a frame.
+    Frame(Encoded),
+    /// Of texts: a vector of length 1 each, and how they are scored.
+    Texts(Vec<Vec<f32>>, Scoring),
+}
+
+impl Pictures {
+    /// The network of a folder whose architecture is one of [`PICTURES`].
+    pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
+        let network: Box<dyn PictureEncoder> = match folder.architecture()? {
+            "ResNetForImageClassification" => Box::new(ResNet::open(folder, device, precision)?),
+            "CLIPModel" | "CLIPVisionModelWithProjection" => Box::new(Clip::open(folder, device, precision)?),
+            "SiglipModel" => Box::new(Siglip::open(folder, device, precision)?),
+            _ => Box::new(Dinov2::open(folder, device, precision)?),
+        };
+        Ok(Self(network))
+    }
+
+    /// The names of its classes, where it has classes, without loading its weights.
+    pub fn classes(folder: &ModelFolder) -> Result<Option<Arc<[Arc<str>]>>> {
+        match folder.architecture()? {
+            "ResNetForImageClassification" => resnet::class_names(folder).map(Some),
+            "CLIPModel" | "CLIPVisionModelWithProjection" | "SiglipModel" => Ok(None),
+            other => {
+                let count = Dinov2Config::read(folder.config(), other)?.classes;
+                count.map(|count| classes::names(folder.config(), count)).transpose()
+            }
+        }
+    }
+
+    /// Whether its vectors have length 1, as those of networks that know texts have.
+    pub fn are_unit(architecture: &str) -> bool {
+        architecture.starts_with("CLIP") || architecture.starts_with("Siglip")
+    }
+}
+
+impl Model for Pictures {
+    type Item = Asked;
+    type Answer = Told;
+
+    fn run(&mut self, items: &[&Asked], _cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Told>>> {
+        let frames: Vec<&Vec<Arc<Frame>>> =
+            items.iter().filter_map(|item| if let Asked::Frames(frames) = item { Some(frames) } else { None }).collect();
+        let encoded = in_groups(
+            &frames,
+            |frame| frame.len(),
+            |group, _| {
+                let frames: Vec<&Frame> = group.iter().flat_map(|item| item.iter()).map(Arc::as_ref).collect();
+                let features = self.0.encode(&frames_to_tensor(&frames, self.0.device())?)?;
+                let vectors = rows(&features.embedding)?;
+                let Some(probabilities) = features.probabilities else {
+                    return Ok(vectors.into_iter().map(|vector| Encoded { vector, probabilities: Vec::new() }).collect());
+                };
+                let both = vectors.into_iter().zip(rows(&probabilities)?);
+                Ok(both.map(|(vector, probabilities)| Encoded { vector, probabilities }).collect())
+            },
+        )?;
+        let mut encoded = encoded.into_iter();
+        let answer = |item: &&Asked| match item {
+            Asked::Frames(_) => encoded.next().unwrap_or_else(|| Err(Error::bug("a frame is missing from its batch"))).map(Told::Frame),
+            Asked::Texts(texts) => {
+                let texts = self.0.texts(texts)?;
+                Ok(Told::Texts(rows(&texts.vectors)?, texts.scoring))
+            }
+        };
+        Ok(items.iter().map(answer).collect())
+    }
+
+    fn warm_up(&mut self) -> Result<()> {
+        let [height, width] = self.0.size();
+        let frame = Tensor::f_zeros([1, height, width, 3], (tch::Kind::Uint8, self.0.device()))?;
+        self.0.encode(&frame).map(drop)
+    }
+
+    fn sample(&self) -> Option<Self::Item> {
+        let [height, width] = self.0.size();
+        Some(Asked::Frames(grey(1, width as u32, height as u32)))
+    }
+
+    fn shape(item: &Self::Item) -> String {
+        match item {
+            Asked::Frames(frames) => shape(frames),
+            Asked::Texts(texts) => format!("{} texts", texts.len()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::inference::ZeroShot;
+    use crate::packet::PixelFormat;
+
+    fn golden(name: &str) -> std::path::PathBuf {
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+    }
+
+    fn open(name: &str) -> Pictures {
+        Pictures::open(&ModelFolder::open(golden(name)).unwrap(), Device::Cpu, Precision::F32).unwrap()
+    }
+
+    /// Stripes.
+    fn frame(width: u32, height: u32) -> Asked {
+        let pixels: Vec<u8> = (0..width * height * 3).map(|at| (at * 7 % 251) as u8).collect();
+        let frame =
+            Frame { view: "frames".into(), index: 0, width, height, stride: width * 3, format: PixelFormat::Rgb8, pixels: pixels.into() };
+        Asked::Frames(vec![Arc::new(frame)])
+    }
+
+    fn vector(told: &Result<Told>) -> &[f32] {
+        match told {
+            Ok(Told::Frame(encoded)) => &encoded.vector,
+            other => panic!("no frame: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn frames_of_all_sizes_and_texts_are_answered_in_one_batch_in_their_order() {
+        let mut model = open("clip-tiny");
+        model.warm_up().unwrap();
+        let texts = ["a photo of a cat", "a photo of a street"].map(str::to_owned).to_vec();
+        let items = [frame(28, 28), Asked::Texts(texts), frame(61, 37), frame(28, 28)];
+        let told = model.run(&items.iter().collect::<Vec<_>>(), &|_| false).unwrap();
+        for (at, item) in items.iter().enumerate().filter(|(at, _)| *at != 1) {
+            let alone = model.run(&[item], &|_| false).unwrap();
+            let apart = vector(&told[at]).iter().zip(vector(&alone[0])).map(|(a, b)| (a - b).abs()).fold(0., f32::max);
+            assert!(apart < 1e-5, "{at}: {apart}");
+            assert!((vector(&told[at]).iter().map(|v| v * v).sum::<f32>() - 1.).abs() < 1e-5, "its length is 1");
+        }
+        let Ok(Told::Texts(vectors, scoring)) = &told[1] else { panic!("{:?}", told[1]) };
+        let labels = ZeroShot::new(["cat", "street"].map(Arc::from).into(), vectors.clone(), *scoring);
+        let scores = labels.scores(vector(&told[0]));
+        assert!((scores.iter().sum::<f32>() - 1.).abs() < 1e-5 && scores[0] != scores[1], "{scores:?}");
+    }
+
+    #[test]
+    fn texts_for_a_network_of_pictures_alone_fail_and_frames_beside_them_do_not() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["config.json", "model.safetensors", "preprocessor_config.json"] {
+            std::fs::copy(golden("siglip-tiny").join(file), folder.path().join(file)).unwrap();
+        }
+        let model = Pictures::open(&ModelFolder::open(folder.path()).unwrap(), Device::Cpu, Precision::F32);
+        let items = [Asked::Texts(vec!["a cat".to_owned()]), frame(28, 28)];
+        let told = model.unwrap().run(&items.iter().collect::<Vec<_>>(), &|_| false).unwrap();
+        let error = told[0].as_ref().unwrap_err();
+        assert_eq!((error.kind(), error.message().contains("no tokenizer.json")), (Kind::Config, true), "{error}");
+        assert_eq!(vector(&told[1]).len(), 32);
+    }
+
+    #[test]
+    fn classes_are_known_without_the_weights() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |config: &str| {
+            std::fs::write(folder.path().join("config.json"), config).unwrap();
+            std::fs::write(folder.path().join("model.safetensors"), "").unwrap();
+            Pictures::classes(&ModelFolder::open(folder.path()).unwrap()).unwrap().map(|names| names.len())
+        };
+        assert_eq!(write(r#"{"architectures": ["CLIPModel"]}"#), None);
+        assert_eq!(write(r#"{"architectures": ["Dinov2Model"]}"#), None);
+        assert_eq!(write(r#"{"architectures": ["Dinov2ForImageClassification"], "id2label": {"0": "a", "1": "b", "2": "c"}}"#), Some(3));
+    }
+}

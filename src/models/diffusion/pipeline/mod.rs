@@ -1,0 +1,172 @@
+//! Whole pipelines of the Stable Diffusion family, from folders in Diffusers' layout: a prompt, and perhaps a picture, to a picture. Rombach et
+//! al., "High-Resolution Image Synthesis with Latent Diffusion Models" (arXiv:2112.10752); the reference is Diffusers'
+//! `StableDiffusionPipeline` and its kin, whose pictures seeds give here too.
+
+mod denoise;
+mod prompts;
+mod request;
+#[cfg(test)]
+mod tests;
+
+pub use request::{Painting, Request, Source, Start};
+
+use tch::{Device, Tensor};
+
+use self::prompts::{Place, Prompts};
+use super::autoencoder::{Autoencoder, Memory};
+use super::schedulers::SchedulerConfig;
+use super::unet::UNet;
+use crate::error::{Error, Result};
+use crate::models::config::Config;
+use crate::models::folder::ModelFolder;
+use crate::models::offload::Part;
+use crate::tensor::{Precision, guard};
+
+/// The pipelines that are read, by the `_class_name` of model_index.json. Diffusers' names say what a folder was saved from; here each paints
+/// from noise and from pictures.
+pub const CLASSES: [&str; 6] = [
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
+    "LatentConsistencyModelPipeline",
+    "LatentConsistencyModelImg2ImgPipeline",
+];
+
+/// How a prompt reaches the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    /// Through one text encoder: Stable Diffusion 1 and 2.
+    Sd,
+    /// Through two, with sizes: SDXL.
+    Xl,
+}
+
+/// How memory is saved, beside the way that the folder's attentions are computed in.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// What the autoencoder does with many or large pictures.
+    pub vae: Memory,
+    /// Whether parts lie on the CPU until they are used. Without effect on a CPU.
+    pub offload: bool,
+}
+
+/// A pipeline with its weights.
+#[derive(Debug)]
+pub struct Pipeline {
+    prompts: Prompts,
+    unet: Part<UNet>,
+    vae: Part<Autoencoder>,
+    scheduler: SchedulerConfig,
+    family: Family,
+    /// Whether no negative prompt is nothing at all, not the empty text.
+    zeros: bool,
+    factor: i64,
+    channels: i64,
+    size: i64,
+    device: Device,
+    precision: Precision,
+}
+
+impl Pipeline {
+    /// The pipeline of a folder whose class is one of [`CLASSES`].
+    ///
+    /// # Errors
+    /// Config, where the folder is another's or lacks a part; model, where a part's config or weights do not fit; overload, where memory is
+    /// short.
+    pub fn open(folder: &ModelFolder, device: Device, precision: Precision, options: Options) -> Result<Self> {
+        let _frozen = guard();
+        let class = folder.architecture()?;
+        if !CLASSES.contains(&class) {
+            return Err(Error::config(format!("{}: no pipeline here is called {class}", folder.path().display()))
+                .hint(format!("one of {}", CLASSES.join(", "))));
+        }
+        let family = if class.contains("XL") { Family::Xl } else { Family::Sd };
+        let index = folder.config();
+        if index.boolean_or("requires_aesthetics_score", false)? {
+            return Err(index.error("`requires_aesthetics_score` marks SDXL's refiner, which is not read here"));
+        }
+        let place = Place { device, precision, offload: options.offload };
+        let part = folder.part("unet")?;
+        let unet = UNet::open(&part, device, precision)?;
+        if unet.wants_addition() != (family == Family::Xl) {
+            return Err(part.config().error(format_args!("`addition_embed_type` is not what a {class} needs")));
+        }
+        let size = unet.config().sample_size;
+        // Each part is put aside before the next is loaded: with `offload` only one is on the device at a time.
+        let unet = Part::new(unet, device, place.offload)?;
+        let vae = folder.part("vae")?;
+        let weights = vae.weights(device, Autoencoder::precision_for(vae.config(), precision)?)?;
+        let vae = Autoencoder::new(weights, vae.config(), options.vae)?;
+        let (factor, channels) = (vae.factor(), vae.latent_channels());
+        if unet.network().config().in_channels != channels || unet.network().config().out_channels != channels {
+            return Err(part.config().error(format_args!("`in_channels` and `out_channels` must be the autoencoder's {channels}")));
+        }
+        let vae = Part::new(vae, device, place.offload)?;
+        Ok(Self {
+            prompts: Prompts::open(folder, family, place)?,
+            unet,
+            vae,
+            scheduler: SchedulerConfig::read(&Config::read(&folder.path().join("scheduler/scheduler_config.json"))?)?,
+            family,
+            zeros: family == Family::Xl && index.boolean_or("force_zeros_for_empty_prompt", true)?,
+            factor,
+            channels,
+            size: size * factor,
+            device,
+            precision,
+        })
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// What it computes in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Pixels of a picture's side to one of its latents': sides must be multiples of it.
+    pub fn factor(&self) -> i64 {
+        self.factor
+    }
+
+    /// Pixels of a side of the pictures that it was trained on.
+    pub fn size(&self) -> i64 {
+        self.size
+    }
+
+    /// Gives back the prompts that it keeps.
+    pub fn forget(&mut self) {
+        self.prompts.clear();
+    }
+
+    /// Paints pictures, in the order of the requests; those that [go together](Self::check) in one batch. `cancelled` is asked with a
+    /// request's index between steps; a cancelled picture is left, and the others go on without it. A picture does not depend on what
+    /// else is in the batch, but for the rounding of sums.
+    ///
+    /// # Errors
+    /// An error of one request, as [`check`](Self::check) tells it or overload where it was cancelled, is in its place. Of all: overload,
+    /// where memory is short; model, where parts do not fit one another.
+    pub fn paint(&mut self, requests: &[&Request], cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Painting>>> {
+        let _frozen = guard();
+        let mut answers: Vec<Option<Result<Painting>>> = requests.iter().map(|request| self.check(request).err().map(Err)).collect();
+        while let Some(first) = answers.iter().position(Option::is_none) {
+            let group: Vec<usize> =
+                (first..requests.len()).filter(|&at| answers[at].is_none() && requests[at].goes_with(requests[first])).collect();
+            let picked: Vec<&Request> = group.iter().map(|&at| requests[at]).collect();
+            for (at, painted) in group.iter().zip(self.paint_together(&picked, &|index| cancelled(group[index]))?) {
+                answers[*at] = Some(painted.ok_or_else(|| Error::overload("nobody waits for the picture any more")));
+            }
+        }
+        Ok(answers.into_iter().flatten().collect())
+    }
+}
+
+/// `[1, c, h, w]` each as one batch.
+fn batch<'t>(tensors: impl IntoIterator<Item = &'t Tensor>) -> Result<Tensor> {
+    let tensors: Vec<&Tensor> = tensors.into_iter().collect();
+    Ok(if let [one] = tensors.as_slice() { one.shallow_clone() } else { Tensor::f_cat(&tensors, 0)? })
+}
