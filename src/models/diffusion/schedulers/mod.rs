@@ -79,13 +79,14 @@ const CLASSES: [(&str, Read); 6] = [
 
 /// What diffusers' schedulers are configured by. A class passes over those of the others, as in diffusers, for checkpoints carry them over
 /// when their scheduler is exchanged; what no class knows is refused.
-const OPTIONS: [&str; 39] = [
+const OPTIONS: [&str; 44] = [
     "algorithm_type",
     "beta_end",
     "beta_schedule",
     "beta_start",
     "clip_sample",
     "clip_sample_range",
+    "disable_corrector",
     "dynamic_thresholding_ratio",
     "euler_at_final",
     "final_sigmas_type",
@@ -95,15 +96,19 @@ const OPTIONS: [&str; 39] = [
     "lower_order_final",
     "num_train_timesteps",
     "original_inference_steps",
+    "predict_x0",
     "prediction_type",
     "rescale_betas_zero_snr",
+    "rho",
     "sample_max_value",
     "set_alpha_to_one",
     "sigma_data",
     "sigma_max",
     "sigma_min",
+    "sigma_schedule",
     "skip_prk_steps",
     "solver_order",
+    "solver_p",
     "solver_type",
     "steps_offset",
     "thresholding",
