@@ -1,12 +1,17 @@
 //! Neural networks in tch, from folders in Hugging Face layout; synchronous, they know nothing of tokio, YAML or metrics.
 
 pub mod attention;
+pub mod blip;
+pub mod captions;
 pub mod config;
+pub mod decoder;
 pub mod folder;
 #[cfg(test)]
 mod golden;
+pub mod gpt2;
 pub mod layers;
 pub mod llama;
+pub mod opus_captions;
 pub mod opus_encoder;
 pub mod resnet;
 pub mod scenes;

@@ -1,6 +1,7 @@
 //! The network against transformers' on a small random model, whole and step by step, alone and in ragged batches.
 
 use super::*;
+use crate::models::decoder::Cache as _;
 use std::path::Path;
 
 fn golden() -> std::collections::BTreeMap<String, Tensor> {
@@ -33,7 +34,7 @@ fn prefill_and_steps_yield_the_logits_of_transformers() {
         let logits = network.step(&mut cache, &[token]).unwrap();
         assert!(apart(&logits.get(0), &golden["logits"].get(n as i64 + 1)) < 1e-4, "step {n}");
     }
-    assert_eq!(cache.columns(), 162);
+    assert_eq!(cache.columns.len(), 162);
 }
 
 #[test]
