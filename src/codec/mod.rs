@@ -167,6 +167,7 @@ fn capacity(payload: &Payload) -> usize {
         Payload::Embedding(embedding) => embedding.vector.len() * 4 / 3 + 64 * embedding.labels.len(),
         Payload::Picture(picture) if picture.inline => picture.data.len() * 4 / 3,
         Payload::Caption(caption) => caption.text.len() + 64 * caption.tags.len(),
+        Payload::Transcript(transcript) => transcript.text.len() + 96 * transcript.words.len(),
         _ => 0,
     }
 }

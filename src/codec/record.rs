@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::write::Writer;
-use crate::packet::{Balance, Caption, DeadLetter, Embedding, Event, Frame, Head, Label, Packet, Payload, Picture, RecordId, Segment};
+use crate::packet::{
+    Audio, Balance, Caption, DeadLetter, Embedding, Event, Frame, Head, Label, Packet, Payload, Picture, RecordId, SAMPLE_RATE, Segment,
+    Transcript,
+};
 
 /// Writes the record of `packet`.
 pub(super) fn write<W: Writer>(packet: &Packet, out: &mut W) {
@@ -12,9 +15,11 @@ pub(super) fn write<W: Writer>(packet: &Packet, out: &mut W) {
     meta(packet.id(), &packet.head, out);
     match &packet.payload {
         Payload::Frame(payload) => frame(payload, out),
+        Payload::Audio(payload) => audio(payload, out),
         Payload::Segment(payload) => segment(payload, out),
         Payload::Embedding(payload) => embedding(payload, out),
         Payload::Caption(payload) => caption(payload, out),
+        Payload::Transcript(payload) => transcript(payload, out),
         Payload::Picture(payload) => picture(payload, out),
         Payload::Event(payload) => event(payload, out),
         Payload::DeadLetter(payload) => dead_letter(payload, out),
@@ -67,6 +72,13 @@ fn frame<W: Writer>(frame: &Frame, out: &mut W) {
     text("format", frame.format.as_str(), out);
 }
 
+fn audio<W: Writer>(audio: &Audio, out: &mut W) {
+    text("view", &audio.view, out);
+    unsigned("index", audio.index, out);
+    small("rate", SAMPLE_RATE, out);
+    small("samples", audio.len() as u32, out);
+}
+
 fn segment<W: Writer>(segment: &Segment, out: &mut W) {
     unsigned("index", segment.index, out);
     out.field("cut");
@@ -97,6 +109,29 @@ fn caption<W: Writer>(caption: &Caption, out: &mut W) {
     out.field("finish");
     out.symbol(caption.finish as usize + 1, caption.finish.as_str());
     boolean("partial", caption.partial, out);
+}
+
+fn transcript<W: Writer>(transcript: &Transcript, out: &mut W) {
+    text("text", &transcript.text, out);
+    text("language", &transcript.language, out);
+    out.field("language_probability");
+    out.float(transcript.language_probability);
+    out.field("task");
+    out.symbol(transcript.task as usize + 1, transcript.task.as_str());
+    out.field("words");
+    array(&transcript.words, out, |word, out| {
+        out.open();
+        text("text", &word.text, out);
+        unsigned("start", word.span.start, out);
+        unsigned("end", word.span.end, out);
+        out.field("probability");
+        out.float(word.probability);
+        out.close();
+    });
+    out.field("average_log_probability");
+    out.float(transcript.average_log_probability);
+    out.field("no_speech_probability");
+    out.float(transcript.no_speech_probability);
 }
 
 fn picture<W: Writer>(picture: &Picture, out: &mut W) {

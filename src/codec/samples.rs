@@ -90,6 +90,16 @@ fn payloads() -> Vec<Payload> {
             labels: vec![label("cat", 1.0)],
             scores: None,
         })),
+        Payload::Audio(Arc::new(Audio { view: "sound".into(), index: 7, samples: Bytes::from_static(&[0; 64]) })),
+        Payload::Transcript(Arc::new(Transcript {
+            text: "Willst du mitmachen? Ja, früh.".to_owned(),
+            language: "de".to_owned(),
+            language_probability: 0.75,
+            task: SpeechTask::Transcribe,
+            words: vec![SpokenWord { text: "früh.".to_owned(), span: Span::new(2_000_000_000, 2_340_000_000), probability: 0.5 }],
+            average_log_probability: -0.25,
+            no_speech_probability: 0.125,
+        })),
         Payload::DeadLetter(Arc::new(DeadLetter {
             record: PayloadKind::Frame,
             stage: "vectors".to_owned(),

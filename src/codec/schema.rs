@@ -13,9 +13,11 @@ pub const COMPATIBILITY: &str = "BACKWARD_TRANSITIVE";
 pub const fn schema_text(kind: PayloadKind) -> &'static str {
     match kind {
         PayloadKind::Frame => include_str!("../../schemas/frames.avsc"),
+        PayloadKind::Audio => include_str!("../../schemas/audio.avsc"),
         PayloadKind::Segment => include_str!("../../schemas/segments.avsc"),
         PayloadKind::Embedding => include_str!("../../schemas/embeddings.avsc"),
         PayloadKind::Caption => include_str!("../../schemas/captions.avsc"),
+        PayloadKind::Transcript => include_str!("../../schemas/transcripts.avsc"),
         PayloadKind::Picture => include_str!("../../schemas/pictures.avsc"),
         PayloadKind::Event => include_str!("../../schemas/events.avsc"),
         PayloadKind::DeadLetter => include_str!("../../schemas/dead_letters.avsc"),
@@ -26,9 +28,11 @@ pub const fn schema_text(kind: PayloadKind) -> &'static str {
 pub const fn full_name(kind: PayloadKind) -> &'static str {
     match kind {
         PayloadKind::Frame => "dev.opusflow.v1.Frame",
+        PayloadKind::Audio => "dev.opusflow.v1.Audio",
         PayloadKind::Segment => "dev.opusflow.v1.Segment",
         PayloadKind::Embedding => "dev.opusflow.v1.Embedding",
         PayloadKind::Caption => "dev.opusflow.v1.Caption",
+        PayloadKind::Transcript => "dev.opusflow.v1.Transcript",
         PayloadKind::Picture => "dev.opusflow.v1.Picture",
         PayloadKind::Event => "dev.opusflow.v1.Event",
         PayloadKind::DeadLetter => "dev.opusflow.v1.DeadLetter",
@@ -39,9 +43,11 @@ pub const fn full_name(kind: PayloadKind) -> &'static str {
 pub const fn fingerprint(kind: PayloadKind) -> u64 {
     match kind {
         PayloadKind::Frame => 0xde24_7887_b6bc_b60f,
+        PayloadKind::Audio => 0x5f20_cfe3_68fe_dd29,
         PayloadKind::Segment => 0x816c_acbb_dd9d_d965,
         PayloadKind::Embedding => 0x4f0e_f59b_a321_9c17,
         PayloadKind::Caption => 0xaba1_4f80_48bc_0068,
+        PayloadKind::Transcript => 0x8e75_61be_5b81_6f2f,
         PayloadKind::Picture => 0xf820_14fc_a24d_05db,
         PayloadKind::Event => 0xa6a6_55f2_a068_ab89,
         PayloadKind::DeadLetter => 0x2df7_01bf_d93b_6738,

@@ -2,8 +2,8 @@
 
 use gstreamer as gst;
 
-const NEEDED: [(&str, &str); 27] = [
-    ("uridecodebin3", "every source but HLS and test://"),
+const NEEDED: [(&str, &str); 26] = [
+    ("uridecodebin", "every source but test://"),
     ("videotestsrc", "test:// sources"),
     ("tee", "several views of one decoder"),
     ("queue", "a thread a view"),
@@ -18,7 +18,6 @@ const NEEDED: [(&str, &str); 27] = [
     ("rtspsrc", "RTSP"),
     ("rtph264depay", "RTSP with H.264"),
     ("srtsrc", "SRT"),
-    ("uridecodebin", "HLS"),
     ("hlsdemux", "HLS"),
     ("tsdemux", "HLS, SRT, .ts files"),
     ("qtdemux", ".mp4 and .mov files"),

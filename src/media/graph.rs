@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use parking_lot::Mutex;
 
 use super::branch;
 use super::intake::{DISCARD, Intake};
 use super::jpeg;
 use super::playlist::is_playlist;
+use super::sound::{Entrance, SoundReader};
 use super::uri::{Source, TestSource};
 use super::view::ViewReader;
 use crate::error::{Error, Result};
@@ -24,8 +26,8 @@ pub(super) fn make(name: &str) -> Result<gst::Element> {
     })
 }
 
-/// Builds the pipeline of `source`, stopped, with a reader a view.
-pub(super) fn build(source: &Source, intake: &Arc<Intake>) -> Result<(gst::Pipeline, Vec<ViewReader>)> {
+/// Builds the pipeline of `source`, stopped, with a reader a view of pictures and of sound.
+pub(super) fn build(source: &Source, intake: &Arc<Intake>) -> Result<(gst::Pipeline, Vec<ViewReader>, Vec<SoundReader>)> {
     let pipeline = gst::Pipeline::new();
     let tee = make("tee")?;
     tee.set_property("allow-not-linked", true);
@@ -33,15 +35,16 @@ pub(super) fn build(source: &Source, intake: &Arc<Intake>) -> Result<(gst::Pipel
     let entry = tee.static_pad("sink").ok_or_else(|| Error::bug("a tee without sink pad"))?;
     let probe = Arc::clone(intake);
     entry.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| probe.probe(info));
+    let (entrance, sounds) = Entrance::new(intake)?;
     match source {
-        Source::Test(test) => add_test(&pipeline, &tee, test, intake)?,
-        Source::File(_, uri) | Source::Remote(uri) => add_uri(&pipeline, &entry, uri, intake)?,
+        Source::Test(test) => add_test(&pipeline, &tee, test, intake, &entrance)?,
+        Source::File(_, uri) | Source::Remote(uri) => add_uri(&pipeline, &entry, uri, intake, entrance)?,
     }
     let readers = (0..intake.options.views.len()).map(|index| branch::add(&pipeline, &tee, index, intake)).collect::<Result<_>>()?;
-    Ok((pipeline, readers))
+    Ok((pipeline, readers, sounds))
 }
 
-fn add_test(pipeline: &gst::Pipeline, tee: &gst::Element, test: &TestSource, intake: &Intake) -> Result<()> {
+fn add_test(pipeline: &gst::Pipeline, tee: &gst::Element, test: &TestSource, intake: &Arc<Intake>, entrance: &Entrance) -> Result<()> {
     let source = make("videotestsrc")?;
     let known = source.find_property("pattern").and_then(|property| gst::glib::EnumClass::with_type(property.value_type()));
     if known.is_none_or(|patterns| patterns.value_by_nick(&test.pattern).is_none()) {
@@ -65,39 +68,58 @@ fn add_test(pipeline: &gst::Pipeline, tee: &gst::Element, test: &TestSource, int
     filter.set_property("caps", caps.build());
     *intake.codec.lock() = Some("raw".to_owned());
     let wired = pipeline.add_many([&source, &filter]).and_then(|()| gst::Element::link_many([&source, &filter, tee]));
-    wired.map_err(|error| Error::bug("the test source cannot be wired").because(error))
+    wired.map_err(|error| Error::bug("the test source cannot be wired").because(error))?;
+    if entrance.is_open() { add_tone(pipeline, test, intake, entrance) } else { Ok(()) }
 }
 
-/// The first video stream of `uri`, decoded, and nothing else.
-fn add_uri(pipeline: &gst::Pipeline, entry: &gst::Pad, uri: &str, intake: &Arc<Intake>) -> Result<()> {
-    // In GStreamer 1.22 hlsdemux2, which only uridecodebin3 takes, crashes or hangs when its server goes away; hlsdemux ends with an error.
-    let decode = make(if is_playlist(uri) { "uridecodebin" } else { "uridecodebin3" })?;
-    decode.set_property("uri", uri);
-    let chosen = Arc::clone(intake);
-    if is_playlist(uri) {
-        // Sound is let out as it is, undecoded.
-        decode.connect("autoplug-continue", false, move |values| {
-            let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
-            let is_audio = caps.is_some_and(|caps| caps.structure(0).is_some_and(|caps| caps.name().starts_with("audio/")));
-            if is_audio {
-                chosen.has_audio.store(true, Ordering::Release);
-            }
-            Some((!is_audio).to_value())
-        });
-    } else {
-        decode.connect("select-stream", false, move |values| {
-            let collection = values.get(1).and_then(|value| value.get::<gst::StreamCollection>().ok());
-            let stream = values.get(2).and_then(|value| value.get::<gst::Stream>().ok());
-            let selected = collection.zip(stream).is_some_and(|(collection, stream)| select(&chosen, &collection, &stream));
-            Some(i32::from(selected).to_value())
-        });
+/// A tone as long as the test pictures.
+fn add_tone(pipeline: &gst::Pipeline, test: &TestSource, intake: &Arc<Intake>, entrance: &Entrance) -> Result<()> {
+    const SAMPLES: u64 = 480;
+    const RATE: u64 = 48_000;
+    let filter = make("capsfilter")?;
+    filter.set_property("caps", gst::Caps::builder("audio/x-raw").field("rate", RATE as i32).build());
+    let source = make("audiotestsrc")?;
+    source.set_property("is-live", test.live);
+    source.set_property("samplesperbuffer", SAMPLES as i32);
+    if let Some(frames) = test.frames {
+        let samples = u64::from(frames) * u64::from(test.fps.den) * RATE / u64::from(test.fps.num.max(1));
+        source.set_property("num-buffers", i32::try_from(samples.div_ceil(SAMPLES)).unwrap_or(i32::MAX));
     }
-    let (tee, whole) = (entry.downgrade(), pipeline.downgrade());
+    let wired = pipeline.add_many([&source, &filter]).and_then(|()| source.link(&filter));
+    wired.map_err(|error| Error::bug("the test tone cannot be wired").because(error))?;
+    let pad = filter.static_pad("src").ok_or_else(|| Error::bug("a capsfilter without src pad"))?;
+    intake.has_audio.store(true, Ordering::Release);
+    entrance.attach(pipeline, &pad, intake)
+}
+
+/// The first video stream of `uri`, decoded, and where it is wanted the first audio stream.
+fn add_uri(pipeline: &gst::Pipeline, entry: &gst::Pad, uri: &str, intake: &Arc<Intake>, entrance: Entrance) -> Result<()> {
+    // Not uridecodebin3: in GStreamer 1.22 it hangs at the start of one film in some hundreds, and its hlsdemux2 crashes or hangs when its
+    // server goes away.
+    let decode = make("uridecodebin")?;
+    decode.set_property("uri", uri);
+    let (seen, choice) = (Arc::clone(intake), Mutex::new(Choice::default()));
+    decode.connect("autoplug-continue", false, move |values| {
+        let pad = values.get(1).and_then(|value| value.get::<gst::Pad>().ok());
+        let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
+        Some(pad.zip(caps).is_none_or(|(pad, caps)| choice.lock().takes(&seen, &pad, &caps)).to_value())
+    });
+    let (tee, whole, heard) = (entry.downgrade(), pipeline.downgrade(), Arc::clone(intake));
     decode.connect_pad_added(move |_, pad| {
         let (Some(tee), Some(whole)) = (tee.upgrade(), whole.upgrade()) else { return };
         let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-        let is_video = caps.structure(0).is_some_and(|caps| caps.name().starts_with("video/"));
-        let linked = if is_video && !tee.is_linked() { pad.link(&tee).is_ok() } else { swallow(&whole, pad) };
+        let is = |kind: &str| caps.structure(0).is_some_and(|caps| caps.name().starts_with(kind));
+        if is("video/") {
+            heard.has_video.store(true, Ordering::Release);
+        }
+        let linked = match () {
+            () if is("video/") && !tee.is_linked() => pad.link(&tee).is_ok(),
+            () if is("audio/x-raw") && entrance.is_open() => match entrance.attach(&whole, pad, &heard) {
+                Ok(()) => true,
+                Err(error) => return heard.fail(error),
+            },
+            () => swallow(&whole, pad),
+        };
         if !linked {
             tracing::warn!(target: "gstreamer", %caps, "a decoded stream cannot be linked");
         }
@@ -117,20 +139,40 @@ fn swallow(pipeline: &gst::Pipeline, pad: &gst::Pad) -> bool {
     linked && sink.sync_state_with_parent().is_ok()
 }
 
-/// Notes what a collection holds and says whether `stream` is the one to decode: the first video stream. As long as there is none (FLV
-/// announces
-/// its streams one by one) the others are let through, for a demuxer of which nothing is wanted breaks off.
-fn select(intake: &Intake, collection: &gst::StreamCollection, stream: &gst::Stream) -> bool {
-    let video = collection.iter().find(|stream| stream.stream_type().contains(gst::StreamType::VIDEO));
-    if collection.iter().any(|stream| stream.stream_type().contains(gst::StreamType::AUDIO)) {
-        intake.has_audio.store(true, Ordering::Release);
-    }
-    let Some(video) = video else { return true };
-    intake.has_video.store(true, Ordering::Release);
-    video.stream_id() == stream.stream_id()
+/// The elementary streams that are decoded: the first of each kind. The others are let out as they are.
+#[derive(Default)]
+struct Choice {
+    video: Option<gst::glib::GString>,
+    audio: Option<gst::glib::GString>,
 }
 
-/// Sets the limits of sources and decoders as `uridecodebin3` makes them.
+impl Choice {
+    /// Notes what there is, and says whether decoding goes on behind `pad`.
+    fn takes(&mut self, intake: &Intake, pad: &gst::Pad, caps: &gst::CapsRef) -> bool {
+        let Some(name) = caps.structure(0).map(|caps| caps.name().as_str()) else { return true };
+        let parent = pad.parent_element().and_then(|parent| parent.factory());
+        // Containers are `video/...` as well; behind what takes them apart there are elementary streams only.
+        let is_elementary =
+            parent.is_some_and(|parent| parent.has_type(gst::ElementFactoryType::DEMUXER | gst::ElementFactoryType::DEPAYLOADER));
+        if name.starts_with("audio/") {
+            intake.has_audio.store(true, Ordering::Release);
+            intake.wants_sound() && (!is_elementary || first(&mut self.audio, pad))
+        } else if is_elementary && (name.starts_with("video/") || name.starts_with("image/")) {
+            intake.has_video.store(true, Ordering::Release);
+            first(&mut self.video, pad)
+        } else {
+            true
+        }
+    }
+}
+
+/// Whether `pad` is of the stream that was seen first.
+fn first(known: &mut Option<gst::glib::GString>, pad: &gst::Pad) -> bool {
+    let id = pad.stream_id().unwrap_or_else(|| pad.name());
+    *known.get_or_insert_with(|| id.clone()) == id
+}
+
+/// Sets the limits of sources and decoders as `uridecodebin` makes them.
 fn configure(intake: &Arc<Intake>, element: &gst::Element, uri: &str) {
     let Some(factory) = element.factory() else { return };
     let options = &intake.options;

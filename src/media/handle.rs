@@ -19,8 +19,8 @@ use crate::error::{Error, Result};
 const TICK: Duration = Duration::from_millis(100);
 /// How long after an error the frames before it may take to come out.
 const DRAIN: Duration = Duration::from_millis(500);
-/// How long a video stream may take to appear after an audio stream.
-const SECOND_STREAM: Duration = Duration::from_secs(2);
+/// How long a video stream may take to appear after an audio stream, and the other way round.
+pub(super) const SECOND_STREAM: Duration = Duration::from_secs(2);
 /// How long GStreamer may take to let go.
 const STOP: Duration = Duration::from_secs(10);
 

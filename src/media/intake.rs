@@ -1,6 +1,4 @@
-//! What GStreamer's threads and tokio's tasks know in common about one stream: the timeline that all its views share, what was decoded,
-//! what was
-//! lost, who waits, and how it ended.
+//! What GStreamer's threads and tokio's tasks know in common about one stream: what was decoded, what was lost, who waits, and how it ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use super::handle::{End, Lost};
 use super::iso::Arriving;
 use super::options::{Fraction, Options};
+use super::timeline::{FRAME, Timeline};
 use crate::error::Error;
 use crate::packet::{Micros, Nanos};
 
@@ -22,15 +21,8 @@ use crate::packet::{Micros, Nanos};
 /// bindings have already freed.
 pub(super) const DISCARD: gst::PadProbeReturn = gst::PadProbeReturn::Handled;
 
-/// What a jump back in time must exceed to be a new beginning instead of two frames out of order.
-const JUMP: Nanos = 1_000_000_000;
-/// What a jump ahead must exceed to be damage instead of a pause.
-const LEAP: Nanos = 3_600_000_000_000;
 /// From 1900, where NTP begins, to 1970.
 const NTP_TO_UNIX: Nanos = 2_208_988_800_000_000_000;
-/// How long a frame lasts where neither it nor its caps say.
-const FRAME: Nanos = 40_000_000;
-
 /// The picture that the decoder gives.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Decoded {
@@ -43,6 +35,7 @@ pub(super) struct Intake {
     /// The source's name in messages, without secrets.
     pub name: String,
     pub options: Options,
+    /// Of the views, then of the views of sound.
     pub taps: Vec<Arc<Tap>>,
     /// Set with the first decoded frame.
     pub first: watch::Sender<Option<Decoded>>,
@@ -68,12 +61,14 @@ pub(super) struct Intake {
     /// Frames that came before it was known, which are left out.
     pub untimed: AtomicU64,
     timeline: Mutex<Timeline>,
+    /// That of the sound, which begins where that of the pictures does.
+    sound: Mutex<Timeline>,
 }
 
 impl Intake {
     pub(super) fn new(name: String, options: Options) -> Self {
         Self {
-            taps: options.views.iter().map(|_| Arc::default()).collect(),
+            taps: (0..options.views.len() + options.sounds.len()).map(|_| Arc::default()).collect(),
             first: watch::Sender::new(None),
             failure: watch::Sender::new(None),
             end: watch::Sender::new(None),
@@ -91,6 +86,7 @@ impl Intake {
             began: Mutex::new(None),
             untimed: AtomicU64::new(0),
             timeline: Mutex::new(Timeline::new(options.live)),
+            sound: Mutex::new(Timeline::new(options.live)),
             name,
             options,
         }
@@ -99,6 +95,11 @@ impl Intake {
     /// Milliseconds since opening began.
     pub(super) fn now(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
+    }
+
+    /// Whether someone reads its sound.
+    pub(super) fn wants_sound(&self) -> bool {
+        !self.options.sounds.is_empty()
     }
 
     /// How long nothing was decoded although every reader waited; none while one is busy.
@@ -162,22 +163,38 @@ impl Intake {
     pub(super) fn probe(&self, info: &mut gst::PadProbeInfo<'_>) -> gst::PadProbeReturn {
         match &mut info.data {
             Some(gst::PadProbeData::Event(event)) => match event.view() {
-                gst::EventView::Segment(segment) => {
-                    let segment = segment.segment().downcast_ref::<gst::ClockTime>().cloned().unwrap_or_default();
-                    let first = self.timeline.lock().segment.replace(segment).is_none();
-                    if !first {
-                        return DISCARD;
-                    }
-                    let (seqnum, plain) = (event.seqnum(), gst::FormattedSegment::<gst::ClockTime>::new());
-                    *event = gst::event::Segment::builder(&plain).seqnum(seqnum).build();
-                    gst::PadProbeReturn::Ok
-                }
+                gst::EventView::Segment(_) => self.timeline.lock().follow(event),
                 gst::EventView::Caps(caps) => self.caps(caps.caps()),
                 _ => gst::PadProbeReturn::Ok,
             },
             Some(gst::PadProbeData::Buffer(buffer)) => self.frame(buffer),
             _ => gst::PadProbeReturn::Ok,
         }
+    }
+
+    /// The probe before the branch of sound: puts it on the timeline of the pictures.
+    pub(super) fn hear(&self, info: &mut gst::PadProbeInfo<'_>) -> gst::PadProbeReturn {
+        match &mut info.data {
+            Some(gst::PadProbeData::Event(event)) if matches!(event.view(), gst::EventView::Segment(_)) => self.sound.lock().follow(event),
+            Some(gst::PadProbeData::Buffer(buffer)) => self.sound(buffer),
+            _ => gst::PadProbeReturn::Ok,
+        }
+    }
+
+    fn sound(&self, buffer: &mut gst::Buffer) -> gst::PadProbeReturn {
+        let base = self.timeline.lock().base;
+        let mut timeline = self.sound.lock();
+        if self.options.live {
+            // What was heard before the first picture has no place.
+            let early = timeline.running(buffer.pts()).zip(base).is_none_or(|(running, base)| running < base);
+            if base.is_none() || (early && timeline.last.is_none()) {
+                return DISCARD;
+            }
+            timeline.base = base;
+        }
+        let (pts, duration) = timeline.place(buffer.pts(), buffer.duration());
+        timed(buffer, pts, duration);
+        gst::PadProbeReturn::Ok
     }
 
     fn caps(&self, caps: &gst::CapsRef) -> gst::PadProbeReturn {
@@ -216,10 +233,7 @@ impl Intake {
         let picture = {
             let mut timeline = self.timeline.lock();
             let (pts, duration) = timeline.place(buffer.pts(), buffer.duration());
-            let buffer = buffer.make_mut();
-            buffer.set_pts(gst::ClockTime::from_nseconds(pts));
-            buffer.set_dts(gst::ClockTime::NONE);
-            buffer.set_duration(gst::ClockTime::from_nseconds(duration));
+            timed(buffer, pts, duration);
             timeline.picture
         };
         if buffer.flags().contains(gst::BufferFlags::CORRUPTED) {
@@ -231,6 +245,13 @@ impl Intake {
         }
         gst::PadProbeReturn::Ok
     }
+}
+
+fn timed(buffer: &mut gst::Buffer, pts: Nanos, duration: Nanos) {
+    let buffer = buffer.make_mut();
+    buffer.set_pts(gst::ClockTime::from_nseconds(pts));
+    buffer.set_dts(gst::ClockTime::NONE);
+    buffer.set_duration(gst::ClockTime::from_nseconds(duration));
 }
 
 /// When a frame was taken, by its sender's clock: from RTCP's sender reports, as the RTP jitter buffer wrote it to the packets.
@@ -256,95 +277,12 @@ pub(super) struct Tap {
     pub gone: AtomicBool,
 }
 
-/// Running time, made strictly increasing.
-struct Timeline {
-    segment: Option<gst::FormattedSegment<gst::ClockTime>>,
-    picture: Option<Decoded>,
-    period: Nanos,
-    live: bool,
-    /// Running time of a live stream's first frame.
-    base: Option<Nanos>,
-    /// What jumps back have added.
-    shift: Nanos,
-    /// Start and end of the last frame.
-    last: Option<(Nanos, Nanos)>,
-    /// Where a frame came more than half a frame late.
-    holes: u64,
-}
-
-impl Timeline {
-    fn new(live: bool) -> Self {
-        Self { segment: None, picture: None, period: FRAME, live, base: None, shift: 0, last: None, holes: 0 }
-    }
-
-    /// Where a frame lies: pts and duration. A frame without pts follows the last one; one slightly out of order is moved behind it; a jump
-    /// back of more than a second is taken for a new beginning of the source's clock and goes on from where the stream was; a leap ahead
-    /// of more
-    /// than an hour is taken for a damaged pts and ignored.
-    fn place(&mut self, pts: Option<gst::ClockTime>, duration: Option<gst::ClockTime>) -> (Nanos, Nanos) {
-        let duration = duration.map(gst::ClockTime::nseconds).filter(|duration| *duration > 0).unwrap_or(self.period);
-        let running = pts.and_then(|pts| match &self.segment {
-            Some(segment) => segment.to_running_time(pts),
-            None => Some(pts),
-        });
-        let follows = self.last.map_or(0, |(_, end)| end);
-        let mut pts = match running {
-            Some(running) => {
-                let running = running.nseconds();
-                let base = if self.live { *self.base.get_or_insert(running) } else { 0 };
-                (running + self.shift).saturating_sub(base)
-            }
-            None => follows,
-        };
-        if let Some((last, end)) = self.last {
-            if pts > end.saturating_add(LEAP) {
-                pts = end;
-            } else if pts <= last {
-                let jumped = last - pts > JUMP;
-                let to = if jumped { end } else { last + 1 };
-                self.shift += if jumped { to - pts } else { 0 };
-                pts = to;
-            }
-            self.holes += u64::from(self.picture.is_some_and(|picture| picture.fps.is_some()) && pts > end + self.period / 2);
-        }
-        self.last = Some((pts, pts + duration));
-        (pts, duration)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn at(ms: u64) -> Option<gst::ClockTime> {
         Some(gst::ClockTime::from_mseconds(ms))
-    }
-
-    const MS: Nanos = 1_000_000;
-
-    #[test]
-    fn live_timeline_begins_at_zero_and_survives_jumps() {
-        gst::init().expect("GStreamer");
-        let mut timeline = Timeline::new(true);
-        timeline.period = 10 * MS;
-        let placed: Vec<Nanos> = [at(5000), at(5010), None, at(5015)].into_iter().map(|pts| timeline.place(pts, None).0).collect();
-        assert_eq!(placed, [0, 10 * MS, 20 * MS, 20 * MS + 1]);
-        timeline.place(at(8000), None);
-        assert_eq!(timeline.place(at(100), None).0, 3010 * MS, "the source's clock began anew");
-        assert_eq!(timeline.place(at(110), None).0, 3020 * MS);
-        assert_eq!(timeline.place(at(9_999_999_999), None).0, 3030 * MS, "a damaged pts");
-        assert_eq!(timeline.place(at(130), None).0, 3040 * MS);
-    }
-
-    #[test]
-    fn file_timeline_keeps_running_time() {
-        gst::init().expect("GStreamer");
-        let mut timeline = Timeline::new(false);
-        assert_eq!(timeline.place(at(66), at(33)), (66 * MS, 33 * MS));
-        let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
-        segment.set_start(gst::ClockTime::from_mseconds(1000));
-        timeline.segment = Some(segment);
-        assert_eq!(timeline.place(at(1100), at(33)), (100 * MS, 33 * MS));
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! GStreamer: a URI becomes views of frames; frames become pictures.
+//! GStreamer: a URI becomes views of frames and of sound; frames become pictures.
 //!
-//! One GStreamer pipeline a stream: `uridecodebin3 ! tee` (`uridecodebin` for HLS), and a branch a view, `queue ! videoscale !
-//! videoconvert ! appsink`. Nothing is
-//! dropped for lack of time inside it: a view that nobody reads blocks its branch, then the tee, the decoder and the source.
+//! One GStreamer pipeline a stream: `uridecodebin ! tee`, and a branch a view, `queue ! videoscale ! videoconvert ! appsink`;
+//! beside it, where sound is wanted, `audioconvert ! audioresample ! tee`, and an appsink a view. Nothing is dropped for lack of time
+//! inside it: a view that nobody reads blocks its branch, then the tee, the decoder and the source.
 
 mod branch;
 mod digest;
@@ -17,9 +17,14 @@ mod open;
 mod options;
 mod picture;
 mod playlist;
+mod samples;
+mod sound;
+mod timeline;
 mod uri;
 mod view;
 
+#[cfg(test)]
+mod sound_tests;
 #[cfg(test)]
 mod tests;
 
@@ -28,8 +33,9 @@ pub use doctor::doctor;
 pub use handle::{End, Handle, Lost};
 pub use log::init;
 pub use open::{Opened, VideoInfo, open};
-pub use options::{Fraction, Options, View};
+pub use options::{Fraction, Options, Sound, View};
 pub use picture::{contact_sheet, jpeg};
 pub use playlist::{is_complete, is_playlist};
+pub use sound::{Heard, SoundReader};
 pub use uri::redact;
 pub use view::{Captured, ViewReader};

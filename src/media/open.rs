@@ -10,6 +10,7 @@ use gstreamer::prelude::*;
 use super::handle::{End, Handle};
 use super::intake::{Decoded, Intake};
 use super::options::{Fraction, Options};
+use super::sound::SoundReader;
 use super::uri::{Source, redact};
 use super::view::ViewReader;
 use super::{graph, init, iso};
@@ -31,7 +32,7 @@ pub struct VideoInfo {
     pub duration: Option<Nanos>,
     /// The sender's wall clock at pts 0; none unless [`Options::sender_clock`].
     pub began: Option<Micros>,
-    /// Whether it has sound, which is not decoded.
+    /// Whether it has sound, as far as it has said by then.
     pub has_audio: bool,
 }
 
@@ -40,6 +41,8 @@ pub struct VideoInfo {
 pub struct Opened {
     /// A reader for each of the views asked for, in their order.
     pub views: Vec<ViewReader>,
+    /// A reader for each of the views of sound asked for, in their order.
+    pub sounds: Vec<SoundReader>,
     /// Its life.
     pub handle: Handle,
     /// What it carries.
@@ -60,7 +63,7 @@ pub async fn open(uri: &str, options: &Options) -> Result<Opened> {
     let source = tokio::task::spawn_blocking(move || Source::parse(&text)).await.map_err(|error| Error::bug("a URI").because(error))??;
     let path = whole(&source, uri).await?;
     let intake = Arc::new(Intake::new(redact(uri), options.clone()));
-    let (pipeline, views) = graph::build(&source, &intake)?;
+    let (pipeline, views, sounds) = graph::build(&source, &intake)?;
     let (mut first, mut end) = (intake.first.subscribe(), intake.end.subscribe());
     let weak = pipeline.downgrade();
     let mut handle = Handle::start(pipeline, Arc::clone(&intake), path)?;
@@ -81,7 +84,7 @@ pub async fn open(uri: &str, options: &Options) -> Result<Opened> {
         Some(pipeline) if !options.live => pipeline.query_duration::<gst::ClockTime>().map(gst::ClockTime::nseconds),
         _ => None,
     };
-    Ok(Opened { views, handle, info: describe(&intake, picture, duration) })
+    Ok(Opened { views, sounds, handle, info: describe(&intake, picture, duration) })
 }
 
 /// The path of a file that has at least an index.

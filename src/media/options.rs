@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
+/// How long pieces of sound may be.
+const PIECES: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+
 /// A rate in frames per second, as a fraction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fraction {
@@ -65,11 +68,22 @@ impl View {
     }
 }
 
+/// A stream's sound as a view: one channel of 16,000 samples a second, on the timeline of the pictures.
+#[derive(Debug, Clone)]
+pub struct Sound {
+    /// Its name, unique in the stream.
+    pub name: Arc<str>,
+    /// How long its pieces are.
+    pub piece: Duration,
+}
+
 /// How a stream is opened.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The views, at least one.
     pub views: Vec<View>,
+    /// The views of its sound.
+    pub sounds: Vec<Sound>,
     /// Whether it comes at its own pace. The pts of a live stream begin at 0 with its first decoded frame.
     pub live: bool,
     /// The stream fails when every reader has waited this long and no frame was decoded meanwhile.
@@ -90,6 +104,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             views: vec![View::native("frames")],
+            sounds: Vec::new(),
             live: false,
             stall: Duration::from_secs(10),
             connect: Duration::from_secs(10),
@@ -103,8 +118,11 @@ impl Default for Options {
 
 impl Options {
     pub(super) fn check(&self) -> Result<()> {
-        if self.views.is_empty() {
+        if self.views.is_empty() && self.sounds.is_empty() {
             return Err(Error::config("a stream needs at least one view"));
+        }
+        if let Some(sound) = self.sounds.iter().find(|sound| !PIECES.contains(&sound.piece)) {
+            return Err(Error::config(format!("view `{}`: pieces of sound are {PIECES:?} long", sound.name)));
         }
         for view in &self.views {
             let name = &view.name;

@@ -11,18 +11,18 @@ use super::*;
 use crate::error::Kind;
 
 const FRAMES: usize = 90;
-const VIDEO: &str = "videotestsrc num-buffers=90 pattern=ball ! video/x-raw,format=I420,width=160,height=120,framerate=30/1 \
+pub(super) const VIDEO: &str = "videotestsrc num-buffers=90 pattern=ball ! video/x-raw,format=I420,width=160,height=120,framerate=30/1 \
                      ! x264enc bframes=0 key-int-max=10 speed-preset=ultrafast ! h264parse";
-const AUDIO: &str = "audiotestsrc num-buffers=130 ! audioconvert ! avenc_aac";
+pub(super) const AUDIO: &str = "audiotestsrc num-buffers=130 ! audioconvert ! avenc_aac";
 
-struct Film {
+pub(super) struct Film {
     path: PathBuf,
     _dir: TempDir,
 }
 
 impl Film {
     /// Runs a pipeline text that ends in a muxer named `m`.
-    fn make(name: &str, text: &str) -> Self {
+    pub fn make(name: &str, text: &str) -> Self {
         init().expect("GStreamer");
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(name);
@@ -37,11 +37,11 @@ impl Film {
         Self { path, _dir: dir }
     }
 
-    fn video() -> Self {
+    pub fn video() -> Self {
         Self::make("film.mp4", &format!("mp4mux name=m {VIDEO} ! m."))
     }
 
-    fn uri(&self) -> String {
+    pub fn uri(&self) -> String {
         self.path.display().to_string()
     }
 
@@ -52,11 +52,11 @@ impl Film {
     }
 }
 
-fn options(views: Vec<View>) -> Options {
+pub(super) fn options(views: Vec<View>) -> Options {
     Options { views, connect: Duration::from_secs(20), stall: Duration::from_secs(20), ..Options::default() }
 }
 
-async fn drain(mut view: ViewReader) -> Vec<Captured> {
+pub(super) async fn drain(mut view: ViewReader) -> Vec<Captured> {
     let mut frames = Vec::new();
     while let Some(captured) = view.next().await {
         frames.push(captured);
@@ -100,11 +100,23 @@ async fn every_encoded_frame_comes_out_once_in_order() {
     }
 }
 
+/// Each in a pipeline of its own, one after the other: whatever races there are at a start get their chance.
+#[tokio::test]
+async fn one_film_after_another_begins() {
+    let film = Film::make("film.mp4", &format!("mp4mux name=m {VIDEO} ! m. {AUDIO} ! m."));
+    for turn in 0..100 {
+        let Opened { mut views, mut handle, .. } =
+            open(&film.uri(), &options(vec![View::native("all")])).await.unwrap_or_else(|error| panic!("turn {turn}: {error}"));
+        assert!(views.remove(0).next().await.is_some());
+        handle.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn pixels_are_the_memory_of_the_sink() {
     let mut opened = open("test://?frames=20&size=64x48", &options(vec![View::native("all")])).await.expect("opens");
     let reader = opened.views.remove(0);
-    let (seen, sunk) = (std::sync::Arc::new(parking_lot::Mutex::new(Vec::new())), reader.sink.static_pad("sink").expect("a pad"));
+    let (seen, sunk) = (std::sync::Arc::new(parking_lot::Mutex::new(Vec::new())), reader.samples.sink.static_pad("sink").expect("a pad"));
     let addresses = std::sync::Arc::clone(&seen);
     sunk.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         let map = info.buffer().expect("a buffer").map_readable().expect("mapped");
@@ -144,7 +156,7 @@ async fn a_view_faster_than_its_film_keeps_every_frame() {
 #[tokio::test]
 async fn sound_does_not_hold_up_the_picture() {
     let film = Film::make("both.mp4", &format!("mp4mux name=m {VIDEO} ! m. {AUDIO} ! m."));
-    let Opened { mut views, mut handle, info } = open(&film.uri(), &options(vec![View::native("all")])).await.expect("opens");
+    let Opened { mut views, mut handle, info, .. } = open(&film.uri(), &options(vec![View::native("all")])).await.expect("opens");
     assert!(info.has_audio);
     assert_eq!(drain(views.remove(0)).await.len(), FRAMES);
     assert!(matches!(handle.ended().await, End::EndOfStream));

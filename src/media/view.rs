@@ -2,16 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use gstreamer as gst;
-use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
-use tokio::sync::watch;
 
-use super::intake::{Intake, Tap};
+use super::intake::Intake;
+use super::samples::Samples;
 use crate::error::{Error, Result};
 use crate::packet::{Frame, Micros, Nanos, PixelFormat, Span, now_micros};
 
@@ -30,15 +28,11 @@ pub struct Captured {
 
 /// Reads the frames of one view. When it falls, its branch runs dry and the other views go on.
 pub struct ViewReader {
-    pub(super) name: Arc<str>,
-    pub(super) sink: gst_app::AppSink,
-    tap: Arc<Tap>,
-    intake: Arc<Intake>,
-    closed: watch::Receiver<bool>,
+    name: Arc<str>,
+    pub(super) samples: Samples,
     period: Option<Nanos>,
     shape: Option<(gst::Caps, Shape)>,
     index: u64,
-    finished: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -51,27 +45,12 @@ struct Shape {
 impl ViewReader {
     pub(super) fn new(index: usize, sink: gst_app::AppSink, intake: &Arc<Intake>) -> Self {
         let view = &intake.options.views[index];
-        let tap = Arc::clone(&intake.taps[index]);
-        let (sample, eos) = (Arc::clone(&tap), Arc::clone(&tap));
-        sink.set_callbacks(
-            gst_app::AppSinkCallbacks::builder()
-                .new_sample(move |_| {
-                    sample.arrived.notify_one();
-                    Ok(gst::FlowSuccess::Ok)
-                })
-                .eos(move |_| eos.arrived.notify_one())
-                .build(),
-        );
         Self {
             name: Arc::clone(&view.name),
-            sink,
-            tap,
-            closed: intake.closed.subscribe(),
-            intake: Arc::clone(intake),
+            samples: Samples::new(sink, intake, &intake.taps[index]),
             period: view.fps.and_then(super::Fraction::period),
             shape: None,
             index: 0,
-            finished: false,
         }
     }
 
@@ -82,32 +61,14 @@ impl ViewReader {
 
     /// The next frame, `None` at the end: [`super::Handle::ended`] then says why. Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Option<Captured> {
-        while !self.finished {
-            if *self.closed.borrow_and_update() {
-                break;
-            }
-            if let Some(sample) = self.sink.try_pull_sample(gst::ClockTime::ZERO) {
-                self.tap.since.store(self.intake.now(), Ordering::Release);
-                match self.capture(sample) {
-                    Ok(captured) => return Some(captured),
-                    Err(error) => {
-                        self.intake.fail(error);
-                        break;
-                    }
-                }
-            }
-            if self.sink.is_eos() {
-                break;
-            }
-            let _waiting = Waiting::begin(&self.tap);
-            tokio::select! {
-                () = self.tap.arrived.notified() => {}
-                _ = self.closed.changed() => {}
+        let sample = self.samples.next().await?;
+        match self.capture(sample) {
+            Ok(captured) => Some(captured),
+            Err(error) => {
+                self.samples.fail(error);
+                None
             }
         }
-        self.finished = true;
-        self.tap.gone.store(true, Ordering::Release);
-        None
     }
 
     fn capture(&mut self, sample: gst::Sample) -> Result<Captured> {
@@ -158,33 +119,6 @@ impl ViewReader {
 
 impl fmt::Debug for ViewReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ViewReader({} of {})", self.name, self.intake.name)
-    }
-}
-
-impl Drop for ViewReader {
-    fn drop(&mut self) {
-        self.tap.gone.store(true, Ordering::Release);
-        self.sink.set_callbacks(gst_app::AppSinkCallbacks::builder().build());
-        self.sink.set_property("wait-on-eos", false);
-        self.sink.set_drop(true);
-        // Wakes the branch if it waits for room; from here on it drops.
-        while self.sink.try_pull_sample(gst::ClockTime::ZERO).is_some() {}
-    }
-}
-
-/// Marks a view as waited for, as long as it lives.
-struct Waiting<'a>(&'a Tap);
-
-impl<'a> Waiting<'a> {
-    fn begin(tap: &'a Tap) -> Self {
-        tap.waiting.store(true, Ordering::Release);
-        Self(tap)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.store(false, Ordering::Release);
+        write!(f, "ViewReader({} of {})", self.name, self.samples.intake.name)
     }
 }

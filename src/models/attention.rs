@@ -1,7 +1,7 @@
 //! Attention of many heads, of a sequence with itself or with another: Vaswani et al., "Attention Is All You Need" (arXiv:1706.03762).
 //! Query, key and value of one input are one product; the keys of a context can be kept and asked again.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::layers::Linear;
 use super::weights::Scope;
@@ -64,6 +64,7 @@ pub struct Attention {
     out: Linear,
     heads: Heads,
     kind: AttentionKind,
+    upcast: bool,
 }
 
 #[derive(Debug)]
@@ -93,7 +94,7 @@ impl Attention {
         let [query, key, value] = parts(scope, names, heads, biases)?;
         let fused = join(&[query, key, value])?;
         let out = Linear::read(&(scope / names[3]), inner, heads.width, biases.out)?;
-        Ok(Self { into: Projection::Fused(fused), out, heads, kind: scope.weights().attention() })
+        Ok(Self { into: Projection::Fused(fused), out, heads, kind: scope.weights().attention(), upcast: false })
     }
 
     /// Of a sequence with another. `names` as in [`of_self`](Self::of_self).
@@ -105,12 +106,19 @@ impl Attention {
         let [query, key, value] = parts(scope, names, heads, biases)?;
         let into = Projection::Split { query, key_value: join(&[key, value])? };
         let out = Linear::read(&(scope / names[3]), inner, heads.width, biases.out)?;
-        Ok(Self { into, out, heads, kind: scope.weights().attention() })
+        Ok(Self { into, out, heads, kind: scope.weights().attention(), upcast: false })
     }
 
     /// Of a sequence with itself, from projections that lie elsewhere: `fused` gives `[.., 3 * count * dim]`, query before key before value.
     pub fn of_fused(fused: Linear, out: Linear, heads: Heads, kind: AttentionKind) -> Self {
-        Self { into: Projection::Fused(fused), out, heads, kind }
+        Self { into: Projection::Fused(fused), out, heads, kind, upcast: false }
+    }
+
+    /// The same, with the scores of slices computed in f32 whatever the precision, for networks whose scores leave the range of f16. The
+    /// fused kernel always computes them so.
+    #[must_use]
+    pub fn upcast(self, upcast: bool) -> Self {
+        Self { upcast, ..self }
     }
 
     /// Of a sequence with another, from projections that lie elsewhere: `key_value` gives `[.., 2 * count * dim]`, key before value.
@@ -188,6 +196,12 @@ impl Attention {
     pub fn mix(&self, query: &Tensor, keys: &Keys, mask: Option<&Tensor>, causal: bool) -> Result<Tensor> {
         let mixed = match self.kind {
             AttentionKind::Sdpa => fused(query, keys, mask, causal)?,
+            AttentionKind::Sliced if self.upcast => {
+                let [query, keys, values] = [query, &keys.keys, &keys.values].map(|part| part.f_to_kind(Kind::Float));
+                let mask = mask.map(|mask| mask.f_to_kind(Kind::Float)).transpose()?;
+                let mixed = sliced(&query?, &Keys { keys: keys?, values: values? }, mask.as_ref(), causal)?;
+                mixed.f_to_kind(self.out.weight().kind())?
+            }
             AttentionKind::Sliced => sliced(query, keys, mask, causal)?,
         };
         let (batch, _, time, _) = query.size4()?;
@@ -265,7 +279,7 @@ fn join(layers: &[Linear]) -> Result<Linear> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::{Device, Kind};
+    use tch::Device;
 
     fn random(shape: &[i64]) -> Tensor {
         Tensor::randn(shape, (Kind::Float, Device::Cpu))

@@ -1,6 +1,6 @@
 //! A model's config.json, read field by field, so that a wrong field is named with the file it stands in.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// The content of a config.json (or another JSON object of a model folder) and where it lies.
 #[derive(Debug, Clone)]
 pub struct Config {
-    path: PathBuf,
+    place: String,
     value: Value,
 }
 
@@ -25,17 +25,33 @@ impl Config {
         if !value.is_object() {
             return Err(Error::model(format!("{} is not a JSON object", path.display())));
         }
-        Ok(Self { path: path.to_path_buf(), value })
+        Ok(Self { place: path.display().to_string(), value })
     }
 
     /// An object that stands in no file, for tests and for networks built without a folder.
     pub fn of(value: Value) -> Self {
-        Self { path: PathBuf::from("config.json"), value }
+        Self { place: "config.json".to_owned(), value }
     }
 
     /// The field as it stands; none where it is missing or null.
     pub fn field(&self, key: &str) -> Option<&Value> {
         self.value.get(key).filter(|value| !value.is_null())
+    }
+
+    /// Every field that is not null, by name.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let fields = self.value.as_object().into_iter().flatten();
+        fields.filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// The object under `key`, to be read in the same way; an empty one where it is missing.
+    ///
+    /// # Errors
+    /// Model, where the field is something else.
+    pub fn section(&self, key: &str) -> Result<Self> {
+        let value = self.optional(key, "an object", |value| value.is_object().then_some(value))?;
+        let value = value.cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+        Ok(Self { place: format!("{}, {key}", self.place), value })
     }
 
     /// An integer of 0 or more.
@@ -88,7 +104,7 @@ impl Config {
 
     /// An error about one of its fields: `<path>: <message>`.
     pub fn error(&self, message: impl std::fmt::Display) -> Error {
-        Error::model(format!("{}: {message}", self.path.display()))
+        Error::model(format!("{}: {message}", self.place))
     }
 
     fn need<'a, T>(&'a self, key: &str, kind: &str, read: impl FnOnce(&'a Value) -> Option<T>) -> Result<T> {
@@ -136,6 +152,16 @@ mod tests {
         assert_eq!(config.integer_or("a", 1).unwrap_err().kind(), crate::error::Kind::Model);
         assert_eq!(config.string("b").unwrap_err().message(), "config.json: `b` is missing, it must be a string");
         assert!(config.integers("d").is_err());
+    }
+
+    #[test]
+    fn sections_are_read_as_the_whole_is() {
+        let config = Config::of(json!({"text_config": {"a": -3, "b": 2}, "c": 4}));
+        let section = config.section("text_config").unwrap();
+        assert_eq!(section.integer("b").unwrap(), 2);
+        assert_eq!(section.integer("a").unwrap_err().message(), "config.json, text_config: `a` must be an integer of 0 or more, it is -3");
+        assert_eq!(config.section("vision_config").unwrap().integer_or("b", 7).unwrap(), 7);
+        assert!(config.section("c").is_err());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! A model on disk in Hugging Face layout: config.json beside model.safetensors, or beside the shards that model.safetensors.index.json
-//! names. Nothing pickled is ever read.
+//! A model on disk: in Hugging Face's layout config.json beside model.safetensors, or beside the shards that an index names; in Diffusers'
+//! layout model_index.json over a subfolder for each part. Nothing pickled is ever read.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,21 @@ use crate::error::{Error, Result};
 use crate::tensor::Precision;
 
 const CONFIG: &str = "config.json";
+const PARTS: &str = "model_index.json";
 const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+
+/// Where weights may lie, best first: transformers' names and diffusers', then their copies in half precision.
+const SINGLES: [&str; 4] =
+    [SINGLE, "diffusion_pytorch_model.safetensors", "model.fp16.safetensors", "diffusion_pytorch_model.fp16.safetensors"];
+const INDICES: [&str; 4] = [
+    "model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "model.safetensors.index.fp16.json",
+    "diffusion_pytorch_model.safetensors.index.fp16.json",
+];
+
+/// Parts of a Diffusers pipeline that nothing here reads, so that they need not be there.
+const UNREAD: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder"];
 
 /// An opened model folder. Cheap to clone; weights are read when asked for.
 #[derive(Debug, Clone)]
@@ -26,7 +39,10 @@ pub struct ModelFolder(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     config: Config,
+    /// Its safetensors files; none where it is a folder of parts.
     shards: Vec<PathBuf>,
+    /// The files that a digest covers.
+    files: Vec<PathBuf>,
     digest: Mutex<Option<(Vec<Stamp>, Arc<str>)>>,
 }
 
@@ -34,19 +50,39 @@ struct Inner {
 type Stamp = (PathBuf, Option<SystemTime>, u64);
 
 impl ModelFolder {
-    /// Opens the folder: reads its config.json and finds its safetensors files.
+    /// Opens the folder: reads its config.json and finds its safetensors files, or reads its model_index.json and finds its parts.
     ///
     /// # Errors
-    /// Config, where the folder, its config.json or its weights are not there; model, where config.json or the index are not well formed.
+    /// Config, where the folder, its config.json or its weights are not there; model, where config.json or an index are not well formed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if !path.is_dir() {
             return Err(Error::config(format!("model folder {} is not there", path.display()))
                 .hint(format!("fill it with {CONFIG} and {SINGLE} in Hugging Face layout; ops/setup makes the folders of the examples")));
         }
-        let config = Config::read(&path.join(CONFIG))?;
-        let shards = shards(path)?;
-        Ok(Self(Arc::new(Inner { path: path.to_path_buf(), config, shards, digest: Mutex::new(None) })))
+        let of_parts = path.join(PARTS);
+        let (config, shards, files) = if of_parts.is_file() {
+            let config = Config::read(&of_parts)?;
+            let mut files = vec![of_parts];
+            for name in part_names(&config)? {
+                files.extend(part_files(&path.join(name))?);
+            }
+            (config, Vec::new(), files)
+        } else {
+            let file = path.join(CONFIG);
+            let (config, shards) = (Config::read(&file)?, shards(path)?);
+            let files = std::iter::once(file).chain(shards.iter().cloned()).collect();
+            (config, shards, files)
+        };
+        Ok(Self(Arc::new(Inner { path: path.to_path_buf(), config, shards, files, digest: Mutex::new(None) })))
+    }
+
+    /// The network in one of its subfolders: `unet`, `vae`, `text_encoder`.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn part(&self, name: &str) -> Result<Self> {
+        Self::open(self.0.path.join(name))
     }
 
     /// Where it lies.
@@ -59,18 +95,19 @@ impl ModelFolder {
         self.0.path.file_name().and_then(|name| name.to_str()).unwrap_or("model")
     }
 
-    /// Its config.json.
+    /// Its config.json, or its model_index.json where it is a folder of parts.
     pub fn config(&self) -> &Config {
         &self.0.config
     }
 
-    /// The class that reads it: the first of `architectures`.
+    /// The class that reads it: the first of `architectures`, or Diffusers' `_class_name`.
     ///
     /// # Errors
     /// Model, where config.json names none.
     pub fn architecture(&self) -> Result<&str> {
-        let first = self.config().field("architectures").and_then(|list| list.get(0)).and_then(|name| name.as_str());
-        first.ok_or_else(|| self.config().error("`architectures` must be a list with the name of the network's class"))
+        let first = self.config().field("architectures").and_then(|list| list.get(0));
+        let name = first.or_else(|| self.config().field("_class_name")).and_then(|name| name.as_str());
+        name.ok_or_else(|| self.config().error("`architectures` must be a list with the name of the network's class"))
     }
 
     /// Refuses the folder unless `architecture` reads it.
@@ -85,13 +122,13 @@ impl ModelFolder {
         Err(Error::config(format!("model {} is a {found}, a {architecture} is needed here", self.path().display())))
     }
 
-    /// Another file of the folder (tokenizer.json, generation_config.json), where it is there.
+    /// Another file of the folder (tokenizer.json, scheduler/scheduler_config.json), where it is there.
     pub fn file(&self, name: &str) -> Option<PathBuf> {
         Some(self.0.path.join(name)).filter(|path| path.is_file())
     }
 
-    /// BLAKE3 over config.json and every safetensors file, hexadecimal: one digest, one behaviour. Kept as long as paths, times of
-    /// change and sizes stay as they are.
+    /// BLAKE3 over config.json and every safetensors file, or over all that its parts are read from, hexadecimal: one digest, one behaviour.
+    /// Kept as long as paths, times of change and sizes stay as they are.
     ///
     /// # Errors
     /// External, where a file cannot be read.
@@ -123,12 +160,11 @@ impl ModelFolder {
     }
 
     fn stamps(&self) -> Result<Vec<Stamp>> {
-        let config = self.0.path.join(CONFIG);
         let stamp = |path: &PathBuf| {
             let data = std::fs::metadata(path).map_err(|error| unreadable(path, error))?;
             Ok((path.clone(), data.modified().ok(), data.len()))
         };
-        std::iter::once(&config).chain(&self.0.shards).map(stamp).collect()
+        self.0.files.iter().map(stamp).collect()
     }
 }
 
@@ -136,16 +172,48 @@ fn unreadable(path: &Path, error: std::io::Error) -> Error {
     Error::external(format!("cannot read {}", path.display())).because(error)
 }
 
+/// The subfolders that model_index.json names: `"unet": ["diffusers", "UNet2DConditionModel"]`, with nulls where a part is left out.
+fn part_names(index: &Config) -> Result<Vec<&str>> {
+    let mut names = Vec::new();
+    for (name, value) in index.fields() {
+        let Some([library, class]) = value.as_array().map(Vec::as_slice) else { continue };
+        if library.is_null() || class.is_null() || UNREAD.contains(&name) {
+            continue;
+        }
+        if Path::new(name).file_name().is_none_or(|file| file != name) {
+            return Err(index.error(format_args!("`{name}` must be the name of a subfolder")));
+        }
+        names.push(name);
+    }
+    Ok(names)
+}
+
+/// What a part is read from: its settings and, where it is a network, its weights.
+fn part_files(path: &Path) -> Result<Vec<PathBuf>> {
+    let missing = |error| Error::config(format!("model folder {} is not there, and its pipeline needs it", path.display())).because(error);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(missing)? {
+        let file = entry.map_err(|error| unreadable(path, error))?.path();
+        if file.extension().is_some_and(|extension| extension == "json" || extension == "txt") && file.is_file() {
+            files.push(file);
+        }
+    }
+    files.sort();
+    if path.join(CONFIG).is_file() {
+        files.extend(shards(path)?);
+    }
+    Ok(files)
+}
+
 fn shards(path: &Path) -> Result<Vec<PathBuf>> {
-    let single = path.join(SINGLE);
-    if single.is_file() {
+    let place = |name: &&str| Some(path.join(name)).filter(|file| file.is_file());
+    if let Some(single) = SINGLES.iter().find_map(place) {
         return Ok(vec![single]);
     }
-    let index = path.join(INDEX);
-    if !index.is_file() {
+    let Some(index) = INDICES.iter().find_map(place) else {
         return Err(Error::config(format!("model folder {} has no {SINGLE}", path.display()))
             .hint("weights are read from safetensors only; a pickled checkpoint must be converted first"));
-    }
+    };
     let index = Config::read(&index)?;
     let map = index.field("weight_map").and_then(|map| map.as_object());
     let map = map.ok_or_else(|| index.error("`weight_map` must be an object of file names"))?;
@@ -205,7 +273,7 @@ mod tests {
         let folder = folder_with("X");
         write(folder.path(), "one.safetensors", "a", 1.);
         write(folder.path(), "two.safetensors", "b", 2.);
-        std::fs::write(folder.path().join(INDEX), r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#).unwrap();
+        std::fs::write(folder.path().join(INDICES[0]), r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#).unwrap();
         let weights = ModelFolder::open(folder.path()).unwrap().weights(Device::Cpu, Precision::F32).unwrap();
         let (a, b) = (weights.take("a", &[2]).unwrap(), weights.take("b", &[2]).unwrap());
         assert_eq!((a.double_value(&[0]), b.double_value(&[1])), (1., 2.));
@@ -215,7 +283,7 @@ mod tests {
     #[test]
     fn an_index_cannot_lead_out_of_the_folder() {
         let folder = folder_with("X");
-        std::fs::write(folder.path().join(INDEX), r#"{"weight_map": {"a": "../one.safetensors"}}"#).unwrap();
+        std::fs::write(folder.path().join(INDICES[0]), r#"{"weight_map": {"a": "../one.safetensors"}}"#).unwrap();
         assert_eq!(ModelFolder::open(folder.path()).unwrap_err().kind(), Kind::Model);
     }
 
@@ -230,5 +298,60 @@ mod tests {
         assert_eq!(first, ModelFolder::open(folder.path()).unwrap().digest().unwrap());
         write(folder.path(), SINGLE, "abc", 2.);
         assert_ne!(first, model.digest().unwrap());
+    }
+
+    fn pipeline_folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let index = r#"{"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"], "image_encoder": [null, null],
+            "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}"#;
+        std::fs::write(folder.path().join(PARTS), index).unwrap();
+        for part in ["unet", "tokenizer"] {
+            std::fs::create_dir(folder.path().join(part)).unwrap();
+        }
+        std::fs::write(folder.path().join("unet").join(CONFIG), r#"{"_class_name": "UNet2DConditionModel"}"#).unwrap();
+        write(&folder.path().join("unet"), SINGLES[3], "a", 1.);
+        std::fs::write(folder.path().join("tokenizer/merges.txt"), "a b").unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_pipeline_is_a_folder_of_parts() {
+        let folder = pipeline_folder();
+        let model = ModelFolder::open(folder.path()).unwrap();
+        assert_eq!(model.architecture().unwrap(), "StableDiffusionPipeline");
+        let unet = model.part("unet").unwrap();
+        assert!(unet.expect("UNet2DConditionModel").is_ok());
+        assert_eq!(unet.weights(Device::Cpu, Precision::F32).unwrap().take("a", &[2]).unwrap().double_value(&[0]), 1.);
+        assert!(model.file("tokenizer/merges.txt").is_some());
+        assert_eq!(model.part("vae").unwrap_err().kind(), Kind::Config);
+    }
+
+    #[test]
+    fn a_pipelines_digest_follows_every_part_that_is_read() {
+        let folder = pipeline_folder();
+        let digest = || ModelFolder::open(folder.path()).unwrap().digest().unwrap();
+        let mut seen = vec![digest()];
+        std::fs::write(folder.path().join("tokenizer/merges.txt"), "b c").unwrap();
+        seen.push(digest());
+        write(&folder.path().join("unet"), SINGLES[3], "a", 2.);
+        seen.push(digest());
+        // The whole weights go before the copy in half precision.
+        write(&folder.path().join("unet"), SINGLES[1], "a", 2.5);
+        seen.push(digest());
+        std::fs::create_dir(folder.path().join("safety_checker")).unwrap();
+        write(&folder.path().join("safety_checker"), SINGLE, "a", 3.);
+        assert_eq!(seen[3], digest(), "what is not read does not count");
+        assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), 4, "{seen:?}");
+    }
+
+    #[test]
+    fn a_pipeline_without_one_of_its_parts_is_refused() {
+        let folder = pipeline_folder();
+        std::fs::remove_dir_all(folder.path().join("tokenizer")).unwrap();
+        let error = ModelFolder::open(folder.path()).unwrap_err();
+        assert!(error.kind() == Kind::Config && error.message().contains("tokenizer"), "{error}");
+        std::fs::write(folder.path().join(PARTS), r#"{"../x": ["diffusers", "UNet2DConditionModel"]}"#).unwrap();
+        assert_eq!(ModelFolder::open(folder.path()).unwrap_err().kind(), Kind::Model);
     }
 }

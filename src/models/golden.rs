@@ -93,7 +93,7 @@ pub(super) fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
 }
 
 pub(super) fn cosine(found: &Tensor, expected: &Tensor) -> f64 {
-    let (found, expected) = (found.to_kind(Kind::Double).view(-1), expected.to_kind(Kind::Double).view(-1));
+    let (found, expected) = (found.to_kind(Kind::Double).reshape(-1), expected.to_kind(Kind::Double).reshape(-1));
     found.dot(&expected).double_value(&[]) / (found.norm() * expected.norm()).double_value(&[])
 }
 

@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::config::Config;
 use super::weights::Scope;
 use crate::error::Result;
-use crate::tensor::channels_last;
+use crate::tensor::{Sweep, Then, channels_last, product};
 
 /// A convolution over pictures, where its kernel goes.
 #[derive(Debug, Clone, Copy)]
@@ -26,9 +26,8 @@ pub struct Geometry {
 pub struct Conv2d {
     weight: Tensor,
     bias: Tensor,
-    stride: [i64; 2],
-    padding: [i64; 2],
-    dilation: [i64; 2],
+    sweep: Sweep,
+    packed: bool,
 }
 
 impl Conv2d {
@@ -69,17 +68,26 @@ impl Conv2d {
     ) -> Result<Self> {
         let weight = channels_last(&scope.weights().place(weight)?)?;
         let bias = scope.weights().place(bias)?;
-        Ok(Self { weight, bias, stride, padding, dilation })
+        Ok(Self { weight, bias, sweep: Sweep { stride, padding, dilation }, packed: false })
     }
 
     /// Of these weights, where they lie.
     pub fn of(weight: &Tensor, bias: &Tensor, stride: [i64; 2], padding: [i64; 2]) -> Result<Self> {
-        Ok(Self { weight: channels_last(weight)?, bias: bias.shallow_clone(), stride, padding, dilation: [1, 1] })
+        let sweep = Sweep { stride, padding, dilation: [1, 1] };
+        Ok(Self { weight: channels_last(weight)?, bias: bias.shallow_clone(), sweep, packed: false })
+    }
+
+    /// The same with its weight laid out for oneDNN, where it lies on a CPU: for wide layers, whose weights are large beside the picture.
+    pub fn packed(self) -> Result<Self> {
+        Ok(match self.sweep.pack(&self.weight)? {
+            Some(weight) => Self { weight, packed: true, ..self },
+            None => self,
+        })
     }
 
     /// `[output, input, h, w]`.
-    pub fn weight(&self) -> &Tensor {
-        &self.weight
+    pub fn weight(&self) -> Result<Tensor> {
+        Ok(if self.packed { self.weight.f_to_dense(None, false)? } else { self.weight.shallow_clone() })
     }
 
     /// One number for each of its outputs.
@@ -89,7 +97,20 @@ impl Conv2d {
 
     /// `[n, input, h, w]`, best channels-last, to `[n, output, h', w']`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_conv2d(&self.weight, Some(&self.bias), self.stride, self.padding, self.dilation, 1)?)
+        self.forward_biased(x, Some(&self.bias))
+    }
+
+    /// The same with another bias, or with none.
+    pub fn forward_biased(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let Sweep { stride, padding, dilation } = self.sweep;
+        if !self.packed {
+            return Ok(x.f_conv2d(&self.weight, bias, stride, padding, dilation, 1)?);
+        }
+        match self.sweep.packed(x, &self.weight, bias) {
+            Some(made) => Ok(made),
+            // It refuses what does not fit: libtorch's own says why.
+            None => Ok(x.f_conv2d(&self.weight()?, bias, stride, padding, dilation, 1)?),
+        }
     }
 }
 
@@ -145,6 +166,14 @@ impl Linear {
         Ok(Self { weight, bias: Some(bias) })
     }
 
+    /// With its weight and its bias each multiplied by a factor, `[]` or `[output]`: what is constant after it, or before it, costs nothing
+    /// when it runs.
+    pub fn scaled(scope: &Scope<'_>, input: i64, output: i64, weight: &Tensor, bias: &Tensor) -> Result<Self> {
+        let scaled = scope.take_f32("weight", &[output, input])?.f_mul(&weight.f_reshape([-1, 1])?)?;
+        let bias = scope.take_f32("bias", &[output])?.f_mul(bias)?;
+        Ok(Self { weight: scope.weights().place(&scaled)?, bias: Some(scope.weights().place(&bias)?) })
+    }
+
     /// From tensors that do not lie under `weight` and `bias`.
     pub fn of(weight: Tensor, bias: Option<Tensor>) -> Self {
         Self { weight, bias }
@@ -167,7 +196,19 @@ impl Linear {
 
     /// `[..., input]` to `[..., output]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_linear(&self.weight, self.bias.as_ref())?)
+        match product(x, &self.weight, self.bias.as_ref(), Then::Nothing) {
+            Some(product) => Ok(product),
+            None => Ok(x.f_linear(&self.weight, self.bias.as_ref())?),
+        }
+    }
+
+    /// The same, and the activation of it, in one pass where the device can.
+    pub fn forward_then(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        let fused = activation.fused().and_then(|then| product(x, &self.weight, self.bias.as_ref(), then));
+        match fused {
+            Some(product) => Ok(product),
+            None => activation.forward(&self.forward(x)?),
+        }
     }
 }
 
@@ -277,6 +318,17 @@ impl Activation {
                 Err(config
                     .error(format_args!("`{field}` must be gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, silu or relu, it is {other}")))
             }
+        }
+    }
+
+    /// As what may follow a product in the same pass.
+    fn fused(self) -> Option<Then> {
+        match self {
+            Self::Gelu => Some(Then::Gelu),
+            Self::GeluTanh => Some(Then::GeluTanh),
+            Self::Silu => Some(Then::Silu),
+            Self::Relu => Some(Then::Relu),
+            Self::QuickGelu => None,
         }
     }
 

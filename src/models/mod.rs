@@ -3,8 +3,10 @@
 pub mod attention;
 pub mod blip;
 pub mod captions;
+pub mod clip;
 pub mod config;
 pub mod decoder;
+pub mod diffusion;
 pub mod folder;
 #[cfg(test)]
 mod golden;
@@ -16,6 +18,7 @@ pub mod opus_encoder;
 pub mod resnet;
 pub mod scenes;
 pub mod text;
+pub mod transformer;
 pub mod transnetv2;
 pub mod weights;
 

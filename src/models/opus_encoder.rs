@@ -229,7 +229,7 @@ impl PixelPairs {
         let Geometry { input, output, kernel, .. } = geometry;
         let half = kernel / 2;
         // A kernel that reaches an odd number of pixels to the left begins in the middle of a pair.
-        let weight = convolution.weight().f_constant_pad_nd([half % 2, 1 - half % 2])?;
+        let weight = convolution.weight()?.f_constant_pad_nd([half % 2, 1 - half % 2])?;
         let weight = weight.f_reshape([output, input, kernel, half + 1, 2])?.f_permute([0, 4, 1, 2, 3])?;
         let weight = weight.f_reshape([output, 2 * input, kernel, half + 1])?;
         let convolution = Conv2d::of(&weight, convolution.bias(), [2, 1], [half, 0])?;

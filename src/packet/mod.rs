@@ -3,6 +3,7 @@
 mod event;
 mod payload;
 mod receipt;
+mod sound;
 mod stream;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 pub use event::{Balance, Event};
 pub use payload::*;
 pub use receipt::{Account, Outcome, Reason, Receipt};
+pub use sound::{Audio, SAMPLE_RATE, SpeechTask, SpokenWord, Transcript};
 pub use stream::{Micros, Nanos, Span, Stream, TimeSource, now_micros};
 
 /// The identity of a record: equal inputs, model and parameters give an equal id, so that a consumer can drop duplicates.

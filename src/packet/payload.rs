@@ -4,19 +4,23 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Event, Micros};
+use super::{Audio, Event, Micros, Transcript};
 
 /// The kinds of payload, which are also the kinds of record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PayloadKind {
     /// Decoded pixels.
     Frame,
+    /// Decoded sound.
+    Audio,
     /// A span of a stream.
     Segment,
     /// A vector, with labels where the model gives them.
     Embedding,
     /// Written text about a span.
     Caption,
+    /// What was said in a span.
+    Transcript,
     /// An encoded picture.
     Picture,
     /// Something that happened to the stream.
@@ -27,11 +31,13 @@ pub enum PayloadKind {
 
 impl PayloadKind {
     /// Every kind.
-    pub const ALL: [PayloadKind; 7] = [
+    pub const ALL: [PayloadKind; 9] = [
         PayloadKind::Frame,
+        PayloadKind::Audio,
         PayloadKind::Segment,
         PayloadKind::Embedding,
         PayloadKind::Caption,
+        PayloadKind::Transcript,
         PayloadKind::Picture,
         PayloadKind::Event,
         PayloadKind::DeadLetter,
@@ -41,9 +47,11 @@ impl PayloadKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             PayloadKind::Frame => "frame",
+            PayloadKind::Audio => "audio",
             PayloadKind::Segment => "segment",
             PayloadKind::Embedding => "embedding",
             PayloadKind::Caption => "caption",
+            PayloadKind::Transcript => "transcript",
             PayloadKind::Picture => "picture",
             PayloadKind::Event => "event",
             PayloadKind::DeadLetter => "dead_letter",
@@ -54,9 +62,11 @@ impl PayloadKind {
     pub const fn plural(self) -> &'static str {
         match self {
             PayloadKind::Frame => "frames",
+            PayloadKind::Audio => "audio",
             PayloadKind::Segment => "segments",
             PayloadKind::Embedding => "embeddings",
             PayloadKind::Caption => "captions",
+            PayloadKind::Transcript => "transcripts",
             PayloadKind::Picture => "pictures",
             PayloadKind::Event => "events",
             PayloadKind::DeadLetter => "dead_letters",
@@ -69,12 +79,16 @@ impl PayloadKind {
 pub enum Payload {
     /// Decoded pixels.
     Frame(Arc<Frame>),
+    /// Decoded sound.
+    Audio(Arc<Audio>),
     /// A span of a stream.
     Segment(Arc<Segment>),
     /// A vector.
     Embedding(Arc<Embedding>),
     /// Written text.
     Caption(Arc<Caption>),
+    /// What was said.
+    Transcript(Arc<Transcript>),
     /// An encoded picture.
     Picture(Arc<Picture>),
     /// Something that happened to the stream.
@@ -88,9 +102,11 @@ impl Payload {
     pub fn kind(&self) -> PayloadKind {
         match self {
             Payload::Frame(_) => PayloadKind::Frame,
+            Payload::Audio(_) => PayloadKind::Audio,
             Payload::Segment(_) => PayloadKind::Segment,
             Payload::Embedding(_) => PayloadKind::Embedding,
             Payload::Caption(_) => PayloadKind::Caption,
+            Payload::Transcript(_) => PayloadKind::Transcript,
             Payload::Picture(_) => PayloadKind::Picture,
             Payload::Event(_) => PayloadKind::Event,
             Payload::DeadLetter(_) => PayloadKind::DeadLetter,
@@ -100,12 +116,15 @@ impl Payload {
     /// What it weighs in a queue, in bytes: pixels, vectors and encoded data; a flat 256 for what is small.
     pub fn weight(&self) -> usize {
         const SMALL: usize = 256;
+        const WORD: usize = 48;
         SMALL
             + match self {
                 Payload::Frame(frame) => frame.pixels.len(),
+                Payload::Audio(audio) => audio.samples.len(),
                 Payload::Embedding(embedding) => embedding.vector.len() + embedding.scores.as_ref().map_or(0, |scores| scores.len() * 4),
                 Payload::Picture(picture) => picture.data.len(),
                 Payload::Caption(caption) => caption.text.len(),
+                Payload::Transcript(transcript) => transcript.text.len() + WORD * transcript.words.len(),
                 _ => 0,
             }
     }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::outlet::Outlet;
 use super::topology::{Stage, StageCounts};
-use crate::packet::{Channel, Event, Frame, Head, Mark, Micros, Nanos, Origin, Packet, Payload, Receipt, Span, Stream, now_micros};
+use crate::packet::{Audio, Channel, Event, Frame, Head, Mark, Micros, Nanos, Origin, Packet, Payload, Receipt, Span, Stream, now_micros};
 use crate::stage::{Account, Feed, Sender};
 
 /// The way in for one view.
@@ -80,26 +80,17 @@ impl Feed for SessionFeed {
     }
 
     async fn frame(&self, frame: Frame, span: Span, arrived: Micros) {
-        let Some(entry) = self.entries().iter().find(|entry| entry.view == frame.view) else { return };
-        self.counts.position.fetch_max(span.end, Ordering::Relaxed);
-        StageCounts::add(&self.source.counts.emitted, 1);
-        let epoch = self.epoch.load(Ordering::Acquire);
-        let head = Head {
-            channel: Arc::clone(&entry.outlet.channel),
-            epoch,
-            span,
-            seq: frame.index,
-            ordinal: 0,
-            event_time: self.base.load(Ordering::Acquire) + (span.start / 1000) as Micros,
-            ingest_time: arrived,
-            emit_time: arrived,
-            parents: Vec::new(),
-            model: None,
-            revision: 0,
-            is_final: true,
-        };
-        let receipt = entry.account.open(epoch, span.end);
-        entry.outlet.send(Packet { head: Arc::new(head), payload: Payload::Frame(Arc::new(frame)), receipt }).await;
+        let (view, index) = (Arc::clone(&frame.view), frame.index);
+        self.push(&view, index, Payload::Frame(Arc::new(frame)), (span, arrived)).await;
+    }
+
+    async fn audio(&self, audio: Audio, span: Span, arrived: Micros) {
+        let (view, index) = (Arc::clone(&audio.view), audio.index);
+        self.push(&view, index, Payload::Audio(Arc::new(audio)), (span, arrived)).await;
+    }
+
+    async fn end(&self, view: &str) {
+        self.entries().iter().filter(|entry| *entry.view == *view).for_each(|entry| entry.outlet.close());
     }
 
     async fn event(&self, event: Event) {
@@ -121,6 +112,32 @@ impl Feed for SessionFeed {
 
     fn length(&self, nanos: Nanos) {
         self.counts.length.store(nanos, Ordering::Relaxed);
+    }
+}
+
+impl SessionFeed {
+    /// What a view gives becomes a packet with a root receipt.
+    async fn push(&self, view: &str, index: u64, payload: Payload, (span, arrived): (Span, Micros)) {
+        let Some(entry) = self.entries().iter().find(|entry| *entry.view == *view) else { return };
+        self.counts.position.fetch_max(span.end, Ordering::Relaxed);
+        StageCounts::add(&self.source.counts.emitted, 1);
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let head = Head {
+            channel: Arc::clone(&entry.outlet.channel),
+            epoch,
+            span,
+            seq: index,
+            ordinal: 0,
+            event_time: self.base.load(Ordering::Acquire) + (span.start / 1000) as Micros,
+            ingest_time: arrived,
+            emit_time: arrived,
+            parents: Vec::new(),
+            model: None,
+            revision: 0,
+            is_final: true,
+        };
+        let receipt = entry.account.open(epoch, span.end);
+        entry.outlet.send(Packet { head: Arc::new(head), payload, receipt }).await;
     }
 }
 

@@ -51,8 +51,11 @@ impl Plan {
     pub fn kafka_records(&self) -> KafkaRecords {
         let mut found = KafkaRecords::default();
         let gives = |stage: &StagePlan| -> BTreeSet<PayloadKind> {
-            let reads = |other: &&StagePlan| stage.inputs.iter().any(|input| input.from == other.id);
-            self.stages.iter().filter(reads).flat_map(|other| other.kind.emits.iter().copied()).collect()
+            let given = stage.inputs.iter().filter_map(|input| {
+                let from = self.stages.iter().find(|other| other.id == input.from)?;
+                Some(from.kind.gives(&from.params, input.view.as_deref()))
+            });
+            given.flatten().copied().collect()
         };
         for sink in self.stages.iter().filter(|stage| stage.kind.name == "kafka") {
             found.records.insert(PayloadKind::Event);

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Result;
 use crate::packet::{
-    Event, Frame, Head, Micros, ModelTag, Nanos, Outcome, Packet, Payload, PayloadKind, Reason, Receipt, RecordId, Span, Stream,
+    Audio, Event, Frame, Head, Micros, ModelTag, Nanos, Outcome, Packet, Payload, PayloadKind, Reason, Receipt, RecordId, Span, Stream,
 };
 
 /// Opens streams and pushes their frames.
@@ -41,6 +41,12 @@ pub trait Feed: Send + Sync {
 
     /// Pushes a frame into the queues that read its view. Waits while one of them is full and blocks.
     async fn frame(&self, frame: Frame, span: Span, arrived: Micros);
+
+    /// Pushes a piece of sound, as [`frame`](Self::frame) does.
+    async fn audio(&self, audio: Audio, span: Span, arrived: Micros);
+
+    /// Says that nothing more comes in a view, while others go on.
+    async fn end(&self, view: &str);
 
     /// Emits an event into the sinks.
     async fn event(&self, event: Event);

@@ -11,7 +11,7 @@ use super::{Context, Feed, Host};
 use crate::Result;
 use crate::config::shape::{Default, Field, Type};
 use crate::config::{Params, Value};
-use crate::media::{End, Fraction, Opened, Options, View, ViewReader};
+use crate::media::{End, Fraction, Opened, Options, Sound, SoundReader, View, ViewReader};
 use crate::packet::{Event, Micros, Origin, Stream, TimeSource, now_micros};
 use crate::telemetry::{MediaMetrics, SourceMetrics};
 
@@ -26,6 +26,12 @@ pub const VIEWS: Field = Field {
             doc: "Frames a second; frames are only left out, never doubled.",
         },
         Field { name: "size", ty: Type::Size, default: Default::Is("native"), doc: "Width and height in pixels." },
+        Field {
+            name: "audio",
+            ty: Type::Duration,
+            default: Default::Absent,
+            doc: "Makes it a view of the sound instead, one channel at 16 kHz, in pieces of this length (10 ms to 1 min).",
+        },
     ])),
     default: Default::Required,
     doc: "What stages can read from this source, by name: `inputs: [id.view]`. One decoder serves all views.",
@@ -97,7 +103,7 @@ impl Intake {
         if let Some(length) = opened.info.duration {
             feed.length(length);
         }
-        let ended = pump(opened, &feed, &self.origin, stop).await;
+        let ended = pump(opened, Way { feed: &feed, origin: &self.origin, stop, once: true }).await;
         feed.finish(ended.reason()).await;
         ended.error.map_or(Ok(()), Err)
     }
@@ -105,12 +111,17 @@ impl Intake {
 
 fn options(params: &Params, live: bool, decode_threads: usize) -> Options {
     let views = params.map("views").iter().filter_map(|(name, view)| {
-        let view = view.as_object()?;
+        let view = view.as_object().filter(|view| view.opt_duration("audio").is_none())?;
         let fps = view.fps("fps").map(|(num, den)| Fraction::new(num, den));
         Some(View { fps, size: view.size("size"), ..View::native(name.as_str()) })
     });
+    let sounds = params.map("views").iter().filter_map(|(name, view)| {
+        let piece = view.as_object()?.opt_duration("audio")?;
+        Some(Sound { name: name.as_str().into(), piece })
+    });
     Options {
         views: views.collect(),
+        sounds: sounds.collect(),
         live,
         stall: params.duration("stall"),
         connect: params.duration("connect"),
@@ -149,12 +160,28 @@ impl Ended {
     }
 }
 
-/// Pushes every frame of every view into `feed` until the video ends or `stop` is told. Views wait for their own readers only.
-pub async fn pump(mut opened: Opened, feed: &Arc<dyn Feed>, origin: &Origin, stop: &CancellationToken) -> Ended {
+/// Where what a video gives goes.
+#[derive(Clone, Copy)]
+pub struct Way<'a> {
+    /// Into this session.
+    pub feed: &'a Arc<dyn Feed>,
+    /// By this stage.
+    pub origin: &'a Origin,
+    /// Until this is told.
+    pub stop: &'a CancellationToken,
+    /// Whether a view that has ended has ended for good, for no other video follows in the session.
+    pub once: bool,
+}
+
+/// Pushes every frame of every view and all sound until the video ends or it is stopped. Views wait for their own readers only.
+pub async fn pump(mut opened: Opened, way: Way<'_>) -> Ended {
     let readers = std::mem::take(&mut opened.views);
-    let pumping = join_all(readers.into_iter().map(|reader| pump_view(reader, Arc::clone(feed), origin, stop.clone())));
-    let last = pumping.await.into_iter().flatten().max();
-    let stopped = stop.is_cancelled();
+    let pictures = join_all(readers.into_iter().map(|reader| pump_view(reader, way)));
+    let sounds = std::mem::take(&mut opened.sounds);
+    let sounds = join_all(sounds.into_iter().map(|reader| pump_sound(reader, way)));
+    let (last, _) = tokio::join!(pictures, sounds);
+    let last = last.into_iter().flatten().max();
+    let stopped = way.stop.is_cancelled();
     let error = if stopped {
         None
     } else {
@@ -167,22 +194,42 @@ pub async fn pump(mut opened: Opened, feed: &Arc<dyn Feed>, origin: &Origin, sto
     };
     let lost = opened.handle.lost();
     let lost = lost.corrupt + lost.undecodable;
-    SourceMetrics::new(&origin.pipeline, &origin.stage).corrupt.increment(lost);
-    feed.lost(lost);
+    SourceMetrics::new(&way.origin.pipeline, &way.origin.stage).corrupt.increment(lost);
+    way.feed.lost(lost);
     opened.handle.stop().await;
     Ended { error, stopped, last }
 }
 
-async fn pump_view(mut reader: ViewReader, feed: Arc<dyn Feed>, origin: &Origin, stop: CancellationToken) -> Option<Micros> {
-    let metrics = MediaMetrics::new(&origin.pipeline, &origin.stage, reader.name());
+async fn pump_view(mut reader: ViewReader, way: Way<'_>) -> Option<Micros> {
+    let metrics = MediaMetrics::new(&way.origin.pipeline, &way.origin.stage, reader.name());
     let mut last = None;
-    while let Some(Some(captured)) = stop.run_until_cancelled(reader.next()).await {
+    while let Some(Some(captured)) = way.stop.run_until_cancelled(reader.next()).await {
         last = Some(captured.arrived);
         metrics.frames.increment(1);
         metrics.bytes.increment(captured.frame.pixels.len() as u64);
-        feed.frame(captured.frame, captured.span, captured.arrived).await;
+        way.feed.frame(captured.frame, captured.span, captured.arrived).await;
     }
+    way.ended(reader.name()).await;
     last
+}
+
+async fn pump_sound(mut reader: SoundReader, way: Way<'_>) {
+    let metrics = MediaMetrics::new(&way.origin.pipeline, &way.origin.stage, reader.name());
+    while let Some(Some(heard)) = way.stop.run_until_cancelled(reader.next()).await {
+        metrics.frames.increment(1);
+        metrics.bytes.increment(heard.audio.samples.len() as u64);
+        way.feed.audio(heard.audio, heard.span, heard.arrived).await;
+    }
+    way.ended(reader.name()).await;
+}
+
+impl Way<'_> {
+    /// Others must not wait for a view of which nothing more will come.
+    async fn ended(&self, view: &str) {
+        if self.once {
+            self.feed.end(view).await;
+        }
+    }
 }
 
 /// The text values of a list.

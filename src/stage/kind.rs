@@ -129,6 +129,22 @@ impl StageKind {
         }
     }
 
+    /// What a stage of this kind with these keys of `with:` gives, or one of its views: a view is of pictures or of sound.
+    pub fn gives(&self, params: &Params, view: Option<&str>) -> &'static [PayloadKind] {
+        match view.and_then(|view| self.view(params, view)) {
+            Some(view) if view.opt_duration("audio").is_some() => &[PayloadKind::Audio],
+            Some(_) => &[PayloadKind::Frame],
+            None => self.emits,
+        }
+    }
+
+    /// The keys of a view, where this is a source with views.
+    pub fn view<'a>(&self, params: &'a Params, name: &str) -> Option<&'a Params> {
+        let has_views = self.params.iter().any(|field| field.name == "views");
+        let (_, view) = has_views.then(|| params.opt_map("views"))??.iter().find(|(view, _)| view == name)?;
+        view.as_object()
+    }
+
     /// Whether its packets are processed one by one.
     pub fn is_sequential(&self) -> bool {
         matches!(self.build, Build::Stateful(_))

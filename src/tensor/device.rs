@@ -111,12 +111,12 @@ impl Precision {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn cpu_multiplies_bf16() -> bool {
+pub(super) fn cpu_multiplies_bf16() -> bool {
     std::is_x86_feature_detected!("avx512bf16")
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn cpu_multiplies_bf16() -> bool {
+pub(super) fn cpu_multiplies_bf16() -> bool {
     false
 }
 

@@ -1,12 +1,16 @@
 //! Devices, number formats, and frames as tensors: what every network needs from libtorch that tch does not give.
 
+mod convolution;
 mod cuda;
 mod device;
 mod pixels;
+mod product;
 
+pub use convolution::Sweep;
 pub use cuda::{compute_capability, load_cuda};
 pub use device::{DeviceChoice, Precision, PrecisionChoice};
 pub use pixels::{channels_last, frames_to_tensor, normalise, resize};
+pub use product::{Then, product};
 pub use tch::{Device, Kind, NoGradGuard, Tensor};
 
 use crate::error::Error;

@@ -8,10 +8,10 @@
 
 use std::time::Duration;
 
-use super::links::{Links, view};
+use super::links::{Links, gives, view};
 use super::stages::{Draft, DraftInput};
 use crate::config::{Problems, Provenance, Value, units};
-use crate::packet::PayloadKind;
+use crate::packet::{PayloadKind, SAMPLE_RATE};
 use crate::stage::{Holds, JoinSettings};
 
 /// What is assumed where a view keeps the film's own rate.
@@ -213,7 +213,11 @@ impl Graph<'_, '_> {
     fn rate(&self, at: usize, input: usize) -> Option<f64> {
         let up = self.links.upstream(at, input)?;
         if self.links.is_source(up) {
-            let rate = view(&self.drafts[up], self.drafts[at].inputs[input].view.as_deref()).and_then(|view| view.opt_fps("fps")).flatten();
+            let view = view(&self.drafts[up], self.drafts[at].inputs[input].view.as_deref());
+            if let Some(piece) = view.and_then(|view| view.opt_duration("audio")) {
+                return Some(1.0 / piece.as_secs_f64());
+            }
+            let rate = view.and_then(|view| view.opt_fps("fps")).flatten();
             return Some(rate.map_or(NATIVE_FPS, |(num, den)| f64::from(num) / f64::from(den)));
         }
         (0..self.drafts[up].inputs.len()).filter_map(|input| self.rate(up, input)).reduce(f64::max)
@@ -222,13 +226,14 @@ impl Graph<'_, '_> {
     /// Bytes of the heaviest packet on an edge.
     fn weight(&self, at: usize, input: usize) -> Option<u64> {
         let up = self.links.upstream(at, input)?;
-        let (gives, takes) = (self.drafts[up].kind?, self.drafts[at].kind?);
-        gives.emits.iter().filter(|payload| takes.accepts.contains(payload)).map(|payload| self.payload(*payload, at, input)).max()
+        let (gives, takes) = (gives(&self.drafts[up], self.drafts[at].inputs[input].view.as_deref())?, self.drafts[at].kind?);
+        gives.iter().filter(|payload| takes.accepts.contains(payload)).map(|payload| self.payload(*payload, at, input)).max()
     }
 
     fn payload(&self, payload: PayloadKind, at: usize, input: usize) -> u64 {
         match payload {
             PayloadKind::Frame => 256 + self.pixels(at, input),
+            PayloadKind::Audio => 256 + (self.rate(at, input).map_or(1.0, f64::recip) * f64::from(4 * SAMPLE_RATE)) as u64,
             PayloadKind::Embedding => 16 << 10,
             PayloadKind::Picture => 256 << 10,
             _ => 1 << 10,

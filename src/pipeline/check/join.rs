@@ -87,7 +87,7 @@ fn missing(at: usize, drafts: &[Draft<'_>], links: &Links, problems: &mut Proble
 
 /// Whether an input gives what the stage's kind works on; none where it comes from nowhere.
 fn drives(at: usize, input: usize, drafts: &[Draft<'_>], links: &Links) -> Option<bool> {
-    let gives = drafts[links.upstream(at, input)?].kind?.emits;
+    let gives = super::links::gives(&drafts[links.upstream(at, input)?], drafts[at].inputs[input].view.as_deref())?;
     Some(drafts[at].kind?.joins.per().is_none_or(|payload| gives.contains(&payload)))
 }
 

@@ -115,8 +115,12 @@ pub(super) fn views<'a>(draft: &'a Draft<'_>) -> Option<&'a [(String, Value)]> {
 
 /// The parameters of the view that an input reads.
 pub(super) fn view<'a>(draft: &'a Draft<'_>, name: Option<&str>) -> Option<&'a Params> {
-    let name = name?;
-    views(draft)?.iter().find(|(view, _)| view == name)?.1.as_object()
+    draft.kind?.view(&draft.with, name?)
+}
+
+/// What comes from a stage, or from one of its views.
+pub(super) fn gives(draft: &Draft<'_>, view: Option<&str>) -> Option<&'static [PayloadKind]> {
+    Some(draft.kind?.gives(&draft.with, view))
 }
 
 fn is_live(draft: &Draft<'_>) -> bool {
@@ -162,9 +166,10 @@ fn resolve(draft: &Draft<'_>, input: &super::stages::DraftInput, drafts: &[Draft
 fn payloads(draft: &Draft<'_>, upstream: &[Option<usize>], drafts: &[Draft<'_>], problems: &mut Problems) {
     let Some(kind) = draft.kind.filter(|kind| kind.role() != Role::Source) else { return };
     for (input, up) in draft.inputs.iter().zip(upstream) {
-        let Some(gives) = up.and_then(|up| drafts[up].kind) else { continue };
-        if !gives.emits.iter().any(|payload| kind.accepts.contains(payload)) {
-            let message = format!("`{}` takes {}, but `{}` gives {}", draft.id, list(kind.accepts), input.from, list(gives.emits));
+        let Some(gives) = up.and_then(|up| gives(&drafts[up], input.view.as_deref())) else { continue };
+        if !gives.iter().any(|payload| kind.accepts.contains(payload)) {
+            let from = input.view.as_ref().map_or_else(|| input.from.to_string(), |view| format!("{}.{view}", input.from));
+            let message = format!("`{}` takes {}, but `{from}` gives {}", draft.id, list(kind.accepts), list(gives));
             problems.add(input.at, message);
         }
     }

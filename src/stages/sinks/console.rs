@@ -1,4 +1,4 @@
-//! `console`: segments, captions and events as lines on standard output, as they come.
+//! `console`: segments, captions, transcripts and events as lines on standard output, as they come.
 
 use std::sync::Arc;
 
@@ -11,8 +11,15 @@ use crate::{Error, Result};
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "console",
-    doc: "Segments, captions and events as lines on standard output, as they come, for a person who watches.",
-    accepts: &[PayloadKind::Segment, PayloadKind::Caption, PayloadKind::Picture, PayloadKind::Embedding, PayloadKind::Event],
+    doc: "Segments, captions, transcripts and events as lines on standard output, as they come, for a person who watches.",
+    accepts: &[
+        PayloadKind::Segment,
+        PayloadKind::Caption,
+        PayloadKind::Transcript,
+        PayloadKind::Picture,
+        PayloadKind::Embedding,
+        PayloadKind::Event,
+    ],
     emits: &[],
     params: &[],
     joins: Joins::AsWritten,
@@ -50,6 +57,7 @@ fn line(packet: &Packet) -> Option<String> {
             format!("{place}  shot {:>3}  {:<10} {:.2}\n", segment.index, segment.cut.as_str(), segment.confidence)
         }
         Payload::Caption(caption) => format!("{place}  {}\n", caption.text.replace('\n', " ")),
+        Payload::Transcript(transcript) => format!("{place}  \"{}\"\n", transcript.text.trim()),
         Payload::Picture(picture) => format!("{place}  {} {}\n", picture.role, picture.uri),
         Payload::Embedding(embedding) => {
             let labels: Vec<_> = embedding.labels.iter().map(|label| format!("{} {:.2}", label.name, label.score)).collect();
@@ -63,7 +71,7 @@ fn line(packet: &Packet) -> Option<String> {
             Event::Started { uri, .. } => format!("{}  started: {uri}\n", packet.head.channel.stream.id),
             Event::Progress { .. } => return None,
         },
-        Payload::Frame(_) | Payload::DeadLetter(_) => return None,
+        Payload::Frame(_) | Payload::Audio(_) | Payload::DeadLetter(_) => return None,
     })
 }
 

@@ -1,5 +1,5 @@
-//! `file`: records as files in a folder for each stream: JSON lines and Avro object containers by kind, captions as WebVTT, pictures as
-//! JPEG with a contact sheet of them.
+//! `file`: records as files in a folder for each stream: JSON lines and Avro object containers by kind, captions and transcripts as WebVTT,
+//! pictures as JPEG with a contact sheet of them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -24,7 +24,7 @@ use crate::{Error, Result};
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "file",
-    doc: "Records as files, in a folder for each stream: JSON lines and Avro object containers by kind, captions as WebVTT, pictures as JPEG.",
+    doc: "Records as files, in a folder for each stream: JSON lines and Avro object containers by kind, captions and transcripts as WebVTT, pictures as JPEG.",
     accepts: &PayloadKind::ALL,
     emits: &[],
     params: &[
@@ -38,7 +38,7 @@ pub const KIND: StageKind = StageKind {
             name: "formats",
             ty: Type::List(&Type::Choice(&["jsonl", "avro", "vtt", "jpeg", "contact_sheet"])),
             default: Default::Is("[jsonl, avro, vtt, jpeg]"),
-            doc: "What is written: `jsonl` and `avro` for every kind, `vtt` for captions, `jpeg` for pictures, `contact_sheet` for one JPEG of them all.",
+            doc: "What is written: `jsonl` and `avro` for every kind, `vtt` for captions and transcripts, `jpeg` for pictures, `contact_sheet` for one JPEG of them all.",
         },
         Field { name: "sheet_columns", ty: Type::Int(1, 64), default: Default::Is("8"), doc: "Pictures in a row of the contact sheet." },
         Field { name: "sheet_pictures", ty: Type::Int(1, 10_000), default: Default::Is("200"), doc: "Most pictures on the contact sheet." },
@@ -84,8 +84,8 @@ impl Settings {
             Payload::DeadLetter(letter) => Name::Letters(letter.record),
             _ => Name::Lines(kind),
         };
-        let captions = self.vtt && kind == PayloadKind::Caption;
-        let names = [self.jsonl.then_some(lines), self.avro.then_some(Name::Container(kind)), captions.then_some(Name::Captions)];
+        let cues = self.vtt && matches!(kind, PayloadKind::Caption | PayloadKind::Transcript);
+        let names = [self.jsonl.then_some(lines), self.avro.then_some(Name::Container(kind)), cues.then_some(Name::Cues(kind))];
         names.into_iter().flatten()
     }
 }
@@ -110,7 +110,7 @@ enum Name {
     Lines(PayloadKind),
     Letters(PayloadKind),
     Container(PayloadKind),
-    Captions,
+    Cues(PayloadKind),
 }
 
 enum Open {
@@ -124,7 +124,7 @@ impl Name {
             Name::Lines(kind) => format!("{}.jsonl", kind.plural()),
             Name::Letters(kind) => format!("{}.dlq.jsonl", kind.plural()),
             Name::Container(kind) => format!("{}.avro", kind.plural()),
-            Name::Captions => "captions.vtt".to_owned(),
+            Name::Cues(kind) => format!("{}.vtt", kind.plural()),
         }
     }
 }
@@ -226,7 +226,7 @@ impl Files {
                 let path = self.folder.join(name.file());
                 let file = match name {
                     Name::Container(kind) => Open::Container(ObjectContainer::new(kind, BufWriter::new(create(&path)?))?),
-                    Name::Captions => Open::Text(TextFile::create(path, webvtt::HEADER)?),
+                    Name::Cues(_) => Open::Text(TextFile::create(path, webvtt::HEADER)?),
                     Name::Lines(_) | Name::Letters(_) => Open::Text(TextFile::create(path, "")?),
                 };
                 Ok(place.insert(file))
@@ -272,7 +272,8 @@ impl Files {
 /// A record as a file of text holds it.
 fn text(name: Name, packet: &Packet) -> Vec<u8> {
     match (name, &packet.payload) {
-        (Name::Captions, Payload::Caption(caption)) => webvtt::cue(packet.head.span, caption).into_bytes(),
+        (Name::Cues(_), Payload::Caption(caption)) => webvtt::cue(packet.head.span, &caption.text).into_bytes(),
+        (Name::Cues(_), Payload::Transcript(transcript)) => webvtt::cue(packet.head.span, &transcript.text).into_bytes(),
         _ => {
             let mut line = Codec::json().encode(packet);
             line.push(b'\n');

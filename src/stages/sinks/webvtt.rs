@@ -1,13 +1,13 @@
-//! WebVTT (W3C "WebVTT: The Web Video Text Tracks Format"): captions as cues that players show.
+//! WebVTT (W3C "WebVTT: The Web Video Text Tracks Format"): captions and transcripts as cues that players show.
 
-use crate::packet::{Caption, Nanos, Span};
+use crate::packet::{Nanos, Span};
 
 /// What a file begins with.
 pub(super) const HEADER: &str = "WEBVTT\n\n";
 
 /// One cue with its empty line.
-pub(super) fn cue(span: Span, caption: &Caption) -> String {
-    let text: Vec<_> = caption.text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+pub(super) fn cue(span: Span, text: &str) -> String {
+    let text: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let text = text.join("\n").replace('&', "&amp;").replace('<', "&lt;").replace("-->", "--&gt;");
     format!("{} --> {}\n{text}\n\n", clock(span.start), clock(span.end))
 }
@@ -20,14 +20,10 @@ fn clock(nanos: Nanos) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::Finish;
 
     #[test]
     fn a_cue_cannot_break_the_file() {
-        let text = "a <b> & c\n\n--> d".to_owned();
-        let (language, platform) = ("en".to_owned(), String::new());
-        let caption = Caption { text, language, platform, tags: Vec::new(), tokens: 3, finish: Finish::Stop, partial: false };
         let span = Span::new(3_723_004_000_000, 3_725_000_000_000);
-        assert_eq!(cue(span, &caption), "01:02:03.004 --> 01:02:05.000\na &lt;b> &amp; c\n--&gt; d\n\n");
+        assert_eq!(cue(span, "a <b> & c\n\n--> d"), "01:02:03.004 --> 01:02:05.000\na &lt;b> &amp; c\n--&gt; d\n\n");
     }
 }

@@ -20,7 +20,7 @@ pub const KIND: StageKind = StageKind {
     name: "file",
     doc: "Films from paths, globs and URLs, each a stream that is read once. When a queue is full the decoder waits, so nothing is lost.",
     accepts: &[],
-    emits: &[PayloadKind::Frame],
+    emits: &[PayloadKind::Frame, PayloadKind::Audio],
     params: &[
         Field {
             name: "paths",

@@ -13,7 +13,7 @@ use crate::config::Params;
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
 use crate::packet::{Event, Micros, PayloadKind, now_micros};
-use crate::stage::intake::{self, Intake};
+use crate::stage::intake::{self, Intake, Way};
 use crate::stage::{Build, Context, Feed, Holds, Host, Joins, Source, StageKind};
 use crate::telemetry::SourceMetrics;
 use crate::{Error, Result};
@@ -23,7 +23,7 @@ pub const KIND: StageKind = StageKind {
     name: "live",
     doc: "Live streams by URL (rtmp, rtmps, rtsp, srt, hls as http or https). One that drops is connected again; an event tells of the gap.",
     accepts: &[],
-    emits: &[PayloadKind::Frame],
+    emits: &[PayloadKind::Frame, PayloadKind::Audio],
     params: &[
         Field {
             name: "streams",
@@ -152,7 +152,7 @@ impl Live {
                     let base = opened.info.began.unwrap_or(epoch);
                     self.announce(camera, feed, (epoch, base), before.take()).await;
                     self.metrics.connected.increment(1.0);
-                    let ended = intake::pump(opened, feed, &self.intake.origin, stop).await;
+                    let ended = intake::pump(opened, Way { feed, origin: &self.intake.origin, stop, once: false }).await;
                     self.metrics.connected.decrement(1.0);
                     let reason = ended.error.as_ref().map_or_else(|| "the sender ended the stream".to_owned(), ToString::to_string);
                     before = Some(Before { epoch: epoch.unsigned_abs(), last: ended.last.unwrap_or(epoch), reason });

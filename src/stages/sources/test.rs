@@ -18,7 +18,7 @@ pub const KIND: StageKind = StageKind {
     name: "test",
     doc: "Generated pictures, for trying a pipeline without a film and for load tests.",
     accepts: &[],
-    emits: &[PayloadKind::Frame],
+    emits: &[PayloadKind::Frame, PayloadKind::Audio],
     params: &[
         Field {
             name: "pattern",

@@ -88,13 +88,17 @@ fn in_hub(id: &str, environment: &Environment) -> Option<PathBuf> {
     Some(model.join("snapshots").join(revision.trim())).filter(|snapshot| snapshot.exists())
 }
 
+/// The class that reads the folder: config.json's first architecture, or the pipeline of a folder of parts.
 fn architecture(path: &Path) -> Result<String, String> {
     if !path.is_dir() {
         return Err(format!("has no folder {}", path.display()));
     }
-    let text = std::fs::read_to_string(path.join("config.json")).map_err(|_| format!("has no config.json in {}", path.display()))?;
+    let of_parts = path.join("model_index.json").is_file();
+    let (file, place) = if of_parts { ("model_index.json", "/_class_name") } else { ("config.json", "/architectures/0") };
+    let text = std::fs::read_to_string(path.join(file)).map_err(|_| format!("has no {file} in {}", path.display()))?;
     let config: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| format!("has a config.json in {} that is not JSON: {error}", path.display()))?;
-    let named = config.pointer("/architectures/0").and_then(serde_json::Value::as_str);
-    named.map(str::to_owned).ok_or_else(|| format!("has a config.json in {} that names no `architectures`", path.display()))
+        serde_json::from_str(&text).map_err(|error| format!("has a {file} in {} that is not JSON: {error}", path.display()))?;
+    let named = config.pointer(place).and_then(serde_json::Value::as_str);
+    let key = if of_parts { "_class_name" } else { "architectures" };
+    named.map(str::to_owned).ok_or_else(|| format!("has a {file} in {} that names no `{key}`", path.display()))
 }

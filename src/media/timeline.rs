@@ -1,0 +1,122 @@
+//! The timeline that all views of a stream share: running time, whatever segments and jumps the source sends.
+
+use gstreamer as gst;
+
+use super::intake::{DISCARD, Decoded};
+use crate::packet::Nanos;
+
+/// What a jump back in time must exceed to be a new beginning instead of two frames out of order.
+const JUMP: Nanos = 1_000_000_000;
+/// What a jump ahead must exceed to be damage instead of a pause.
+const LEAP: Nanos = 3_600_000_000_000;
+/// How long a frame lasts where neither it nor its caps say.
+pub(super) const FRAME: Nanos = 40_000_000;
+
+/// Running time, made strictly increasing.
+pub(super) struct Timeline {
+    pub segment: Option<gst::FormattedSegment<gst::ClockTime>>,
+    pub picture: Option<Decoded>,
+    pub period: Nanos,
+    live: bool,
+    /// Running time of a live stream's first frame.
+    pub base: Option<Nanos>,
+    /// What jumps back have added.
+    shift: Nanos,
+    /// Start and end of the last frame.
+    pub last: Option<(Nanos, Nanos)>,
+    /// Where a frame came more than half a frame late.
+    pub holes: u64,
+}
+
+impl Timeline {
+    pub fn new(live: bool) -> Self {
+        Self { segment: None, picture: None, period: FRAME, live, base: None, shift: 0, last: None, holes: 0 }
+    }
+
+    /// Notes a segment event, and makes a plain one of the first; later ones are taken out.
+    pub fn follow(&mut self, event: &mut gst::Event) -> gst::PadProbeReturn {
+        let gst::EventView::Segment(segment) = event.view() else { return gst::PadProbeReturn::Ok };
+        let segment = segment.segment().downcast_ref::<gst::ClockTime>().cloned().unwrap_or_default();
+        if self.segment.replace(segment).is_some() {
+            return DISCARD;
+        }
+        let (seqnum, plain) = (event.seqnum(), gst::FormattedSegment::<gst::ClockTime>::new());
+        *event = gst::event::Segment::builder(&plain).seqnum(seqnum).build();
+        gst::PadProbeReturn::Ok
+    }
+
+    pub fn running(&self, pts: Option<gst::ClockTime>) -> Option<Nanos> {
+        let pts = pts?;
+        let running = match &self.segment {
+            Some(segment) => segment.to_running_time(pts)?,
+            None => pts,
+        };
+        Some(running.nseconds())
+    }
+
+    /// Where a frame lies: pts and duration. A frame without pts follows the last one; one slightly out of order is moved behind it; a jump
+    /// back of more than a second is taken for a new beginning of the source's clock and goes on from where the stream was; a leap ahead
+    /// of more
+    /// than an hour is taken for a damaged pts and ignored.
+    pub fn place(&mut self, pts: Option<gst::ClockTime>, duration: Option<gst::ClockTime>) -> (Nanos, Nanos) {
+        let duration = duration.map(gst::ClockTime::nseconds).filter(|duration| *duration > 0).unwrap_or(self.period);
+        let running = self.running(pts);
+        let follows = self.last.map_or(0, |(_, end)| end);
+        let mut pts = match running {
+            Some(running) => {
+                let base = if self.live { *self.base.get_or_insert(running) } else { 0 };
+                (running + self.shift).saturating_sub(base)
+            }
+            None => follows,
+        };
+        if let Some((last, end)) = self.last {
+            if pts > end.saturating_add(LEAP) {
+                pts = end;
+            } else if pts <= last {
+                let jumped = last - pts > JUMP;
+                let to = if jumped { end } else { last + 1 };
+                self.shift += if jumped { to - pts } else { 0 };
+                pts = to;
+            }
+            self.holes += u64::from(self.picture.is_some_and(|picture| picture.fps.is_some()) && pts > end + self.period / 2);
+        }
+        self.last = Some((pts, pts + duration));
+        (pts, duration)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Option<gst::ClockTime> {
+        Some(gst::ClockTime::from_mseconds(ms))
+    }
+
+    const MS: Nanos = 1_000_000;
+
+    #[test]
+    fn live_timeline_begins_at_zero_and_survives_jumps() {
+        gst::init().expect("GStreamer");
+        let mut timeline = Timeline::new(true);
+        timeline.period = 10 * MS;
+        let placed: Vec<Nanos> = [at(5000), at(5010), None, at(5015)].into_iter().map(|pts| timeline.place(pts, None).0).collect();
+        assert_eq!(placed, [0, 10 * MS, 20 * MS, 20 * MS + 1]);
+        timeline.place(at(8000), None);
+        assert_eq!(timeline.place(at(100), None).0, 3010 * MS, "the source's clock began anew");
+        assert_eq!(timeline.place(at(110), None).0, 3020 * MS);
+        assert_eq!(timeline.place(at(9_999_999_999), None).0, 3030 * MS, "a damaged pts");
+        assert_eq!(timeline.place(at(130), None).0, 3040 * MS);
+    }
+
+    #[test]
+    fn file_timeline_keeps_running_time() {
+        gst::init().expect("GStreamer");
+        let mut timeline = Timeline::new(false);
+        assert_eq!(timeline.place(at(66), at(33)), (66 * MS, 33 * MS));
+        let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
+        segment.set_start(gst::ClockTime::from_mseconds(1000));
+        timeline.segment = Some(segment);
+        assert_eq!(timeline.place(at(1100), at(33)), (100 * MS, 33 * MS));
+    }
+}

@@ -1,0 +1,113 @@
+//! What a UNet is told beside the latents: the timestep, and for some the guidance scale, the pooled prompt and the picture's size.
+
+use tch::{Device, Kind, Tensor};
+
+use super::config::{Addition, UNetConfig, Waves};
+use crate::error::{Error, Result};
+use crate::models::layers::Linear;
+use crate::models::weights::Scope;
+
+/// Wavelengths run from 2 pi to this many times that.
+const PERIOD: f64 = 10_000.;
+
+impl Waves {
+    /// Each number as `width` sines and cosines: `[n, width]`, f32, on the CPU. Vaswani et al., "Attention Is All You Need".
+    ///
+    /// # Errors
+    /// Overload, where memory is short.
+    pub fn of(self, numbers: &[f64], width: i64) -> Result<Tensor> {
+        let half = width / 2;
+        let options = (Kind::Float, Device::Cpu);
+        let exponents = Tensor::f_arange(half, options)?.f_mul_scalar(-PERIOD.ln())?.f_div_scalar(half as f64 - self.shift)?;
+        let numbers: Vec<f32> = numbers.iter().map(|&number| number as f32).collect();
+        let angles = Tensor::f_from_slice(&numbers)?.f_unsqueeze(1)?.f_mul(&exponents.f_exp()?)?;
+        let (sines, cosines) = (angles.f_sin()?, angles.f_cos()?);
+        Ok(Tensor::f_cat(&if self.flipped { [cosines, sines] } else { [sines, cosines] }, 1)?)
+    }
+}
+
+/// Two linear layers with SiLU between.
+#[derive(Debug)]
+struct Mlp {
+    into: Linear,
+    out: Linear,
+}
+
+impl Mlp {
+    fn new(scope: &Scope<'_>, input: i64, width: i64) -> Result<Self> {
+        Ok(Self { into: Linear::new(&(scope / "linear_1"), input, width)?, out: Linear::new(&(scope / "linear_2"), width, width)? })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.out.forward(&self.into.forward(x)?.f_silu_()?)
+    }
+}
+
+/// Everything that is added up to the embedding of a step.
+#[derive(Debug)]
+pub(super) struct Embeddings {
+    time: Mlp,
+    guidance: Option<Linear>,
+    added: Option<(Mlp, Addition)>,
+    waves: Waves,
+    width: i64,
+    /// Where and in which number format.
+    options: (Kind, Device),
+}
+
+impl Embeddings {
+    /// `time_embedding` and `add_embedding` under `root`.
+    pub fn new(root: &Scope<'_>, config: &UNetConfig) -> Result<Self> {
+        let (width, inner) = (config.channels[0], config.time_width());
+        let scope = root / "time_embedding";
+        let guidance = config.guidance_width.map(|input| Linear::read(&(&scope / "cond_proj"), input, width, false)).transpose()?;
+        let added =
+            config.addition.map(|addition| -> Result<_> { Ok((Mlp::new(&(root / "add_embedding"), addition.width, inner)?, addition)) });
+        let options = (root.weights().precision().kind(), root.weights().device());
+        Ok(Self { time: Mlp::new(&scope, width, inner)?, guidance, added: added.transpose()?, waves: config.waves, width, options })
+    }
+
+    /// The embedding of a step, through SiLU: `[1, width]`, or a row for each item where those differ.
+    pub fn forward(&self, timestep: f64, guidance: Option<&Tensor>, added: Option<&Tensor>) -> Result<Tensor> {
+        let mut waves = self.place(&self.waves.of(&[timestep], self.width)?)?;
+        if let Some(guidance) = guidance {
+            let layer = self.guidance.as_ref().ok_or_else(|| Error::bug("this UNet takes no guidance scale"))?;
+            waves = waves.f_add(&layer.forward(&self.place(guidance)?)?)?;
+        }
+        let mut embedding = self.time.forward(&waves)?;
+        match (&self.added, added) {
+            (Some(_), Some(added)) => embedding = embedding.f_add(added)?,
+            (None, None) => {}
+            _ => return Err(Error::bug("a UNet takes an addition exactly where its config.json says so")),
+        }
+        Ok(embedding.f_silu_()?)
+    }
+
+    /// SDXL's addition: pooled prompts `[n, pooled]` and six numbers for all, or for each, to `[n, time_width]`.
+    pub fn added(&self, pooled: &Tensor, numbers: &[f64]) -> Result<Tensor> {
+        let Some((layers, addition)) = &self.added else { return Err(Error::bug("this UNet takes no pooled prompt")) };
+        let rows = pooled.size2()?.0;
+        let waves = self.place(&self.waves.of(numbers, addition.number_width)?)?;
+        let waves = waves.f_view([-1, numbers.len() as i64 * addition.number_width])?.f_expand([rows, -1], false)?;
+        let both = Tensor::f_cat(&[self.place(pooled)?, waves], 1)?;
+        if both.size2()?.1 != addition.width {
+            return Err(Error::model(format!(
+                "a pooled prompt and {} numbers make a vector of {}, the UNet wants {}",
+                numbers.len(),
+                both.size2()?.1,
+                addition.width
+            ))
+            .hint("unet/config.json and text_encoder_2/config.json must be of the same model"));
+        }
+        layers.forward(&both)
+    }
+
+    /// Whether SDXL's addition is wanted.
+    pub fn wants_addition(&self) -> bool {
+        self.added.is_some()
+    }
+
+    fn place(&self, tensor: &Tensor) -> Result<Tensor> {
+        Ok(tensor.f_to_device(self.options.1)?.f_to_kind(self.options.0)?)
+    }
+}
