@@ -90,11 +90,19 @@ impl Attention {
     /// # Errors
     /// Model, where the weights do not fit.
     pub fn of_self(scope: &Scope<'_>, names: [&str; 4], heads: Heads, biases: Biases) -> Result<Self> {
-        let inner = heads.count * heads.dim;
         let [query, key, value] = parts(scope, names, heads, biases)?;
-        let fused = join(&[query, key, value])?;
-        let out = Linear::read(&(scope / names[3]), inner, heads.width, biases.out)?;
-        Ok(Self { into: Projection::Fused(fused), out, heads, kind: scope.weights().attention(), upcast: false })
+        let out = Linear::read(&(scope / names[3]), heads.count * heads.dim, heads.width, biases.out)?;
+        Ok(Self::of_fused(join(&[query, key, value])?, out, heads, scope.weights().attention()))
+    }
+
+    /// The same, its output (which has a bias) multiplied by `factor`, `[width]`.
+    ///
+    /// # Errors
+    /// Model, where the weights do not fit.
+    pub fn of_self_scaled(scope: &Scope<'_>, names: [&str; 4], heads: Heads, biases: Biases, factor: &Tensor) -> Result<Self> {
+        let [query, key, value] = parts(scope, names, heads, biases)?;
+        let out = Linear::scaled(&(scope / names[3]), heads.count * heads.dim, heads.width, factor, factor)?;
+        Ok(Self::of_fused(join(&[query, key, value])?, out, heads, scope.weights().attention()))
     }
 
     /// Of a sequence with another. `names` as in [`of_self`](Self::of_self).
@@ -123,7 +131,7 @@ impl Attention {
 
     /// Of a sequence with another, from projections that lie elsewhere: `key_value` gives `[.., 2 * count * dim]`, key before value.
     pub fn of_split(query: Linear, key_value: Linear, out: Linear, heads: Heads, kind: AttentionKind) -> Self {
-        Self { into: Projection::Split { query, key_value }, out, heads, kind }
+        Self { into: Projection::Split { query, key_value }, out, heads, kind, upcast: false }
     }
 
     /// The same attention, for sequences that ask with few positions: see [`for_few_rows`](super::layers::for_few_rows).

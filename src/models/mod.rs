@@ -3,10 +3,13 @@
 pub mod attention;
 pub mod blip;
 pub mod captions;
+pub mod classes;
 pub mod clip;
 pub mod config;
 pub mod decoder;
 pub mod diffusion;
+pub mod dinov2;
+pub mod encoder;
 pub mod folder;
 #[cfg(test)]
 mod golden;
@@ -15,8 +18,11 @@ pub mod layers;
 pub mod llama;
 pub mod opus_captions;
 pub mod opus_encoder;
+pub mod patches;
+pub mod pictures;
 pub mod resnet;
 pub mod scenes;
+pub mod siglip;
 pub mod text;
 pub mod transformer;
 pub mod transnetv2;

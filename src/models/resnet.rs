@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
+use super::classes;
 use super::config::Config;
 use super::folder::ModelFolder;
 use super::layers::{Conv2d, Geometry, Linear};
@@ -67,13 +68,12 @@ impl ResNetConfig {
             "bottleneck" => LayerType::Bottleneck,
             other => return Err(config.error(format_args!("`layer_type` must be basic or bottleneck, it is {other}"))),
         };
-        let named = config.field("id2label").and_then(|labels| labels.as_object()).map(|labels| labels.len() as i64);
         let read = Self {
             depths: config.integers_or("depths", &default.depths)?,
             hidden_sizes: config.integers_or("hidden_sizes", &default.hidden_sizes)?,
             layer_type,
             embedding_size: config.integer_or("embedding_size", default.embedding_size)?,
-            num_labels: config.integer_or("num_labels", named.unwrap_or(default.num_labels))?,
+            num_labels: classes::count(config, default.num_labels)?,
         };
         let whole = read.depths.iter().chain(&read.hidden_sizes).all(|&size| size > 0);
         if read.depths.len() != read.hidden_sizes.len() || read.depths.is_empty() || !whole || read.num_labels == 0 {
@@ -112,7 +112,7 @@ pub struct ResNet {
 /// # Errors
 /// Model, where config.json does not fit.
 pub fn class_names(folder: &ModelFolder) -> Result<Arc<[Arc<str>]>> {
-    labels(folder.config(), ResNetConfig::read(folder.config())?.num_labels)
+    classes::names(folder.config(), ResNetConfig::read(folder.config())?.num_labels)
 }
 
 impl ResNet {
@@ -123,7 +123,7 @@ impl ResNet {
     pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         folder.expect("ResNetForImageClassification")?;
         let config = ResNetConfig::read(folder.config())?;
-        let labels = labels(folder.config(), config.num_labels)?;
+        let labels = classes::names(folder.config(), config.num_labels)?;
         Ok(Self { labels, ..Self::new(folder.weights(device, precision)?, &config)? })
     }
 
@@ -149,7 +149,7 @@ impl ResNet {
         }
         // The classifier decides, and is small: f32 in every precision.
         let fc = Linear::f32(&(&root / "fc"), input, config.num_labels)?;
-        let labels = numbered(config.num_labels);
+        let labels = classes::numbered(config.num_labels);
         weights.finish()?;
         Ok(Self { stem, blocks, fc, labels, dim: input, device, precision })
     }
@@ -265,40 +265,10 @@ impl Block {
     }
 }
 
-fn numbered(count: i64) -> Arc<[Arc<str>]> {
-    (0..count).map(|index| Arc::from(format!("class_{index}"))).collect()
-}
-
-/// `id2label`'s names up to the first comma (`tench, Tinca tinca` is `tench`), `class_N` where it has none.
-fn labels(config: &Config, count: i64) -> Result<Arc<[Arc<str>]>> {
-    let Some(field) = config.field("id2label") else { return Ok(numbered(count)) };
-    let map = field.as_object().ok_or_else(|| config.error("`id2label` must be an object of names by number"))?;
-    if map.len() as i64 != count {
-        return Err(config.error(format_args!("`id2label` has {} names for {count} classes", map.len())));
-    }
-    let name = |index: i64| -> Arc<str> {
-        let name = map.get(&index.to_string()).and_then(|name| name.as_str()).and_then(|name| name.split(',').next());
-        name.map(str::trim).filter(|name| !name.is_empty()).map_or_else(|| format!("class_{index}").into(), Arc::from)
-    };
-    Ok((0..count).map(name).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-
-    fn names(config: serde_json::Value, count: i64) -> Vec<String> {
-        labels(&Config::of(config), count).unwrap().iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn labels_are_first_lemmas() {
-        let config = json!({"id2label": {"0": "tench, Tinca tinca", "1": "cock", "2": ""}});
-        assert_eq!(names(config, 3), ["tench", "cock", "class_2"]);
-        assert_eq!(names(json!({}), 2), ["class_0", "class_1"]);
-        assert!(labels(&Config::of(json!({"id2label": {"0": "a"}})), 2).is_err());
-    }
 
     #[test]
     fn config_is_read_and_refused() {

@@ -55,8 +55,15 @@ impl Tower {
 #[derive(Debug)]
 pub struct Mlp {
     into: Linear,
+    between: Between,
     out: Linear,
-    activation: Activation,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Between {
+    Activation(Activation),
+    /// The first half through SiLU gates the second: Shazeer, "GLU Variants Improve Transformer" (arXiv:2002.05202).
+    Gate,
 }
 
 impl Mlp {
@@ -69,13 +76,23 @@ impl Mlp {
         let (fc1, fc2) = (scope / "fc1", scope / "fc2");
         if activation != Activation::QuickGelu {
             let (into, out) = (Linear::new(&fc1, width, intermediate)?, Linear::new(&fc2, intermediate, width)?);
-            return Ok(Self { into, out, activation });
+            return Ok(Self::of(into, activation, out));
         }
         // x * sigmoid(1.702 x) is SiLU(1.702 x) / 1.702: a kernel of its own instead of three, with both factors in the weights.
         let factor = |value: f64| Tensor::f_full([] as [i64; 0], value, (Kind::Float, Device::Cpu));
         let into = Linear::scaled(&fc1, width, intermediate, &factor(QUICK)?, &factor(QUICK)?)?;
         let out = Linear::scaled(&fc2, intermediate, width, &factor(1. / QUICK)?, &factor(1.)?)?;
-        Ok(Self { into, out, activation: Activation::Silu })
+        Ok(Self::of(into, Activation::Silu, out))
+    }
+
+    /// Of these layers.
+    pub fn of(into: Linear, activation: Activation, out: Linear) -> Self {
+        Self { into, between: Between::Activation(activation), out }
+    }
+
+    /// Of a first layer whose first half gates its second.
+    pub fn gated(into: Linear, out: Linear) -> Self {
+        Self { into, between: Between::Gate, out }
     }
 
     /// `[.., width]` to the same.
@@ -83,7 +100,13 @@ impl Mlp {
     /// # Errors
     /// Model, where the shape does not fit; overload, where memory is short.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.out.forward(&self.into.forward_then(x, self.activation)?)
+        match self.between {
+            Between::Activation(activation) => self.out.forward(&self.into.forward_then(x, activation)?),
+            Between::Gate => {
+                let both = self.into.forward(x)?.f_chunk(2, -1)?;
+                self.out.forward(&both[0].f_silu()?.f_mul_(&both[1])?)
+            }
+        }
     }
 }
 
@@ -111,6 +134,11 @@ impl Layer {
         })
     }
 
+    /// Of these parts, in their order.
+    pub fn of(norm1: LayerNorm, attention: Attention, norm2: LayerNorm, mlp: Mlp) -> Self {
+        Self { norm1, attention, norm2, mlp }
+    }
+
     /// `[b, t, width]` to the same; `causal` hides from each place what comes after it. What goes in is left as it is.
     ///
     /// # Errors
@@ -118,6 +146,17 @@ impl Layer {
     pub fn forward(&self, x: &Tensor, causal: bool) -> Result<Tensor> {
         let x = self.attention.forward(&self.norm1.forward(x)?, None, causal)?.f_add_(x)?;
         Ok(self.mlp.forward(&self.norm2.forward(&x)?)?.f_add_(&x)?)
+    }
+
+    /// What [`forward`](Self::forward) makes of one place, `[b, width]`: it looks at the others, but nothing is made of them.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn forward_one(&self, x: &Tensor, place: i64) -> Result<Tensor> {
+        let (query, keys) = self.attention.queries(&self.norm1.forward(x)?)?;
+        let mixed = self.attention.mix(&query.f_narrow(2, place, 1)?, &keys, None, false)?;
+        let x = mixed.f_add(&x.f_narrow(1, place, 1)?)?;
+        Ok(self.mlp.forward(&self.norm2.forward(&x)?)?.f_add_(&x)?.f_select(1, 0)?)
     }
 }
 

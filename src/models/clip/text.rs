@@ -112,12 +112,14 @@ impl ClipText {
         Ok(tower)
     }
 
-    /// The tower as a part of a model: `text_model` and `text_projection` under `root`.
+    /// The tower as a part of a model: `text_model` and `text_projection` under `root`. Since transformers 5 a tower saved alone, without a
+    /// projection, has no `text_model` before its keys.
     ///
     /// # Errors
     /// Model, where the weights do not fit.
     pub fn part(root: &Scope<'_>, config: &ClipTextConfig, projected: bool) -> Result<Self> {
-        let (scope, width) = (root / "text_model", config.tower.width);
+        let alone = !projected && !root.has("text_model.embeddings.token_embedding.weight");
+        let (scope, width) = (if alone { root.clone() } else { root / "text_model" }, config.tower.width);
         let embeddings = &scope / "embeddings";
         // Older checkpoints store 0, 1, 2 and so on.
         root.weights().allow_surplus("embeddings.position_ids");

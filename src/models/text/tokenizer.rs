@@ -6,6 +6,7 @@ use crate::models::ModelFolder;
 use crate::models::config::Config;
 use serde_json::Value;
 use std::path::Path;
+use tokenizers::{PostProcessor, TruncationDirection};
 
 /// A model's tokenizer.
 #[derive(Debug)]
@@ -13,6 +14,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     template: Option<Template>,
     eos: Option<String>,
+    pad: Option<String>,
 }
 
 impl Tokenizer {
@@ -41,7 +43,7 @@ impl Tokenizer {
         let (bos, eos) = (special("bos_token"), special("eos_token"));
         let template = source.map(|s| Template::new(&s, bos.as_deref().unwrap_or(""), eos.as_deref().unwrap_or(""))).transpose();
         let template = template.map_err(|error| error.context(place))?;
-        Ok(Self { inner, template, eos })
+        Ok(Self { inner, template, eos, pad: special("pad_token") })
     }
 
     /// The tokens of a text, special tokens in it understood, none added.
@@ -50,6 +52,20 @@ impl Tokenizer {
     /// Model, where the tokenizer refuses the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.tokens(text, false)
+    }
+
+    /// The tokens of a text with the special tokens that stand around it, at most `limit` of them: of a text that is too long the end is
+    /// left off, of the special tokens none.
+    ///
+    /// # Errors
+    /// Model, where the tokenizer refuses the text, or its special tokens alone are more.
+    pub fn encode_within(&self, text: &str, limit: usize) -> Result<Vec<u32>> {
+        let refused = |e| Error::model(format!("cannot tokenize a text of {} bytes: {e}", text.len()));
+        let special = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+        let room = limit.checked_sub(special).ok_or_else(|| Error::model(format!("{special} special tokens do not fit into {limit}")))?;
+        let mut encoding = self.inner.encode_fast(text, false).map_err(refused)?;
+        encoding.truncate(room, 0, TruncationDirection::Right);
+        Ok(self.inner.post_process(encoding, None, true).map_err(refused)?.get_ids().to_vec())
     }
 
     /// The tokens of what the model reads to answer `prompt`.
@@ -108,6 +124,11 @@ impl Tokenizer {
     /// The token that tokenizer_config.json says ends a text.
     pub fn eos(&self) -> Option<u32> {
         self.eos.as_deref().and_then(|token| self.id(token))
+    }
+
+    /// The token that tokenizer_config.json fills short texts up with.
+    pub fn pad(&self) -> Option<u32> {
+        self.pad.as_deref().and_then(|token| self.id(token))
     }
 }
 
