@@ -4,6 +4,7 @@
 //! free, and an item whose asker has gone is skipped. What goes wrong with one item stays with that item.
 
 mod batch;
+mod captioner;
 mod models;
 mod networks;
 mod places;
@@ -17,7 +18,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{FairMutex, FairMutexGuard};
 
-pub use self::models::{EncodeModel, ModelSettings, Models, ShotsModel, TextModel};
+pub use self::captioner::{Captioner, PictureCaptioner, TextModel, VideoCaptioner};
+use self::models::Card;
+pub use self::models::{EncodeModel, ModelSettings, Models, ShotsModel};
 pub use self::networks::Encoded;
 pub use self::worker::Worker;
 pub use self::workers::{WorkerKey, Workers};

@@ -6,13 +6,17 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::networks::{Clips, Encoded, Frames, Shots, Text};
+use super::captioner::{Captioner, PictureCaptioner, TextModel, VideoCaptioner};
+use super::networks::captioner::{Pictures, Text, Videos};
+use super::networks::{Clips, Encoded, Frames, Shots};
 use super::{Asker, BatchSettings, Worker, WorkerKey, Workers};
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
+use crate::models::blip::Blip;
+use crate::models::opus_captions;
 use crate::models::opus_encoder::OpusEncoder;
 use crate::models::resnet::{ResNet, class_names};
-use crate::models::text::{Generation, Generator, Request};
+use crate::models::text::Generator;
 use crate::models::transnetv2::TransNetV2;
 use crate::packet::{Frame, ModelTag};
 use crate::tensor::{Device, DeviceChoice, PrecisionChoice};
@@ -36,16 +40,17 @@ pub struct Models(Arc<BTreeMap<String, Loaded>>);
 
 /// What every loaded model has.
 #[derive(Debug, Clone)]
-struct Card {
-    tag: Arc<ModelTag>,
-    device: Arc<str>,
+pub(super) struct Card {
+    pub tag: Arc<ModelTag>,
+    /// `cpu` or `cuda`.
+    pub device: Arc<str>,
 }
 
 #[derive(Debug, Clone)]
 enum Loaded {
     Shots(ShotsModel),
     Encode(EncodeModel),
-    Text(TextModel),
+    Caption(Captioner),
 }
 
 /// Finds cuts.
@@ -67,13 +72,6 @@ pub struct EncodeModel {
 enum Encoder {
     Frames(Worker<Frames>),
     Clips(Worker<Clips>),
-}
-
-/// Writes text.
-#[derive(Debug, Clone)]
-pub struct TextModel {
-    worker: Worker<Text>,
-    card: Card,
 }
 
 impl ShotsModel {
@@ -124,26 +122,6 @@ impl EncodeModel {
     }
 }
 
-impl TextModel {
-    /// A text for a prompt.
-    ///
-    /// # Errors
-    /// Those of [`Worker::ask`].
-    pub async fn ask(&self, request: Request, asker: Asker) -> Result<Generation> {
-        self.worker.ask(request, asker).await
-    }
-
-    /// The class of its device, `cpu` or `cuda`.
-    pub fn device(&self) -> &str {
-        &self.card.device
-    }
-
-    /// What records say of it.
-    pub fn tag(&self) -> &Arc<ModelTag> {
-        &self.card.tag
-    }
-}
-
 impl Models {
     /// Loads every model, one after the other, each on a worker of `workers`. A model that is being loaded when `stop` is told is the last.
     ///
@@ -183,14 +161,14 @@ impl Models {
         }
     }
 
-    /// The model called `name`, which writes text.
+    /// The model called `name`, which writes captions.
     ///
     /// # Errors
     /// Where there is none, or it is of another network.
-    pub fn text(&self, name: &str) -> Result<TextModel> {
+    pub fn captioner(&self, name: &str) -> Result<Captioner> {
         match self.0.get(name) {
-            Some(Loaded::Text(model)) => Ok(model.clone()),
-            other => Err(unfit(name, other.is_some(), "writes text")),
+            Some(Loaded::Caption(model)) => Ok(model.clone()),
+            other => Err(unfit(name, other.is_some(), "writes captions")),
         }
     }
 }
@@ -228,9 +206,17 @@ impl Loaded {
                 let worker = workers.get(&key, name, batch, move || OpusEncoder::open(&made, device, precision).map(Clips)).await?;
                 Self::Encode(EncodeModel { worker: Encoder::Clips(worker), labels: None, card })
             }
-            "LlamaForCausalLM" => {
+            architecture if Generator::ARCHITECTURES.contains(&architecture) => {
                 let worker = workers.get(&key, name, batch, move || Generator::load(&made, device, precision).map(Text)).await?;
-                Self::Text(TextModel { worker, card })
+                Self::Caption(Captioner::Text(TextModel { worker, card }))
+            }
+            "BlipForConditionalGeneration" => {
+                let worker = workers.get(&key, name, batch, move || Blip::open(&made, device, precision).map(Pictures)).await?;
+                Self::Caption(Captioner::Picture(PictureCaptioner { worker, card }))
+            }
+            "OpusCaptionDecoder" => {
+                let worker = workers.get(&key, name, batch, move || opus_captions::open(&made, device, precision).map(Videos)).await?;
+                Self::Caption(Captioner::Video(VideoCaptioner { worker, card }))
             }
             other => return Err(Error::config(format!("{}: no network here is called {other}", folder.path().display()))),
         })

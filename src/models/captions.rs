@@ -1,6 +1,6 @@
 //! Captions of what is shown: a decoder over pictures or videos, with its tokenizer, the token that its texts start with and those they end with.
 
-use super::decoder::{CrossDecoder, Decoder};
+use super::decoder::{CrossDecoder, Over};
 use super::text::{Generation, Job, Writer, Writing};
 use crate::error::{Error, Result};
 use crate::tensor::{Device, Tensor, guard};
@@ -63,7 +63,7 @@ impl Captions {
         if states.size().first() != Some(&(requests.len() as i64)) {
             return Err(Error::bug(format!("{} captions are asked for about {:?}", requests.len(), states.size())));
         }
-        let over = self.network.over(&states.f_to_kind(self.network.kind)?.f_to_device(self.network.device)?)?;
+        let over = self.over(states)?;
         let prompts = requests.iter().map(|request| self.encode(request)).collect::<Result<Vec<_>>>()?;
         let jobs: Vec<Job<'_>> = requests
             .iter()
@@ -71,6 +71,11 @@ impl Captions {
             .map(|(request, prompt)| Job { prompt, begin: prompt.len() - 1, writing: &request.writing })
             .collect();
         self.writer.write(&over, &jobs, cancelled)
+    }
+
+    /// The decoder over `states`, as [`write`](Self::write) takes them.
+    pub(super) fn over(&self, states: &Tensor) -> Result<Over<'_>> {
+        self.network.over(&states.f_to_kind(self.network.kind)?.f_to_device(self.network.device)?)
     }
 
     /// The token that texts start with, and what this one begins with.

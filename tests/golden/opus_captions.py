@@ -21,7 +21,7 @@ import formula
 
 HERE = Path(__file__).parent
 SIZES = {"vocab": 96, "width": 32, "heads": 4, "layers": 3, "intermediate": 56, "positions": 64}
-BOS, ENDS = 1, (16, 80)
+BOS, ENDS = 1, {"learned": (79, 85), "sines": (10, 45)}
 
 
 class CaptionDecoder(nn.Module):
@@ -110,7 +110,7 @@ def main():
     for name, learned in (("learned", True), ("sines", False)):
         shapes[name], out, generate, prompts = golden(name, learned)
         tensors.update(out)
-        texts[name] = decoding.cases(generate, prompts, 20, ENDS, 0)
+        texts[name] = decoding.cases(generate, prompts, 20, ENDS[name], 0)
     save_file({key: value.contiguous() for key, value in tensors.items()}, HERE / "opus_captions.safetensors")
     (HERE / "opus_captions.json").write_text(json.dumps(shapes) + "\n")
     (HERE / "opus_captions-texts.json").write_text(json.dumps(texts, separators=(",", ":")) + "\n")

@@ -2,6 +2,8 @@
 
 mod beams;
 mod draws;
+#[cfg(test)]
+pub(super) mod golden;
 mod penalties;
 mod sampling;
 mod template;
@@ -16,7 +18,7 @@ pub use tokenizer::Tokenizer;
 pub use writer::{Job, Writer};
 pub use writing::{EarlyStopping, Finish, Generation, Search, Writing};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::models::ModelFolder;
 use crate::models::config::Config;
 use crate::models::decoder::Decoder;

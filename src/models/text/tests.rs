@@ -108,6 +108,14 @@ fn greedy_texts_in_one_ragged_batch_are_those_of_transformers() {
 }
 
 #[test]
+fn beams_are_those_of_transformers_alone_and_in_a_ragged_batch() {
+    let (texts, generator) = (super::golden::Texts::of(&super::golden::read("llama-smollm2-beams.json")), generator());
+    let Network::Llama(network) = &generator.network else { panic!("a Llama") };
+    assert_eq!(generator.writer.ends(), texts.ends);
+    texts.hold(&|_, jobs| generator.writer.write(network, jobs, &|_| false).unwrap());
+}
+
+#[test]
 fn texts_end_before_a_stop_sequence_and_when_cancelled() {
     let generator = generator();
     let [chat, ..] = golden()["chats"].as_array().unwrap().as_slice() else { panic!("no chats") };

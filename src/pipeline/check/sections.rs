@@ -12,6 +12,11 @@ use crate::pipeline::plan::{CachePlan, KafkaPlan, ModelPlan, ObjectsPlan, Plan, 
 
 mod models;
 
+pub(super) use models::architectures;
+
+/// The architecture of each model, by the model's name.
+pub(super) type Architectures = BTreeMap<String, String>;
+
 /// The checked sections.
 pub(super) struct Sections {
     name: String,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{File, to_usize};
-use crate::config::{Environment, Mention, Params, nearest};
+use crate::config::{Environment, Mention, Params, Value, nearest};
 use crate::pipeline::plan::ModelPlan;
 
 /// The models by name; None when one is wrong, which was said.
@@ -67,6 +67,14 @@ fn model(name: &str, keys: &Params, folder: &Path, file: &mut File<'_>, environm
         max_wait: batch.duration("max_wait"),
         queue: to_usize(keys.int("queue")),
     })
+}
+
+/// The architecture of each model whose folder tells it; what is wrong with the others is said elsewhere.
+pub(in crate::pipeline::check) fn architectures(top: &Params, environment: &Environment) -> super::Architectures {
+    let folder = PathBuf::from(top.opt_text("model_dir").map_or("", |folder| folder));
+    let entries = top.opt_map("models").unwrap_or_default();
+    let known = |value: &Value| architecture(&place_of(value.as_object()?.opt_text("path")?, &folder, environment)).ok();
+    entries.iter().filter_map(|(name, value)| Some((name.clone(), known(value)?))).collect()
 }
 
 /// A path of its own, a folder inside `model_dir`, or the hub's cache where that has it.
