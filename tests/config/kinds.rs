@@ -50,6 +50,7 @@ pub static KINDS: &[&StageKind] = &[
     &THUMBS,
     &STILLS,
     &TITLES,
+    &TELL,
     &BOTH,
     &CAPTION_KIND,
     &KAFKA,
@@ -80,6 +81,19 @@ static TITLES: StageKind = StageKind {
     joins: Joins::Per(PayloadKind::Segment),
     ..kind("titles", &[PayloadKind::Segment, PayloadKind::Embedding], &[PayloadKind::Caption], &[], Build::Transform(transform))
 };
+static TELL: StageKind = StageKind {
+    joins: Joins::ByModel(&[
+        ("LlamaForCausalLM", Joins::Per(PayloadKind::Segment)),
+        ("ResNetForImageClassification", Joins::Either { alone: PayloadKind::Frame, per: PayloadKind::Segment }),
+    ]),
+    ..kind(
+        "tell",
+        &[PayloadKind::Segment, PayloadKind::Frame, PayloadKind::Embedding],
+        &[PayloadKind::Caption],
+        &[TELLER],
+        Build::Transform(transform),
+    )
+};
 static BOTH: StageKind = kind(
     "both",
     &[PayloadKind::Segment, PayloadKind::Frame, PayloadKind::Embedding],
@@ -102,6 +116,12 @@ static WATCH: StageKind = kind("watch", &[PayloadKind::Caption], &[], &[OF], Bui
 const PATHS: Field = Field { name: "paths", ty: Type::List(&Type::Text), default: Default::Required, doc: "Films." };
 const STREAMS: Field = Field { name: "streams", ty: Type::List(&Type::Object(STREAM)), default: Default::Required, doc: "Streams." };
 const MODEL: Field = Field { name: "model", ty: Type::Model(&["ResNet", "Encoder"]), default: Default::Required, doc: "The model." };
+const TELLER: Field = Field {
+    name: "model",
+    ty: Type::Model(&["LlamaForCausalLM", "ResNetForImageClassification"]),
+    default: Default::Required,
+    doc: "The model.",
+};
 const FOLDER: Field = Field { name: "path", ty: Type::Text, default: Default::Is("./out"), doc: "The folder." };
 const OF: Field = Field { name: "of", ty: Type::Stage, default: Default::Absent, doc: "A stage." };
 
