@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::config::shape::{Default, Field, Type};
 use crate::error::{Error, Result};
 use crate::packet::PayloadKind;
-use crate::stage::StageKind;
+use crate::stage::{Joins, StageKind};
 use crate::stages::KINDS;
 
 pub(super) fn list(only: Option<&str>) -> Result<String> {
@@ -46,9 +46,22 @@ fn describe(kind: &StageKind, text: &mut String) {
     if !kind.emits.is_empty() {
         let _ = writeln!(text, "    gives {}", names(kind.emits));
     }
-    if let Some(payload) = kind.joins.per() {
-        let others: Vec<_> = kind.accepts.iter().copied().filter(|other| *other != payload).collect();
-        let _ = writeln!(text, "    works on {}; a `join` collects {} for them", payload.plural(), names(&others));
+    let works = |joins: Joins| {
+        let per = joins.per()?;
+        let others: Vec<_> = kind.accepts.iter().copied().filter(|other| *other != per).collect();
+        Some(match joins {
+            Joins::Either { alone, .. } => {
+                format!("works on {0} alone, or on {1}; a `join` collects {0} for them", alone.plural(), per.plural())
+            }
+            _ => format!("works on {}; a `join` collects {} for them", per.plural(), names(&others)),
+        })
+    };
+    let networks: &[(&str, Joins)] = if let Joins::ByModel(networks) = kind.joins { networks } else { &[] };
+    for (network, works) in networks.iter().filter_map(|(network, joins)| Some((network, works(*joins)?))) {
+        let _ = writeln!(text, "    with a {network} {works}");
+    }
+    if let Some(works) = works(kind.joins) {
+        let _ = writeln!(text, "    {works}");
     }
     fields(kind.params, 4, text);
     text.push('\n');

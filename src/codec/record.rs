@@ -109,6 +109,7 @@ fn caption<W: Writer>(caption: &Caption, out: &mut W) {
     out.field("finish");
     out.symbol(caption.finish as usize + 1, caption.finish.as_str());
     boolean("partial", caption.partial, out);
+    small("variant", caption.variant, out);
 }
 
 fn transcript<W: Writer>(transcript: &Transcript, out: &mut W) {

@@ -78,6 +78,7 @@ fn payloads() -> Vec<Payload> {
             tokens: 9,
             finish: Finish::Length,
             partial: true,
+            variant: 0,
         })),
         Payload::Segment(Arc::new(Segment { index: 3, cut: Cut::MaxLength, confidence: 0.125, frames: 375 })),
         Payload::Embedding(Arc::new(Embedding {

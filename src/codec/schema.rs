@@ -46,7 +46,7 @@ pub const fn fingerprint(kind: PayloadKind) -> u64 {
         PayloadKind::Audio => 0x5f20_cfe3_68fe_dd29,
         PayloadKind::Segment => 0x816c_acbb_dd9d_d965,
         PayloadKind::Embedding => 0x4f0e_f59b_a321_9c17,
-        PayloadKind::Caption => 0xaba1_4f80_48bc_0068,
+        PayloadKind::Caption => 0x2806_39c5_1136_badd,
         PayloadKind::Transcript => 0x8e75_61be_5b81_6f2f,
         PayloadKind::Picture => 0xce07_fe62_8d67_dd39,
         PayloadKind::Event => 0xa6a6_55f2_a068_ab89,

@@ -3,7 +3,9 @@
 use super::networks::{PICTURES, Pictures};
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
+use crate::models::blip::Blip;
 use crate::models::diffusion::pipeline::{self, Pipeline};
+use crate::models::opus_captions;
 use crate::models::opus_encoder::OpusEncoder;
 use crate::models::silero_vad::SileroVad;
 use crate::models::text::Generator;
@@ -16,7 +18,10 @@ type Open = fn(&ModelFolder, Device, Precision) -> Result<()>;
 
 /// Every network that is read here, by the class that its config.json names, beside encoders of pictures and diffusion pipelines.
 const NETWORKS: &[(&str, Open)] = &[
+    ("BlipForConditionalGeneration", |folder, device, precision| Blip::open(folder, device, precision).map(drop)),
+    ("GPT2LMHeadModel", |folder, device, precision| Generator::load(folder, device, precision).map(drop)),
     ("LlamaForCausalLM", |folder, device, precision| Generator::load(folder, device, precision).map(drop)),
+    ("OpusCaptionDecoder", |folder, device, precision| opus_captions::open(folder, device, precision).map(drop)),
     ("OpusEncoder", |folder, device, precision| OpusEncoder::open(folder, device, precision).map(drop)),
     ("SileroVad", |folder, device, _| SileroVad::load(folder, device).map(drop)),
     ("TorchScript", |folder, device, precision| TorchScript::open(folder, device, precision).map(drop)),

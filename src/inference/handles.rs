@@ -1,20 +1,20 @@
 //! What stages hold of a loaded model: a handle for each thing that models do, whatever network does it.
 
+mod caption;
 mod encode;
 mod paint;
 mod script;
 mod shots;
 mod speech;
-mod text;
 
 use std::sync::Arc;
 
+pub use self::caption::{Captioner, PictureCaptioner, TextModel, VideoCaptioner};
 pub use self::encode::EncodeModel;
 pub use self::paint::PaintModel;
 pub use self::script::ScriptModel;
 pub use self::shots::ShotsModel;
 pub use self::speech::{Heard, SpeechModel, VadModel};
-pub use self::text::TextModel;
 use crate::packet::ModelTag;
 
 /// What every loaded model has.

@@ -29,7 +29,9 @@ use std::time::Instant;
 use parking_lot::{FairMutex, FairMutexGuard};
 
 pub use self::check::{check_weights, networks};
-pub use self::handles::{EncodeModel, Heard, PaintModel, ScriptModel, ShotsModel, SpeechModel, TextModel, VadModel};
+pub use self::handles::{
+    Captioner, EncodeModel, Heard, PaintModel, PictureCaptioner, ScriptModel, ShotsModel, SpeechModel, TextModel, VadModel, VideoCaptioner,
+};
 pub use self::keeper::{MemorySettings, Relief, keep};
 pub use self::models::Models;
 pub use self::networks::{Encoded, FromFrame, Latents, Painted, PictureRequest};

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::handles::{EncodeModel, PaintModel, ScriptModel, ShotsModel, SpeechModel, TextModel, VadModel};
+use super::handles::{Captioner, EncodeModel, PaintModel, ScriptModel, ShotsModel, SpeechModel, VadModel};
 use super::networks::PICTURES;
 use super::start::Start;
 use super::{ModelSettings, Workers};
 use crate::error::{Error, Result};
 use crate::models::diffusion::pipeline;
+use crate::models::text::Generator;
 use crate::tensor::{self, Device};
 
 /// Loaded models by name. A handle: cloning shares it.
@@ -22,7 +23,7 @@ enum Loaded {
     Shots(ShotsModel),
     Encode(EncodeModel),
     Script(ScriptModel),
-    Text(TextModel),
+    Caption(Captioner),
     Speech(SpeechModel),
     Vad(VadModel),
     Paint(PaintModel),
@@ -81,14 +82,14 @@ impl Models {
         }
     }
 
-    /// The model called `name`, which writes text.
+    /// The model called `name`, which writes captions.
     ///
     /// # Errors
     /// Where there is none, or it is of another network.
-    pub fn text(&self, name: &str) -> Result<TextModel> {
+    pub fn captioner(&self, name: &str) -> Result<Captioner> {
         match self.0.get(name) {
-            Some(Loaded::Text(model)) => Ok(model.clone()),
-            other => Err(unfit(name, other.is_some(), "writes text")),
+            Some(Loaded::Caption(model)) => Ok(model.clone()),
+            other => Err(unfit(name, other.is_some(), "writes captions")),
         }
     }
 
@@ -139,7 +140,9 @@ impl Loaded {
             "OpusEncoder" => Self::Encode(EncodeModel::of_clips(&start).await?),
             pictures if PICTURES.contains(&pictures) => Self::Encode(EncodeModel::of_pictures(&start).await?),
             "TorchScript" => Self::Script(ScriptModel::load(&start).await?),
-            "LlamaForCausalLM" => Self::Text(TextModel::load(&start).await?),
+            class if Generator::ARCHITECTURES.contains(&class) => Self::Caption(Captioner::of_prompts(&start).await?),
+            "BlipForConditionalGeneration" => Self::Caption(Captioner::of_pictures(&start).await?),
+            "OpusCaptionDecoder" => Self::Caption(Captioner::of_videos(&start).await?),
             "WhisperForConditionalGeneration" => Self::Speech(SpeechModel::load(&start).await?),
             "SileroVad" => Self::Vad(VadModel::load(&start).await?),
             class if pipeline::CLASSES.contains(&class) => Self::Paint(PaintModel::load(&start).await?),

@@ -1,5 +1,6 @@
 //! Each network as a worker's model: items become batches, batches become answers.
 
+pub(super) mod captioner;
 mod painter;
 mod pictures;
 mod scripts;
@@ -21,7 +22,6 @@ use crate::error::{Error, Result};
 use crate::models::opus_encoder::OpusEncoder;
 use crate::models::resnet::SIZE;
 use crate::models::scenes::WINDOW;
-use crate::models::text::{Generation, Generator, Request};
 use crate::models::transnetv2::{HEIGHT, TransNetV2, WIDTH};
 use crate::packet::{Frame, PixelFormat};
 use crate::tensor::{Device, frames_to_tensor};
@@ -127,38 +127,6 @@ impl Model for Clips {
 
     fn shape(item: &Self::Item) -> String {
         shape(item)
-    }
-}
-
-/// A language model: a prompt in, a text out.
-pub(super) struct Text(pub Generator);
-
-impl Model for Text {
-    type Item = Request;
-    type Answer = Generation;
-
-    fn run(&mut self, items: &[&Request], cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Generation>>> {
-        // A prompt that does not fit must not fail its neighbours.
-        let checks: Vec<Result<()>> = items.iter().map(|request| self.0.check(request)).collect();
-        let good: Vec<usize> = (0..items.len()).filter(|&at| checks[at].is_ok()).collect();
-        let requests: Vec<Request> = good.iter().map(|&at| items[at].clone()).collect();
-        let mut written = if requests.is_empty() { Vec::new() } else { self.0.generate(&requests, &|at| cancelled(good[at]))? }.into_iter();
-        let answer = |check: Result<()>| check.and_then(|()| written.next().ok_or_else(|| Error::bug("a text is missing from its batch")));
-        Ok(checks.into_iter().map(answer).collect())
-    }
-
-    fn warm_up(&mut self) -> Result<()> {
-        let request = Request { prompt: "Hello".to_owned(), max_tokens: 2, ..Request::default() };
-        self.0.generate(&[request], &|_| false).map(drop)
-    }
-
-    fn sample(&self) -> Option<Self::Item> {
-        let prompt = "One caption for a shot of a harbour with boats, people who wait on a pier, a crane and a grey sky.".to_owned();
-        Some(Request { prompt, max_tokens: WRITTEN, ..Request::default() })
-    }
-
-    fn shape(item: &Self::Item) -> String {
-        format!("{} bytes of prompt, {} tokens written", item.prompt.len(), item.max_tokens)
     }
 }
 

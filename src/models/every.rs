@@ -3,6 +3,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::decoder::Decoder;
 use super::golden::{self, cosine, film, noise};
 use super::opus_encoder::{OpusEncoder, OpusEncoderConfig};
 use super::resnet::{LayerType, ResNet, ResNetConfig};
@@ -40,7 +41,7 @@ fn transnetv2(precision: Precision) -> Vec<Tensor> {
 fn llama(precision: Precision) -> Vec<Tensor> {
     let folder = ModelFolder::open(golden::path("tests/golden/llama-tiny")).unwrap();
     let network = Llama::load(&folder, Device::Cpu, precision).unwrap();
-    let (mut cache, first) = network.start(&[&[3, 4, 5, 6], &[3, 4]], 2).unwrap();
+    let (mut cache, first) = network.start(&[[3, 4, 5, 6].as_slice(), &[3, 4]], 2).unwrap();
     vec![first, network.step(&mut cache, &[7, 8]).unwrap()]
 }
 

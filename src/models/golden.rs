@@ -52,9 +52,15 @@ pub(super) fn weight(key: &str, shape: &[i64]) -> Tensor {
 
 /// The weights by formula of a network that `tests/golden/<file>` lists the keys of.
 pub(super) fn weights(file: &str, network: &str, precision: Precision) -> Weights {
+    scaled_weights(file, network, precision, 1.)
+}
+
+/// The same, those of more than one dimension times `scale`.
+pub(super) fn scaled_weights(file: &str, network: &str, precision: Precision, scale: f64) -> Weights {
     let text = std::fs::read_to_string(path("tests/golden").join(file)).unwrap();
     let keys: BTreeMap<String, BTreeMap<String, Vec<i64>>> = serde_json::from_str(&text).unwrap();
-    let tensors: Vec<(&String, Tensor)> = keys[network].iter().map(|(key, shape)| (key, weight(key, shape))).collect();
+    let scaled = |key: &str, shape: &[i64]| weight(key, shape) * if shape.len() > 1 { scale } else { 1. };
+    let tensors: Vec<(&String, Tensor)> = keys[network].iter().map(|(key, shape)| (key, scaled(key, shape))).collect();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("model.safetensors");
     Tensor::write_safetensors(&tensors, &file).unwrap();

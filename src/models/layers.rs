@@ -203,6 +203,11 @@ impl Linear {
         })
     }
 
+    /// The same layer, for inputs of few rows: see [`for_few_rows`].
+    pub fn for_few_rows(self) -> Result<Self> {
+        Ok(Self { weight: for_few_rows(&self.weight)?, bias: self.bias })
+    }
+
     /// `[output, input]`.
     pub fn weight(&self) -> &Tensor {
         &self.weight
@@ -255,6 +260,14 @@ impl Conv1d {
     }
 }
 
+/// The same weight `[output, input]`, laid out so that few rows multiply fast: on a CPU in f32 a wide one is up to twice as fast with the
+/// numbers of one input side by side.
+pub fn for_few_rows(weight: &Tensor) -> Result<Tensor> {
+    let (outputs, inputs) = weight.size2()?;
+    let wide = weight.kind() == tch::Kind::Float && !weight.device().is_cuda() && outputs >= inputs;
+    Ok(if wide { weight.f_tr()?.f_contiguous()?.f_tr()? } else { weight.f_contiguous()? })
+}
+
 /// A table of vectors by number.
 #[derive(Debug)]
 pub struct Embedding(Tensor);
@@ -263,6 +276,11 @@ impl Embedding {
     /// `count` vectors of `width`, in the model's precision.
     pub fn new(scope: &Scope<'_>, count: i64, width: i64) -> Result<Self> {
         Ok(Self(scope.take("weight", &[count, width])?))
+    }
+
+    /// Of this table, `[count, width]`.
+    pub fn of(table: Tensor) -> Self {
+        Self(table)
     }
 
     /// `[count, width]`.

@@ -8,15 +8,11 @@ mod config;
 pub use cache::Cache;
 pub use config::Config;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::models::decoder::{Decoder, Slot};
+use crate::models::layers::for_few_rows;
 use crate::models::{ModelFolder, Weights};
 use crate::tensor::{Device, Kind, Precision, Tensor, guard};
-use cache::Slot;
-
-/// Positions a pass takes at most, over all rows, so that what it holds between operations stays small.
-const CHUNK: i64 = 1024;
-/// A prefix that all rows share is computed once if it is at least this long.
-const SHARED: usize = 8;
 
 /// A Llama-family decoder.
 #[derive(Debug)]
@@ -92,81 +88,6 @@ impl Llama {
         &self.config
     }
 
-    /// Reads `prompts` (none empty) and returns their cache, with room for `further` tokens, and the logits after each one's last token:
-    /// `[rows, vocab]`, f32.
-    pub fn start(&self, prompts: &[&[i64]], further: i64) -> Result<(Cache, Tensor)> {
-        let _frozen = guard();
-        let longest = prompts.iter().map(|p| p.len()).max().unwrap_or(0);
-        let shortest = prompts.iter().map(|p| p.len()).min().unwrap_or(0);
-        if shortest == 0 {
-            return Err(Error::bug("a prompt without tokens"));
-        }
-        let mut cache = Cache::new(&self.config, longest as i64 + further, self.cached, self.device)?;
-        let shared = if prompts.len() > 1 { shared_prefix(prompts).min(shortest - 1) } else { 0 };
-        let shared = if shared >= SHARED { shared } else { 0 };
-        if shared > 0 {
-            let _ = self.read(&mut cache, &[&prompts[0][..shared]])?;
-        }
-        cache.fan_out(prompts.iter().map(|p| (longest - p.len()) as i64).collect())?;
-        let rest: Vec<&[i64]> = prompts.iter().map(|p| &p[shared..]).collect();
-        let last = self.read(&mut cache, &rest)?;
-        Ok((cache, self.logits(&last)?))
-    }
-
-    /// Appends one token to every row of `cache` and returns the logits after it: `[rows, vocab]`, f32.
-    pub fn step(&self, cache: &mut Cache, tokens: &[i64]) -> Result<Tensor> {
-        let _frozen = guard();
-        if tokens.len() as i64 != cache.rows() {
-            return Err(Error::bug(format!("{} tokens for {} rows", tokens.len(), cache.rows())));
-        }
-        let hidden = self.pass(cache, tokens, 1)?;
-        self.logits(&hidden)
-    }
-
-    /// Reads texts, padded on the left to the longest, in passes of bounded size; returns the last position's hidden state, `[rows, hidden]`.
-    fn read(&self, cache: &mut Cache, texts: &[&[i64]]) -> Result<Tensor> {
-        let longest = texts.iter().map(|t| t.len()).max().unwrap_or(0);
-        let rows = texts.len() as i64;
-        let chunk = (CHUNK / rows).max(16) as usize;
-        cache.reserve(longest as i64)?;
-        let mut last = None;
-        let mut start = 0;
-        while start < longest {
-            let end = (start + chunk).min(longest);
-            let tokens: Vec<i64> = texts
-                .iter()
-                .flat_map(|text| {
-                    let pad = longest - text.len();
-                    (start..end).map(move |column| if column < pad { 0 } else { text[column - pad] })
-                })
-                .collect();
-            let columns = (end - start) as i64;
-            let hidden = self.pass(cache, &tokens, columns)?;
-            last = Some(hidden.f_view([rows, columns, -1])?.f_select(1, columns - 1)?);
-            start = end;
-        }
-        last.ok_or_else(|| Error::bug("nothing to read"))
-    }
-
-    /// Appends `columns` tokens to every row; `tokens` row after row. Returns the hidden states, `[rows * columns, hidden]`, f32.
-    fn pass(&self, cache: &mut Cache, tokens: &[i64], columns: i64) -> Result<Tensor> {
-        let slots = cache.open(columns)?;
-        let turns = cache.turns(columns)?;
-        let mask = cache.mask(columns, self.config.group())?;
-        let tokens = Tensor::f_from_slice(tokens)?.f_to(self.device)?;
-        // A copy, as the residual stream is added to in place, and contiguous, as the table may be a transposed view.
-        let mut x = self.embedding.f_index_select(0, &tokens)?.f_to_kind(Kind::Float)?.f_contiguous()?;
-        for (layer, slot) in self.layers.iter().zip(slots) {
-            let attended = self.attend(layer, &self.normed(&x)?, slot, &turns, mask.as_ref(), columns)?;
-            add_product(&mut x, &attended, &layer.out)?;
-            let gate_up = self.normed(&x)?.f_mm(&layer.gate_up)?;
-            let width = self.config.intermediate_size;
-            let inner = gate_up.f_narrow(1, 0, width)?.f_silu_()?.f_mul_(&gate_up.f_narrow(1, width, width)?)?;
-            add_product(&mut x, &inner, &layer.down)?;
-        }
-        Ok(x)
-    }
-
     fn attend(&self, layer: &Layer, x: &Tensor, mut slot: Slot, turns: &Tensor, mask: Option<&Tensor>, columns: i64) -> Result<Tensor> {
         let Config { num_attention_heads: q_heads, num_key_value_heads: kv_heads, head_dim, .. } = self.config;
         let rows = x.size()[0] / columns;
@@ -181,7 +102,7 @@ impl Llama {
         let queries = qkv.f_narrow(2, 0, q_heads)?.f_reshape([rows, columns * self.config.group(), kv_heads, head_dim])?;
         let queries = queries.f_transpose(1, 2)?.f_to_kind(self.cached)?;
         let scale = None::<f64>;
-        let out = Tensor::f_scaled_dot_product_attention(&queries, &slot.keys, &slot.values, mask, 0.0, false, scale, false)?;
+        let out = Tensor::f_scaled_dot_product_attention(&queries, &slot.seen.keys, &slot.seen.values, mask, 0.0, false, scale, false)?;
         let out = out.f_transpose(1, 2)?.f_reshape([rows * columns, q_heads * head_dim])?;
         Ok(if self.cached == self.kind { out } else { out.f_to_kind(self.kind)? })
     }
@@ -195,6 +116,40 @@ impl Llama {
     fn unit(&self, x: &Tensor) -> Result<Tensor> {
         let length = x.f_norm_scalaropt_dim(2, -1i64, true)?.f_hypot_(&self.floor)?;
         Ok(x.f_div(&length)?)
+    }
+}
+
+impl Decoder for Llama {
+    type Cache = Cache;
+
+    fn vocabulary(&self) -> i64 {
+        self.config.vocab_size
+    }
+
+    fn positions(&self) -> i64 {
+        self.config.max_position_embeddings
+    }
+
+    fn empty(&self, columns: i64) -> Result<Cache> {
+        Cache::new(&self.config, columns, self.cached, self.device)
+    }
+
+    fn pass(&self, cache: &mut Cache, tokens: &[i64], columns: i64) -> Result<Tensor> {
+        let slots = cache.columns.open(columns)?;
+        let turns = cache.turns(columns)?;
+        let mask = cache.columns.mask(columns, self.config.group())?;
+        let tokens = Tensor::f_from_slice(tokens)?.f_to(self.device)?;
+        // A copy, as the residual stream is added to in place, and contiguous, as the table may be a transposed view.
+        let mut x = self.embedding.f_index_select(0, &tokens)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+        for (layer, slot) in self.layers.iter().zip(slots) {
+            let attended = self.attend(layer, &self.normed(&x)?, slot, &turns, mask.as_ref(), columns)?;
+            add_product(&mut x, &attended, &layer.out)?;
+            let gate_up = self.normed(&x)?.f_mm(&layer.gate_up)?;
+            let width = self.config.intermediate_size;
+            let inner = gate_up.f_narrow(1, 0, width)?.f_silu_()?.f_mul_(&gate_up.f_narrow(1, width, width)?)?;
+            add_product(&mut x, &inner, &layer.down)?;
+        }
+        Ok(x)
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
@@ -226,13 +181,9 @@ impl Layer {
     }
 }
 
-/// A checkpoint's `[out, in]` as `[in, out]`. On a CPU in f32 wide ones are laid out so: few rows then multiply up to twice as fast.
+/// A checkpoint's `[out, in]` as `[in, out]`, laid out for few rows.
 fn matrix(weight: &Tensor, kind: Kind) -> Result<Tensor> {
-    let weight = weight.f_to_kind(kind)?.f_contiguous()?;
-    let (outputs, inputs) = weight.size2()?;
-    let transposed = weight.f_tr()?;
-    let wide = kind == Kind::Float && !weight.device().is_cuda() && outputs >= inputs;
-    Ok(if wide { transposed.f_contiguous()? } else { transposed })
+    Ok(for_few_rows(&weight.f_to_kind(kind)?)?.f_tr()?)
 }
 
 /// Lays the two numbers that are rotated together side by side; the checkpoint has them half a head apart.
@@ -249,11 +200,6 @@ fn add_product(x: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
         let _ = x.f_add_(&a.f_mm(b)?)?;
     }
     Ok(())
-}
-
-fn shared_prefix(texts: &[&[i64]]) -> usize {
-    let Some((first, rest)) = texts.split_first() else { return 0 };
-    rest.iter().fold(first.len(), |len, text| text.iter().zip(*first).take(len).take_while(|(a, b)| a == b).count())
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! Neural networks in tch, from folders in Hugging Face layout; synchronous, they know nothing of tokio, YAML or metrics.
 
 pub mod attention;
+pub mod blip;
+pub mod captions;
 pub mod card;
 pub mod classes;
 pub mod clip;
 pub mod config;
+pub mod decoder;
 pub mod diffusion;
 pub mod dinov2;
 pub mod encoder;
@@ -14,10 +17,12 @@ pub mod files;
 pub mod folder;
 #[cfg(test)]
 mod golden;
+pub mod gpt2;
 pub mod hub;
 pub mod layers;
 pub mod llama;
 pub mod offload;
+pub mod opus_captions;
 pub mod opus_encoder;
 pub mod patches;
 pub mod pictures;

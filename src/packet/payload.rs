@@ -356,6 +356,8 @@ pub struct Caption {
     pub finish: Finish,
     /// Whether something it waited for had not arrived in time.
     pub partial: bool,
+    /// Which of several texts about the same it is, from 0.
+    pub variant: u32,
 }
 
 /// An encoded picture, held by the object store.

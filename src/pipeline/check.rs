@@ -81,7 +81,8 @@ pub fn checked(
     links.mentions(&mentioned, &drafts, &mut problems);
     stages::roles(&drafts, &mut problems);
     stages::fill(&mut drafts, &links);
-    let joins: Vec<_> = (0..drafts.len()).map(|at| join::settings(at, &mut drafts, &links, &mut problems)).collect();
+    let networks = sections::architectures(&top, environment);
+    let joins: Vec<_> = (0..drafts.len()).map(|at| join::settings(at, &mut drafts, &links, &networks, &mut problems)).collect();
     for at in 0..drafts.len() {
         capacity::check(at, &joins, &mut drafts, &links, &mut problems);
     }

@@ -39,14 +39,34 @@ pub enum Joins {
     Per(PayloadKind),
     /// As `Per`, and without what was collected there is nothing to do.
     Always(PayloadKind),
+    /// Each call is about a packet of `alone`; or, where a `join` collects those, about one of `per` with what was collected for it.
+    Either {
+        /// What each call is about where nothing is joined, and what a join must collect.
+        alone: PayloadKind,
+        /// What each call is about where a join collects.
+        per: PayloadKind,
+    },
+    /// As the network is that the parameter `model` names, by its architecture.
+    ByModel(&'static [(&'static str, Joins)]),
 }
 
 impl Joins {
-    /// What each call is about, where that is declared.
+    /// What it comes to with a model of this architecture. A network that is not listed, or is not known, asks for nothing here: it is
+    /// refused elsewhere.
+    pub fn with(self, architecture: Option<&str>) -> Self {
+        match self {
+            Joins::ByModel(networks) => {
+                networks.iter().find(|(name, _)| Some(*name) == architecture).map_or(Joins::AsWritten, |(_, joins)| *joins)
+            }
+            joins => joins,
+        }
+    }
+
+    /// What each call is about where a join collects, if that is declared.
     pub const fn per(self) -> Option<PayloadKind> {
         match self {
-            Joins::AsWritten => None,
-            Joins::Per(payload) | Joins::Always(payload) => Some(payload),
+            Joins::AsWritten | Joins::ByModel(_) => None,
+            Joins::Per(payload) | Joins::Always(payload) | Joins::Either { per: payload, .. } => Some(payload),
         }
     }
 }

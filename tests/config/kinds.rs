@@ -50,6 +50,7 @@ pub static KINDS: &[&StageKind] = &[
     &THUMBS,
     &STILLS,
     &TITLES,
+    &TELL,
     &BOTH,
     &CAPTION_KIND,
     &KAFKA,
@@ -80,6 +81,19 @@ static TITLES: StageKind = StageKind {
     joins: Joins::Per(PayloadKind::Segment),
     ..kind("titles", &[PayloadKind::Segment, PayloadKind::Embedding], &[PayloadKind::Caption], &[], Build::Transform(transform))
 };
+static TELL: StageKind = StageKind {
+    joins: Joins::ByModel(&[
+        ("LlamaForCausalLM", Joins::Per(PayloadKind::Segment)),
+        ("ResNetForImageClassification", Joins::Either { alone: PayloadKind::Frame, per: PayloadKind::Segment }),
+    ]),
+    ..kind(
+        "tell",
+        &[PayloadKind::Segment, PayloadKind::Frame, PayloadKind::Embedding],
+        &[PayloadKind::Caption],
+        &[TELLER],
+        Build::Transform(transform),
+    )
+};
 static BOTH: StageKind = kind(
     "both",
     &[PayloadKind::Segment, PayloadKind::Frame, PayloadKind::Embedding],
@@ -107,6 +121,12 @@ const WORDS: Field = Field {
     ty: Type::Fitting(&["Encoder", "Towers"], &Type::List(&Type::Text)),
     default: Default::Absent,
     doc: "What is looked for.",
+};
+const TELLER: Field = Field {
+    name: "model",
+    ty: Type::Model(&["LlamaForCausalLM", "ResNetForImageClassification"]),
+    default: Default::Required,
+    doc: "The model.",
 };
 const FOLDER: Field = Field { name: "path", ty: Type::Text, default: Default::Is("./out"), doc: "The folder." };
 const OF: Field = Field { name: "of", ty: Type::Stage, default: Default::Absent, doc: "A stage." };

@@ -131,6 +131,17 @@ fn good_files_become_plans() {
 }
 
 #[test]
+fn what_a_stage_works_on_follows_its_model() {
+    let told = |inputs: &str| {
+        let stage = format!("  - {{ id: told, kind: tell, inputs: {inputs}, with: {{ model: tags }} }}");
+        GOOD[0].1.replace("  - id: topics", &format!("{stage}\n  - {{ id: album, kind: file, inputs: [told] }}\n  - id: topics"))
+    };
+    for inputs in ["[films.frames]", "[shots, films.frames], join: { per: shots }"] {
+        check(&told(inputs), &Overrides::default()).unwrap_or_else(|problems| panic!("{inputs}: {problems}"));
+    }
+}
+
+#[test]
 fn live_streams_drop_what_is_old() {
     let plan = good("newsroom", &Overrides::default()).plan;
     let stage = |id: &str| plan.stages.iter().find(|stage| *stage.id == *id).expect("it is there");

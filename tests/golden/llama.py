@@ -3,8 +3,9 @@
     pip install torch==2.11.0 transformers==5.23.0 numpy safetensors
     python tests/golden/llama.py models/SmolLM2-135M-Instruct
 
-llama-tiny/ is a whole random model (grouped queries, tied output, llama3 scaling) with its logits; llama-smollm2.json holds what
-transformers makes of the trained model: rendered chats, tokens of hard strings, greedy continuations in f32.
+llama-tiny/ is a whole random model (grouped queries, tied output, llama3 scaling) with its logits, llama-tiny-texts.json what `generate` makes
+of prompts; llama-smollm2.json holds what transformers makes of the trained model: rendered chats, tokens of hard strings, greedy continuations
+in f32; llama-smollm2-beams.json its beams.
 """
 
 import json
@@ -14,6 +15,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+import decoding
 
 HERE = Path(__file__).parent
 CHATS = [
@@ -67,6 +70,29 @@ def tiny():
     )
 
 
+def tiny_texts():
+    model = LlamaForCausalLM.from_pretrained(HERE / "llama-tiny", dtype=torch.float32).eval()
+    torch.manual_seed(11)
+    prompts = [torch.randint(3, 160, (length,)).tolist() for length in (13, 5, 9)]
+    save_json("llama-tiny-texts.json", decoding.cases(model.generate, prompts, 20, (24, 98), 0))
+
+
+def smollm2_beams(folder):
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    prompts = []
+    for system, prompt in (CHATS[0], CHATS[4]):
+        messages = [{"role": "system", "content": system}] if system is not None else []
+        messages.append({"role": "user", "content": prompt})
+        prompts.append(tokenizer(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True), add_special_tokens=False)["input_ids"])
+    ways = [{"num_beams": 4, "num_return_sequences": 4}, {"num_beams": 4, "length_penalty": 0.5, "early_stopping": True, "no_repeat_ngram_size": 3}]
+    save_json("llama-smollm2-beams.json", decoding.cases(model.generate, prompts, 32, (tokenizer.eos_token_id,), 0, ways))
+
+
+def save_json(name, content):
+    (HERE / name).write_text(json.dumps(content, separators=(",", ":")) + "\n")
+
+
 def smollm2(folder):
     # Not AutoTokenizer: since version 5 it builds GPT-2's tokenizer anew and passes over the splitting of digits in tokenizer.json.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
@@ -92,4 +118,6 @@ def smollm2(folder):
 if __name__ == "__main__":
     with torch.no_grad():
         tiny()
+        tiny_texts()
         smollm2(sys.argv[1])
+        smollm2_beams(sys.argv[1])

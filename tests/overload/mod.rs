@@ -49,7 +49,7 @@ stages:
   - { id: gone, kind: discard, inputs: [{ from: vectors, queue: { frames: 10, bytes: 64KiB } }] }
 "#;
 
-/// Real decoding at ten times and more of what the encoder takes. 768 MiB: the binary with libtorch, GStreamer and the model takes most of it, 32 MiB are queued.
+/// Real decoding at ten times and more of what the encoder takes. 896 MiB: the binary with libtorch, GStreamer and the model takes most of it, 32 MiB are queued.
 #[test]
 fn tenfold_overload_of_a_film_keeps_memory_bounded_and_counts_what_is_lost() {
     for name in ["OPUSFLOW_MODELS", "OPUSFLOW_TEST_FILM"] {
@@ -65,7 +65,7 @@ fn tenfold_overload_of_a_film_keeps_memory_bounded_and_counts_what_is_lost() {
     assert!(terms.ingested >= 10 * terms.delivered, "not ten times too much: {terms:?}");
     assert!(terms.dropped["queue_full"] > 0 && terms.dropped.keys().all(|reason| reason == "queue_full" || reason == "stale"), "{terms:?}");
     assert_eq!(run.records(&stream, "embeddings").len() as u64, terms.delivered);
-    assert!(ended.peak < 768 << 20, "{} MiB", ended.peak >> 20);
+    assert!(ended.peak < 896 << 20, "{} MiB", ended.peak >> 20);
 }
 
 fn plan(text: &str) -> Plan {

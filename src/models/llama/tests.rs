@@ -1,9 +1,11 @@
 //! The network against transformers' on a small random model, whole and step by step, alone and in ragged batches.
 
 use super::*;
+use crate::models::decoder::Cache as _;
+use crate::models::text::golden::{self, Texts};
 use std::path::Path;
 
-fn golden() -> std::collections::BTreeMap<String, Tensor> {
+fn goldens() -> std::collections::BTreeMap<String, Tensor> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llama-tiny-golden.safetensors");
     Tensor::read_safetensors(path).unwrap().into_iter().collect()
 }
@@ -25,7 +27,7 @@ fn apart(found: &Tensor, expected: &Tensor) -> f64 {
 
 #[test]
 fn prefill_and_steps_yield_the_logits_of_transformers() {
-    let (golden, network) = (golden(), tiny(Precision::F32));
+    let (golden, network) = (goldens(), tiny(Precision::F32));
     let prompt = tokens(&golden["prompt"]);
     let (mut cache, first) = network.start(&[&prompt], 1).unwrap();
     assert!(apart(&first.get(0), &golden["logits"].get(0)) < 1e-4);
@@ -33,12 +35,12 @@ fn prefill_and_steps_yield_the_logits_of_transformers() {
         let logits = network.step(&mut cache, &[token]).unwrap();
         assert!(apart(&logits.get(0), &golden["logits"].get(n as i64 + 1)) < 1e-4, "step {n}");
     }
-    assert_eq!(cache.columns(), 162);
+    assert_eq!(cache.columns.len(), 162);
 }
 
 #[test]
 fn every_row_of_a_ragged_batch_is_as_alone() {
-    let (golden, network) = (golden(), tiny(Precision::F32));
+    let (golden, network) = (goldens(), tiny(Precision::F32));
     let prompt = tokens(&golden["prompt"]);
     let other: Vec<i64> = prompt.iter().rev().copied().collect();
     // The first two and the last share their beginning, the third nothing: so with and without it, prefixes are shared or not.
@@ -64,7 +66,7 @@ fn every_row_of_a_ragged_batch_is_as_alone() {
 
 #[test]
 fn a_long_prompt_is_read_in_passes() {
-    let (golden, network) = (golden(), tiny(Precision::F32));
+    let (golden, network) = (goldens(), tiny(Precision::F32));
     let prompt = tokens(&golden["prompt"]);
     let rows = vec![&prompt[..]; 40];
     let short = [&rows[..], &[&prompt[..7]]].concat();
@@ -78,7 +80,7 @@ fn a_long_prompt_is_read_in_passes() {
 
 #[test]
 fn halves_stay_near() {
-    let golden = golden();
+    let golden = goldens();
     let (_, logits) = tiny(Precision::BF16).start(&[&tokens(&golden["prompt"])], 0).unwrap();
     let cosine = Tensor::cosine_similarity(&logits.get(0), &golden["logits"].get(0), 0, 1e-8).double_value(&[]);
     assert!(cosine > 0.995, "{cosine}");
@@ -93,4 +95,11 @@ fn what_does_not_fit_is_refused() {
     let long = vec![3; 1025];
     let error = network.start(&[&long], 0).unwrap_err();
     assert_eq!(error.kind(), crate::error::Kind::Model);
+}
+
+#[test]
+fn searched_and_greedy_texts_are_those_of_transformers() {
+    let (texts, network) = (Texts::of(&golden::read("llama-tiny-texts.json")), tiny(Precision::F32));
+    let writer = texts.writer();
+    texts.hold(&|_, jobs| writer.write(&network, jobs, &|_| false).unwrap());
 }

@@ -1,7 +1,6 @@
-//! The choice of the next token from its logits, in the order transformers has: repetition penalty, temperature, top k, top p, draw.
+//! The draw of the next token from its logits, in the order transformers has: temperature, top k, top p, draw. Penalties come before it.
 
 use crate::error::{Error, Result};
-use std::collections::BTreeSet;
 
 /// How tokens are chosen.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,15 +11,13 @@ pub struct Sampling {
     pub top_p: f32,
     /// Only this many of the likeliest tokens; 0 for all.
     pub top_k: u32,
-    /// Logits of tokens already in the text are divided by it where positive, multiplied where negative; 1 for none.
-    pub repetition_penalty: f32,
     /// What the draws start from: the same text for the same seed.
     pub seed: u64,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 0.0, top_p: 1.0, top_k: 0, repetition_penalty: 1.0, seed: 0 }
+        Self { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 }
     }
 }
 
@@ -37,15 +34,19 @@ impl Sampling {
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return refuse("top_p", self.top_p, "above 0 and at most 1");
         }
-        if !(0.01..=100.0).contains(&self.repetition_penalty) {
-            return refuse("repetition_penalty", self.repetition_penalty, "between 0.01 and 100");
-        }
         Ok(())
     }
 
-    /// Whether the likeliest token is always the one, so that nothing but its number need be known.
+    /// Whether the likeliest token is always the one.
     pub fn is_argmax(&self) -> bool {
-        self.temperature == 0.0 && self.repetition_penalty == 1.0
+        self.temperature == 0.0
+    }
+
+    /// The same for the `n`th of several texts for one prompt: from a seed of its own, which for the first is the one given.
+    #[must_use]
+    pub fn variant(&self, n: u32) -> Self {
+        let seed = if n == 0 { self.seed } else { SplitMix(self.seed ^ SplitMix(u64::from(n)).bits()).bits() };
+        Self { seed, ..self.clone() }
     }
 }
 
@@ -53,42 +54,30 @@ impl Sampling {
 #[derive(Debug)]
 pub struct Sampler {
     sampling: Sampling,
-    seen: BTreeSet<u32>,
     random: SplitMix,
 }
 
 impl Sampler {
-    /// Over a text that begins with `prompt`.
-    pub fn new(sampling: Sampling, prompt: &[u32]) -> Self {
-        let seen = if sampling.repetition_penalty == 1.0 { BTreeSet::new() } else { prompt.iter().copied().collect() };
+    /// From the seed on.
+    pub fn new(sampling: Sampling) -> Self {
         let random = SplitMix(sampling.seed);
-        Self { sampling, seen, random }
+        Self { sampling, random }
     }
 
-    /// The next token; `logits` is left changed.
+    /// The next token.
     ///
     /// # Errors
     /// Model, where no logit is a number to choose by.
-    pub fn choose(&mut self, logits: &mut [f32]) -> Result<u32> {
-        let Sampling { temperature, top_p, top_k, repetition_penalty, .. } = self.sampling;
-        for &token in &self.seen {
-            if let Some(logit) = logits.get_mut(token as usize) {
-                *logit = if *logit > 0.0 { *logit / repetition_penalty } else { *logit * repetition_penalty };
-            }
-        }
+    pub fn choose(&mut self, logits: &[f32]) -> Result<u32> {
+        let Sampling { temperature, top_p, top_k, .. } = self.sampling;
         let (likeliest, top) = argmax(logits).ok_or_else(|| Error::model("the network yields no finite logits"))?;
-        let token = if temperature == 0.0 {
-            likeliest
-        } else {
-            // Relative to the likeliest, so that no exponential overflows.
-            let scale = 1.0 / f64::from(temperature);
-            let weigh = |logit: f32| if logit.is_nan() { 0.0 } else { (f64::from(logit - top) * scale).exp() };
-            draw(logits, weigh, top_k as usize, f64::from(top_p), self.random.unit())
-        };
-        if repetition_penalty != 1.0 {
-            self.seen.insert(token);
+        if temperature == 0.0 {
+            return Ok(likeliest);
         }
-        Ok(token)
+        // Relative to the likeliest, so that no exponential overflows.
+        let scale = 1.0 / f64::from(temperature);
+        let weigh = |logit: f32| if logit.is_nan() { 0.0 } else { (f64::from(logit - top) * scale).exp() };
+        Ok(draw(logits, weigh, top_k as usize, f64::from(top_p), self.random.unit()))
     }
 }
 
@@ -164,12 +153,16 @@ fn at(weights: impl Iterator<Item = (u32, f64)>, place: f64) -> u32 {
 struct SplitMix(u64);
 
 impl SplitMix {
-    fn unit(&mut self) -> f64 {
+    fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+        z ^ (z >> 31)
+    }
+
+    fn unit(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
@@ -182,10 +175,10 @@ mod tests {
     const LOGITS: [f32; 4] = [LN_2, 0.0, -LN_2, -LN_2];
 
     fn counts(sampling: Sampling, draws: u32) -> [f64; 4] {
-        let mut sampler = Sampler::new(sampling, &[]);
+        let mut sampler = Sampler::new(sampling);
         let mut counts = [0.0; 4];
         for _ in 0..draws {
-            counts[sampler.choose(&mut LOGITS.clone()).unwrap() as usize] += 1.0 / f64::from(draws);
+            counts[sampler.choose(&LOGITS).unwrap() as usize] += 1.0 / f64::from(draws);
         }
         counts
     }
@@ -223,8 +216,8 @@ mod tests {
     #[test]
     fn the_same_seed_draws_the_same_tokens() {
         let run = |seed| {
-            let mut sampler = Sampler::new(Sampling { temperature: 1.0, top_p: 0.95, seed, ..Sampling::default() }, &[]);
-            (0..64).map(|_| sampler.choose(&mut LOGITS.clone()).unwrap()).collect::<Vec<_>>()
+            let mut sampler = Sampler::new(Sampling { temperature: 1.0, top_p: 0.95, seed, ..Sampling::default() });
+            (0..64).map(|_| sampler.choose(&LOGITS).unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(run(7), run(7));
         assert_ne!(run(7), run(8));
@@ -234,26 +227,26 @@ mod tests {
 
     #[test]
     fn a_wide_nucleus_is_found_beyond_the_first_candidates() {
-        let mut logits = vec![0.0f32; 1200];
-        let mut sampler = Sampler::new(Sampling { temperature: 1.0, top_p: 0.5, ..Sampling::default() }, &[]);
-        let drawn: Vec<u32> = (0..600).map(|_| sampler.choose(&mut logits).unwrap()).collect();
+        let logits = vec![0.0f32; 1200];
+        let mut sampler = Sampler::new(Sampling { temperature: 1.0, top_p: 0.5, ..Sampling::default() });
+        let drawn: Vec<u32> = (0..600).map(|_| sampler.choose(&logits).unwrap()).collect();
         let highest = drawn.iter().max().copied().unwrap();
         assert!((560..=600).contains(&highest), "{highest}");
     }
 
     #[test]
-    fn repetition_is_penalised_in_prompt_and_text() {
-        let mut sampler = Sampler::new(Sampling { repetition_penalty: 2.0, ..Sampling::default() }, &[0]);
-        assert_eq!(sampler.choose(&mut [1.0, 0.9, -1.0]).unwrap(), 1);
-        assert_eq!(sampler.choose(&mut [1.0, 0.9, -1.0]).unwrap(), 0);
-        assert_eq!(sampler.choose(&mut [-1.0, -1.0, -1.5]).unwrap(), 2);
+    fn variants_draw_each_from_a_seed_of_its_own() {
+        let sampling = Sampling { temperature: 1.0, seed: 7, ..Sampling::default() };
+        let seeds: std::collections::BTreeSet<u64> =
+            (0..8).flat_map(|n| [sampling.variant(n).seed, Sampling { seed: 8, ..sampling.clone() }.variant(n).seed]).collect();
+        assert_eq!((seeds.len(), sampling.variant(0).seed), (16, 7));
     }
 
     #[test]
     fn logits_that_are_no_numbers_are_an_error() {
-        let mut sampler = Sampler::new(Sampling::default(), &[]);
-        assert_eq!(sampler.choose(&mut [f32::NAN, f32::NAN]).unwrap_err().kind(), crate::error::Kind::Model);
-        assert_eq!(sampler.choose(&mut [f32::NAN, -3.0]).unwrap(), 1);
+        let mut sampler = Sampler::new(Sampling::default());
+        assert_eq!(sampler.choose(&[f32::NAN, f32::NAN]).unwrap_err().kind(), crate::error::Kind::Model);
+        assert_eq!(sampler.choose(&[f32::NAN, -3.0]).unwrap(), 1);
     }
 
     #[test]
@@ -263,7 +256,6 @@ mod tests {
             Sampling { temperature: f32::NAN, ..Sampling::default() },
             Sampling { top_p: 0.0, ..Sampling::default() },
             Sampling { top_p: 1.5, ..Sampling::default() },
-            Sampling { repetition_penalty: 0.0, ..Sampling::default() },
         ];
         for sampling in wrong {
             assert_eq!(sampling.check().unwrap_err().kind(), crate::error::Kind::Config, "{sampling:?}");

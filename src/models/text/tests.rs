@@ -1,5 +1,6 @@
 //! The generator on its trained weights, against what transformers makes of them.
 
+use super::tokenizer::Growing;
 use super::*;
 use serde_json::Value;
 use std::path::Path;
@@ -41,8 +42,7 @@ fn request(chat: &Value) -> Request {
     Request {
         prompt: chat["prompt"].as_str().unwrap().to_owned(),
         system: chat["system"].as_str().map(str::to_owned),
-        max_tokens: 80,
-        ..Request::default()
+        writing: Writing { max_tokens: 80, ..Writing::default() },
     }
 }
 
@@ -50,10 +50,20 @@ fn requests() -> Vec<Request> {
     golden()["chats"].as_array().unwrap().iter().map(request).collect()
 }
 
-fn tokens(generator: &Generator, requests: &[Request]) -> Vec<Vec<u32>> {
-    let prompts: Vec<Vec<u32>> = requests.iter().map(|request| generator.encode(request).unwrap()).collect();
-    let rows = requests.iter().zip(&prompts).enumerate().map(|(n, (request, prompt))| generator.row(n, request, prompt)).collect();
-    generator.write(rows, &prompts, &|_| false).unwrap().into_iter().map(|row| row.tokens).collect()
+/// The same request, written in another way.
+fn written(request: &Request, change: impl FnOnce(&mut Writing)) -> Request {
+    let mut request = request.clone();
+    change(&mut request.writing);
+    request
+}
+
+/// The only text of each request.
+fn generate(generator: &Generator, requests: &[Request], cancelled: &dyn Fn(usize) -> bool) -> Vec<Generation> {
+    let single = |mut texts: Vec<Generation>| {
+        assert_eq!(texts.len(), 1);
+        texts.remove(0)
+    };
+    generator.generate(requests, cancelled).unwrap().into_iter().map(single).collect()
 }
 
 #[test]
@@ -75,7 +85,7 @@ fn tokens_and_rendered_chats_are_those_of_transformers() {
 fn greedy_texts_alone_are_those_of_transformers() {
     let generator = generator();
     for (request, chat) in requests().into_iter().zip(golden()["chats"].as_array().unwrap()) {
-        assert_eq!(tokens(&generator, std::slice::from_ref(&request)), [numbers(&chat["new"])], "{}", request.prompt);
+        assert_eq!(generate(&generator, std::slice::from_ref(&request), &|_| false)[0].tokens, numbers(&chat["new"]), "{}", request.prompt);
     }
 }
 
@@ -84,17 +94,25 @@ fn greedy_texts_in_one_ragged_batch_are_those_of_transformers() {
     let generator = generator();
     let mut requests = requests();
     // One leaves early, so that the others go on in a smaller batch.
-    requests.insert(2, Request { max_tokens: 5, ..requests[0].clone() });
-    let generations = generator.generate(&requests, &|_| false).unwrap();
+    requests.insert(2, written(&requests[0], |writing| writing.max_tokens = 5));
+    let generations = generate(&generator, &requests, &|_| false);
     let early = generations[2].clone();
-    assert_eq!((early.tokens, early.finish), (5, Finish::Length));
+    assert_eq!((early.tokens.len(), early.finish), (5, Finish::Length));
     let rest = [0, 1, 3, 4, 5].map(|n| &generations[n]);
     for (generation, chat) in rest.into_iter().zip(golden()["chats"].as_array().unwrap()) {
         assert_eq!(generation.text, chat["text"].as_str().unwrap());
-        assert_eq!(generation.tokens as usize, numbers(&chat["new"]).len());
+        assert_eq!(generation.tokens, numbers(&chat["new"]));
         assert_eq!(generation.finish, if chat["ended"] == true { Finish::Stop } else { Finish::Length });
     }
     assert!(generations[0].text.starts_with(&early.text));
+}
+
+#[test]
+fn beams_are_those_of_transformers_alone_and_in_a_ragged_batch() {
+    let (texts, generator) = (super::golden::Texts::of(&super::golden::read("llama-smollm2-beams.json")), generator());
+    let Network::Llama(network) = &generator.network else { panic!("a Llama") };
+    assert_eq!(generator.writer.ends(), texts.ends);
+    texts.hold(&|_, jobs| generator.writer.write(network, jobs, &|_| false).unwrap());
 }
 
 #[test]
@@ -105,35 +123,46 @@ fn texts_end_before_a_stop_sequence_and_when_cancelled() {
     let stop: String = full.chars().skip(20).take(5).collect();
     let before = &full[..full.find(&stop).unwrap()];
     let asked = std::cell::Cell::new(0);
-    let requests =
-        [Request { stop: vec!["never written".into(), stop], ..request(chat) }, Request { max_tokens: 0, ..request(chat) }, request(chat)];
+    let requests = [
+        written(&request(chat), |writing| writing.stop = vec!["never written".into(), stop]),
+        written(&request(chat), |writing| writing.max_tokens = 0),
+        request(chat),
+    ];
     let cancelled = |index: usize| {
         asked.set(asked.get() + usize::from(index == 2));
-        index == 2 && asked.get() > 4
+        index == 2 && asked.get() > 3
     };
-    let found = generator.generate(&requests, &cancelled).unwrap();
+    let found = generate(&generator, &requests, &cancelled);
     assert_eq!((found[0].text.as_str(), found[0].finish), (before, Finish::Stop));
-    assert_eq!((found[1].text.as_str(), found[1].tokens, found[1].finish), ("", 0, Finish::Length));
-    assert_eq!((found[2].tokens, found[2].finish), (4, Finish::Length));
+    assert_eq!((found[1].text.as_str(), found[1].tokens.len(), found[1].finish), ("", 0, Finish::Length));
+    assert_eq!((found[2].tokens.len(), found[2].finish), (4, Finish::Length));
     assert!(full.starts_with(&found[2].text));
 }
 
 #[test]
 fn sampled_texts_depend_on_their_seed_alone() {
     let generator = generator();
-    let sampled = |seed| Request { temperature: 0.8, top_p: 0.95, seed, max_tokens: 16, ..requests()[3].clone() };
-    let alone = generator.generate(&[sampled(5)], &|_| false).unwrap();
-    let beside =
-        generator.generate(&[requests()[0].clone(), sampled(5), sampled(6)].map(|r| Request { max_tokens: 16, ..r }), &|_| false).unwrap();
-    assert_eq!(alone[0], beside[1]);
-    assert_ne!(beside[1].text, beside[2].text);
+    let sampled = |seed, variants| {
+        written(&requests()[3], |writing| {
+            (writing.max_tokens, writing.variants) = (16, variants);
+            writing.sampling = Sampling { temperature: 0.8, top_p: 0.95, seed, ..Sampling::default() };
+        })
+    };
+    let alone = generator.generate(&[sampled(5, 1)], &|_| false).unwrap();
+    let greedy = written(&requests()[0], |writing| writing.max_tokens = 9);
+    let beside = generator.generate(&[greedy, sampled(5, 3), sampled(6, 1)], &|_| false).unwrap();
+    assert_eq!(beside.iter().map(Vec::len).collect::<Vec<_>>(), [1, 3, 1]);
+    assert_eq!(alone[0][0], beside[1][0], "the first variant is the text that is alone");
+    assert_eq!(beside[1], generator.generate(&[sampled(5, 3)], &|_| false).unwrap()[0]);
+    let texts: std::collections::BTreeSet<&str> = beside[1].iter().chain(&beside[2]).map(|text| text.text.as_str()).collect();
+    assert_eq!(texts.len(), 4, "every variant and every seed has a text of its own");
 }
 
 #[test]
 fn bf16_writes_sense() {
     let generator = load(Precision::BF16);
-    let request = Request { prompt: "What is the capital of France?".into(), max_tokens: 12, ..Request::default() };
-    let found = generator.generate(&[request], &|_| false).unwrap();
+    let request = Request { prompt: "What is the capital of France?".into(), ..Request::default() };
+    let found = generate(&generator, &[written(&request, |writing| writing.max_tokens = 12)], &|_| false);
     assert!(found[0].text.contains("Paris"), "{}", found[0].text);
 }
 
@@ -143,8 +172,8 @@ fn what_cannot_be_written_is_refused() {
     assert!(generator.generate(&[], &|_| false).unwrap().is_empty());
     let long = Request { prompt: "word ".repeat(9000), ..Request::default() };
     assert!(generator.check(&long).unwrap_err().message().contains("fills the model's 8192"));
-    let wild = Request { prompt: "hi".into(), top_p: 2.0, ..Request::default() };
-    assert_eq!(generator.check(&wild).unwrap_err().kind(), crate::error::Kind::Config);
+    let wild = Request { prompt: "hi".into(), ..Request::default() };
+    assert_eq!(generator.check(&written(&wild, |writing| writing.sampling.top_p = 2.0)).unwrap_err().kind(), crate::error::Kind::Config);
 }
 
 #[test]
@@ -164,7 +193,7 @@ fn a_character_cut_in_its_bytes_is_left_off() {
 
 #[test]
 fn ends_are_one_or_many() {
-    let ends = |json: Value| ends(&Config::of(json));
+    let ends = |json: Value| token_ids(&Config::of(json), "eos_token_id");
     assert_eq!(ends(serde_json::json!({"eos_token_id": 2})).unwrap(), [2]);
     assert_eq!(ends(serde_json::json!({"eos_token_id": [128001, 128009]})).unwrap(), [128_001, 128_009]);
     assert!(ends(serde_json::json!({})).unwrap().is_empty());

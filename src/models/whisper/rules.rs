@@ -50,7 +50,7 @@ impl Text {
     /// Of nothing yet. At a temperature above 0 tokens are drawn, from `seed` on.
     pub fn new(temperature: f32, seed: u64) -> Self {
         let sampling = Sampling { temperature, seed, ..Sampling::default() };
-        let sampler = (temperature > 0.).then(|| Sampler::new(sampling, &[]));
+        let sampler = (temperature > 0.).then(|| Sampler::new(sampling));
         Self { tokens: Vec::new(), log_probabilities: Vec::new(), ended: false, sampler }
     }
 

@@ -2,19 +2,29 @@
 
 use std::time::Duration;
 
-use super::links::Links;
+use super::links::{Links, list};
+use super::sections::Architectures;
 use super::stages::{Draft, default};
 use crate::config::{Node, Place, Problems, Value};
+use crate::packet::PayloadKind;
 use crate::stage::{JoinSettings, Joins, Late, Role};
 
 /// The default of `wait` where a live stream is joined.
 const LIVE_WAIT: Duration = Duration::from_secs(3);
 
 /// The join of the stage at `at`, its defaults filled into the stage's keys. None without one, or when it is wrong.
-pub(super) fn settings(at: usize, drafts: &mut [Draft<'_>], links: &Links, problems: &mut Problems) -> Option<JoinSettings> {
+pub(super) fn settings(
+    at: usize,
+    drafts: &mut [Draft<'_>],
+    links: &Links,
+    networks: &Architectures,
+    problems: &mut Problems,
+) -> Option<JoinSettings> {
     let draft = &drafts[at];
+    let network = draft.with.opt_text("model").and_then(|name| networks.get(&**name)).map(String::as_str);
+    let joins = draft.kind.map_or(Joins::AsWritten, |kind| kind.joins.with(network));
     let Some(setting) = draft.keys.setting("join") else {
-        missing(at, drafts, links, problems);
+        missing(at, joins, drafts, links, problems);
         return None;
     };
     let (provenance, mut keys) = (setting.provenance.clone(), setting.value.as_object()?.clone());
@@ -27,8 +37,9 @@ pub(super) fn settings(at: usize, drafts: &mut [Draft<'_>], links: &Links, probl
     }
     let join = &draft.node.entry("join")?.value;
     let per = side(draft, keys.text("per"), place(join, "per", 0), problems)?;
-    let driven = drives(at, per, drafts, links);
-    if let (Some(false), Some(payload)) = (driven, draft.kind.and_then(|kind| kind.joins.per())) {
+    if let Some(payload) = joins.per()
+        && drives(at, per, payload, drafts, links) == Some(false)
+    {
         let message = format!("`{}` works on {}, which `{}` does not give", draft.id, payload.plural(), name(draft, per));
         problems.add(place(join, "per", 0), message).help(format!("name an input that gives {}", payload.plural()));
         return None;
@@ -61,34 +72,44 @@ pub(super) fn settings(at: usize, drafts: &mut [Draft<'_>], links: &Links, probl
 }
 
 /// Says that the stage at `at` needs a join and has none: some kinds take what they work with only as a join has collected it.
-fn missing(at: usize, drafts: &[Draft<'_>], links: &Links, problems: &mut Problems) {
+fn missing(at: usize, joins: Joins, drafts: &[Draft<'_>], links: &Links, problems: &mut Problems) {
     let draft = &drafts[at];
-    let Some(kind) = draft.kind else { return };
-    let (Some(payload), Some(entry)) = (kind.joins.per(), draft.node.entry("inputs")) else { return };
+    let (Some(kind), Some(payload), Some(entry)) = (draft.kind, joins.per(), draft.node.entry("inputs")) else { return };
     // An input that comes from nowhere was said.
-    let Some(driving) = (0..draft.inputs.len()).map(|input| drives(at, input, drafts, links)).collect::<Option<Vec<bool>>>() else {
-        return;
+    let all = |payload| (0..draft.inputs.len()).map(|input| drives(at, input, payload, drafts, links)).collect::<Option<Vec<bool>>>();
+    let Some(driving) = all(payload) else { return };
+    let alone = match joins {
+        Joins::Either { alone, .. } if all(alone).is_some_and(|drives| drives.iter().all(|alone| *alone)) => return,
+        Joins::Either { alone, .. } => Some(alone),
+        Joins::Per(_) if driving.iter().all(|drives| *drives) => return,
+        _ => None,
     };
-    if driving.iter().all(|drives| *drives) && !matches!(kind.joins, Joins::Always(_)) {
-        return;
-    }
     let names = |side: bool| (0..driving.len()).filter(|&input| driving[input] == side).map(|input| name(draft, input)).collect::<Vec<_>>();
     let (per, collect) = (names(true), names(false));
-    let others: Vec<_> = kind.accepts.iter().filter(|other| **other != payload).map(|other| other.plural()).collect();
-    let (payloads, others) = (payload.plural(), others.join(" and "));
+    let others: Vec<_> = match alone {
+        Some(alone) => vec![alone],
+        None => kind.accepts.iter().copied().filter(|other| *other != payload).collect(),
+    };
+    let (payloads, others) = (payload.plural(), list(&others));
     let help = match (&per[..], &collect[..]) {
         ([], _) => format!("read {payloads} too, and add `join: {{ per: ..., collect: [{}] }}`", collect.join(", ")),
         (_, []) => format!("read {others} too, and add `join: {{ per: {}, collect: [...] }}`", per[0]),
         _ => format!("add `join: {{ per: {}, collect: [{}] }}`", per[0], collect.join(", ")),
     };
-    let message = format!("`{}` works on {payloads}, and takes {others} only as a join collects them", draft.id);
+    let message = match alone {
+        Some(alone) => {
+            let alone = alone.plural();
+            format!("`{}` works on {alone}, or on {payloads} with the {alone} that a join collects for them", draft.id)
+        }
+        None => format!("`{}` works on {payloads}, and takes {others} only as a join collects them", draft.id),
+    };
     problems.add(entry.at, message).help(help);
 }
 
-/// Whether an input gives what the stage's kind works on; none where it comes from nowhere.
-fn drives(at: usize, input: usize, drafts: &[Draft<'_>], links: &Links) -> Option<bool> {
+/// Whether an input gives `payload`; none where it comes from nowhere.
+fn drives(at: usize, input: usize, payload: PayloadKind, drafts: &[Draft<'_>], links: &Links) -> Option<bool> {
     let gives = super::links::gives(&drafts[links.upstream(at, input)?], drafts[at].inputs[input].view.as_deref())?;
-    Some(drafts[at].kind?.joins.per().is_none_or(|payload| gives.contains(&payload)))
+    Some(gives.contains(&payload))
 }
 
 fn collected(draft: &Draft<'_>, join: &Node, per: usize, named: Option<&[Value]>, problems: &mut Problems) -> Option<Vec<usize>> {

@@ -175,7 +175,8 @@ fn payloads(draft: &Draft<'_>, upstream: &[Option<usize>], drafts: &[Draft<'_>],
     }
 }
 
-fn list(payloads: &[PayloadKind]) -> String {
+/// Payloads in words: `segments, frames and captions`.
+pub(super) fn list(payloads: &[PayloadKind]) -> String {
     match payloads {
         [] => "nothing".to_owned(),
         [one] => one.plural().to_owned(),

@@ -1,5 +1,6 @@
 //! Everything but the stages: what the shapes cannot say about `name`, `kafka`, `cache`, `objects`, `threads`, `telemetry` and `models`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +15,11 @@ mod models;
 mod profiles;
 
 pub(super) use profiles::fill as fill_profiles;
+
+pub(super) use models::architectures;
+
+/// The architecture of each model, by the model's name.
+pub(super) type Architectures = BTreeMap<String, String>;
 
 /// The checked sections.
 pub(super) struct Sections {

@@ -38,7 +38,7 @@ pub const KIND: StageKind = StageKind {
             name: "formats",
             ty: Type::List(&Type::Choice(&["jsonl", "avro", "vtt", "jpeg", "contact_sheet"])),
             default: Default::Is("[jsonl, avro, vtt, jpeg]"),
-            doc: "What is written: `jsonl` and `avro` for every kind, `vtt` for captions and transcripts, `jpeg` for pictures (PNG and WebP as they are), `contact_sheet` for one JPEG of them all.",
+            doc: "What is written: `jsonl` and `avro` for every kind, `vtt` for transcripts and captions (of variants the first), `jpeg` for pictures (PNG and WebP as they are), `contact_sheet` for one JPEG of them all.",
         },
         Field { name: "sheet_columns", ty: Type::Int(1, 64), default: Default::Is("8"), doc: "Pictures in a row of the contact sheet." },
         Field { name: "sheet_pictures", ty: Type::Int(1, 10_000), default: Default::Is("200"), doc: "Most pictures on the contact sheet." },
@@ -84,7 +84,9 @@ impl Settings {
             Payload::DeadLetter(letter) => Name::Letters(letter.record),
             _ => Name::Lines(kind),
         };
-        let cues = self.vtt && matches!(kind, PayloadKind::Caption | PayloadKind::Transcript);
+        // Of several captions of one span a player can show one.
+        let shown = matches!(payload, Payload::Transcript(_)) || matches!(payload, Payload::Caption(caption) if caption.variant == 0);
+        let cues = self.vtt && shown;
         let names = [self.jsonl.then_some(lines), self.avro.then_some(Name::Container(kind)), cues.then_some(Name::Cues(kind))];
         names.into_iter().flatten()
     }

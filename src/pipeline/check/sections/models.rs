@@ -36,8 +36,7 @@ struct Places {
 /// The models by name; None when one is wrong, which was said.
 pub(super) fn read(top: &Params, file: &mut File<'_>, mentions: &[Mention], environment: &Environment) -> Option<Found> {
     let entries = top.opt_map("models")?;
-    let hub = HubSettings::of(|name| environment.get(name).cloned()).ok();
-    let places = Places { folder: PathBuf::from(&**top.opt_text("model_dir")?), hub };
+    let places = Places::of(top, environment);
     let models: BTreeMap<String, Option<Model>> =
         entries.iter().filter_map(|(name, value)| Some((name.clone(), model(name, value.as_object()?, &places, file)))).collect();
     for mention in mentions {
@@ -111,6 +110,14 @@ fn model(name: &str, keys: &Params, places: &Places, file: &mut File<'_>) -> Opt
     })))
 }
 
+/// The architecture of each model whose folder tells it; what is wrong with the others is said elsewhere.
+pub(in crate::pipeline::check) fn architectures(top: &Params, environment: &Environment) -> super::Architectures {
+    let places = Places::of(top, environment);
+    let entries = top.opt_map("models").unwrap_or_default();
+    let known = |value: &Value| architecture(&places.find(written(value.as_object()?)?).path).ok();
+    entries.iter().filter_map(|(name, value)| Some((name.clone(), known(value)?))).collect()
+}
+
 /// Whether a run fetches what is missing.
 fn pulls(keys: &Params) -> bool {
     **keys.text("pull") == *"missing"
@@ -129,6 +136,12 @@ fn missing(place: &Place, fault: String, hub: Option<&HubSettings>, pull: bool) 
 /// The word is one of the grammar's.
 fn precision(word: &str) -> PrecisionChoice {
     word.parse().unwrap_or_default()
+}
+
+/// The folder that is loaded, where the entry's keys go together.
+fn written(keys: &Params) -> Option<&str> {
+    let small = keys.opt_text("small").filter(|_| keys.opt_text("size").is_some_and(|size| **size == *"small"));
+    small.or_else(|| keys.opt_text("path")).map(|path| &**path)
 }
 
 /// The key whose folder is loaded, and what it says.
@@ -184,6 +197,11 @@ impl Place {
 }
 
 impl Places {
+    fn of(top: &Params, environment: &Environment) -> Self {
+        let hub = HubSettings::of(|name| environment.get(name).cloned()).ok();
+        Self { folder: PathBuf::from(top.opt_text("model_dir").map_or("", |folder| folder)), hub }
+    }
+
     /// A path of its own, a folder inside `model_dir`, or the hub's cache where that has all of it: Python's tools leave parts there, too.
     fn find(&self, path: &str) -> Place {
         if Path::new(path).is_absolute() || path.starts_with("./") || path.starts_with("../") {

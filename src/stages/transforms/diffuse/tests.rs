@@ -75,6 +75,7 @@ fn segment(start: u64, end: u64) -> Packet {
 fn caption(text: &str) -> Packet {
     let tags = ["cat", "street", "bus"].map(|name| Label { name: name.into(), score: 0.5 }).into();
     let caption = Caption {
+        variant: 0,
         text: text.to_owned(),
         language: "en".into(),
         platform: String::new(),

@@ -1,0 +1,231 @@
+//! A transformer decoder that writes about something it is shown (Vaswani et al., "Attention Is All You Need", arXiv:1706.03762): every layer
+//! attends to the text so far, then to the context, then feeds forward, each normalised after its sum. BERT with cross-attention and PyTorch's
+//! `nn.TransformerDecoder` are both this; they differ in the names of their weights and in what stands before and after the layers.
+
+use super::{Cache, Columns, Decoder, Shape, Slot};
+use crate::error::{Error, Result};
+use crate::models::attention::{Attention, Keys};
+use crate::models::layers::{Activation, Embedding, LayerNorm, Linear};
+use crate::tensor::{Device, Kind, Tensor, guard};
+
+/// The decoder with its weights.
+#[derive(Debug)]
+pub struct CrossDecoder {
+    /// The vector of each token.
+    pub words: Embedding,
+    /// What the vectors of tokens are multiplied by.
+    pub scale: f64,
+    /// The vector of each position: `[positions, width]`.
+    pub places: Tensor,
+    /// What normalises their sum, where something does.
+    pub first: Option<LayerNorm>,
+    /// The layers.
+    pub layers: Vec<CrossLayer>,
+    /// What normalises what the last layer gives, where something does.
+    pub last: Option<LayerNorm>,
+    /// What stands before the head, where something does.
+    pub transform: Option<Transform>,
+    /// From width to vocabulary.
+    pub head: Linear,
+    /// Heads of every attention.
+    pub heads: i64,
+    /// Width of the context.
+    pub context: i64,
+    /// Number format of the weights.
+    pub kind: Kind,
+    /// Where they are.
+    pub device: Device,
+}
+
+/// A layer of it.
+#[derive(Debug)]
+pub struct CrossLayer {
+    /// Of the text with itself.
+    pub own: Attention,
+    /// After the sum with it.
+    pub own_norm: LayerNorm,
+    /// Of the text with the context.
+    pub cross: Attention,
+    /// After the sum with it.
+    pub cross_norm: LayerNorm,
+    /// Into the feed-forward part.
+    pub inner: Linear,
+    /// Between its two layers.
+    pub activation: Activation,
+    /// Out of it.
+    pub outer: Linear,
+    /// After the sum with it.
+    pub norm: LayerNorm,
+}
+
+/// A layer, an activation and a normalisation: BERT's step before its head.
+#[derive(Debug)]
+pub struct Transform {
+    /// The layer.
+    pub dense: Linear,
+    /// The activation.
+    pub activation: Activation,
+    /// The normalisation.
+    pub norm: LayerNorm,
+}
+
+/// The decoder over the contexts that its texts are about, one a prompt.
+#[derive(Debug)]
+pub struct Over<'a> {
+    network: &'a CrossDecoder,
+    /// By layer, `[contexts, heads, length, dim]`.
+    context: Vec<Keys>,
+}
+
+/// Texts under way, and what they are about.
+#[derive(Debug)]
+pub struct CrossCache {
+    columns: Columns,
+    /// By layer, `[contexts, heads, length, dim]`; each has equally many rows, one after the other.
+    context: Vec<Keys>,
+}
+
+impl CrossDecoder {
+    /// The decoder over `states`, `[contexts, length, context]` in the model's number format: the keys of all layers are made here, once.
+    ///
+    /// # Errors
+    /// Model, where `states` has another shape; overload, where memory is short.
+    pub fn over(&self, states: &Tensor) -> Result<Over<'_>> {
+        let _frozen = guard();
+        let size = states.size();
+        if size.len() != 3 || size[0] == 0 || size[1] == 0 || size[2] != self.context {
+            return Err(Error::model(format!("what a text is about must be [n, length, {}], it is {size:?}", self.context)));
+        }
+        let keys = |layer: &CrossLayer| {
+            let Keys { keys, values } = layer.cross.keys(states)?;
+            Ok(Keys { keys: keys.f_contiguous()?, values: values.f_contiguous()? })
+        };
+        Ok(Over { network: self, context: self.layers.iter().map(keys).collect::<Result<_>>()? })
+    }
+
+    fn width(&self) -> i64 {
+        self.places.size()[1]
+    }
+
+    fn embed(&self, tokens: &Tensor, positions: &Tensor) -> Result<Tensor> {
+        let words = self.words.forward(tokens)?;
+        let words = if self.scale == 1. { words } else { words.f_mul_scalar(self.scale)? };
+        let places = self.places.f_index_select(0, &positions.f_view(-1)?)?.f_view([positions.size()[0], -1, self.width()])?;
+        let x = words.f_add(&places)?;
+        match &self.first {
+            Some(norm) => norm.forward(&x),
+            None => Ok(x),
+        }
+    }
+}
+
+impl Decoder for Over<'_> {
+    type Cache = CrossCache;
+
+    fn vocabulary(&self) -> i64 {
+        self.network.words.weight().size()[0]
+    }
+
+    fn positions(&self) -> i64 {
+        self.network.places.size()[0]
+    }
+
+    fn reads_tokens_only(&self) -> bool {
+        false
+    }
+
+    fn empty(&self, columns: i64) -> Result<CrossCache> {
+        let network = self.network;
+        let dim = network.width() / network.heads;
+        let shape = Shape { layers: network.layers.len() as i64, heads: network.heads, dim, positions: self.positions() };
+        let columns = Columns::new(shape, columns, network.kind, network.device)?;
+        Ok(CrossCache { columns, context: self.context.iter().map(share).collect() })
+    }
+
+    fn pass(&self, cache: &mut CrossCache, tokens: &[i64], columns: i64) -> Result<Tensor> {
+        let slots = cache.columns.open(columns)?;
+        let mask = cache.columns.mask(columns, 1)?;
+        let tokens = Tensor::f_from_slice(tokens)?.f_to(self.network.device)?.f_view([-1, columns])?;
+        let mut x = self.network.embed(&tokens, &cache.columns.positions(columns)?)?;
+        for ((layer, mut slot), context) in self.network.layers.iter().zip(slots).zip(&cache.context) {
+            x = layer.forward(&x, &mut slot, context, mask.as_ref())?;
+        }
+        match &self.network.last {
+            Some(norm) => norm.forward(&x),
+            None => Ok(x),
+        }
+    }
+
+    fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let logits = match &self.network.transform {
+            Some(Transform { dense, activation, norm }) => {
+                self.network.head.forward(&norm.forward(&activation.forward(&dense.forward(hidden)?)?)?)?
+            }
+            None => self.network.head.forward(hidden)?,
+        };
+        Ok(logits.f_to_kind(Kind::Float)?)
+    }
+}
+
+impl CrossLayer {
+    /// `[rows, columns, width]` to the same; rows of one context follow one another, as many for each.
+    fn forward(&self, x: &Tensor, slot: &mut Slot, context: &Keys, mask: Option<&Tensor>) -> Result<Tensor> {
+        let (query, new) = self.own.queries(x)?;
+        slot.fill(&new)?;
+        let x = self.own_norm.forward(&x.f_add(&self.own.mix(&query, &slot.seen, mask, false)?)?)?;
+        // All texts about one context ask it as one sequence, so that its keys need not be there for each.
+        let together = x.f_view([context.keys.size()[0], -1, x.size()[2]])?;
+        let told = self.cross.attend(&together, context, None)?.f_view_as(&x)?;
+        let x = self.cross_norm.forward(&x.f_add(&told)?)?;
+        let fed = self.outer.forward(&self.activation.forward(&self.inner.forward(&x)?)?)?;
+        self.norm.forward(&x.f_add(&fed)?)
+    }
+}
+
+impl Cache for CrossCache {
+    fn columns(&mut self) -> &mut Columns {
+        &mut self.columns
+    }
+
+    fn keep(&mut self, rows: &[usize]) -> Result<()> {
+        let contexts = self.context.first().map_or(1, |keys| keys.keys.size()[0] as usize);
+        let each = self.columns.rows() as usize / contexts;
+        self.columns.keep(rows)?;
+        let chosen = contexts_of(rows, each);
+        if chosen.len() == contexts && chosen.iter().enumerate().all(|(at, &context)| at == context) {
+            return Ok(());
+        }
+        let index: Vec<i64> = chosen.iter().map(|&context| context as i64).collect();
+        for keys in &mut self.context {
+            let index = Tensor::f_from_slice(&index)?.f_to(keys.keys.device())?;
+            *keys = Keys { keys: keys.keys.f_index_select(0, &index)?, values: keys.values.f_index_select(0, &index)? };
+        }
+        Ok(())
+    }
+}
+
+/// The contexts of `rows`, of which each had `each`: once for all its rows where every context keeps equally many, else once a row.
+fn contexts_of(rows: &[usize], each: usize) -> Vec<usize> {
+    let all: Vec<usize> = rows.iter().map(|row| row / each).collect();
+    let runs: Vec<&[usize]> = all.chunk_by(|a, b| a == b).collect();
+    let even = runs.iter().all(|run| run.len() == runs[0].len());
+    if even { runs.iter().map(|run| run[0]).collect() } else { all }
+}
+
+fn share(keys: &Keys) -> Keys {
+    Keys { keys: keys.keys.shallow_clone(), values: keys.values.shallow_clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_share_their_context_while_each_has_equally_many() {
+        assert_eq!(contexts_of(&[0, 0, 1, 1], 1), [0, 1]);
+        assert_eq!(contexts_of(&[1, 0, 3, 2], 2), [0, 1]);
+        assert_eq!(contexts_of(&[0, 2, 3], 2), [0, 1, 1]);
+        assert_eq!(contexts_of(&[4, 5], 2), [2]);
+        assert_eq!(contexts_of(&[0, 2, 1], 2), [0, 1, 0]);
+    }
+}

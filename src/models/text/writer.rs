@@ -1,0 +1,179 @@
+//! Writes texts with a decoder, many at once: each step every text takes the tokens that its way of choosing gives, and rows that have ended leave
+//! the batch, so that no time goes into them. A prompt is read once, however many texts follow from it.
+
+use super::beams::Beams;
+use super::draws::{Draws, first_of};
+use super::tokenizer::Tokenizer;
+use super::writing::{Generation, Writing};
+use crate::error::{Error, Result};
+use crate::models::decoder::{Cache, Decoder};
+use crate::tensor::{Device, Tensor, guard};
+
+/// Room for this many tokens is made at the start; the cache grows beyond in steps.
+const ROOM: u32 = 256;
+
+/// A text that is to follow a prompt.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'a> {
+    /// The prompt, not empty.
+    pub prompt: &'a [u32],
+    /// How many of its last tokens are part of the text.
+    pub begin: usize,
+    /// How to go on.
+    pub writing: &'a Writing,
+}
+
+/// What turns the tokens of a network into texts.
+#[derive(Debug)]
+pub struct Writer {
+    tokenizer: Tokenizer,
+    ends: Vec<u32>,
+}
+
+/// A row goes on: as the one that `row` was, of those of its prompt, with `token`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Move {
+    pub row: usize,
+    pub token: u32,
+}
+
+/// How the texts of a prompt are chosen.
+#[derive(Debug)]
+enum Way<'a> {
+    Draws(Draws<'a>),
+    Beams(Beams<'a>),
+}
+
+impl<'a> Way<'a> {
+    fn new(job: Job<'a>, max_tokens: u32) -> Self {
+        if job.writing.search.beams > 1 { Self::Beams(Beams::new(job, max_tokens)) } else { Self::Draws(Draws::new(job, max_tokens)) }
+    }
+
+    fn is_live(&self) -> bool {
+        match self {
+            Self::Draws(draws) => draws.is_live(),
+            Self::Beams(beams) => beams.is_live(),
+        }
+    }
+
+    fn advance(&mut self, logits: &Tensor, likeliest: &[i64], writer: &Writer) -> Result<Vec<Move>> {
+        match self {
+            _ if !self.is_live() => Ok(Vec::new()),
+            Self::Draws(draws) => draws.advance(logits, likeliest, writer),
+            Self::Beams(beams) => beams.advance(logits, writer),
+        }
+    }
+
+    fn generations(self, writer: &Writer) -> Result<Vec<Generation>> {
+        match self {
+            Self::Draws(draws) => draws.generations(writer),
+            Self::Beams(beams) => beams.generations(writer),
+        }
+    }
+}
+
+impl Writer {
+    /// Of a tokenizer and the tokens that end a text.
+    pub fn new(tokenizer: Tokenizer, ends: Vec<u32>) -> Self {
+        Self { tokenizer, ends }
+    }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The tokens that end a text.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// The text of `tokens` after the prompt, with what it begins with; `stopped` is the text without, where a stop sequence has ended it.
+    pub(super) fn text(&self, job: &Job<'_>, tokens: &[u32], stopped: Option<String>) -> Result<String> {
+        if job.begin == 0 {
+            return stopped.map_or_else(|| self.tokenizer.decode(tokens), Ok);
+        }
+        let begin = &job.prompt[job.prompt.len() - job.begin..];
+        let mut text = self.tokenizer.decode(&[begin, tokens].concat())?;
+        if stopped.is_some() {
+            let after = self.tokenizer.decode(begin)?.len().min(text.len());
+            if let Some(end) = text.get(after..).and_then(|rest| first_of(&job.writing.stop, rest)) {
+                text.truncate(after + end);
+            }
+        }
+        Ok(text)
+    }
+
+    /// Refuses a prompt that a network of `vocabulary` tokens and texts of `positions` cannot go on with.
+    ///
+    /// # Errors
+    /// Model, where it is empty, too long, or has tokens that the network has not.
+    pub fn check(&self, prompt: &[u32], vocabulary: i64, positions: i64) -> Result<()> {
+        if prompt.is_empty() {
+            return Err(Error::model("an empty prompt"));
+        }
+        if prompt.len() as i64 >= positions {
+            let long = format!("a prompt of {} tokens fills the model's {positions}", prompt.len());
+            return Err(Error::model(long).hint("shorten the prompt"));
+        }
+        match prompt.iter().find(|&&token| i64::from(token) >= vocabulary) {
+            Some(token) => Err(Error::model(format!("the tokenizer has token {token}, the network only {vocabulary}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the texts of every job, in their order, all in one batch; job `n` is about the decoder's `n`th context, where it has contexts.
+    /// `cancelled` is asked with a job's number between tokens; a cancelled text is left as it is. A text does not depend on what else is in
+    /// the batch, but for the rounding of sums.
+    ///
+    /// # Errors
+    /// Model, where a text cannot be decoded or the logits are no numbers; overload, where memory is short: fewer jobs at once may pass.
+    pub fn write<D: Decoder>(&self, decoder: &D, jobs: &[Job<'_>], cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Vec<Generation>>> {
+        let _frozen = guard();
+        let room = |job: &Job<'_>| u32::try_from(decoder.positions() - job.prompt.len() as i64).unwrap_or(0);
+        let longest = |job: &Job<'_>| job.writing.max_tokens.min(room(job));
+        let mut ways: Vec<Way<'_>> = jobs.iter().map(|job| Way::new(*job, longest(job))).collect();
+        if ways.iter().any(Way::is_live) {
+            let further = jobs.iter().map(longest).max().unwrap_or(0).min(ROOM);
+            let prompts: Vec<Vec<i64>> = jobs.iter().map(|job| job.prompt.iter().map(|&token| i64::from(token)).collect()).collect();
+            let prompts: Vec<&[i64]> = prompts.iter().map(Vec::as_slice).collect();
+            let (mut cache, mut logits) = decoder.start(&prompts, i64::from(further))?;
+            // The jobs under way, each with the number of its rows.
+            let mut live: Vec<(usize, usize)> = (0..jobs.len()).map(|job| (job, 1)).collect();
+            loop {
+                let (rows, tokens) = self.advance(&mut ways, &mut live, &logits, cancelled)?;
+                if rows.is_empty() {
+                    break;
+                }
+                cache.keep(&rows)?;
+                logits = decoder.step(&mut cache, &tokens)?;
+            }
+        }
+        ways.into_iter().map(|way| way.generations(self)).collect()
+    }
+
+    /// A step of every way: the rows to go on with, and the token that each takes.
+    fn advance(
+        &self,
+        ways: &mut [Way<'_>],
+        live: &mut Vec<(usize, usize)>,
+        logits: &Tensor,
+        cancelled: &dyn Fn(usize) -> bool,
+    ) -> Result<(Vec<usize>, Vec<i64>)> {
+        let likeliest = Vec::<i64>::try_from(logits.f_argmax(1, false)?.f_to(Device::Cpu)?)?;
+        let (mut rows, mut tokens, mut first) = (Vec::new(), Vec::new(), 0);
+        for (job, count) in live.iter_mut() {
+            let own = logits.f_narrow(0, first as i64, *count as i64)?;
+            let mut moves = ways[*job].advance(&own, &likeliest[first..first + *count], self)?;
+            if cancelled(*job) {
+                moves.clear();
+            }
+            rows.extend(moves.iter().map(|step| first + step.row));
+            tokens.extend(moves.iter().map(|step| i64::from(step.token)));
+            first += *count;
+            *count = moves.len();
+        }
+        live.retain(|(_, count)| *count > 0);
+        Ok((rows, tokens))
+    }
+}

@@ -1,0 +1,220 @@
+//! The prompt of a caption: a template, and what is filled in of a segment and of what was collected for it.
+
+use super::languages;
+use crate::packet::{Label, Payload, Scores};
+use crate::stage::Input;
+use crate::{Error, Result};
+
+/// What a prompt can tell of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scene<'a> {
+    /// What the caption is about, and what was collected for it.
+    pub input: &'a Input<'a>,
+    /// The best tags.
+    pub tags: &'a [Label],
+    /// BCP 47 tag of the language asked for.
+    pub language: &'a str,
+    /// What the caption is for.
+    pub platform: &'a str,
+}
+
+/// What a name in a template becomes.
+type Variable = (&'static str, fn(&Scene<'_>) -> String);
+
+/// Every name but `labels.NAME`.
+const VARIABLES: &[Variable] = &[
+    ("tags", |scene| scene.tags.iter().map(|tag| &*tag.name).collect::<Vec<_>>().join(", ")),
+    ("said", |scene| scene.said()),
+    ("caption", |scene| scene.captions()),
+    ("start", |scene| format!("{:.1}", scene.input.head.span.start as f64 / 1e9)),
+    ("duration", |scene| format!("{:.1}", scene.input.head.span.len() as f64 / 1e9)),
+    ("language", |scene| languages::name(scene.language)),
+    ("platform", |scene| scene.platform.to_owned()),
+    ("stream", |scene| scene.input.head.channel.stream.id.to_string()),
+];
+
+impl Scene<'_> {
+    /// What was said, phrase after phrase.
+    fn said(&self) -> String {
+        let phrases = self.input.collected.iter().filter_map(|(_, payload)| match payload {
+            Payload::Transcript(transcript) => Some(transcript.text.trim()),
+            _ => None,
+        });
+        phrases.filter(|phrase| !phrase.is_empty()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The captions that others wrote, one after the other; of several for the same the first, of equal neighbours one.
+    fn captions(&self) -> String {
+        let captions = self.input.collected.iter().filter_map(|(_, payload)| match payload {
+            Payload::Caption(caption) if caption.variant == 0 => Some(caption.text.trim()),
+            _ => None,
+        });
+        let mut captions: Vec<&str> = captions.filter(|caption| !caption.is_empty()).collect();
+        captions.dedup();
+        captions.join(", ")
+    }
+}
+
+/// The mean probability of each class over the vectors that were collected, best first.
+pub(super) fn mean_tags(input: &Input<'_>, count: usize, least: f32) -> Vec<Label> {
+    let scores = input.collected.iter().filter_map(|(_, payload)| match payload {
+        Payload::Embedding(embedding) => embedding.scores.as_deref(),
+        _ => None,
+    });
+    let Some(mean) = Scores::mean(scores) else { return Vec::new() };
+    let mut tags = mean.top(count);
+    tags.retain(|tag| tag.score >= least);
+    tags
+}
+
+/// A prompt template: text with `{name}` in it; `{{` and `}}` stand for braces.
+#[derive(Debug)]
+pub(super) struct Prompt(Vec<Part>);
+
+#[derive(Debug)]
+enum Part {
+    Text(String),
+    Variable(Variable),
+    Label(String),
+}
+
+impl Prompt {
+    /// Reads a template.
+    pub fn parse(text: &str) -> Result<Self> {
+        let broken = |what: &str| {
+            let names: Vec<&str> = VARIABLES.iter().map(|(name, _)| *name).collect();
+            Err(Error::config(format!("the prompt {text:?} {what}"))
+                .hint(format!("write one of {{{}}} or {{labels.NAME}}, and `{{{{` for a brace", names.join("}, {"))))
+        };
+        let (mut parts, mut plain, mut rest) = (Vec::new(), String::new(), text);
+        while let Some(at) = rest.find(['{', '}']) {
+            plain.push_str(&rest[..at]);
+            let (brace, after) = rest[at..].split_at(1);
+            if let Some(after) = after.strip_prefix(brace) {
+                plain.push_str(brace);
+                rest = after;
+                continue;
+            }
+            let Some((name, after)) = (if brace == "{" { after.split_once('}') } else { None }) else {
+                return broken("has a brace without its other half");
+            };
+            let variable = VARIABLES.iter().find(|(known, _)| *known == name);
+            let part = match (variable, name.strip_prefix("labels.")) {
+                (Some(variable), _) => Part::Variable(*variable),
+                (None, Some(label)) => Part::Label(label.to_owned()),
+                (None, None) => return broken(&format!("asks for `{name}`, which there is not")),
+            };
+            parts.push(Part::Text(std::mem::take(&mut plain)));
+            parts.push(part);
+            rest = after;
+        }
+        plain.push_str(rest);
+        parts.push(Part::Text(plain));
+        Ok(Self(parts))
+    }
+
+    /// The text about `scene`.
+    pub fn fill(&self, scene: &Scene<'_>) -> String {
+        let label = |name: &str| scene.input.head.channel.stream.labels.get(name).cloned().unwrap_or_default();
+        let part = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            Part::Variable((_, value)) => value(scene),
+            Part::Label(name) => label(name),
+        };
+        self.0.iter().map(part).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::packet::{Caption, Cut, Embedding, Finish, Packet, Receipt, Segment, Span, SpeechTask, Transcript, VectorType};
+    use crate::stage::testing::head;
+    use crate::stage::{Fate, Taken};
+
+    fn packet(start: u64, end: u64, payload: Payload) -> Packet {
+        Packet { head: Arc::new(head(Span::new(start, end))), payload, receipt: Receipt::none() }
+    }
+
+    fn spoken(text: &str) -> Payload {
+        Payload::Transcript(Arc::new(Transcript {
+            text: text.to_owned(),
+            language: "en".to_owned(),
+            language_probability: 1.0,
+            task: SpeechTask::Transcribe,
+            words: Vec::new(),
+            average_log_probability: -0.1,
+            no_speech_probability: 0.0,
+        }))
+    }
+
+    fn captioned(text: &str, variant: u32) -> Payload {
+        let (language, platform, tags) = ("en".to_owned(), String::new(), Vec::new());
+        let caption = Caption { text: text.to_owned(), language, platform, tags, tokens: 1, finish: Finish::Stop, partial: false, variant };
+        Payload::Caption(Arc::new(caption))
+    }
+
+    fn encoded(values: &[f32]) -> Payload {
+        let names: Arc<[Arc<str>]> = ["cat", "dog", "bus"].map(Arc::from).into();
+        let scores = Scores { names: names.iter().take(values.len()).cloned().collect(), values: values.to_vec() };
+        Payload::Embedding(Arc::new(Embedding {
+            space: "tags".into(),
+            dtype: VectorType::F32,
+            dim: 0,
+            normalized: false,
+            vector: bytes::Bytes::new(),
+            frames: 1,
+            labels: Vec::new(),
+            scores: Some(Arc::new(scores)),
+        }))
+    }
+
+    /// What a prompt says of a segment of 2.5 seconds with these things collected.
+    fn filled(prompt: &str, collected: Vec<Payload>) -> String {
+        let segment = Payload::Segment(Arc::new(Segment { index: 0, cut: Cut::Hard, confidence: 1.0, frames: 60 }));
+        let collected = collected.into_iter().map(|payload| packet(1_500_000_000, 2_000_000_000, payload)).collect();
+        let Taken { hold, given } = Taken::new(packet(1_500_000_000, 4_000_000_000, segment), collected, false);
+        let fate = Fate::default();
+        let input = given.under(&hold, &fate);
+        let tags = mean_tags(&input, 2, 0.1);
+        let scene = Scene { input: &input, tags: &tags, language: "pt-BR", platform: "tiktok" };
+        Prompt::parse(prompt).expect("it parses").fill(&scene)
+    }
+
+    #[test]
+    fn a_prompt_tells_of_the_segment_and_of_what_was_collected() {
+        let heard = vec![
+            spoken(" Hello there. "),
+            captioned("a man", 0),
+            captioned("a person", 1),
+            captioned("a man", 0),
+            spoken(""),
+            spoken("Bye."),
+        ];
+        assert_eq!(filled("{said} / {caption}", heard), "Hello there. Bye. / a man");
+        assert_eq!(filled("{caption}|{said}", vec![captioned("a dog", 0), captioned("a bus", 0)]), "a dog, a bus|");
+        assert_eq!(filled("{start} {duration} {stream}", Vec::new()), "1.5 2.5 test");
+        assert_eq!(
+            filled("In {language} for {platform}, {{as it is}}{labels.channel}", Vec::new()),
+            "In Portuguese (BR) for tiktok, {as it is}"
+        );
+    }
+
+    #[test]
+    fn tags_are_the_mean_of_all_vectors_of_one_model() {
+        let vectors = vec![encoded(&[0.5, 0.5, 0.0]), encoded(&[0.9, 0.05, 0.05]), encoded(&[0.0, 1.0])];
+        assert_eq!(filled("{tags}", vectors), "cat, dog");
+        assert_eq!(filled("{tags}", vec![encoded(&[0.05, 0.9, 0.05])]), "dog", "what is improbable is left out");
+    }
+
+    #[test]
+    fn broken_prompts_are_refused() {
+        for broken in ["{tgas}", "{tags", "tags}", "{}", "{label.channel}"] {
+            let error = Prompt::parse(broken).expect_err(broken);
+            assert_eq!(error.kind(), crate::error::Kind::Config);
+            assert!(error.to_string().contains("{said}"), "it says what there is: {error}");
+        }
+    }
+}
