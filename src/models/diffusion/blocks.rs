@@ -44,7 +44,7 @@ impl Pointwise {
     /// Model, where the weights do not fit.
     pub fn new(scope: &Scope<'_>, input: i64, output: i64) -> Result<Self> {
         let weight = scope.take("weight", &[output, input, 1, 1])?.f_view([output, input])?;
-        Ok(Self(Linear::of(weight, Some(scope.take("bias", &[output])?))))
+        Ok(Self(Linear::of(weight, Some(scope.take("bias", &[output])?)).packed()?))
     }
 
     /// From a weight stored as a linear layer's, `[output, input]`.
@@ -52,7 +52,7 @@ impl Pointwise {
     /// # Errors
     /// As there.
     pub fn linear(scope: &Scope<'_>, input: i64, output: i64) -> Result<Self> {
-        Ok(Self(Linear::new(scope, input, output)?))
+        Ok(Self(Linear::new(scope, input, output)?.packed()?))
     }
 
     /// `[n, input, h, w]`, best channels-last, to `[n, output, h, w]`.

@@ -1,6 +1,6 @@
 //! The sizes of a UNet from its config.json, in Diffusers' words. What another member of the family would need is refused by its name.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::error::Result;
 use crate::models::config::Config;
@@ -63,31 +63,40 @@ pub struct Addition {
     pub width: i64,
 }
 
+/// What a field must be.
+#[derive(Debug, Clone, Copy)]
+enum Must {
+    Null,
+    False,
+    Number(f64),
+    Word(&'static str),
+}
+
 /// Fields that must stand as here, or be missing: others belong to networks that this one is not.
-const FIXED: [(&str, fn() -> Value); 23] = [
-    ("mid_block_type", || json!("UNetMidBlock2DCrossAttn")),
-    ("act_fn", || json!("silu")),
-    ("reverse_transformer_layers_per_block", || Value::Null),
-    ("center_input_sample", || json!(false)),
-    ("only_cross_attention", || json!(false)),
-    ("downsample_padding", || json!(1)),
-    ("mid_block_scale_factor", || json!(1.0)),
-    ("dual_cross_attention", || json!(false)),
-    ("class_embed_type", || Value::Null),
-    ("num_class_embeds", || Value::Null),
-    ("class_embeddings_concat", || json!(false)),
-    ("encoder_hid_dim_type", || Value::Null),
-    ("encoder_hid_dim", || Value::Null),
-    ("resnet_time_scale_shift", || json!("default")),
-    ("resnet_skip_time_act", || json!(false)),
-    ("resnet_out_scale_factor", || json!(1.0)),
-    ("time_embedding_type", || json!("positional")),
-    ("time_embedding_act_fn", || Value::Null),
-    ("timestep_post_act", || Value::Null),
-    ("conv_in_kernel", || json!(3)),
-    ("conv_out_kernel", || json!(3)),
-    ("attention_type", || json!("default")),
-    ("cross_attention_norm", || Value::Null),
+const FIXED: [(&str, Must); 23] = [
+    ("mid_block_type", Must::Word("UNetMidBlock2DCrossAttn")),
+    ("act_fn", Must::Word("silu")),
+    ("reverse_transformer_layers_per_block", Must::Null),
+    ("center_input_sample", Must::False),
+    ("only_cross_attention", Must::False),
+    ("downsample_padding", Must::Number(1.)),
+    ("mid_block_scale_factor", Must::Number(1.)),
+    ("dual_cross_attention", Must::False),
+    ("class_embed_type", Must::Null),
+    ("num_class_embeds", Must::Null),
+    ("class_embeddings_concat", Must::False),
+    ("encoder_hid_dim_type", Must::Null),
+    ("encoder_hid_dim", Must::Null),
+    ("resnet_time_scale_shift", Must::Word("default")),
+    ("resnet_skip_time_act", Must::False),
+    ("resnet_out_scale_factor", Must::Number(1.)),
+    ("time_embedding_type", Must::Word("positional")),
+    ("time_embedding_act_fn", Must::Null),
+    ("timestep_post_act", Must::Null),
+    ("conv_in_kernel", Must::Number(3.)),
+    ("conv_out_kernel", Must::Number(3.)),
+    ("attention_type", Must::Word("default")),
+    ("cross_attention_norm", Must::Null),
 ];
 
 impl UNetConfig {
@@ -97,7 +106,7 @@ impl UNetConfig {
     /// Model, where a field is not what it must be, or asks for something that is not here.
     pub fn read(config: &Config) -> Result<Self> {
         for (key, value) in FIXED {
-            expect(config, key, &value())?;
+            expect(config, key, value)?;
         }
         let channels = config.integers_or("block_out_channels", &[320, 640, 1280, 1280])?;
         let levels = channels.len();
@@ -144,14 +153,15 @@ impl UNetConfig {
     }
 }
 
-fn expect(config: &Config, key: &str, value: &Value) -> Result<()> {
-    let found = config.field(key).unwrap_or(&Value::Null);
-    // Numbers compare as numbers: 1 is 1.0.
-    let same = found == value || matches!((found.as_f64(), value.as_f64()), (Some(found), Some(value)) if found == value);
-    if found.is_null() || same {
-        return Ok(());
-    }
-    Err(config.error(format_args!("`{key}` must be {value}, it is {found}, which no UNet here has")))
+fn expect(config: &Config, key: &str, must: Must) -> Result<()> {
+    let Some(found) = config.field(key) else { return Ok(()) };
+    let (fits, wanted) = match must {
+        Must::Null => (false, "null".to_owned()),
+        Must::False => (found == false, "false".to_owned()),
+        Must::Number(number) => (found.as_f64() == Some(number), number.to_string()),
+        Must::Word(word) => (found == word, word.to_owned()),
+    };
+    if fits { Ok(()) } else { Err(config.error(format_args!("`{key}` must be {wanted}, it is {found}, which no UNet here has"))) }
 }
 
 /// A number for each resolution: a list of them, or one for all.
@@ -202,6 +212,7 @@ fn addition(config: &Config) -> Result<Option<Addition>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn read(value: Value) -> Result<UNetConfig> {
         UNetConfig::read(&Config::of(value))

@@ -90,9 +90,10 @@ impl Block {
         let upcast = config.upcast_attention;
         Ok(Self {
             norms: [norm("norm1")?, norm("norm2")?, norm("norm3")?],
-            pixels: Attention::of_self(&(scope / "attn1"), NAMES, heads, Biases::OUT)?.upcast(upcast),
+            pixels: Attention::of_self(&(scope / "attn1"), NAMES, heads, Biases::OUT)?.upcast(upcast).packed()?,
             prompt: Attention::of_context(&(scope / "attn2"), NAMES, Heads { context: config.context, ..heads }, Biases::OUT)?
-                .upcast(upcast),
+                .upcast(upcast)
+                .packed()?,
             feed: FeedForward::new(&(scope / "ff" / "net"), width)?,
         })
     }
@@ -112,9 +113,9 @@ impl FeedForward {
         // Two layers of one matrix, so that what comes out lies in one piece.
         let half = |at: i64| -> Result<Linear> {
             let bias = both.bias().map(|bias| bias.f_narrow(0, at, inner)).transpose()?;
-            Ok(Linear::of(both.weight().f_narrow(0, at, inner)?, bias))
+            Linear::of(both.weight().f_narrow(0, at, inner)?, bias).packed()
         };
-        Ok(Self { value: half(0)?, gate: half(inner)?, out: Linear::new(&(scope / 2), inner, width)? })
+        Ok(Self { value: half(0)?, gate: half(inner)?, out: Linear::new(&(scope / 2), inner, width)?.packed()? })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
