@@ -1,6 +1,6 @@
-//! Stable Diffusion 1.5's networks at their real sizes, with random weights, on two threads: seconds for the picture of 512 x 512 pixels of one
-//! latent, by its autoencoder and by the tiny one, and for one guided step of its UNet, whose prompt was read before. Its peer is diffusers (`ops/bench/diffusion.py`), which makes networks and latents, and
-//! compares what comes out.
+//! Stable Diffusion 1.5's networks at their real sizes, with random weights, on two threads: seconds for the picture of 512 x 512 pixels of
+//! one latent, by its autoencoder and by the tiny one, and for one guided step of its UNet, whose prompt was read before. Its peer is
+//! diffusers (`ops/bench/diffusion.py`), which makes networks and latents, and compares what comes out.
 
 mod report;
 

@@ -7,7 +7,7 @@ use super::layers::Linear;
 use super::offload::{Tensors, tensors};
 use super::weights::Scope;
 use crate::error::Result;
-use crate::tensor::attention;
+use crate::tensor::{attention, attention_of_one};
 
 /// How attention is computed: the same numbers but for rounding, another use of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -251,7 +251,10 @@ impl Attention {
 fn fused(query: &Tensor, keys: &Keys, mask: Option<&Tensor>, causal: bool) -> Result<Tensor> {
     if mask.is_none()
         && !causal
-        && let Some(mixed) = attention(query, &keys.keys, &keys.values)?
+        && let Some(mixed) = match attention(query, &keys.keys, &keys.values)? {
+            Some(mixed) => Some(mixed),
+            None => attention_of_one(query, &keys.keys, &keys.values)?,
+        }
     {
         return Ok(mixed);
     }

@@ -94,7 +94,7 @@ impl Conv2d {
 
     /// `[output, input, h, w]`.
     pub fn weight(&self) -> Result<Tensor> {
-        Ok(if self.packed { self.weight.f_to_dense(None, false)? } else { self.weight.shallow_clone() })
+        if self.packed { Sweep::unpack(&self.weight) } else { Ok(self.weight.shallow_clone()) }
     }
 
     /// One number for each of its outputs.

@@ -92,7 +92,7 @@ impl SileroVad {
     pub fn forward(&self, streams: &[(&[f32], &Memory)]) -> Result<Vec<(Vec<f32>, Memory)>> {
         let _frozen = guard();
         let length = streams.first().map_or(0, |(samples, _)| samples.len());
-        if length % CHUNK != 0 || streams.iter().any(|(samples, _)| samples.len() != length) {
+        if !length.is_multiple_of(CHUNK) || streams.iter().any(|(samples, _)| samples.len() != length) {
             return Err(Error::bug(format!("streams go on by equal numbers of {CHUNK} samples, not by {length}")));
         }
         if length == 0 {

@@ -1,5 +1,5 @@
-//! Attention by oneDNN's products, a strip of queries at a time: on CPUs libtorch's fused kernel multiplies small blocks by MKL, which takes up to
-//! three times as long.
+//! Attention by oneDNN's products, a strip of queries at a time: on CPUs libtorch's fused kernel multiplies small blocks by MKL, which
+//! takes up to three times as long.
 
 use tch::{Device, Kind, Tensor};
 
@@ -13,9 +13,9 @@ const STRIP: i64 = 1 << 20;
 /// With fewer scores a head, the fused kernel is as fast.
 const WORTHWHILE: i64 = 1 << 14;
 
-/// Queries `[b, heads, t, dim]` over keys and values `[b, heads, length, dim]`: `softmax(q k^T / sqrt(dim)) v`, `[b, heads, t, dim]`, in memory as
-/// `[b, t, heads, dim]`. Scores are f32 whatever the number format. None where libtorch's kernel is the way (another device or number format,
-/// short sequences).
+/// Queries `[b, heads, t, dim]` over keys and values `[b, heads, length, dim]`: `softmax(q k^T / sqrt(dim)) v`, `[b, heads, t, dim]`, in
+/// memory as `[b, t, heads, dim]`. Scores are f32 whatever the number format. None where libtorch's kernel is the way (another device or
+/// number format, short sequences).
 ///
 /// # Errors
 /// Model, where shapes do not fit; overload, where memory is short.
@@ -44,6 +44,23 @@ pub fn attention(query: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Optio
         }
     }
     Ok(Some(out.f_transpose(1, 2)?))
+}
+
+/// Fewer keys than this the fused kernel reads as fast, in f32.
+const MANY: i64 = 512;
+
+/// The same for a single query a head, as a decoder asks token by token: two plain products. In half precision libtorch's fused kernel
+/// takes up to nine times as long. None where that kernel is the way (another device, several queries, few keys).
+///
+/// # Errors
+/// As for [`attention`].
+pub fn attention_of_one(query: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Option<Tensor>> {
+    let ((_, _, time, dim), length) = (query.size4()?, keys.size4()?.2);
+    if time != 1 || query.device() != Device::Cpu || query.kind() == Kind::Float && length < MANY {
+        return Ok(None);
+    }
+    let scores = query.f_mul_scalar(1. / (dim as f64).sqrt())?.f_matmul(&keys.f_transpose(2, 3)?)?;
+    Ok(Some(scores.f_softmax(-1, query.kind())?.f_matmul(values)?))
 }
 
 /// `[n, k]` times `[m, k]`.
@@ -89,6 +106,27 @@ mod tests {
         assert_eq!(found.kind(), Kind::BFloat16);
         let (found, theirs) = (error(found), error(fused(&query, &keys, &values)));
         assert!(found < 1.5 * theirs, "{found} against {theirs}");
+    }
+
+    #[test]
+    fn one_query_is_answered_as_by_the_fused_kernel() {
+        for (kind, length) in [(Kind::Float, 700), (Kind::BFloat16, 700), (Kind::BFloat16, 9), (Kind::Half, 30)] {
+            let [query, keys, values] = [[2, 3, 1, 16], [2, 3, length + 5, 16], [2, 3, length + 5, 16]].map(|shape| random(&shape, kind));
+            // As a cache gives them: room for more behind them.
+            let [keys, values] = [keys, values].map(|part| part.narrow(2, 0, length));
+            let found = attention_of_one(&query, &keys, &values).unwrap().expect("it is worthwhile");
+            let [q, k, v] = [&query, &keys, &values].map(|part| part.to_kind(Kind::Float));
+            let tolerance = if kind == Kind::Float { 1e-5 } else { 3e-2 };
+            assert!(found.to_kind(Kind::Float).allclose(&fused(&q, &k, &v), tolerance, tolerance, false), "{kind:?} over {length}");
+        }
+        let of = |time, length| {
+            attention_of_one(
+                &random(&[1, 1, time, 8], Kind::Float),
+                &random(&[1, 1, length, 8], Kind::Float),
+                &random(&[1, 1, length, 8], Kind::Float),
+            )
+        };
+        assert!(of(2, 700).unwrap().is_none() && of(1, 100).unwrap().is_none());
     }
 
     #[test]

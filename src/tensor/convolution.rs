@@ -7,7 +7,7 @@ use std::ptr::{null, null_mut};
 use tch::{Device, Kind, Tensor};
 
 use super::device::cpu_multiplies_bf16;
-use super::product::Then;
+use super::product::{self, Then};
 use crate::error::Result;
 
 /// Where the kernel of a convolution over pictures goes.
@@ -30,18 +30,40 @@ impl Sweep {
     pub fn pack(&self, weight: &Tensor) -> Result<Option<Tensor>> {
         let kind = weight.kind();
         let served = kind == Kind::Float || kind == Kind::BFloat16 && cpu_multiplies_bf16();
+        let [output, input, height, width] = weight.size()[..] else { return Ok(None) };
         if weight.device() != Device::Cpu || !served {
             return Ok(None);
         }
+        if (height, width, self.stride, self.padding) == (1, 1, [1, 1], [0, 0]) {
+            // A product of pixels: without knowing how many there are, a convolution's layout would be laid out anew in every call.
+            let flat = weight.f_contiguous()?.f_view([output, input])?;
+            return Ok(Some(product::pack(&flat)?.unwrap_or(flat)));
+        }
         let opaque = weight.f_contiguous()?.f_to_mkldnn(None)?;
         Ok(Some(opaque.f_mkldnn_reorder_conv2d_weight(self.padding, self.stride, self.dilation, 1, None::<&[i64]>)?))
+    }
+
+    /// The weight `[output, input, h, w]` that was [packed](Self::pack).
+    ///
+    /// # Errors
+    /// Overload, where memory is short.
+    pub fn unpack(packed: &Tensor) -> Result<Tensor> {
+        let dense = if packed.is_mkldnn() { packed.f_to_dense(None, false)? } else { packed.shallow_clone() };
+        Ok(if dense.dim() == 2 { dense.f_unsqueeze(-1)?.f_unsqueeze(-1)? } else { dense })
     }
 
     /// Pictures `[n, input, h, w]` under a [packed](Self::pack) weight, plus a bias `[output]`, and `then` of it: channels-last. None where
     /// oneDNN refuses.
     pub fn packed(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, then: Then) -> Option<Tensor> {
         let fits = |part: &Tensor| part.device() == Device::Cpu && part.kind() == weight.kind();
-        if x.dim() != 4 || !fits(x) || !bias.is_none_or(|bias| fits(bias) && !bias.is_mkldnn()) || !weight.is_mkldnn() {
+        if x.dim() != 4 || !fits(x) || !bias.is_none_or(|bias| fits(bias) && !bias.is_mkldnn()) {
+            return None;
+        }
+        if weight.dim() == 2 {
+            let pixels = x.f_permute([0, 2, 3, 1]).ok()?;
+            return product::product(&pixels, weight, bias, then)?.f_permute([0, 3, 1, 2]).ok();
+        }
+        if !weight.is_mkldnn() {
             return None;
         }
         convolve(x, weight, bias, self, then)
@@ -126,7 +148,29 @@ mod tests {
                     }
                 }
             }
-            assert!(packed.to_dense(None, false).equal(&weight), "the weight is had back as it was");
+            assert!(Sweep::unpack(&packed).unwrap().equal(&weight), "the weight is had back as it was");
+        }
+    }
+
+    #[test]
+    fn kernels_of_one_pixel_are_products() {
+        let sweep = Sweep { stride: [1, 1], padding: [0, 0], dilation: [1, 1] };
+        for (output, input, height) in [(300, 256, 5), (32, 16, 40)] {
+            for kind in [Kind::Float, Kind::BFloat16] {
+                let (weight, bias) = (random(&[output, input, 1, 1]).to_kind(kind), random(&[output]).to_kind(kind));
+                let Some(packed) = sweep.pack(&weight).unwrap() else {
+                    assert!(kind == Kind::BFloat16 && !cpu_multiplies_bf16());
+                    continue;
+                };
+                let x = random(&[2, input, height, 41]).to_kind(kind);
+                for x in [x.shallow_clone(), super::super::channels_last(&x).unwrap()] {
+                    let found = sweep.packed(&x, &packed, Some(&bias), Then::Nothing).expect("oneDNN serves it");
+                    let expected = x.conv2d(&weight, Some(&bias), [1, 1], [0, 0], [1, 1], 1);
+                    let tolerance = if kind == Kind::Float { 1e-4 } else { 0.1 };
+                    assert!(found.allclose(&expected, tolerance, tolerance, false) && found.stride()[1] == 1, "{kind:?}");
+                }
+                assert!(Sweep::unpack(&packed).unwrap().equal(&weight));
+            }
         }
     }
 

@@ -10,7 +10,7 @@ mod norm;
 mod pixels;
 mod product;
 
-pub use attention::attention;
+pub use attention::{attention, attention_of_one};
 pub use convolution::Sweep;
 pub use cuda::{compute_capability, load_cuda};
 pub use device::{DeviceChoice, Precision, PrecisionChoice};

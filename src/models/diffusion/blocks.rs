@@ -98,8 +98,8 @@ pub struct ResnetShape {
     pub epsilon: f64,
 }
 
-/// Twice group norm, SiLU and a 3x3 convolution, added to its input (through a 1x1 convolution where the channels change). The time, where it
-/// is told, is added to each channel between the two.
+/// Twice group norm, SiLU and a 3x3 convolution, added to its input (through a 1x1 convolution where the channels change). The time, where
+/// it is told, is added to each channel between the two.
 #[derive(Debug)]
 pub struct ResnetBlock2D {
     norm1: GroupNorm,
@@ -168,7 +168,8 @@ pub struct PixelAttention {
 }
 
 impl PixelAttention {
-    /// From `group_norm`, `to_q`, `to_k`, `to_v` and `to_out.0` under `scope`, or, in older checkpoints, `query`, `key`, `value` and `proj_attn`.
+    /// From `group_norm`, `to_q`, `to_k`, `to_v` and `to_out.0` under `scope`, or, in older checkpoints, `query`, `key`, `value` and
+    /// `proj_attn`.
     ///
     /// # Errors
     /// Model, where the weights do not fit.

@@ -13,7 +13,8 @@ pub fn from_bytes(frames: &Tensor, precision: Precision) -> Result<Tensor> {
     normalise(frames, [0.5; 3], [0.5; 3], precision)
 }
 
-/// Pictures `[n, 3, h, w]` as bytes `[n, h, w, 3]`; what is beyond -1..1 is cut off, what is between two bytes goes to the nearer, or the even.
+/// Pictures `[n, 3, h, w]` as bytes `[n, h, w, 3]`; what is beyond -1..1 is cut off, what is between two bytes goes to the nearer, or the
+/// even.
 ///
 /// # Errors
 /// Model, where they have another shape; overload, where memory is short.

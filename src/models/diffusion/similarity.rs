@@ -1,5 +1,5 @@
-//! How alike two frames are, so that near-duplicates need not be painted anew, and how much a painted stream flickers. Both look at luma made
-//! small by averaging areas: a camera's noise averages out, and pictures of different sizes can be compared.
+//! How alike two frames are, so that near-duplicates need not be painted anew, and how much a painted stream flickers. Both look at luma
+//! made small by averaging areas: a camera's noise averages out, and pictures of different sizes can be compared.
 
 use tch::{Kind, Tensor};
 
@@ -43,8 +43,8 @@ impl Luma {
         Ok(Self(luma.f_adaptive_avg_pool2d([side(height), side(width)])?.f_squeeze_dim(0)?))
     }
 
-    /// Mean structural similarity, -1..1, 1 for the same picture: Wang et al., "Image Quality Assessment: From Error Visibility to Structural
-    /// Similarity" (2004), in square windows of 8 pixels.
+    /// Mean structural similarity, -1..1, 1 for the same picture: Wang et al., "Image Quality Assessment: From Error Visibility to
+    /// Structural Similarity" (2004), in square windows of 8 pixels.
     ///
     /// # Errors
     /// Model, where the two are not of one size.
@@ -80,8 +80,8 @@ impl Luma {
 }
 
 /// The flicker of a segment: how much more its painted frames change than the frames they were painted from,
-/// `mean over t and pixels of max(0, |P(t) - P(t-1)| - |S(t) - S(t-1)|)` in levels of luma, 0..255. A still picture of a still scene has 0, as
-/// has a painted stream that changes no more than its source.
+/// `mean over t and pixels of max(0, |P(t) - P(t-1)| - |S(t) - S(t-1)|)` in levels of luma, 0..255. A still picture of a still scene has 0,
+/// as has a painted stream that changes no more than its source.
 #[derive(Debug, Default)]
 pub struct Flicker {
     before: Option<[Luma; 2]>,

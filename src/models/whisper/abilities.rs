@@ -52,7 +52,8 @@ impl Abilities {
             let known = self.languages().join(", ");
             return Err(Error::config(format!("the model does not know the language `{code}`")).hint(format!("it knows {known}")));
         }
-        if !self.tokens.tasks.contains_key(task.as_str()) && !(self.is_english() && *task == Task::Transcribe) {
+        let spoken_english = self.is_english() && *task == Task::Transcribe;
+        if !spoken_english && !self.tokens.tasks.contains_key(task.as_str()) {
             return Err(Error::config(format!("the model cannot {}", task.as_str())));
         }
         if *words && self.tokens.alignment_heads.is_empty() {

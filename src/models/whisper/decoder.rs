@@ -13,6 +13,8 @@ use crate::tensor::{Device, Kind, Tensor};
 
 /// Tokens that room is made for at first; it doubles.
 const ROOM: i64 = 64;
+/// Rows that are multiplied faster by the table of tokens as it lies, from two on.
+const FEW: i64 = 8;
 
 /// From tokens and sound to the next token's logits.
 #[derive(Debug)]
@@ -50,7 +52,7 @@ struct Aligned {
 enum Head {
     /// `[vocab, width]`.
     Table(Tensor),
-    /// Also `[width, vocab]`, laid out so: on a CPU a single row is multiplied twice as fast by it.
+    /// Also `[width, vocab]`, laid out so: on a CPU one row, and many, are multiplied up to twice as fast by it.
     Both { table: Tensor, turned: Tensor },
 }
 
@@ -200,9 +202,9 @@ impl Decoder {
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let x = self.norm.forward(hidden)?;
         let logits = match &self.head {
-            Head::Both { turned, .. } if x.size()[0] == 1 => x.f_mm(turned)?,
-            Head::Both { table, .. } => table.f_mm(&x.f_tr()?)?.f_tr()?.f_contiguous()?,
-            Head::Table(table) => x.f_mm(&table.f_tr()?)?,
+            Head::Both { table, .. } if (2..=FEW).contains(&x.size()[0]) => table.f_mm(&x.f_tr()?)?.f_tr()?.f_contiguous()?,
+            Head::Both { turned, .. } => x.f_mm(turned)?,
+            Head::Table(table) => x.f_linear(table, None::<&Tensor>)?,
         };
         Ok(logits.f_to_kind(Kind::Float)?)
     }

@@ -41,7 +41,11 @@ struct Solver {
 }
 
 pub(super) fn read(config: &Config) -> Result<Arc<dyn Class>> {
-    refuse(config, &["use_beta_sigmas", "use_flow_sigmas", "use_dynamic_shifting", "variance_type"])?;
+    refuse(config, &["use_beta_sigmas", "use_flow_sigmas", "use_dynamic_shifting"])?;
+    // A network that predicts its variance has more channels; other types are of schedulers that this one was exchanged for.
+    if config.string_or("variance_type", "fixed")?.starts_with("learned") {
+        return Err(config.error("`variance_type` must not be learned"));
+    }
     let schedule = Schedule::read_finite(config, BetaDefaults::USUAL, config.boolean_or("rescale_betas_zero_snr", false)?)?;
     let order = config.integer_or("solver_order", 2)?;
     if !(1..=3).contains(&order) {

@@ -1,5 +1,6 @@
 //! Euler's method, plain and ancestral, after Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models"
-//! (arXiv:2206.00364) and k-diffusion; the reference is diffusers' `scheduling_euler_discrete.py` and `scheduling_euler_ancestral_discrete.py`.
+//! (arXiv:2206.00364) and k-diffusion; the reference is diffusers' `scheduling_euler_discrete.py` and
+//! `scheduling_euler_ancestral_discrete.py`.
 
 use std::sync::Arc;
 

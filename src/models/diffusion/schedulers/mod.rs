@@ -20,12 +20,12 @@ use tch::Tensor;
 use super::super::config::Config;
 use crate::error::{Error, Result};
 
-/// Where a step takes fresh noise from: standard normal, of the sample's shape, in f32 on its device. A seeded generator of the caller's, so
-/// that the same seed gives the same picture.
+/// Where a step takes fresh noise from: standard normal, of the sample's shape, in f32 on its device. A seeded generator of the caller's,
+/// so that the same seed gives the same picture.
 pub type Noise<'a> = dyn FnMut() -> Result<Tensor> + 'a;
 
-/// One generation's way from noise, or from a noisy picture, to a picture. Samples are f32, `[n, c, h, w]`; the network's output may be of any
-/// precision. What a step keeps of those before it is in here, so each generation has its own.
+/// One generation's way from noise, or from a noisy picture, to a picture. Samples are f32, `[n, c, h, w]`; the network's output may be of
+/// any precision. What a step keeps of those before it is in here, so each generation has its own.
 pub trait Scheduler: Debug + Send {
     /// The times that the network is asked about, in their order; one call of [`step`](Self::step) each. A time may come twice.
     fn timesteps(&self) -> &[f64];
@@ -79,13 +79,14 @@ const CLASSES: [(&str, Read); 6] = [
 
 /// What diffusers' schedulers are configured by. A class passes over those of the others, as in diffusers, for checkpoints carry them over
 /// when their scheduler is exchanged; what no class knows is refused.
-const OPTIONS: [&str; 39] = [
+const OPTIONS: [&str; 44] = [
     "algorithm_type",
     "beta_end",
     "beta_schedule",
     "beta_start",
     "clip_sample",
     "clip_sample_range",
+    "disable_corrector",
     "dynamic_thresholding_ratio",
     "euler_at_final",
     "final_sigmas_type",
@@ -95,15 +96,19 @@ const OPTIONS: [&str; 39] = [
     "lower_order_final",
     "num_train_timesteps",
     "original_inference_steps",
+    "predict_x0",
     "prediction_type",
     "rescale_betas_zero_snr",
+    "rho",
     "sample_max_value",
     "set_alpha_to_one",
     "sigma_data",
     "sigma_max",
     "sigma_min",
+    "sigma_schedule",
     "skip_prk_steps",
     "solver_order",
+    "solver_p",
     "solver_type",
     "steps_offset",
     "thresholding",

@@ -1,5 +1,5 @@
-//! PNDM: Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds" (arXiv:2202.09778), with the Runge-Kutta steps of the paper
-//! first or, as Stable Diffusion has it, without; the reference is diffusers' `scheduling_pndm.py`.
+//! PNDM: Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds" (arXiv:2202.09778), with the Runge-Kutta steps of the
+//! paper first or, as Stable Diffusion has it, without; the reference is diffusers' `scheduling_pndm.py`.
 
 use std::sync::Arc;
 

@@ -34,8 +34,8 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// From `beta_schedule`, `beta_start`, `beta_end`, `num_train_timesteps` and `trained_betas`; with `zero_snr`, betas are rescaled so that
-    /// the last time is pure noise (Lin et al., arXiv:2305.08891).
+    /// From `beta_schedule`, `beta_start`, `beta_end`, `num_train_timesteps` and `trained_betas`; with `zero_snr`, betas are rescaled so
+    /// that the last time is pure noise (Lin et al., arXiv:2305.08891).
     pub(super) fn read(config: &Config, defaults: BetaDefaults, zero_snr: bool) -> Result<Self> {
         let mut betas = betas(config, defaults)?;
         if zero_snr {

@@ -153,6 +153,11 @@ fn options_of_other_schedulers_are_passed_over() {
         "skip_prk_steps": true, "steps_offset": 1, "timestep_spacing": "trailing", "trained_betas": null, "use_karras_sigmas": false,
         "something_that_is_off": false
     }));
+    // One that UniPC was exchanged for.
+    read(json!({
+        "_class_name": "DPMSolverMultistepScheduler", "disable_corrector": [], "predict_x0": true, "solver_p": null, "solver_type": "bh2",
+        "variance_type": "fixed_small"
+    }));
 }
 
 #[test]
