@@ -4,7 +4,8 @@
     python tests/golden/stable_diffusion.py
 
 sd-tiny/ is of the family of Stable Diffusion 1.5 (PNDM, guidance, an AutoencoderKL, the tokenizer as vocab.json and merges.txt), sdxl-tiny/
-of SDXL-Turbo (Euler ancestral, two text encoders, an AutoencoderTiny, tokenizers as tokenizer.json). stable_diffusion.safetensors holds the
+of SDXL-Turbo (Euler ancestral, two text encoders, an AutoencoderTiny, tokenizers as tokenizer.json); sd-tiny with one weight more, by
+formula, is a latent consistency model. stable_diffusion.safetensors holds the
 tokens and the pictures, which seeds alone decide: the noise is that of torch's generator on a CPU.
 """
 
@@ -18,6 +19,9 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
     EulerAncestralDiscreteScheduler,
+    LatentConsistencyModelImg2ImgPipeline,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
     PNDMScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
@@ -29,7 +33,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from formula import film
+from formula import film, weight
 
 HERE = Path(__file__).parent
 PROMPTS = ["The cat and 2 dogs, in watercolour!", "a  bright STREET by night"]
@@ -177,6 +181,25 @@ def paint(folder, text, image):
     return golden
 
 
+def consistent(folder):
+    """Pictures of sd-tiny as a latent consistency model: its UNet takes the guidance scale as an input."""
+    parts = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, variant="fp16", safety_checker=None).components
+    config = {**parts["unet"].config, "time_cond_proj_dim": 6}
+    network = UNet2DConditionModel.from_config(config).eval()
+    key = "time_embedding.cond_proj.weight"
+    network.load_state_dict({**parts["unet"].state_dict(), key: torch.from_numpy(weight(key, (4, 6)))})
+    parts |= {"unet": network, "scheduler": LCMScheduler.from_config(parts["scheduler"].config)}
+    text, image = (kind(**parts, requires_safety_checker=False) for kind in (LatentConsistencyModelPipeline, LatentConsistencyModelImg2ImgPipeline))
+    text.set_progress_bar_config(disable=True)
+    image.set_progress_bar_config(disable=True)
+    start = [Image.fromarray(film(40, SIZE, SIZE)[39])]
+    painted = {
+        "plain": text(PROMPTS, num_inference_steps=4, guidance_scale=8.0, generator=generators(1, 2), height=SIZE, width=SIZE).images,
+        "from_image": image(PROMPTS[:1], image=start, num_inference_steps=4, strength=0.5, guidance_scale=8.0, generator=generators(3)).images,
+    }
+    return {f"lcm-tiny.{name}": pixels(images) for name, images in painted.items()}
+
+
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
     golden = {}
@@ -185,4 +208,5 @@ if __name__ == "__main__":
         (sdxl_tiny(), StableDiffusionXLPipeline, StableDiffusionXLImg2ImgPipeline),
     ):
         golden |= {f"{folder.name}.{key}": value for key, value in paint(folder, *kinds).items()}
+    golden |= consistent(HERE / "sd-tiny")
     save_file({key: value.contiguous() for key, value in golden.items()}, HERE / "stable_diffusion.safetensors")

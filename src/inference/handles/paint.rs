@@ -8,7 +8,7 @@ use super::super::{Asker, Pool};
 use super::Card;
 use crate::error::Result;
 use crate::models::ModelFolder;
-use crate::models::diffusion::pipeline::Pipeline;
+use crate::models::diffusion::pipeline::{Pipeline, is_consistent};
 use crate::packet::ModelTag;
 
 /// Paints pictures.
@@ -16,13 +16,15 @@ use crate::packet::ModelTag;
 pub struct PaintModel {
     workers: Pool<Painter>,
     card: Card,
+    consistent: bool,
 }
 
 impl PaintModel {
     pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
         let options = start.painting();
         let make = move |folder: &ModelFolder, device, precision| Pipeline::open(folder, device, precision, options).map(Painter);
-        Ok(Self { workers: start.pool(make).await?, card: start.card() })
+        let consistent = is_consistent(start.folder.architecture()?);
+        Ok(Self { workers: start.pool(make).await?, card: start.card(), consistent })
     }
 
     /// A picture for a prompt, and perhaps from a frame.
@@ -31,6 +33,11 @@ impl PaintModel {
     /// Those of [`Pool::ask`].
     pub async fn ask(&self, request: PictureRequest, asker: Asker) -> Result<Painted> {
         self.workers.ask(request, asker).await
+    }
+
+    /// How many of `steps` are done for a picture that is made from a frame at `strength`.
+    pub fn steps_from_frame(&self, steps: u32, strength: f64) -> u32 {
+        if self.consistent { steps } else { (f64::from(steps) * strength) as u32 }
     }
 
     /// The class of its device, `cpu` or `cuda`.

@@ -86,7 +86,8 @@ const PARAMS: &[Field] = &[
         name: "strength",
         ty: Type::Float(0.0, 1.0),
         default: Default::Is("0.6"),
-        doc: "How much of a frame becomes noise, above 0; this part of `steps` is done, and must be one at least.",
+        doc: "How much of a frame becomes noise, above 0; this part of `steps` is done, and must be one at least. Latent consistency models \
+              do all steps.",
     },
     Field {
         name: "seed",
@@ -185,8 +186,8 @@ struct Settings {
 impl Settings {
     /// Refuses what no frame could be painted with.
     fn check(&self) -> Result<()> {
-        let steps = (f64::from(self.request.steps) * self.strength) as u32;
-        if steps > 0 || (self.thumbnails && !self.from_frame) {
+        let steps = self.painter.model().steps_from_frame(self.request.steps, self.strength);
+        if steps > 0 && self.strength > 0.0 || (self.thumbnails && !self.from_frame) {
             return Ok(());
         }
         Err(Error::config(format!("{} steps at a strength of {} leave none to do", self.request.steps, self.strength))
@@ -340,7 +341,7 @@ impl Diffuse {
     fn emit(&self, made: Made<'_>, out: &mut Out) {
         let role = self.settings.role.clone().unwrap_or_else(|| made.role.to_owned());
         let picture = Picture { role, flicker: made.flicker, ..made.painting.picture };
-        let draft = Draft::new(Payload::Picture(Arc::new(picture)), made.head.span).by(self.settings.painter.tag());
+        let draft = Draft::new(Payload::Picture(Arc::new(picture)), made.head.span).by(self.settings.painter.model().tag());
         out.emit(draft.from_records(made.parents));
     }
 }

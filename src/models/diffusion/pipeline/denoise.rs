@@ -40,8 +40,7 @@ impl Pipeline {
     /// Pictures that go together, in their order; none where one was cancelled.
     pub(super) fn paint_together(&mut self, requests: &[&Request], cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Option<Painting>>> {
         let first = requests.first().ok_or_else(|| Error::bug("a batch of no pictures"))?;
-        // A network that takes the guidance scale as an input needs no second question.
-        let guided = first.guidance > 1. && self.unet.network().config().guidance_width.is_none();
+        let guided = first.guidance > 1. && !self.distilled;
         let together = Together { size: [first.height, first.width], guidance: first.guidance, guided };
         let mut said: Vec<Said> = Vec::new();
         for request in requests {
@@ -74,7 +73,7 @@ impl Pipeline {
     fn begin(&mut self, requests: &[&Request]) -> Result<Vec<Canvas>> {
         let mut canvases = Vec::with_capacity(requests.len());
         for (index, request) in requests.iter().enumerate() {
-            let scheduler = self.scheduler.start(request.steps, request.strength())?;
+            let scheduler = self.schedule(request)?;
             let (noise, latents) = (Generator::seeded(request.seed), Tensor::f_empty([0], (Kind::Float, self.device))?);
             canvases.push(Canvas { index, scheduler, noise, latents, said: Vec::new() });
         }

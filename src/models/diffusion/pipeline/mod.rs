@@ -59,6 +59,10 @@ pub struct Pipeline {
     vae: Part<Autoencoder>,
     scheduler: SchedulerConfig,
     family: Family,
+    /// Whether it is a latent consistency model, which walks all steps whatever the strength.
+    consistent: bool,
+    /// Whether guidance is in its weights, so that no step asks twice.
+    distilled: bool,
     /// Whether no negative prompt is nothing at all, not the empty text.
     zeros: bool,
     factor: i64,
@@ -92,6 +96,8 @@ impl Pipeline {
         if unet.wants_addition() != (family == Family::Xl) {
             return Err(part.config().error(format_args!("`addition_embed_type` is not what a {class} needs")));
         }
+        let consistent = is_consistent(class);
+        let distilled = consistent || unet.config().guidance_width.is_some();
         let size = unet.config().sample_size;
         // Each part is put aside before the next is loaded: with `offload` only one is on the device at a time.
         let unet = Part::new(unet, device, place.offload)?;
@@ -109,6 +115,8 @@ impl Pipeline {
             vae,
             scheduler: SchedulerConfig::read(&Config::read(&folder.path().join("scheduler/scheduler_config.json"))?)?,
             family,
+            consistent,
+            distilled,
             zeros: family == Family::Xl && index.boolean_or("force_zeros_for_empty_prompt", true)?,
             factor,
             channels,
@@ -163,6 +171,11 @@ impl Pipeline {
         }
         Ok(answers.into_iter().flatten().collect())
     }
+}
+
+/// Whether a pipeline of this class is a latent consistency model: all its steps are done whatever the strength.
+pub fn is_consistent(class: &str) -> bool {
+    class.starts_with("LatentConsistency")
 }
 
 /// `[1, c, h, w]` each as one batch.

@@ -4,6 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::Pipeline;
 use crate::error::{Error, Result};
+use crate::models::diffusion::schedulers::Scheduler;
 
 /// The largest side of a picture, in pixels: what comes of more only runs out of memory.
 const LONGEST: i64 = 8192;
@@ -19,7 +20,7 @@ pub struct Request {
     pub width: i64,
     /// Rows, likewise.
     pub height: i64,
-    /// Steps from noise to a picture; at [`Start::Picture`] the part of them that is its strength.
+    /// Steps from noise to a picture; at [`Start::Picture`] the part of them that is its strength is done, by latent consistency models all.
     pub steps: usize,
     /// How much more the prompt counts than the negative prompt. At 1 or less the latter is not asked, and a step costs half as much: turbo
     /// models want 0. Models distilled with guidance (LCM) take it as an input, at one step's cost.
@@ -96,7 +97,7 @@ impl Pipeline {
         if !request.guidance.is_finite() {
             return Err(Error::config(format!("a guidance of {} has no meaning", request.guidance)));
         }
-        self.scheduler.start(request.steps, request.strength())?;
+        self.schedule(request)?;
         let Start::Picture(source) = &request.start else { return Ok(()) };
         let size = source.pixels.size();
         if size.len() != 3 || size[2] != 3 || size.contains(&0) || source.pixels.kind() != Kind::Uint8 {
@@ -111,6 +112,14 @@ impl Pipeline {
             return Err(Error::config(format!("the picture before can have a part of 0 to 1, not {part}")));
         }
         Ok(())
+    }
+
+    /// The way from noise, or from a noisy picture, to the picture.
+    pub(super) fn schedule(&self, request: &Request) -> Result<Box<dyn Scheduler>> {
+        match self.consistent {
+            true => self.scheduler.start_within(request.steps, request.strength()),
+            false => self.scheduler.start(request.steps, request.strength()),
+        }
     }
 
     /// `[1, c, h, w]`.

@@ -72,6 +72,44 @@ fn pictures_equal_the_reference() {
     }
 }
 
+/// sd-tiny as a latent consistency model, as `consistent` of the golden's script makes it.
+fn consistent(folder: &std::path::Path) -> ModelFolder {
+    let small = path("tests/golden/sd-tiny");
+    for part in ["unet", "scheduler", "vae", "text_encoder", "tokenizer"] {
+        std::fs::create_dir(folder.join(part)).unwrap();
+        for file in std::fs::read_dir(small.join(part)).unwrap().map(|entry| entry.unwrap().path()) {
+            std::fs::copy(&file, folder.join(part).join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    let exchange = |file: &str, from: &str, to: &str| {
+        let text = std::fs::read_to_string(small.join(file)).unwrap();
+        assert!(text.contains(from), "{file}");
+        std::fs::write(folder.join(file), text.replace(from, to)).unwrap();
+    };
+    exchange("model_index.json", "\"StableDiffusionPipeline\"", "\"LatentConsistencyModelPipeline\"");
+    exchange("scheduler/scheduler_config.json", "\"PNDMScheduler\"", "\"LCMScheduler\"");
+    exchange("unet/config.json", "\"time_cond_proj_dim\": null", "\"time_cond_proj_dim\": 6");
+    let weights = folder.join("unet/diffusion_pytorch_model.fp16.safetensors");
+    let (mut tensors, key) = (Tensor::read_safetensors(&weights).unwrap(), "time_embedding.cond_proj.weight");
+    tensors.push((key.to_owned(), crate::models::golden::weight(key, &[4, 6])));
+    Tensor::write_safetensors(&tensors, &weights).unwrap();
+    ModelFolder::open(folder).unwrap()
+}
+
+#[test]
+fn latent_consistency_models_take_the_guidance_as_an_input() {
+    let (golden, folder) = (goldens("stable_diffusion.safetensors"), tempfile::tempdir().unwrap());
+    let mut pipeline = Pipeline::open(&consistent(folder.path()), Device::Cpu, Precision::F32, Options::default()).unwrap();
+    for (what, requests) in
+        [("plain", vec![request(0, 4, 8., 1), request(1, 4, 8., 2)]), ("from_image", vec![from(39, 0.5, request(0, 4, 8., 3))])]
+    {
+        for (at, painting) in paint(&mut pipeline, &requests).iter().enumerate() {
+            let worst = apart(&painting.pixels, &golden[&format!("lcm-tiny.{what}")].get(at as i64));
+            assert!(worst <= 1, "{what} {at}: {worst} levels");
+        }
+    }
+}
+
 #[test]
 fn saving_memory_changes_no_picture() {
     let golden = goldens("stable_diffusion.safetensors");

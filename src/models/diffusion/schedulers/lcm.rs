@@ -44,16 +44,27 @@ pub(super) fn read(config: &Config) -> Result<Arc<dyn Class>> {
 
 impl Class for Lcm {
     fn start(self: Arc<Self>, steps: usize, strength: f64) -> Result<Box<dyn Scheduler>> {
-        let original = self.original_steps;
-        if steps > original {
-            return Err(Error::config(format!("{steps} steps are more than the {original} that the network was distilled on"))
-                .hint("a latent consistency model needs 1 to 8 steps"));
-        }
-        let stride = self.schedule.len() / original;
-        // Evenly over the distilled times, the last of them first.
-        let time = |step: usize| ((original - (step as f64 * (original as f64 / steps as f64)).floor() as usize) * stride - 1) as f64;
-        let times = (0..steps).map(time).collect();
+        let times = self.times(steps, self.original_steps)?;
         Ok(Box::new(Run { position: Position::new(times, first_step(steps, strength)), config: self }))
+    }
+
+    fn start_within(self: Arc<Self>, steps: usize, strength: f64) -> Option<Result<Box<dyn Scheduler>>> {
+        let kept = (self.original_steps as f64 * strength) as usize;
+        let run = |times| -> Box<dyn Scheduler> { Box::new(Run { position: Position::new(times, 0), config: Arc::clone(&self) }) };
+        Some(self.times(steps, kept).map(run))
+    }
+}
+
+impl Lcm {
+    /// `steps` of the last `kept` times that the network was distilled on, evenly spread, the latest first.
+    fn times(&self, steps: usize, kept: usize) -> Result<Vec<f64>> {
+        if steps == 0 || steps > kept {
+            return Err(Error::config(format!("{steps} steps are not among the {kept} that the network was distilled on"))
+                .hint("a latent consistency model needs 1 to 8 steps, and a strength that leaves as many"));
+        }
+        let stride = self.schedule.len() / self.original_steps;
+        let time = |step: usize| ((kept - (step as f64 * (kept as f64 / steps as f64)).floor() as usize) * stride - 1) as f64;
+        Ok((0..steps).map(time).collect())
     }
 }
 

@@ -63,6 +63,11 @@ pub struct SchedulerConfig(Arc<dyn Class>);
 /// A class of diffusers', configured.
 trait Class: Debug + Send + Sync {
     fn start(self: Arc<Self>, steps: usize, strength: f64) -> Result<Box<dyn Scheduler>>;
+
+    /// All of `steps`, inside the last part of `strength` of the schedule; none for classes that know no such way.
+    fn start_within(self: Arc<Self>, _steps: usize, _strength: f64) -> Option<Result<Box<dyn Scheduler>>> {
+        None
+    }
 }
 
 type Read = fn(&Config) -> Result<Arc<dyn Class>>;
@@ -150,15 +155,30 @@ impl SchedulerConfig {
     /// # Errors
     /// Config, where the scheduler cannot do that many or that few steps, or none are left at this strength.
     pub fn start(&self, steps: usize, strength: f64) -> Result<Box<dyn Scheduler>> {
-        if !(strength > 0. && strength <= 1.) {
-            return Err(Error::config(format!("a strength must be above 0 and at most 1, it is {strength}")));
-        }
+        check_strength(strength)?;
         if (steps as f64 * strength) as usize == 0 {
             return Err(Error::config(format!("{steps} steps at a strength of {strength} leave none to do"))
                 .hint(format!("strength times steps must be 1 or more: {} steps would do", (1. / strength).ceil())));
         }
         Arc::clone(&self.0).start(steps, strength)
     }
+
+    /// As [`start`](Self::start), but with all of `steps` inside the last part of `strength`, as diffusers' pipelines of latent consistency
+    /// models walk; other schedulers than theirs start as ever.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_within(&self, steps: usize, strength: f64) -> Result<Box<dyn Scheduler>> {
+        check_strength(strength)?;
+        Arc::clone(&self.0).start_within(steps, strength).unwrap_or_else(|| self.start(steps, strength))
+    }
+}
+
+fn check_strength(strength: f64) -> Result<()> {
+    if strength > 0. && strength <= 1. {
+        return Ok(());
+    }
+    Err(Error::config(format!("a strength must be above 0 and at most 1, it is {strength}")))
 }
 
 /// The index of the first of `steps` that are walked at `strength`, as diffusers' image-to-image pipelines count.

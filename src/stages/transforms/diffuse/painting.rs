@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::cache::{Key, Object, ObjectStore};
 use crate::inference::{Asker, FromFrame, Latents, PaintModel, Painted, PictureRequest};
 use crate::media::{self, Encoding};
-use crate::packet::{ModelTag, Picture};
+use crate::packet::Picture;
 use crate::stage::{Context, Deps};
 use crate::{Error, Result};
 
@@ -47,9 +47,9 @@ impl Painter {
         Ok(Self { model, encoding, cache: context.params.bool("cache"), objects: deps.objects()?.clone(), deps })
     }
 
-    /// What records say of the model.
-    pub fn tag(&self) -> &Arc<ModelTag> {
-        self.model.tag()
+    /// Its model.
+    pub fn model(&self) -> &PaintModel {
+        &self.model
     }
 
     /// The picture for `request`: the one painted before, while the store has it, or a new one.
