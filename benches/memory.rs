@@ -10,7 +10,7 @@ use opusflow::models::attention::{Attention, AttentionKind, Heads};
 use opusflow::models::layers::Linear;
 use opusflow::models::opus_encoder::OpusEncoder;
 use opusflow::models::resnet::ResNet;
-use opusflow::models::text::{Generator, Request};
+use opusflow::models::text::{Generator, Request, Writing};
 use opusflow::models::transnetv2::TransNetV2;
 use opusflow::tensor::{Account, Device, Inference, Kind, Precision, Tensor, guard, threads};
 
@@ -113,7 +113,7 @@ fn bytes(shape: &[i64]) -> Tensor {
 fn write(words: &Generator, texts: usize) {
     let request = Request {
         prompt: "A 3.5 second clip shows: seashore, lakeside, boathouse, dock. Write its caption.".to_owned(),
-        max_tokens: TOKENS,
+        writing: Writing { max_tokens: TOKENS, ..Writing::default() },
         ..Request::default()
     };
     let written = words.generate(&vec![request; texts], &|_| false).expect("it writes");

@@ -34,6 +34,9 @@ pub(in crate::models) fn tokenizer() -> Tokenizer {
     Tokenizer::load(&ModelFolder::open(path("tests/golden/blip-tiny")).unwrap()).unwrap()
 }
 
+/// Writes jobs, given their numbers.
+type Write<'a> = &'a dyn Fn(&[usize], &[Job<'_>]) -> Vec<Vec<Generation>>;
+
 impl Texts {
     pub fn of(golden: &Value) -> Self {
         let from = |value: &Value| serde_json::from_value(value.clone()).unwrap();
@@ -59,7 +62,7 @@ impl Texts {
 
     /// Writes every case, each prompt alone, all prompts in one batch, and all cases of all prompts in one batch; `write` is given the numbers
     /// of the prompts and the jobs.
-    pub fn hold(&self, write: &dyn Fn(&[usize], &[Job<'_>]) -> Vec<Vec<Generation>>) {
+    pub fn hold(&self, write: Write<'_>) {
         let all: Vec<usize> = (0..self.prompts.len()).collect();
         let (mut numbers, mut jobs) = (Vec::new(), Vec::new());
         for case in &self.cases {

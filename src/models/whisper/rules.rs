@@ -115,7 +115,7 @@ impl Rules {
                         values[..begin as usize].fill(f32::NEG_INFINITY);
                     }
                     let unscaled = values.clone();
-                    let token = sampler.choose(&mut values)?;
+                    let token = sampler.choose(&values)?;
                     (token, unscaled[token as usize])
                 }
                 None if !timed && best.word.1 >= best.time.1 => (best.word.0, best.word.1),
