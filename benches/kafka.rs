@@ -49,7 +49,16 @@ fn payload(load: Load, n: usize) -> Payload {
         let tags = (0..5).map(|at| Label { name: tags[(n + at) % 5].into(), score: 0.5 / (at + n % 7 + 1) as f32 }).collect();
         let text = format!("Shot {n}: a person at a {} explains how people share what they make.", ["desk", "window", "table"][n % 3]);
         let (language, platform) = ("en".to_owned(), String::new());
-        return Payload::Caption(Arc::new(Caption { text, language, platform, tags, tokens: 18, finish: Finish::Stop, partial: false }));
+        return Payload::Caption(Arc::new(Caption {
+            text,
+            language,
+            platform,
+            tags,
+            tokens: 18,
+            finish: Finish::Stop,
+            partial: false,
+            variant: 0,
+        }));
     }
     // As a unit vector's numbers lie: noise that does not compress.
     let mut state = (n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
