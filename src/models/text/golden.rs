@@ -89,7 +89,9 @@ impl Case {
         assert_eq!(tokens, self.texts[prompt].iter().collect::<Vec<_>>(), "{what}");
         for (text, expected) in found.iter().zip(&self.scores[prompt]) {
             match (text.score, expected) {
-                (Some(score), Some(expected)) => assert!((f64::from(score) - expected).abs() < 1e-3, "{score} {expected}: {what}"),
+                (Some(score), Some(expected)) => {
+                    assert!((f64::from(score) - expected).abs() < 1e-3 + 1e-5 * expected.abs(), "{score} {expected}: {what}");
+                }
                 (score, expected) => assert_eq!(score.is_some(), expected.is_some(), "{what}"),
             }
         }
