@@ -381,8 +381,7 @@ pub struct Picture {
     pub data: Bytes,
     /// Whether `data` travels in the record.
     pub inline: bool,
-    /// For pictures painted from a stream's frames: how much more they change from one to the next than the frames do, in levels of luma, 0 to
-    /// 255; over their segment, or since the picture before.
+    /// How much painted frames flicker beyond their sources: luma levels, 0 to 255, over the segment or since the picture before.
     pub flicker: Option<f32>,
 }
 

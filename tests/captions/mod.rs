@@ -38,7 +38,7 @@ const STAGES: &str = r#"  - id: stills
     with: { model: sees, prompt: "a photo of", max_tokens: 8, beams: 3, variants: 2 }
   - id: told
     kind: caption
-    inputs: [shots, seen]
+    inputs: [shots, { from: seen, queue: { frames: 256 } }]
     join: { per: shots, collect: [seen] }
     with: { model: words, language: de, platform: tiktok, prompt: "Say \"{caption}\" in {language} for {platform}.", max_tokens: 8 }
   - { id: files, kind: file, inputs: [noise.frames, shots, stills, seen, told], with: { path: ./out, formats: [jsonl, vtt] } }

@@ -84,7 +84,7 @@ static TITLES: StageKind = StageKind {
 static TELL: StageKind = StageKind {
     joins: Joins::ByModel(&[
         ("LlamaForCausalLM", Joins::Per(PayloadKind::Segment)),
-        ("ResNetForImageClassification", Joins::Either { alone: PayloadKind::Frame, per: PayloadKind::Segment }),
+        ("ResNet", Joins::Either { alone: PayloadKind::Frame, per: PayloadKind::Segment }),
     ]),
     ..kind(
         "tell",
@@ -122,12 +122,8 @@ const WORDS: Field = Field {
     default: Default::Absent,
     doc: "What is looked for.",
 };
-const TELLER: Field = Field {
-    name: "model",
-    ty: Type::Model(&["LlamaForCausalLM", "ResNetForImageClassification"]),
-    default: Default::Required,
-    doc: "The model.",
-};
+const TELLER: Field =
+    Field { name: "model", ty: Type::Model(&["LlamaForCausalLM", "ResNet"]), default: Default::Required, doc: "The model." };
 const FOLDER: Field = Field { name: "path", ty: Type::Text, default: Default::Is("./out"), doc: "The folder." };
 const OF: Field = Field { name: "of", ty: Type::Stage, default: Default::Absent, doc: "A stage." };
 
