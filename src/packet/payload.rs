@@ -296,8 +296,7 @@ impl Scores {
         order.iter().take(k).map(|&at| Label { name: Arc::clone(&self.names[at]), score: self.values[at] }).collect()
     }
 
-    /// The mean probability of each class; none of none. What another model's classes are is left out: they cannot be averaged with the
-    /// first's.
+    /// The mean probability of each class of the first's model; none of none.
     pub fn mean<'a>(scores: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
         let mut scores = scores.into_iter();
         let (mut mean, mut count) = (scores.next()?.clone(), 1.0f32);
