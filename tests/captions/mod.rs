@@ -14,8 +14,8 @@ threads: { tokio: 1, torch: 1, decode: 1 }
 model_dir: "${OPUSFLOW_MODELS}"
 models:
   cuts:  { path: transnetv2 }
-  sees:  { path: "ROOT/tests/golden/blip-tiny", batch: { max_size: 4, max_wait: 5ms } }
-  words: { path: SmolLM2-135M-Instruct }
+  sees:  { path: "ROOT/tests/golden/blip-tiny", precision: f32, batch: { max_size: 4, max_wait: 5ms } }
+  words: { path: SmolLM2-135M-Instruct, precision: f32 }
 stages:
   - id: noise
     kind: test
