@@ -1,9 +1,10 @@
 //! The prompt of a caption: a template, and what is filled in of a segment and of what was collected for it.
 
+use super::super::prompt::Prompt as Template;
 use super::languages;
+use crate::Result;
 use crate::packet::{Label, Payload, Scores};
 use crate::stage::Input;
-use crate::{Error, Result};
 
 /// What a prompt can tell of.
 #[derive(Debug, Clone, Copy)]
@@ -67,61 +68,24 @@ pub(super) fn mean_tags(input: &Input<'_>, count: usize, least: f32) -> Vec<Labe
     tags
 }
 
-/// A prompt template: text with `{name}` in it; `{{` and `}}` stand for braces.
+/// A prompt template that tells of a [`Scene`].
 #[derive(Debug)]
-pub(super) struct Prompt(Vec<Part>);
-
-#[derive(Debug)]
-enum Part {
-    Text(String),
-    Variable(Variable),
-    Label(String),
-}
+pub(super) struct Prompt(Template);
 
 impl Prompt {
     /// Reads a template.
     pub fn parse(text: &str) -> Result<Self> {
-        let broken = |what: &str| {
-            let names: Vec<&str> = VARIABLES.iter().map(|(name, _)| *name).collect();
-            Err(Error::config(format!("the prompt {text:?} {what}"))
-                .hint(format!("write one of {{{}}} or {{labels.NAME}}, and `{{{{` for a brace", names.join("}, {"))))
-        };
-        let (mut parts, mut plain, mut rest) = (Vec::new(), String::new(), text);
-        while let Some(at) = rest.find(['{', '}']) {
-            plain.push_str(&rest[..at]);
-            let (brace, after) = rest[at..].split_at(1);
-            if let Some(after) = after.strip_prefix(brace) {
-                plain.push_str(brace);
-                rest = after;
-                continue;
-            }
-            let Some((name, after)) = (if brace == "{" { after.split_once('}') } else { None }) else {
-                return broken("has a brace without its other half");
-            };
-            let variable = VARIABLES.iter().find(|(known, _)| *known == name);
-            let part = match (variable, name.strip_prefix("labels.")) {
-                (Some(variable), _) => Part::Variable(*variable),
-                (None, Some(label)) => Part::Label(label.to_owned()),
-                (None, None) => return broken(&format!("asks for `{name}`, which there is not")),
-            };
-            parts.push(Part::Text(std::mem::take(&mut plain)));
-            parts.push(part);
-            rest = after;
-        }
-        plain.push_str(rest);
-        parts.push(Part::Text(plain));
-        Ok(Self(parts))
+        let names: Vec<&str> = VARIABLES.iter().map(|(name, _)| *name).collect();
+        Template::parse(text, &names).map(Self)
     }
 
     /// The text about `scene`.
     pub fn fill(&self, scene: &Scene<'_>) -> String {
-        let label = |name: &str| scene.input.head.channel.stream.labels.get(name).cloned().unwrap_or_default();
-        let part = |part: &Part| match part {
-            Part::Text(text) => text.clone(),
-            Part::Variable((_, value)) => value(scene),
-            Part::Label(name) => label(name),
-        };
-        self.0.iter().map(part).collect()
+        let labels = &scene.input.head.channel.stream.labels;
+        self.0.fill(|name| match VARIABLES.iter().find(|(known, _)| *known == name) {
+            Some((_, value)) => value(scene),
+            None => labels.get(name.trim_start_matches("labels.")).cloned().unwrap_or_default(),
+        })
     }
 }
 
