@@ -15,9 +15,12 @@ pub enum AttentionKind {
     /// libtorch's fused kernel, which holds no matrix of scores where the device has one.
     #[default]
     Sdpa,
-    /// One head after the other: the scores of a single head are in memory at a time.
+    /// One head after the other, and of its queries so many at a time that a million scores are in memory.
     Sliced,
 }
+
+/// Scores of a slice.
+const SLICE: i64 = 1 << 20;
 
 /// The sizes of an attention.
 #[derive(Debug, Clone, Copy)]
@@ -274,29 +277,29 @@ fn fused(query: &Tensor, keys: &Keys, mask: Option<&Tensor>, causal: bool) -> Re
 }
 
 fn sliced(query: &Tensor, keys: &Keys, mask: Option<&Tensor>, causal: bool) -> Result<Tensor> {
-    let (_, count, time, dim) = query.size4()?;
-    let length = keys.keys.size4()?.2;
-    let options = (query.kind(), query.device());
-    let hidden = match causal {
-        true => Some(Tensor::f_full([time, length], f64::NEG_INFINITY, options)?.f_triu(1)?),
-        false => None,
-    };
-    let scale = 1. / (dim as f64).sqrt();
-    let mut mixed = Vec::with_capacity(count as usize);
+    let (batch, count, time, dim) = query.size4()?;
+    let (length, width) = (keys.keys.size4()?.2, keys.values.size4()?.3);
+    let (options, scale) = ((query.kind(), query.device()), 1. / (dim as f64).sqrt());
+    let mask = mask.map(|mask| mask.f_expand([batch, count, time, length], true)).transpose()?;
+    let most = (SLICE / (batch * length).max(1)).clamp(1, time.max(1));
+    let mixed = Tensor::f_empty([batch, time, count, width], options)?;
     for head in 0..count {
         let [q, k, v] = [query, &keys.keys, &keys.values].map(|part| part.f_select(1, head));
-        let mut scores = q?.f_mul_scalar(scale)?.f_matmul(&k?.f_transpose(1, 2)?)?;
-        if let Some(mask) = mask {
-            // A mask has one head, or one for each.
-            let at = if mask.dim() == 4 && mask.size()[1] > 1 { head } else { 0 };
-            scores = scores.f_add_(&if mask.dim() == 4 { mask.f_select(1, at)? } else { mask.shallow_clone() })?;
+        let (q, k, v) = (q?, k?.f_mul_scalar(scale)?.f_transpose(1, 2)?, v?);
+        for start in (0..time).step_by(most as usize) {
+            let rows = most.min(time - start);
+            let mut scores = q.f_narrow(1, start, rows)?.f_matmul(&k)?;
+            if let Some(mask) = &mask {
+                scores = scores.f_add_(&mask.f_select(1, head)?.f_narrow(1, start, rows)?)?;
+            }
+            if causal {
+                scores = scores.f_add_(&Tensor::f_full([rows, length], f64::NEG_INFINITY, options)?.f_triu(1 + start)?)?;
+            }
+            let mut place = mixed.f_select(2, head)?.f_narrow(1, start, rows)?;
+            place.f_copy_(&scores.f_softmax(-1, query.kind())?.f_matmul(&v)?)?;
         }
-        if let Some(hidden) = &hidden {
-            scores = scores.f_add_(hidden)?;
-        }
-        mixed.push(scores.f_softmax(-1, query.kind())?.f_matmul(&v?)?);
     }
-    Ok(Tensor::f_stack(&mixed, 1)?)
+    Ok(mixed.f_transpose(1, 2)?)
 }
 
 fn parts(scope: &Scope<'_>, names: [&str; 4], heads: Heads, biases: Biases) -> Result<[Linear; 3]> {
@@ -344,5 +347,17 @@ mod tests {
         }
         let own = Keys { keys: random(&[2, 3, 5, 4]), values: random(&[2, 3, 5, 4]) };
         assert!(fused(&query, &own, None, true).unwrap().allclose(&sliced(&query, &own, None, true).unwrap(), 1e-5, 1e-6, false));
+    }
+
+    #[test]
+    fn a_long_sequence_is_cut_into_slices_of_queries() {
+        let (time, length) = (1600, 1400);
+        assert!(time * length > 2 * SLICE, "three slices, the last one shorter");
+        let keys = Keys { keys: random(&[1, 2, length, 4]), values: random(&[1, 2, length, 4]) };
+        let (query, mask) = (random(&[1, 2, time, 4]), random(&[1, 2, time, length]));
+        let whole = fused(&query, &keys, Some(&mask), false).unwrap();
+        assert!(whole.allclose(&sliced(&query, &keys, Some(&mask), false).unwrap(), 1e-4, 1e-5, false));
+        let own = Keys { keys: random(&[1, 2, time, 4]), values: random(&[1, 2, time, 4]) };
+        assert!(fused(&query, &own, None, true).unwrap().allclose(&sliced(&query, &own, None, true).unwrap(), 1e-4, 1e-5, false));
     }
 }
