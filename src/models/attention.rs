@@ -162,18 +162,6 @@ impl Attention {
         Ok(Self { into, out: self.out.packed()?, ..self })
     }
 
-    /// The same attention, for sequences that ask with few positions: see [`for_few_rows`](super::layers::for_few_rows).
-    ///
-    /// # Errors
-    /// Overload, where memory is short.
-    pub fn for_few_rows(self) -> Result<Self> {
-        let into = match self.into {
-            Projection::Fused(fused) => Projection::Fused(fused.for_few_rows()?),
-            Projection::Split { query, key_value } => Projection::Split { query: query.for_few_rows()?, key_value },
-        };
-        Ok(Self { into, out: self.out.for_few_rows()?, ..self })
-    }
-
     /// `[b, t, width]` mixed with itself. `mask`, broadcast to `[b, count, t, t]`, is added to the scores; `causal` hides what comes later.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use super::attention::{Attention, Heads};
 use super::config::Config;
 use super::decoder::{Cache as Rows, Columns, Decoder, Shape};
 use super::folder::ModelFolder;
-use super::layers::{Activation, Embedding, LayerNorm, Linear, for_few_rows};
+use super::layers::{Activation, Embedding, LayerNorm, Linear};
 use super::weights::{Scope, Weights};
 use crate::error::Result;
 use crate::tensor::{Device, Kind, Precision, Tensor, guard};
@@ -126,15 +126,14 @@ impl Gpt2 {
         let (width, epsilon) = (config.width, config.epsilon);
         // OpenAI's own checkpoint is of the network without its head, so its keys have no prefix.
         let root = if weights.has("wte.weight") { weights.root() } else { weights.root() / "transformer" };
-        let words = for_few_rows(&root.take("wte.weight", &[config.vocabulary, width])?)?;
-        let head =
-            if config.tied { words.shallow_clone() } else { for_few_rows(&weights.take("lm_head.weight", &[config.vocabulary, width])?)? };
+        let words = root.take("wte.weight", &[config.vocabulary, width])?;
+        let head = if config.tied { words.shallow_clone() } else { weights.take("lm_head.weight", &[config.vocabulary, width])? };
         let network = Self {
             words: Embedding::of(words),
             places: Embedding::new(&(&root / "wpe"), config.positions, width)?,
             layers: (0..config.layers).map(|n| Layer::new(&(&root / "h" / n), &config)).collect::<Result<_>>()?,
             last: LayerNorm::new(&(&root / "ln_f"), width, epsilon)?,
-            head: Linear::of(head, None),
+            head: Linear::of(head, None).packed()?,
             kind: weights.precision().kind(),
             device: weights.device(),
             config,
@@ -168,7 +167,7 @@ impl Layer {
 /// OpenAI's Conv1D: a fully connected layer whose weight lies `[input, output]`.
 fn conv1d(scope: &Scope<'_>, input: i64, output: i64) -> Result<Linear> {
     let weight = scope.take("weight", &[input, output])?.f_tr()?;
-    Linear::of(weight, Some(scope.take("bias", &[output])?)).for_few_rows()
+    Linear::of(weight, Some(scope.take("bias", &[output])?)).packed()
 }
 
 impl Decoder for Gpt2 {

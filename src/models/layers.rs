@@ -195,17 +195,13 @@ impl Linear {
         Self { weight, bias }
     }
 
-    /// The same with its weight laid out for oneDNN, where it lies on a CPU: half the time for few rows. Its weight cannot be looked at then.
+    /// The same with its weight laid out for oneDNN, where it lies on a CPU: for few rows half the time or less. Its weight cannot be looked at
+    /// then. A table of words that is a head, too, is copied for it.
     pub fn packed(self) -> Result<Self> {
         Ok(match pack(&self.weight)? {
             Some(weight) => Self { weight, ..self },
             None => self,
         })
-    }
-
-    /// The same layer, for inputs of few rows: see [`for_few_rows`].
-    pub fn for_few_rows(self) -> Result<Self> {
-        Ok(Self { weight: for_few_rows(&self.weight)?, bias: self.bias })
     }
 
     /// `[output, input]`.
@@ -258,14 +254,6 @@ impl Conv1d {
         let padding = self.weight.size3()?.2 / 2;
         Ok(x.f_conv1d(&self.weight, self.bias.as_ref(), self.stride, padding, 1, 1)?)
     }
-}
-
-/// The same weight `[output, input]`, laid out so that few rows multiply fast: on a CPU in f32 a wide one is up to twice as fast with the
-/// numbers of one input side by side.
-pub fn for_few_rows(weight: &Tensor) -> Result<Tensor> {
-    let (outputs, inputs) = weight.size2()?;
-    let wide = weight.kind() == tch::Kind::Float && !weight.device().is_cuda() && outputs >= inputs;
-    Ok(if wide { weight.f_tr()?.f_contiguous()?.f_tr()? } else { weight.f_contiguous()? })
 }
 
 /// A table of vectors by number.

@@ -10,7 +10,7 @@ pub use config::Config;
 
 use crate::error::Result;
 use crate::models::decoder::{Decoder, Slot};
-use crate::models::layers::for_few_rows;
+use crate::models::layers::Linear;
 use crate::models::{ModelFolder, Weights};
 use crate::tensor::{Device, Kind, Precision, Tensor, guard};
 
@@ -23,8 +23,7 @@ pub struct Llama {
     embedding: Tensor,
     /// `[hidden]`.
     gain: Tensor,
-    /// `[hidden, vocab]`.
-    head: Tensor,
+    head: Linear,
     /// sqrt(hidden * eps), which the root mean square does not fall below but for the factor sqrt(hidden).
     floor: Tensor,
     kind: Kind,
@@ -32,13 +31,12 @@ pub struct Llama {
     device: Device,
 }
 
-/// Matrices `[in, out]`.
 #[derive(Debug)]
 struct Layer {
-    qkv: Tensor,
-    out: Tensor,
-    gate_up: Tensor,
-    down: Tensor,
+    qkv: Linear,
+    out: Linear,
+    gate_up: Linear,
+    down: Linear,
 }
 
 impl Llama {
@@ -66,14 +64,10 @@ impl Llama {
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let (device, kind) = (weights.device(), weights.precision().kind());
         let take = |key: &str, shape: &[i64]| -> Result<Tensor> { Ok(weights.take_f32(key, shape)?.f_to(device)?) };
-        let mut embedding = take("model.embed_tokens.weight", &[vocab, hidden])?.f_to_kind(kind)?;
-        let head = if config.tie_word_embeddings {
-            let head = matrix(&embedding, kind)?;
-            // The same memory twice over: rows of the table are then columns of the matrix.
-            embedding = head.f_tr()?;
-            head
-        } else {
-            matrix(&take("lm_head.weight", &[vocab, hidden])?, kind)?
+        let embedding = take("model.embed_tokens.weight", &[vocab, hidden])?.f_to_kind(kind)?;
+        let head = match config.tie_word_embeddings {
+            true => matrix(&embedding, kind)?,
+            false => matrix(&take("lm_head.weight", &[vocab, hidden])?, kind)?,
         };
         let gain = take("model.norm.weight", &[hidden])?.f_mul_scalar((hidden as f64).sqrt())?;
         let layers = (0..config.num_hidden_layers).map(|n| Layer::new(&config, n, kind, &take)).collect::<Result<_>>()?;
@@ -91,7 +85,7 @@ impl Llama {
     fn attend(&self, layer: &Layer, x: &Tensor, mut slot: Slot, turns: &Tensor, mask: Option<&Tensor>, columns: i64) -> Result<Tensor> {
         let Config { num_attention_heads: q_heads, num_key_value_heads: kv_heads, head_dim, .. } = self.config;
         let rows = x.size()[0] / columns;
-        let mut qkv = x.f_mm(&layer.qkv)?;
+        let mut qkv = layer.qkv.forward(x)?;
         if self.kind != Kind::Float {
             qkv = qkv.f_to_kind(Kind::Float)?;
         }
@@ -139,22 +133,22 @@ impl Decoder for Llama {
         let turns = cache.turns(columns)?;
         let mask = cache.columns.mask(columns, self.config.group())?;
         let tokens = Tensor::f_from_slice(tokens)?.f_to(self.device)?;
-        // A copy, as the residual stream is added to in place, and contiguous, as the table may be a transposed view.
-        let mut x = self.embedding.f_index_select(0, &tokens)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+        // A copy, as the residual stream is added to in place.
+        let mut x = self.embedding.f_index_select(0, &tokens)?.f_to_kind(Kind::Float)?;
         for (layer, slot) in self.layers.iter().zip(slots) {
             let attended = self.attend(layer, &self.normed(&x)?, slot, &turns, mask.as_ref(), columns)?;
-            add_product(&mut x, &attended, &layer.out)?;
-            let gate_up = self.normed(&x)?.f_mm(&layer.gate_up)?;
+            x = x.f_add_(&layer.out.forward(&attended)?)?;
+            let gate_up = layer.gate_up.forward(&self.normed(&x)?)?;
             let width = self.config.intermediate_size;
             let inner = gate_up.f_narrow(1, 0, width)?.f_silu_()?.f_mul_(&gate_up.f_narrow(1, width, width)?)?;
-            add_product(&mut x, &inner, &layer.down)?;
+            x = x.f_add_(&layer.down.forward(&inner)?)?;
         }
         Ok(x)
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let x = self.unit(hidden)?.f_mul_(&self.gain)?.f_to_kind(self.kind)?;
-        Ok(x.f_mm(&self.head)?.f_to_kind(Kind::Float)?)
+        Ok(self.head.forward(&x)?.f_to_kind(Kind::Float)?)
     }
 }
 
@@ -181,25 +175,15 @@ impl Layer {
     }
 }
 
-/// A checkpoint's `[out, in]` as `[in, out]`, laid out for few rows.
-fn matrix(weight: &Tensor, kind: Kind) -> Result<Tensor> {
-    Ok(for_few_rows(&weight.f_to_kind(kind)?)?.f_tr()?)
+/// A product without a bias, in the network's number format.
+fn matrix(weight: &Tensor, kind: Kind) -> Result<Linear> {
+    Linear::of(weight.f_to_kind(kind)?, None).packed()
 }
 
 /// Lays the two numbers that are rotated together side by side; the checkpoint has them half a head apart.
 fn paired(weight: &Tensor, head_dim: i64) -> Result<Tensor> {
     let (outputs, hidden) = weight.size2()?;
     Ok(weight.f_view([-1, 2, head_dim / 2, hidden])?.f_transpose(1, 2)?.f_reshape([outputs, hidden])?)
-}
-
-/// `x += a b`, whatever the kind of `a` and `b`.
-fn add_product(x: &mut Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
-    if a.kind() == Kind::Float {
-        let _ = x.f_addmm_(a, b)?;
-    } else {
-        let _ = x.f_add_(&a.f_mm(b)?)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::captions::Captions;
 use super::config::Config;
 use super::decoder::{CrossDecoder, CrossLayer};
 use super::folder::ModelFolder;
-use super::layers::{Activation, Embedding, LayerNorm, Linear, for_few_rows};
+use super::layers::{Activation, Embedding, LayerNorm, Linear};
 use super::text::{Tokenizer, Writer, token_ids};
 use super::weights::{Scope, Weights};
 use crate::error::Result;
@@ -85,7 +85,7 @@ pub fn read(weights: Weights, config: &OpusCaptionConfig) -> Result<CrossDecoder
     let OpusCaptionConfig { vocabulary, width, heads, layers, positions, .. } = *config;
     let words = Embedding::new(&(&root / "embedding"), vocabulary, width)?;
     let decoder = &root / "decoder";
-    let head = Linear::new(&(&root / "output_proj"), width, vocabulary)?.for_few_rows()?;
+    let head = Linear::new(&(&root / "output_proj"), width, vocabulary)?.packed()?;
     let (places, scale) = match config.places {
         Places::Learned => (root.take("position_embedding.weight", &[positions, width])?, 1.),
         Places::Sinusoidal => (weights.place(&sines(positions, width)?)?, (width as f64).sqrt()),
@@ -120,20 +120,20 @@ fn layer(scope: &Scope<'_>, config: &OpusCaptionConfig) -> Result<CrossLayer> {
         Ok((weight, bias, Linear::new(&(&scope / "out_proj"), width, width)?))
     };
     let (weight, bias, out) = projections("self_attn")?;
-    let own = Attention::of_fused(Linear::of(weight, Some(bias)), out, heads, kind).for_few_rows()?;
+    let own = Attention::of_fused(Linear::of(weight, Some(bias)), out, heads, kind).packed()?;
     let (weight, bias, out) = projections("multihead_attn")?;
     let part = |start: i64, length: i64| -> Result<Linear> {
         let weight = weight.f_narrow(0, start * width, length * width)?;
-        Ok(Linear::of(for_few_rows(&weight)?, Some(bias.f_narrow(0, start * width, length * width)?)))
+        Ok(Linear::of(weight, Some(bias.f_narrow(0, start * width, length * width)?)))
     };
     Ok(CrossLayer {
         own,
         own_norm: LayerNorm::new(&(scope / "norm1"), width, EPSILON)?,
-        cross: Attention::of_split(part(0, 1)?, part(1, 2)?, out, heads, kind).for_few_rows()?,
+        cross: Attention::of_split(part(0, 1)?, part(1, 2)?, out, heads, kind).packed()?,
         cross_norm: LayerNorm::new(&(scope / "norm2"), width, EPSILON)?,
-        inner: Linear::new(&(scope / "linear1"), width, intermediate)?.for_few_rows()?,
+        inner: Linear::new(&(scope / "linear1"), width, intermediate)?.packed()?,
         activation: Activation::Gelu,
-        outer: Linear::new(&(scope / "linear2"), intermediate, width)?.for_few_rows()?,
+        outer: Linear::new(&(scope / "linear2"), intermediate, width)?.packed()?,
         norm: LayerNorm::new(&(scope / "norm3"), width, EPSILON)?,
     })
 }

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::models::attention::{Attention, Biases, Heads};
 use crate::models::config::Config;
 use crate::models::decoder::{CrossDecoder, CrossLayer, Transform};
-use crate::models::layers::{Activation, Embedding, LayerNorm, Linear, for_few_rows};
+use crate::models::layers::{Activation, Embedding, LayerNorm, Linear};
 use crate::models::text::token_ids;
 use crate::models::weights::Scope;
 
@@ -78,12 +78,12 @@ pub(super) fn read(scope: &Scope<'_>, config: &BlipTextConfig, seen: i64) -> Res
     for computed in ["embeddings.position_ids", "predictions.decoder.bias"] {
         weights.allow_surplus(computed);
     }
-    let words = for_few_rows(&(&embeddings / "word_embeddings").take("weight", &[config.vocabulary, width])?)?;
+    let words = (&embeddings / "word_embeddings").take("weight", &[config.vocabulary, width])?;
     let table = if config.tied {
         weights.allow_surplus("predictions.decoder.weight");
         words.shallow_clone()
     } else {
-        for_few_rows(&(&head / "decoder").take("weight", &[config.vocabulary, width])?)?
+        (&head / "decoder").take("weight", &[config.vocabulary, width])?
     };
     let encoder = &bert / "encoder" / "layer";
     Ok(CrossDecoder {
@@ -94,11 +94,11 @@ pub(super) fn read(scope: &Scope<'_>, config: &BlipTextConfig, seen: i64) -> Res
         layers: (0..config.layers).map(|n| layer(&(&encoder / n), config, seen)).collect::<Result<_>>()?,
         last: None,
         transform: Some(Transform {
-            dense: Linear::new(&(&transform / "dense"), width, width)?.for_few_rows()?,
+            dense: Linear::new(&(&transform / "dense"), width, width)?.packed()?,
             activation: config.activation,
             norm: LayerNorm::new(&(&transform / "LayerNorm"), width, epsilon)?,
         }),
-        head: Linear::of(table, Some(head.take("bias", &[config.vocabulary])?)),
+        head: Linear::of(table, Some(head.take("bias", &[config.vocabulary])?)).packed()?,
         heads: config.heads,
         context: seen,
         kind: weights.precision().kind(),
@@ -111,13 +111,13 @@ fn layer(scope: &Scope<'_>, config: &BlipTextConfig, seen: i64) -> Result<CrossL
     let own = Heads::of_self(width, heads);
     let norm = |place: &str| LayerNorm::new(&(scope / place), width, epsilon);
     Ok(CrossLayer {
-        own: Attention::of_self(&(scope / "attention"), NAMES, own, Biases::ALL)?.for_few_rows()?,
+        own: Attention::of_self(&(scope / "attention"), NAMES, own, Biases::ALL)?.packed()?,
         own_norm: norm("attention.output.LayerNorm")?,
-        cross: Attention::of_context(&(scope / "crossattention"), NAMES, Heads { context: seen, ..own }, Biases::ALL)?.for_few_rows()?,
+        cross: Attention::of_context(&(scope / "crossattention"), NAMES, Heads { context: seen, ..own }, Biases::ALL)?.packed()?,
         cross_norm: norm("crossattention.output.LayerNorm")?,
-        inner: Linear::new(&(scope / "intermediate.dense"), width, intermediate)?.for_few_rows()?,
+        inner: Linear::new(&(scope / "intermediate.dense"), width, intermediate)?.packed()?,
         activation: config.activation,
-        outer: Linear::new(&(scope / "output.dense"), intermediate, width)?.for_few_rows()?,
+        outer: Linear::new(&(scope / "output.dense"), intermediate, width)?.packed()?,
         norm: norm("output.LayerNorm")?,
     })
 }
