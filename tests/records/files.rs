@@ -105,7 +105,7 @@ fn each_shot_has_its_jpeg_and_the_sheet_shows_them_all() {
         let picture = image::open(&path).unwrap();
         assert_eq!((picture.width(), picture.height()), (480, 270), "{}", path.display());
     }
-    let sheet = image::open(written.file("contact_sheet.jpg")).unwrap();
+    let sheet = image::open(written.file("contact_sheet-keyframe.jpg")).unwrap();
     let shown = written.records("segments").len() as u32;
     assert_eq!(sheet.width(), 240 * shown.min(8));
     assert_eq!(sheet.height(), 135 * shown.div_ceil(8));

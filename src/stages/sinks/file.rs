@@ -1,8 +1,8 @@
 //! `file`: records as files in a folder for each stream: JSON lines and Avro object containers by kind, captions and transcripts as WebVTT,
-//! pictures as JPEG with a contact sheet of them.
+//! pictures as JPEG with a contact sheet of each role.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::PathBuf;
@@ -38,10 +38,10 @@ pub const KIND: StageKind = StageKind {
             name: "formats",
             ty: Type::List(&Type::Choice(&["jsonl", "avro", "vtt", "jpeg", "contact_sheet"])),
             default: Default::Is("[jsonl, avro, vtt, jpeg]"),
-            doc: "What is written: `jsonl` and `avro` for every kind, `vtt` for transcripts and captions (of variants the first), `jpeg` for pictures (PNG and WebP as they are), `contact_sheet` for one JPEG of them all.",
+            doc: "What is written: `jsonl` and `avro` for every kind, `vtt` for transcripts and captions (of variants the first), `jpeg` for pictures (PNG and WebP as they are), `contact_sheet` for one JPEG of all pictures of a role.",
         },
-        Field { name: "sheet_columns", ty: Type::Int(1, 64), default: Default::Is("8"), doc: "Pictures in a row of the contact sheet." },
-        Field { name: "sheet_pictures", ty: Type::Int(1, 10_000), default: Default::Is("200"), doc: "Most pictures on the contact sheet." },
+        Field { name: "sheet_columns", ty: Type::Int(1, 64), default: Default::Is("8"), doc: "Pictures in a row of a contact sheet." },
+        Field { name: "sheet_pictures", ty: Type::Int(1, 10_000), default: Default::Is("200"), doc: "Most pictures on a contact sheet." },
     ],
     joins: Joins::AsWritten,
     holds: Holds::nothing,
@@ -103,7 +103,8 @@ struct Files {
     folder: PathBuf,
     session: Arc<str>,
     open: HashMap<Name, Open>,
-    sheet: Vec<(Span, Bytes)>,
+    /// By role.
+    sheets: BTreeMap<String, Vec<(Span, Bytes)>>,
 }
 
 /// A file that several records share.
@@ -187,7 +188,7 @@ impl Folder {
                 folder: self.settings.root.join(file_name(&stream.id)),
                 session: Arc::clone(&stream.session),
                 open: HashMap::new(),
-                sheet: Vec::new(),
+                sheets: BTreeMap::new(),
             }))
         };
         Arc::clone(self.streams.lock().entry(Arc::clone(&stream.id)).or_insert_with(make))
@@ -250,22 +251,25 @@ impl Files {
             let path = folder.join(format!("{}-{}-{:08}.{extension}", packet.head.epoch, file_name(&picture.role), millis));
             fs::write(&path, &picture.data).map_err(|error| unwritable(&path, error))?;
         }
-        if self.settings.sheet && self.sheet.len() < self.settings.pictures {
-            self.sheet.push((packet.head.span, picture.data.clone()));
+        if self.settings.sheet {
+            let sheet = self.sheets.entry(file_name(&picture.role)).or_default();
+            if sheet.len() < self.settings.pictures {
+                sheet.push((packet.head.span, picture.data.clone()));
+            }
         }
         Ok(())
     }
 
-    /// Makes everything durable, and the contact sheet. A file that fails keeps none of the others from it.
+    /// Makes everything durable, and the contact sheets. A file that fails keeps none of the others from it.
     fn finish(&mut self) -> Result<()> {
         let folder = self.folder.clone();
         let durable = |(name, file): (&Name, &mut Open)| file.flush().and_then(|()| file.sync(&folder.join(name.file())));
         let failed = self.open.iter_mut().map(durable).filter_map(Result::err).reduce(|first, _| first);
-        if !self.sheet.is_empty() {
-            self.sheet.sort_by_key(|(span, _)| *span);
-            let pictures: Vec<Bytes> = self.sheet.drain(..).map(|(_, data)| data).collect();
+        for (role, mut pictures) in std::mem::take(&mut self.sheets) {
+            pictures.sort_by_key(|(span, _)| *span);
+            let pictures: Vec<Bytes> = pictures.into_iter().map(|(_, data)| data).collect();
             let sheet = media::contact_sheet(&pictures, self.settings.columns, (240, 135))?;
-            let path = folder.join("contact_sheet.jpg");
+            let path = folder.join(format!("contact_sheet-{role}.jpg"));
             fs::write(&path, sheet).map_err(|error| unwritable(&path, error))?;
         }
         if let Some(error) = failed {
