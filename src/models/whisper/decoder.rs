@@ -8,13 +8,11 @@ use super::encoder::{BIASES, EPSILON, FeedForward, PROJECTIONS};
 use crate::error::{Error, Result};
 use crate::models::Scope;
 use crate::models::attention::{Attention, Heads, Keys};
-use crate::models::layers::LayerNorm;
+use crate::models::layers::{LayerNorm, Linear};
 use crate::tensor::{Device, Kind, Tensor};
 
 /// Tokens that room is made for at first; it doubles.
 const ROOM: i64 = 64;
-/// Rows that are multiplied faster by the table of tokens as it lies, from two on.
-const FEW: i64 = 8;
 
 /// From tokens and sound to the next token's logits.
 #[derive(Debug)]
@@ -23,7 +21,7 @@ pub struct Decoder {
     positions: Tensor,
     layers: Vec<Layer>,
     norm: LayerNorm,
-    head: Head,
+    head: Linear,
     heads: Heads,
     longest: i64,
 }
@@ -45,15 +43,6 @@ struct Aligned {
     heads: Tensor,
     first: i64,
     count: i64,
-}
-
-/// The embedding table as the output layer.
-#[derive(Debug)]
-enum Head {
-    /// `[vocab, width]`.
-    Table(Tensor),
-    /// Also `[width, vocab]`, laid out so: on a CPU one row, and many, are multiplied up to twice as fast by it.
-    Both { table: Tensor, turned: Tensor },
 }
 
 /// The sound of some windows, as every layer of the decoder hears it.
@@ -112,24 +101,21 @@ impl Decoder {
             first += aligned.as_ref().map_or(0, |aligned| aligned.count);
             layers.push(Layer {
                 own_norm: norm("self_attn_layer_norm")?,
-                own: Attention::of_self(&(&scope / "self_attn"), PROJECTIONS, heads, BIASES)?,
+                own: Attention::of_self(&(&scope / "self_attn"), PROJECTIONS, heads, BIASES)?.packed()?,
                 sound_norm: norm("encoder_attn_layer_norm")?,
-                sound: Attention::of_context(&(&scope / "encoder_attn"), PROJECTIONS, heads, BIASES)?,
+                sound: Attention::of_context(&(&scope / "encoder_attn"), PROJECTIONS, heads, BIASES)?.packed()?,
                 feed_norm: norm("final_layer_norm")?,
                 feed: FeedForward::new(&scope, width, config.decoder_ffn_dim, config.activation)?,
                 aligned,
             });
         }
         let embedding = (scope / "embed_tokens").take("weight", &[config.vocab_size, width])?;
-        let plain = matches!(device, Device::Cpu) && embedding.kind() == Kind::Float;
-        let table = embedding.shallow_clone();
-        let head = if plain { Head::Both { turned: table.f_tr()?.f_contiguous()?, table } } else { Head::Table(table) };
         Ok(Self {
+            head: Linear::of(embedding.shallow_clone(), None).packed()?,
             embedding,
             positions: (scope / "embed_positions").take("weight", &[config.max_target_positions, width])?,
             layers,
             norm: LayerNorm::new(&(scope / "layer_norm"), width, EPSILON)?,
-            head,
             heads,
             longest: config.max_target_positions,
         })
@@ -200,13 +186,7 @@ impl Decoder {
     /// # Errors
     /// Overload, where memory is short.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let x = self.norm.forward(hidden)?;
-        let logits = match &self.head {
-            Head::Both { table, .. } if (2..=FEW).contains(&x.size()[0]) => table.f_mm(&x.f_tr()?)?.f_tr()?.f_contiguous()?,
-            Head::Both { turned, .. } => x.f_mm(turned)?,
-            Head::Table(table) => x.f_linear(table, None::<&Tensor>)?,
-        };
-        Ok(logits.f_to_kind(Kind::Float)?)
+        Ok(self.head.forward(&self.norm.forward(hidden)?)?.f_to_kind(Kind::Float)?)
     }
 
     /// How much each of `tokens` that `row` has read, by their places, attended to each position of the sound, by the heads that follow it:

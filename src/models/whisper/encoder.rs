@@ -42,7 +42,8 @@ pub(super) struct FeedForward {
 
 impl FeedForward {
     pub(super) fn new(scope: &Scope<'_>, width: i64, inner: i64, activation: Activation) -> Result<Self> {
-        Ok(Self { inner: Linear::new(&(scope / "fc1"), width, inner)?, outer: Linear::new(&(scope / "fc2"), inner, width)?, activation })
+        let layer = |name: &str, input, output| Linear::new(&(scope / name), input, output)?.packed();
+        Ok(Self { inner: layer("fc1", width, inner)?, outer: layer("fc2", inner, width)?, activation })
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -59,7 +60,7 @@ impl Encoder {
             let scope = scope / "layers" / n;
             Ok(Layer {
                 attention_norm: LayerNorm::new(&(&scope / "self_attn_layer_norm"), width, EPSILON)?,
-                attention: Attention::of_self(&(&scope / "self_attn"), PROJECTIONS, heads, BIASES)?,
+                attention: Attention::of_self(&(&scope / "self_attn"), PROJECTIONS, heads, BIASES)?.packed()?,
                 feed_norm: LayerNorm::new(&(&scope / "final_layer_norm"), width, EPSILON)?,
                 feed: FeedForward::new(&scope, width, config.encoder_ffn_dim, config.activation)?,
             })
