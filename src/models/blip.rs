@@ -81,4 +81,4 @@ impl Blip {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::models) mod tests;

@@ -135,4 +135,4 @@ fn padded(mut rows: Vec<Vec<u32>>) -> Result<Tensor> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::models) mod tests;

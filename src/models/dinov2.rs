@@ -217,4 +217,4 @@ fn layer(scope: &Scope<'_>, config: &Dinov2Config) -> Result<Layer> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::models) mod tests;

@@ -4,18 +4,35 @@
 use tch::{Device, Kind, Tensor};
 
 use super::decoder::Decoder;
+use super::diffusion::{autoencoder_kl, autoencoder_tiny, unet};
 use super::golden::{self, cosine, film, noise};
 use super::opus_encoder::{OpusEncoder, OpusEncoderConfig};
 use super::resnet::{LayerType, ResNet, ResNetConfig};
 use super::transnetv2::TransNetV2;
 use super::weights::ASK_FOR_GRADIENTS;
-use super::{ModelFolder, llama::Llama};
+use super::{ModelFolder, blip, clip, dinov2, gpt2, llama::Llama, opus_captions, siglip, torchscript, whisper};
 use crate::tensor::{Precision, grad_enabled};
 
 /// A small network, or a trained one, loaded in a number format and run once: its outputs.
 type Run = fn(Precision) -> Vec<Tensor>;
 
-const NETWORKS: &[(&str, Run)] = &[("opus_encoder", opus_encoder), ("resnet", resnet), ("transnetv2", transnetv2), ("llama", llama)];
+/// All but Silero VAD, which gives numbers, not tensors, and always runs in f32.
+const NETWORKS: &[(&str, Run)] = &[
+    ("opus_encoder", opus_encoder),
+    ("resnet", resnet),
+    ("transnetv2", transnetv2),
+    ("llama", llama),
+    ("clip", clip::tests::outputs),
+    ("siglip", siglip::tests::outputs),
+    ("dinov2", dinov2::tests::outputs),
+    ("blip", blip::tests::outputs),
+    ("gpt2", gpt2::tests::outputs),
+    ("opus_captions", opus_captions::tests::outputs),
+    ("whisper", whisper::tests::outputs),
+    ("unet", unet::tests::outputs),
+    ("autoencoder_kl", autoencoder_kl::tests::outputs),
+    ("autoencoder_tiny", autoencoder_tiny::tests::outputs),
+];
 
 fn opus_encoder(precision: Precision) -> Vec<Tensor> {
     let config = OpusEncoderConfig { channels: vec![8, 16, 24], kernels: vec![5, 3, 3], heads: 3, layers: 2, intermediate: 40, output: 20 };
@@ -45,11 +62,14 @@ fn llama(precision: Precision) -> Vec<Tensor> {
     vec![first, network.step(&mut cache, &[7, 8]).unwrap()]
 }
 
+/// A module runs in the number format that it was saved in.
+const MODULE: (&str, Run) = ("torchscript", |_| torchscript::tests::outputs());
+
 #[test]
 fn no_autograd_graph_is_built_of_any_network() {
     ASK_FOR_GRADIENTS.set(true);
     assert!(grad_enabled(), "this thread would build one");
-    for (name, run) in NETWORKS {
+    for (name, run) in NETWORKS.iter().chain([&MODULE]) {
         for output in run(Precision::F32) {
             assert!(!output.requires_grad(), "{name}");
         }

@@ -208,4 +208,4 @@ impl Decoder for Gpt2 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::models) mod tests;

@@ -161,4 +161,4 @@ pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Resul
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::models) mod tests;

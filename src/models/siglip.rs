@@ -281,4 +281,4 @@ impl Words {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::models) mod tests;

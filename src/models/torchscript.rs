@@ -191,4 +191,4 @@ fn numbers<T: serde::de::DeserializeOwned, const N: usize>(field: &Value) -> Opt
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::models) mod tests;

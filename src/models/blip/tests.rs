@@ -15,6 +15,14 @@ fn frames() -> Tensor {
     film(80, 53, 71).index_select(0, &Tensor::from_slice(&[0i64, 38, 79]))
 }
 
+/// What it gives, for `models::every`.
+pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
+    let network = tiny(precision);
+    let seen = network.see(&frames().narrow(0, 0, 1)).unwrap();
+    let (_, logits) = network.captions.over(&seen).unwrap().start(&[&[1, 5, 9]], 0).unwrap();
+    vec![logits, seen]
+}
+
 #[test]
 fn what_it_sees_is_what_transformers_sees() {
     let (goldens, network) = (goldens("blip.safetensors"), tiny(Precision::F32));

@@ -117,6 +117,13 @@ fn whole(precision: Precision) -> Clip {
     Clip::new(weights("clip.json", "whole", precision), &vision_config(), Some(&text), Preprocess::clip(32)).unwrap()
 }
 
+/// What it gives, for `models::every`.
+pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
+    let clip = whole(precision);
+    let texts = clip.text_vectors(&golden_text("text_projecting")["tokens"]).unwrap();
+    vec![clip.encode(&film(40, 32, 32).narrow(0, 36, 3)).unwrap().embedding, texts]
+}
+
 fn tiny() -> Clip {
     Clip::open(&ModelFolder::open(path("tests/golden/clip-tiny")).unwrap(), Device::Cpu, Precision::F32).unwrap()
 }

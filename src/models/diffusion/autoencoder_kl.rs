@@ -416,4 +416,4 @@ impl Decoder {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::models) mod tests;

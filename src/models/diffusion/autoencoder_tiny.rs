@@ -301,4 +301,4 @@ fn output(scope: &Scope<'_>, input: i64, output: i64) -> Result<Conv2d> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::models) mod tests;

@@ -30,6 +30,13 @@ fn open(name: &str, precision: Precision) -> (Dinov2, Tensor) {
     (Dinov2::new(weights("dinov2.json", name, precision), &config, preprocess).unwrap(), frames)
 }
 
+/// What it gives, for `models::every`.
+pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
+    let (network, frames) = open("gated", precision);
+    let found = network.encode(&frames).unwrap();
+    vec![found.embedding, found.probabilities.unwrap()]
+}
+
 #[test]
 fn every_kind_equals_the_reference_in_every_state() {
     let goldens = goldens("dinov2.safetensors");

@@ -20,6 +20,13 @@ fn tokens(tensor: &Tensor) -> Vec<i64> {
     Vec::try_from(tensor).unwrap()
 }
 
+/// What it gives, for `models::every`.
+pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
+    let network = tiny(precision);
+    let (mut cache, first) = network.start(&[[3, 4, 5, 6].as_slice(), &[3, 4]], 2).unwrap();
+    vec![first, network.step(&mut cache, &[7, 8]).unwrap()]
+}
+
 #[test]
 fn hidden_states_and_logits_are_those_of_transformers() {
     let (goldens, network) = (goldens("gpt2.safetensors"), tiny(Precision::F32));

@@ -19,6 +19,14 @@ fn videos(name: &str) -> Tensor {
     (noise(name, &[3, 5, 32]).to_kind(Kind::Float) - 128.) / 48.
 }
 
+/// What it gives, for `models::every`.
+pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
+    let network = tiny("learned", precision);
+    let over = network.over(&videos("learned").narrow(0, 0, 1).to_kind(precision.kind())).unwrap();
+    let (mut cache, first) = over.start(&[&[1, 5, 9]], 1).unwrap();
+    vec![first, over.step(&mut cache, &[3]).unwrap()]
+}
+
 #[test]
 fn logits_at_once_and_step_by_step_are_those_of_pytorch() {
     let goldens = goldens("opus_captions.safetensors");

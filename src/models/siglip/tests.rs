@@ -32,6 +32,12 @@ fn frames() -> Tensor {
     film(40, 34, 34).narrow(0, 36, 3)
 }
 
+/// What it gives, for `models::every`.
+pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
+    let network = whole(precision);
+    vec![network.encode(&frames()).unwrap().embedding, network.text_vectors(&golden("whole")["tokens"]).unwrap()]
+}
+
 fn scores(pictures: &Tensor, texts: &Tensor, scoring: Scoring) -> Tensor {
     let cosines = Vec::<Vec<f32>>::try_from(pictures.matmul(&texts.tr())).unwrap();
     let rows: Vec<f32> = cosines.iter().flat_map(|cosines| scoring.scores(cosines)).collect();

@@ -47,7 +47,7 @@ struct Aligned {
 
 /// The sound of some windows, as every layer of the decoder hears it.
 #[derive(Debug)]
-pub struct Sound(Vec<Keys>);
+pub struct Sound(pub(super) Vec<Keys>);
 
 impl Sound {
     /// Some of its windows, in this order.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::network::Order;
 use super::*;
 use crate::models::Config as Json;
+use crate::models::attention::Keys;
 use crate::models::golden::{cosine, goldens, noise, path, relative_error, trained, weights};
 use crate::tensor::{Kind, Tensor};
 
@@ -38,6 +39,14 @@ fn small(precision: Precision) -> Network {
 fn encoded(network: &Network) -> Tensor {
     let spectrograms = ["one", "two"].map(|seed| network.spectrogram(&sound(seed, SAMPLE_RATE)).unwrap());
     network.encoder.forward(&Tensor::stack(&spectrograms, 0)).unwrap()
+}
+
+/// What it hears, for `models::every`: its texts are numbers.
+pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
+    let network = small(precision);
+    let spectrogram = network.spectrogram(&sound("one", SAMPLE_RATE)).unwrap();
+    let heard = network.hear(&[(&spectrogram, 0)]).unwrap();
+    heard.0.into_iter().flat_map(|Keys { keys, values }| [keys, values]).collect()
 }
 
 /// A text about each window, in German.

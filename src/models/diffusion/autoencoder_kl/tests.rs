@@ -32,6 +32,12 @@ fn channels(name: &str) -> (i64, i64) {
     (config.latent_channels, config.factor())
 }
 
+/// What it gives, for `models::every`.
+pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
+    let network = network("small", Memory::default(), precision);
+    vec![network.encode(&pictures("kl", [2, 8, 12, 3])).unwrap().mean, network.decode(&latents("latents", [2, 4, 4, 6])).unwrap()]
+}
+
 #[test]
 fn activations_latents_and_pictures_are_those_of_diffusers() {
     let goldens = goldens("autoencoders.safetensors");

@@ -21,6 +21,13 @@ fn latents(seed: &str, shape: [i64; 4]) -> Tensor {
     noise(seed, &shape).to_kind(Kind::Float) / 64. - 2.
 }
 
+/// What it gives, for `models::every`.
+pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
+    let network = network(Memory::default(), precision);
+    let latents = latents("latents", [2, 4, 2, 3]) * 3.;
+    vec![network.encode(&pictures("tiny", [2, 16, 24, 3])).unwrap(), network.decode(&latents).unwrap()]
+}
+
 #[test]
 fn latents_and_pictures_are_those_of_diffusers() {
     let goldens = goldens("autoencoders.safetensors");

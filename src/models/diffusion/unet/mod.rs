@@ -187,4 +187,4 @@ impl UNet {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::models) mod tests;

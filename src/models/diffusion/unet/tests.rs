@@ -38,6 +38,11 @@ fn run(name: &str, network: &UNet) -> (Tensor, f64) {
     (out.unwrap(), worst)
 }
 
+/// What it gives, for `models::every`.
+pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
+    vec![run("sdxl", &network("sdxl", precision, AttentionKind::Sdpa)).0]
+}
+
 #[test]
 fn unets_equal_the_reference_block_by_block() {
     let golden = goldens("unet.safetensors");
