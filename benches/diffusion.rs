@@ -10,7 +10,7 @@ use std::time::Instant;
 use opusflow::models::diffusion::unet::{Condition, UNet};
 use opusflow::models::diffusion::{Autoencoder, Memory};
 use opusflow::models::{Config, ModelFolder, Weights};
-use opusflow::tensor::{Account, Device, Kind, Precision, Tensor, threads};
+use opusflow::tensor::{Device, Kind, Precision, Tensor, threads};
 
 /// Calls that are timed, after one that is not; the median counts.
 const CALLS: usize = 3;
@@ -26,7 +26,7 @@ fn measure() {
     for round in report::rounds() {
         for (name, precision) in [("f32", Precision::F32), ("bf16", Precision::BF16)] {
             for network in ["vae", "taesd"] {
-                let autoencoder = autoencoder(&shared.join(network), precision, Memory::default());
+                let autoencoder = autoencoder(&shared.join(network), precision);
                 let latents = numbers(&shared.join("latents.f32"), &[1, 4, 64, 64]);
                 let call = || autoencoder.to_pictures(&latents).expect("it runs");
                 let seconds = time(call, &shared.join(format!("opusflow_{network}_{name}.f32")));
@@ -35,31 +35,6 @@ fn measure() {
             let seconds = step(&shared, precision, &shared.join(format!("opusflow_unet_{name}.f32")));
             report::figure("diffusion", &format!("opusflow_unet_{name}"), round, seconds, "s");
         }
-        if round == 1 {
-            memory(&shared.join("vae"), round);
-        }
-    }
-}
-
-/// What `vae: { slicing, tiling }` do to the time and the memory of a decoding, in bf16: once, since nothing here is close.
-fn memory(folder: &Path, round: usize) {
-    let account = Account::new();
-    let _entered = account.enter();
-    let (slicing, tiling) = (Memory { slicing: true, tiling: false }, Memory { slicing: false, tiling: true });
-    for (variant, memory, shape) in [
-        ("vae_two_of_512", Memory::default(), [2, 4, 64, 64]),
-        ("vae_two_of_512_slicing", slicing, [2, 4, 64, 64]),
-        ("vae_one_of_1024", Memory::default(), [1, 4, 128, 128]),
-        ("vae_one_of_1024_tiling", tiling, [1, 4, 128, 128]),
-    ] {
-        let autoencoder = autoencoder(folder, Precision::BF16, memory);
-        let latents = Tensor::randn(shape, (Kind::Float, Device::Cpu));
-        let held = account.held();
-        account.restart_peak();
-        let began = Instant::now();
-        drop(autoencoder.to_pictures(&latents).expect("it runs"));
-        report::figure("diffusion", variant, round, began.elapsed().as_secs_f64(), "s");
-        report::figure("diffusion", &format!("{variant}_taken"), round, (account.peak() - held) as f64 / f64::from(1 << 20), "MiB");
     }
 }
 
@@ -72,10 +47,10 @@ fn step(shared: &Path, precision: Precision, result: &Path) -> f64 {
     time(|| unet.forward(&latents, 481., &condition).expect("it runs"), result)
 }
 
-fn autoencoder(folder: &Path, precision: Precision, memory: Memory) -> Autoencoder {
+fn autoencoder(folder: &Path, precision: Precision) -> Autoencoder {
     let config = Config::read(&folder.join("config.json")).expect("the peer has written it");
     let weights = Weights::open(&[folder.join("diffusion_pytorch_model.safetensors")], Device::Cpu, precision).expect("as it has these");
-    Autoencoder::new(weights, &config, memory).expect("the network loads")
+    Autoencoder::new(weights, &config, Memory::default()).expect("the network loads")
 }
 
 /// Little-endian f32 numbers of a file.

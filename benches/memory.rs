@@ -1,17 +1,19 @@
 //! What the keys of a `models:` entry do to time and memory, on the CPU with two threads: number formats, sizes of batches, attention as one
-//! kernel or by slices, and inference mode. Memory is that of tensors, as a worker's metrics have it. There is no peer.
+//! kernel or by slices, an autoencoder's slices and tiles, and inference mode. Memory is that of tensors, as a worker's metrics have it. There is
+//! no peer.
 
 mod report;
 
 use std::time::Instant;
 
-use opusflow::models::ModelFolder;
 use opusflow::models::attention::{Attention, AttentionKind, Heads};
+use opusflow::models::diffusion::{Autoencoder, Memory};
 use opusflow::models::layers::Linear;
 use opusflow::models::opus_encoder::OpusEncoder;
 use opusflow::models::resnet::ResNet;
 use opusflow::models::text::{Generator, Request, Writing};
 use opusflow::models::transnetv2::TransNetV2;
+use opusflow::models::{Config, ModelFolder, Weights};
 use opusflow::tensor::{Account, Device, Inference, Kind, Precision, Tensor, guard, threads};
 
 /// Calls that are timed, after one that is not; the median counts.
@@ -30,12 +32,21 @@ struct Bench {
 }
 
 impl Bench {
-    /// Seconds a call, MiB between calls, and MiB that a call needs beside them.
+    /// Seconds a call, MiB between calls, and MiB that a call needs beside them: the median after a call that does not count.
     fn time(&self, variant: &str, mut call: impl FnMut()) -> f64 {
         call();
+        self.calls(variant, CALLS, call)
+    }
+
+    /// The same of a single call, where it takes many seconds.
+    fn once(&self, variant: &str, call: impl FnMut()) {
+        self.calls(variant, 1, call);
+    }
+
+    fn calls(&self, variant: &str, count: usize, mut call: impl FnMut()) -> f64 {
         self.account.restart_peak();
         let held = self.account.held();
-        let mut seconds: Vec<f64> = (0..CALLS)
+        let mut seconds: Vec<f64> = (0..count)
             .map(|_| {
                 let began = Instant::now();
                 call();
@@ -44,10 +55,10 @@ impl Bench {
             .collect();
         seconds.sort_by(f64::total_cmp);
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        self.figure(variant, seconds[CALLS / 2], "s");
+        self.figure(variant, seconds[count / 2], "s");
         self.figure(&format!("{variant}_held"), mib(held), "MiB");
         self.figure(&format!("{variant}_taken"), mib(self.account.peak() - held), "MiB");
-        seconds[CALLS / 2]
+        seconds[count / 2]
     }
 
     fn figure(&self, variant: &str, value: f64, unit: &str) {
@@ -100,6 +111,24 @@ impl Bench {
             self.time(&format!("attention_{name}"), || drop(attention.forward(&x, None, false).expect("it runs")));
         }
     }
+
+    /// Stable Diffusion 1.5's decoder in bf16, whole, a picture at a time, and in tiles of 512 x 512.
+    fn autoencoders(&self) {
+        let folder = report::shared().expect("`ops/bench/run memory` runs this: diffusion.py makes the network").join("vae");
+        let config = Config::read(&folder.join("config.json")).expect("it is written");
+        let (slicing, tiling) = (Memory { slicing: true, tiling: false }, Memory { slicing: false, tiling: true });
+        for (variant, memory, shape) in [
+            ("vae_two_of_512", Memory::default(), [2, 4, 64, 64]),
+            ("vae_two_of_512_slicing", slicing, [2, 4, 64, 64]),
+            ("vae_one_of_1024", Memory::default(), [1, 4, 128, 128]),
+            ("vae_one_of_1024_tiling", tiling, [1, 4, 128, 128]),
+        ] {
+            let weights = Weights::open(&[folder.join("diffusion_pytorch_model.safetensors")], Device::Cpu, Precision::BF16);
+            let vae = Autoencoder::new(weights.expect("it is written"), &config, memory).expect("the network loads");
+            let latents = Tensor::randn(shape, (Kind::Float, Device::Cpu));
+            self.once(variant, || drop(vae.to_pictures(&latents).expect("it runs")));
+        }
+    }
 }
 
 fn folder(name: &str) -> ModelFolder {
@@ -132,6 +161,9 @@ fn measure() {
         let bench = Bench { account: Account::new(), round };
         let _entered = bench.account.enter();
         bench.attentions();
+        if round == 1 {
+            bench.autoencoders();
+        }
         bench.precisions();
         bench.batches();
     }
