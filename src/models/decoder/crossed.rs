@@ -159,7 +159,7 @@ impl Decoder for Over<'_> {
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let logits = match &self.network.transform {
             Some(Transform { dense, activation, norm }) => {
-                self.network.head.forward(&norm.forward(&activation.forward(&dense.forward(hidden)?)?)?)?
+                self.network.head.forward(&norm.forward(&dense.forward_then(hidden, *activation)?)?)?
             }
             None => self.network.head.forward(hidden)?,
         };
@@ -177,7 +177,7 @@ impl CrossLayer {
         let together = x.f_view([context.keys.size()[0], -1, x.size()[2]])?;
         let told = self.cross.attend(&together, context, None)?.f_view_as(&x)?;
         let x = self.cross_norm.forward(&x.f_add(&told)?)?;
-        let fed = self.outer.forward(&self.activation.forward(&self.inner.forward(&x)?)?)?;
+        let fed = self.outer.forward(&self.inner.forward_then(&x, self.activation)?)?;
         self.norm.forward(&x.f_add(&fed)?)
     }
 }
