@@ -228,6 +228,7 @@ fn the_effective_file_says_where_values_come_from() {
 #[test]
 fn profiles_set_what_an_entry_leaves_out_and_say_so() {
     use opusflow::inference::NetworkOptions;
+    use opusflow::models::attention::AttentionKind;
     use opusflow::tensor::{DeviceChoice, Precision, PrecisionChoice};
     let small = "models.words.small=./tests/config/models/words";
     let set =
@@ -241,7 +242,8 @@ fn profiles_set_what_an_entry_leaves_out_and_say_so() {
     assert_eq!((tags.max_size, tags.queue, tags.precision), (Some(16), 8, PrecisionChoice::Auto));
     assert_eq!(tags.devices, [DeviceChoice::Cuda(0), DeviceChoice::Cuda(1)]);
     assert_eq!((words.max_size, words.precision), (Some(2), PrecisionChoice::Fixed(Precision::BF16)));
-    assert_eq!(words.options, NetworkOptions { vae_slicing: true, offload: true, ..NetworkOptions::default() });
+    let sliced = NetworkOptions { attention: AttentionKind::Sliced, vae_slicing: true, offload: true, ..NetworkOptions::default() };
+    assert_eq!(words.options, sliced);
     assert_eq!(&*words.path, Path::new("tests/config/models/words"), "the profile `memory` takes no smaller model");
     let text = effective(&checked);
     let said = |entry: &str, key: &str| {
@@ -254,7 +256,8 @@ fn profiles_set_what_an_entry_leaves_out_and_say_so() {
     assert_eq!(said("tags", "queue:"), "queue: 8 # profile memory");
     assert_eq!(said("words", "tiling:"), "tiling: false # command line");
     assert_eq!(said("words", "slicing:"), "slicing: true # profile memory");
-    assert_eq!(said("words", "attention:"), "attention: sdpa # default");
+    assert_eq!(said("words", "attention:"), "attention: sliced # profile memory");
+    assert_eq!(said("words", "tf32:"), "tf32: false # default");
     let again = check(&text, &Overrides::default()).unwrap_or_else(|problems| panic!("{problems}\n{text}"));
     assert_eq!(checked.plan.config_hash, again.plan.config_hash);
 }

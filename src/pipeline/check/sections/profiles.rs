@@ -32,6 +32,7 @@ fn latency() -> Settings {
 fn memory() -> Settings {
     vec![
         (&["precision"], Value::Text("bf16".into())),
+        (&["attention"], Value::Text("sliced".into())),
         (&["offload"], Value::Text("model".into())),
         (&["vae", "slicing"], Value::Bool(true)),
         (&["vae", "tiling"], Value::Bool(true)),
