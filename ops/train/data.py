@@ -92,11 +92,12 @@ def measure(frames):
         before = frames[max(start - 1, 0):start + len(part) - 1] if start else np.concatenate([part[:1], part[:-1]])
         moved = np.abs(part.astype(np.float32) - before.astype(np.float32)).mean((1, 2, 3)) / 255
         colours, (_, saturation, value) = shares(part), hsv(part)
+        fineness = detail(luma)
         warmth = (part[..., 0].astype(np.float32) - part[..., 2]).mean((1, 2)) / 255
         for at in range(len(part)):
             found.append({
                 "brightness": float(luma[at].mean()), "warmth": float(warmth[at]), "vividness": float((saturation * value)[at].mean()),
-                "detail": float(detail(luma[at:at + 1])[0]), "motion": float(moved[at]),
+                "detail": float(fineness[at]), "motion": float(moved[at]),
                 "colours": {name: round(float(share), 4) for name, share in zip(COLOURS, colours[at]) if share > 0.05},
             })
     return found

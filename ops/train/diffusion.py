@@ -62,8 +62,8 @@ class Painter(torch.nn.Module):
 
 def latents_of(film, known):
     """The latents of every frame and of its mirror image, by the trained autoencoder: `[n, 2, 4, 16, 16]` in halves, and their deviation."""
-    path = WORK / "latents.pt"
-    if not path.exists():
+    path, coder = WORK / "latents.pt", WORK / "autoencoder.pt"
+    if not path.exists() or path.stat().st_mtime < coder.stat().st_mtime:
         say("the latents of every frame")
         net, made = autoencoder.trained(), []
         with torch.no_grad(), half():

@@ -140,6 +140,7 @@ def main():
 
     asked = random.choice(held, SAMPLES, replace=False)
     made = paint(pipeline, [prompts.prompt(told[at]) for at in asked], np.arange(SAMPLES))
+    seen = film[np.sort(random.choice(train, SAMPLES, replace=False))]
     noise = random.integers(0, 256, made.shape).astype(np.uint8)
     latent_noise = []
     with torch.no_grad():
@@ -149,7 +150,7 @@ def main():
     of_held = frechet.features(film[held])
     found["frechet_to_held_out"] = {
         name: round(frechet.between(frechet.features(images), of_held), 1)
-        for name, images in (("samples", made), ("training_frames", film[np.sort(random.choice(train, SAMPLES, replace=False))]), ("decoded_noise", np.concatenate(latent_noise)), ("noise", noise))}
+        for name, images in (("samples", made), ("training_frames", seen), ("decoded_noise", np.concatenate(latent_noise)), ("noise", noise))}
     say(f"Frechet distance: {found['frechet_to_held_out']}")
     # Of 16 samples the prompts are in the card.
     chosen = [prompts.prompt(told[at]) for at in random.choice(held, 16, replace=False)]

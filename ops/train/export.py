@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 import autoencoder
 import diffusion
 import prompts
-from work import DEVICE, MODEL, WORK, facts, frames, say
+from work import MODEL, WORK, facts, frames, say
 
 
 def main():

@@ -123,12 +123,14 @@ class Training:
         self.average.follow(self.network, self.step)
 
     def run(self, loss_of):
-        """`loss_of(generator, step)` gives a step's loss."""
+        """`loss_of(generator, step)` gives a step's loss. What is trained already is left as it is."""
+        if self.step >= self.steps:
+            return
         saved = drawn = began = time.monotonic()
         before, shown = self.seconds, 0.0
         bar = tqdm(total=self.steps, initial=self.step, desc=self.name, mininterval=5, smoothing=0.05)
         while self.step < self.steps:
-            loss = loss_of(np.random.default_rng([len(self.name), self.step]), self.step)
+            loss = loss_of(np.random.default_rng([*self.name.encode(), self.step]), self.step)
             self.advance(loss)
             shown = 0.98 * shown + 0.02 * loss.item() if shown else loss.item()
             bar.set_postfix(loss=f"{shown:.4f}", refresh=False)

@@ -158,7 +158,7 @@ pub const MODEL: &[Field] = &[
         "attention",
         Type::Choice(&["sdpa", "sliced"]),
         Is("sdpa"),
-        "`sdpa` is the fused kernel; `sliced` computes one head at a time, for devices whose fused kernel holds the matrix of all scores.",
+        "`sdpa` is the fused kernel; `sliced` computes one head and some of its queries at a time, which takes longer and less memory.",
     ),
     field("vae", Type::Object(VAE), Is("{}"), "How the decoder of a diffusion model saves memory."),
     field(

@@ -1,7 +1,7 @@
 //! The network against transformers' in small: whole and step by step, and the texts that it writes.
 
 use super::*;
-use crate::models::golden::{cosine, goldens, relative_error, scaled_weights};
+use crate::models::golden::{goldens, relative_error, scaled_weights};
 use crate::models::text::golden::{self, Texts};
 use serde_json::json;
 
@@ -66,14 +66,6 @@ fn searched_and_greedy_texts_are_those_of_transformers() {
     let (texts, network) = (Texts::of(&golden::read("gpt2-texts.json")), tiny(Precision::F32));
     let writer = texts.writer();
     texts.hold(&|_, jobs| writer.write(&network, jobs, &|_| false).unwrap());
-}
-
-#[test]
-fn halves_stay_near() {
-    let goldens = goldens("gpt2.safetensors");
-    let (_, logits) = tiny(Precision::BF16).start(&[&tokens(&goldens["text"])[..9]], 0).unwrap();
-    let similarity = cosine(&logits.get(0), &goldens["logits"].get(0));
-    assert!(similarity > 0.99, "{similarity}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::*;
-use crate::models::golden::{cosine, film, goldens, path, relative_error, weights};
+use crate::models::golden::{film, goldens, path, relative_error, weights};
 
 fn config() -> Config {
     let tower = json!({"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 48});
@@ -67,19 +67,6 @@ fn pictures_and_texts_meet_as_in_the_reference() {
     for (name, found) in [("image_embeds", &pictures), ("text_embeds", &texts), ("probabilities", &found)] {
         let error = relative_error(found, &golden[name]);
         assert!(error < 1e-5, "{name}: {error}");
-    }
-}
-
-#[test]
-fn halves_stay_near() {
-    let golden = golden("whole");
-    for precision in [Precision::BF16, Precision::F16] {
-        let network = whole(precision);
-        let (pictures, texts) = (network.encode(&frames()).unwrap().embedding, network.text_vectors(&golden["tokens"]).unwrap());
-        for (name, found) in [("image_embeds", &pictures), ("text_embeds", &texts)] {
-            let similarity = cosine(found, &golden[name]);
-            assert!(similarity > 0.999, "{precision}: {name}: {similarity}");
-        }
     }
 }
 

@@ -312,14 +312,13 @@ impl Diffuse {
     }
 
     fn fill(&self, input: &Input<'_>) -> String {
-        let (head, span) = (input.head, input.head.span);
-        self.settings.prompt.fill(|name| match name {
+        let (stream, span) = (&input.head.channel.stream, input.head.span);
+        self.settings.prompt.fill(&stream.labels, |name| match name {
             "caption" => caption(input),
             "tags" => self.tags(input),
             "start" => format!("{:.1}", span.start as f64 / 1e9),
             "duration" => format!("{:.1}", span.len() as f64 / 1e9),
-            "stream" => head.channel.stream.id.to_string(),
-            label => head.channel.stream.labels.get(label.trim_start_matches("labels.")).cloned().unwrap_or_default(),
+            _ => stream.id.to_string(),
         })
     }
 

@@ -1,5 +1,7 @@
 //! Prompt templates: text with names in braces that each packet fills in, for every stage that asks a model in words.
 
+use std::collections::BTreeMap;
+
 use crate::{Error, Result};
 
 /// A prompt template: text with `{name}` in it; `{{` and `}}` stand for braces.
@@ -10,6 +12,8 @@ pub(super) struct Prompt(Vec<Part>);
 enum Part {
     Text(String),
     Name(String),
+    /// Of a stream.
+    Label(String),
 }
 
 impl Prompt {
@@ -34,11 +38,13 @@ impl Prompt {
             let Some((name, after)) = (if brace == "{" { after.split_once('}') } else { None }) else {
                 return broken("has a brace without its other half");
             };
-            if !names.contains(&name) && !name.starts_with("labels.") {
-                return broken(&format!("asks for `{name}`, which there is not"));
-            }
+            let asked = match name.strip_prefix("labels.") {
+                Some(label) => Part::Label(label.to_owned()),
+                None if names.contains(&name) => Part::Name(name.to_owned()),
+                None => return broken(&format!("asks for `{name}`, which there is not")),
+            };
             parts.push(Part::Text(std::mem::take(&mut plain)));
-            parts.push(Part::Name(name.to_owned()));
+            parts.push(asked);
             rest = after;
         }
         plain.push_str(rest);
@@ -46,11 +52,12 @@ impl Prompt {
         Ok(Self(parts))
     }
 
-    /// The text, with what `value` says for each name.
-    pub fn fill(&self, value: impl Fn(&str) -> String) -> String {
+    /// The text, with what `value` says for each name, and the `labels` of a stream; one that it does not have is empty.
+    pub fn fill(&self, labels: &BTreeMap<String, String>, value: impl Fn(&str) -> String) -> String {
         let part = |part: &Part| match part {
             Part::Text(text) => text.clone(),
             Part::Name(name) => value(name),
+            Part::Label(label) => labels.get(label).cloned().unwrap_or_default(),
         };
         self.0.iter().map(part).collect()
     }
@@ -62,8 +69,9 @@ mod tests {
 
     #[test]
     fn prompts_are_filled_in_and_unknown_names_refused() {
-        let prompt = Prompt::parse("A {{shot}} of {tags}, on {labels.channel}.", &["tags"]).expect("it parses");
-        assert_eq!(prompt.fill(|name| name.to_uppercase()), "A {shot} of TAGS, on LABELS.CHANNEL.");
+        let prompt = Prompt::parse("A {{shot}} of {tags}, on {labels.channel}{labels.none}.", &["tags"]).expect("it parses");
+        let labels = [("channel".to_owned(), "one".to_owned())].into();
+        assert_eq!(prompt.fill(&labels, |name| name.to_uppercase()), "A {shot} of TAGS, on one.");
         for broken in ["{tgas}", "{tags", "tags}", "{}"] {
             assert_eq!(Prompt::parse(broken, &["tags"]).expect_err(broken).kind(), crate::error::Kind::Config);
         }

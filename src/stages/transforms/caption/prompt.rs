@@ -81,11 +81,8 @@ impl Prompt {
 
     /// The text about `scene`.
     pub fn fill(&self, scene: &Scene<'_>) -> String {
-        let labels = &scene.input.head.channel.stream.labels;
-        self.0.fill(|name| match VARIABLES.iter().find(|(known, _)| *known == name) {
-            Some((_, value)) => value(scene),
-            None => labels.get(name.trim_start_matches("labels.")).cloned().unwrap_or_default(),
-        })
+        let value = |name: &str| VARIABLES.iter().find(|(known, _)| *known == name).map(|(_, value)| value(scene)).unwrap_or_default();
+        self.0.fill(&scene.input.head.channel.stream.labels, value)
     }
 }
 
