@@ -1,5 +1,6 @@
 //! Stable Diffusion 1.5's networks at their real sizes, with random weights, on two threads: seconds for the picture of 512 x 512 pixels of
-//! one latent, by its autoencoder and by the tiny one, and for one guided step of its UNet, whose prompt was read before. Its peer is
+//! one latent, by its autoencoder and by the tiny one, and for one guided step of its UNet, whose prompt was read before; and for a whole picture
+//! of 128 x 128 by the small model in `ops/models/starter-diffusion`, from a prompt in eight guided steps. Its peer is
 //! diffusers (`ops/bench/diffusion.py`), which makes networks and latents, and compares what comes out.
 
 mod report;
@@ -7,6 +8,7 @@ mod report;
 use std::path::Path;
 use std::time::Instant;
 
+use opusflow::models::diffusion::pipeline::{Options, Pipeline, Request, Start};
 use opusflow::models::diffusion::unet::{Condition, UNet};
 use opusflow::models::diffusion::{Autoencoder, Memory};
 use opusflow::models::{Config, ModelFolder, Weights};
@@ -34,6 +36,8 @@ fn measure() {
             }
             let seconds = step(&shared, precision, &shared.join(format!("opusflow_unet_{name}.f32")));
             report::figure("diffusion", &format!("opusflow_unet_{name}"), round, seconds, "s");
+            let seconds = picture(precision, &shared.join(format!("opusflow_starter_{name}.f32")));
+            report::figure("diffusion", &format!("opusflow_starter_{name}"), round, seconds, "s");
         }
     }
 }
@@ -45,6 +49,21 @@ fn step(shared: &Path, precision: Precision, result: &Path) -> f64 {
     let keys = unet.keys(&numbers(&shared.join("prompt.f32"), &[2, 77, 768])).expect("it reads the prompt");
     let (latents, condition) = (numbers(&shared.join("noisy.f32"), &[2, 4, 64, 64]), Condition { keys, ..Condition::default() });
     time(|| unet.forward(&latents, 481., &condition).expect("it runs"), result)
+}
+
+/// Seconds of a picture by the small model, each of another prompt and seed, which are the peer's.
+fn picture(precision: Precision, result: &Path) -> f64 {
+    let folder = ModelFolder::open("ops/models/starter-diffusion").expect("it comes with the source");
+    let mut pipeline = Pipeline::open(&folder, Device::Cpu, precision, Options::default()).expect("the model loads");
+    let mut seeds = 0..;
+    let paint = || {
+        let seed: u64 = seeds.next().expect("without end");
+        let prompt = format!("bright, green and blue, {}", ["wide", "close", "still", "moving"][seed as usize % 4]);
+        let request = Request { prompt, negative_prompt: None, width: 128, height: 128, steps: 8, guidance: 3., seed, start: Start::Noise };
+        let painted = pipeline.paint(&[&request], &|_| false).expect("it runs").remove(0);
+        painted.expect("nothing cancels it").pixels
+    };
+    time(paint, result)
 }
 
 fn autoencoder(folder: &Path, precision: Precision) -> Autoencoder {
@@ -60,7 +79,7 @@ fn numbers(path: &Path, shape: &[i64]) -> Tensor {
 }
 
 /// Seconds that a call takes. What it gives is written to `result`, as f32 numbers.
-fn time(call: impl Fn() -> Tensor, result: &Path) -> f64 {
+fn time(mut call: impl FnMut() -> Tensor, result: &Path) -> f64 {
     let made = call().to_kind(Kind::Float).contiguous().flatten(0, -1);
     let bytes: Vec<u8> = Vec::<f32>::try_from(made).expect("numbers").into_iter().flat_map(f32::to_le_bytes).collect();
     std::fs::write(result, bytes).unwrap_or_else(|error| panic!("cannot write {}: {error}", result.display()));

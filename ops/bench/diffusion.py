@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stable Diffusion 1.5's networks in diffusers, random weights at their real sizes: seconds a call.
+"""Stable Diffusion 1.5's networks in diffusers, random weights at their real sizes, and the small model's whole pipeline: seconds a call.
 
     diffusion.py --shared DIR --make
     diffusion.py --shared DIR --round N
@@ -9,6 +9,7 @@ made of the same input: the relative error in f32, the cosine in bf16.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -16,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from torch import nn
 
 CALLS = 3
+STARTER = Path(__file__).resolve().parents[1] / "models/starter-diffusion"
 LATENTS = (1, 4, 64, 64)
 VAE = {
     "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4, "norm_num_groups": 32, "sample_size": 512,
@@ -63,6 +65,17 @@ def calls(shared, precision):
     network = UNet2DConditionModel.from_pretrained(shared / "unet", torch_dtype=precision).eval()
     noisy, prompt = numbers(shared / "noisy.f32", NOISY).to(precision), numbers(shared / "prompt.f32", PROMPT).to(precision)
     yield "unet", lambda: network(noisy, TIMESTEP, encoder_hidden_states=prompt, return_dict=False)[0]
+    pipeline = StableDiffusionPipeline.from_pretrained(STARTER, torch_dtype=precision, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    seeds = itertools.count()
+
+    def paint():
+        seed = next(seeds)
+        prompt = f"bright, green and blue, {['wide', 'close', 'still', 'moving'][seed % 4]}"
+        made = pipeline(prompt, height=128, width=128, num_inference_steps=8, guidance_scale=3.0, output_type="np",
+                        generator=torch.Generator().manual_seed(seed)).images
+        return torch.from_numpy((made * 255).round())
+    yield "starter", paint
 
 
 def main():

@@ -111,17 +111,25 @@ def repainted(folder, held, film, told):
 
 @torch.no_grad()
 def coded(pipeline, held, film):
-    """What the autoencoder keeps of held-out frames: PSNR, and the distance in ResNet-18's features, beside that of frames that were scaled
-    down by 8, as latents are, and up again."""
-    features, dbs, seen, blurred = autoencoder.Features(), [], [], []
+    """What the autoencoder keeps of held-out frames: PSNR, the distance in ResNet-18's features, and how steep edges still are (the mean slope
+    over the frames'); the last two beside those of frames that were scaled down by 4 and by 8, as latents are, and up again."""
+    features, found = autoencoder.Features(), {}
+
+    def shrunk(batch, by):
+        small = torch.nn.functional.interpolate(batch, scale_factor=1 / by, mode="bicubic", antialias=True)
+        return torch.nn.functional.interpolate(small, scale_factor=by, mode="bicubic")
+
+    def steepness(batch):
+        return sum(slope.abs().mean((1, 2, 3)) for slope in autoencoder.slopes(batch))
+
     for start in range(0, len(held), 32):
         batch = pixels(film[held[start:start + 32]])
         made = pipeline.vae.decoder(pipeline.vae.encoder(batch)).clamp(-1, 1)
-        small = torch.nn.functional.interpolate(batch, scale_factor=0.125, mode="bicubic", antialias=True)
-        large = torch.nn.functional.interpolate(small, scale_factor=8, mode="bicubic")
-        dbs.append(autoencoder.psnr(made, batch)), seen.append(features.distance(made, batch)), blurred.append(features.distance(large, batch))
-    return {"psnr_db": round(torch.cat(dbs).mean().item(), 2), "distance": round(torch.cat(seen).mean().item(), 4),
-            "distance_of_blurred": round(torch.cat(blurred).mean().item(), 4)}
+        for name, images in (("restored", made), ("scaled_by_4", shrunk(batch, 4)), ("scaled_by_8", shrunk(batch, 8))):
+            figures = autoencoder.psnr(images, batch), features.distance(images, batch), steepness(images) / steepness(batch).clamp(min=1e-3)
+            found.setdefault(name, []).append(torch.stack(figures, 1))
+    return {name: dict(zip(("psnr_db", "distance", "edges"), (round(value, 3) for value in torch.cat(parts).mean(0).tolist())))
+            for name, parts in found.items()}
 
 
 def main():

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its own functions too")]
 
 mod cached;
+mod demo;
 mod embedded;
 mod files;
 mod poison;

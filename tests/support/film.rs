@@ -46,12 +46,25 @@ pub fn spoken(to: &Path) {
     let said = sound(Path::new(&env("OPUSFLOW_TEST_FILM")));
     let said = |from: usize, to: usize| said[from * RATE * 2..to * RATE * 2].to_vec();
     let samples = [silence(5), said(68, 76), silence(6), said(76, 82), silence(2)].concat();
+    let frames = samples.len() / RATE / 2 * 5;
+    let pictures = format!(
+        "videotestsrc num-buffers={frames} ! video/x-raw,format=I420,width=64,height=48,framerate=5/1 ! x264enc speed-preset=ultrafast"
+    );
+    mux(&pictures, &samples, to);
+}
+
+/// Makes the twelve seconds of `short` with what the sample film says in them.
+pub fn talking(to: &Path) {
+    let samples = &sound(Path::new(&env("OPUSFLOW_TEST_FILM")))[80 * RATE * 2..92 * RATE * 2];
+    mux(&format!("filesrc location={} ! qtdemux ! h264parse", short().display()), samples, to);
+}
+
+/// A Matroska film of encoded pictures and of samples.
+fn mux(pictures: &str, samples: &[u8], to: &Path) {
     let wave = to.with_extension("wav");
-    std::fs::write(&wave, [wave_header(samples.len() as u32).as_slice(), &samples].concat()).unwrap();
+    std::fs::write(&wave, [wave_header(samples.len() as u32).as_slice(), samples].concat()).unwrap();
     let pipeline = launch(&format!(
-        "videotestsrc num-buffers={} ! video/x-raw,format=I420,width=64,height=48,framerate=5/1 ! x264enc speed-preset=ultrafast ! queue ! mux.
-         filesrc location={} ! wavparse ! queue ! mux. matroskamux name=mux ! filesink location={}",
-        samples.len() / RATE / 2 * 5,
+        "{pictures} ! queue ! mux. filesrc location={} ! wavparse ! queue ! mux. matroskamux name=mux ! filesink location={}",
         wave.display(),
         to.display()
     ));

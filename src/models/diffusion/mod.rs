@@ -10,6 +10,8 @@ pub mod pipeline;
 pub mod pixels;
 pub mod schedulers;
 pub mod similarity;
+#[cfg(test)]
+mod starter;
 mod tiles;
 pub mod unet;
 
