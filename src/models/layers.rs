@@ -1,6 +1,8 @@
 //! The layers that networks here are made of, as inference wants them: batch norm folded into the convolution before it, weights laid
 //! out channels-last, no dropout.
 
+use std::cell::{Cell, RefCell};
+
 use tch::Tensor;
 
 use super::config::Config;
@@ -31,10 +33,21 @@ pub struct Geometry {
 /// A convolution with its bias, and with the batch norm that followed it folded in.
 #[derive(Debug)]
 pub struct Conv2d {
-    weight: Tensor,
+    weight: RefCell<Tensor>,
     bias: Tensor,
     sweep: Sweep,
-    packed: bool,
+    layout: Cell<Layout>,
+}
+
+/// How a convolution's weight lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// As libtorch has it.
+    Plain,
+    /// As libtorch has it until the first pictures come, whose size decides how oneDNN wants it.
+    Waiting,
+    /// As oneDNN wanted it for the first pictures.
+    Packed,
 }
 
 impl Conv2d {
@@ -75,26 +88,38 @@ impl Conv2d {
     ) -> Result<Self> {
         let weight = channels_last(&scope.weights().place(weight)?)?;
         let bias = scope.weights().place(bias)?;
-        Ok(Self { weight, bias, sweep: Sweep { stride, padding, dilation }, packed: false })
+        Ok(Self { weight: RefCell::new(weight), bias, sweep: Sweep { stride, padding, dilation }, layout: Cell::new(Layout::Plain) })
     }
 
     /// Of these weights, where they lie.
     pub fn of(weight: &Tensor, bias: &Tensor, stride: [i64; 2], padding: [i64; 2]) -> Result<Self> {
         let sweep = Sweep { stride, padding, dilation: [1, 1] };
-        Ok(Self { weight: channels_last(weight)?, bias: bias.shallow_clone(), sweep, packed: false })
+        Ok(Self { weight: RefCell::new(channels_last(weight)?), bias: bias.shallow_clone(), sweep, layout: Cell::new(Layout::Plain) })
     }
 
-    /// The same with its weight laid out for oneDNN, where it lies on a CPU: for wide layers, whose weights are large beside the picture.
-    pub fn packed(self) -> Result<Self> {
-        Ok(match self.sweep.pack(&self.weight)? {
-            Some(weight) => Self { weight, packed: true, ..self },
-            None => self,
-        })
+    /// The same with its weight laid out for oneDNN, where it lies on a CPU: for wide layers, whose weights are large beside the picture. That
+    /// is done when the first pictures come, for their size; for others it is laid out anew in every call.
+    pub fn packed(self) -> Self {
+        self.layout.set(Layout::Waiting);
+        self
+    }
+
+    /// Lays the weight out for pictures of the size of `x`, unless that was done. Says whether it is packed.
+    fn pack_for(&self, x: &Tensor) -> Result<bool> {
+        if self.layout.get() == Layout::Waiting {
+            let packed = self.sweep.pack(&self.weight.borrow(), &x.size())?;
+            self.layout.set(if packed.is_some() { Layout::Packed } else { Layout::Plain });
+            if let Some(packed) = packed {
+                *self.weight.borrow_mut() = packed;
+            }
+        }
+        Ok(self.layout.get() == Layout::Packed)
     }
 
     /// `[output, input, h, w]`.
     pub fn weight(&self) -> Result<Tensor> {
-        if self.packed { Sweep::unpack(&self.weight) } else { Ok(self.weight.shallow_clone()) }
+        let weight = self.weight.borrow();
+        if self.layout.get() == Layout::Packed { Sweep::unpack(&weight) } else { Ok(weight.shallow_clone()) }
     }
 
     /// One number for each of its outputs.
@@ -109,7 +134,7 @@ impl Conv2d {
 
     /// The same, and max(x, 0) of it, in one pass where the device can.
     pub fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
-        let fused = if self.packed { self.sweep.packed(x, &self.weight, Some(&self.bias), Then::Relu) } else { None };
+        let fused = if self.pack_for(x)? { self.sweep.packed(x, &self.weight.borrow(), Some(&self.bias), Then::Relu) } else { None };
         match fused {
             Some(made) => Ok(made),
             None => Ok(self.forward(x)?.f_relu_()?),
@@ -119,12 +144,10 @@ impl Conv2d {
     /// As [`forward`](Self::forward), with another bias, or with none.
     pub fn forward_biased(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let Sweep { stride, padding, dilation } = self.sweep;
-        if !self.packed {
-            return Ok(x.f_conv2d(&self.weight, bias, stride, padding, dilation, 1)?);
-        }
-        match self.sweep.packed(x, &self.weight, bias, Then::Nothing) {
+        let packed = if self.pack_for(x)? { self.sweep.packed(x, &self.weight.borrow(), bias, Then::Nothing) } else { None };
+        match packed {
             Some(made) => Ok(made),
-            // It refuses what does not fit: libtorch's own says why.
+            // What is not packed; or oneDNN refuses what does not fit, and libtorch's own says why.
             None => Ok(x.f_conv2d(&self.weight()?, bias, stride, padding, dilation, 1)?),
         }
     }

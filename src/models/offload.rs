@@ -13,6 +13,12 @@ pub trait Tensors {
     fn each(&mut self, act: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()>;
 }
 
+impl<T: Tensors> Tensors for std::cell::RefCell<T> {
+    fn each(&mut self, act: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
+        self.get_mut().each(act)
+    }
+}
+
 impl Tensors for Tensor {
     fn each(&mut self, act: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
         act(self)

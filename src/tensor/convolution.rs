@@ -22,25 +22,26 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// A weight `[output, input, h, w]` as oneDNN wants it, to be given to [`packed`](Self::packed) and to nothing else. None where oneDNN
-    /// is not the way (another device or number format).
+    /// A weight `[output, input, h, w]` as oneDNN wants it for pictures of the size `pictures`, `[n, input, h, w]`, to be given to
+    /// [`packed`](Self::packed) and to nothing else. None where oneDNN is not the way (another device or number format, pictures that do not
+    /// fit).
     ///
     /// # Errors
     /// Overload, where memory is short.
-    pub fn pack(&self, weight: &Tensor) -> Result<Option<Tensor>> {
+    pub fn pack(&self, weight: &Tensor, pictures: &[i64]) -> Result<Option<Tensor>> {
         let kind = weight.kind();
         let served = kind == Kind::Float || kind == Kind::BFloat16 && cpu_multiplies_bf16();
         let [output, input, height, width] = weight.size()[..] else { return Ok(None) };
-        if weight.device() != Device::Cpu || !served {
+        if weight.device() != Device::Cpu || !served || pictures.len() != 4 || pictures[1] != input {
             return Ok(None);
         }
         if (height, width, self.stride, self.padding) == (1, 1, [1, 1], [0, 0]) {
-            // A product of pixels: without knowing how many there are, a convolution's layout would be laid out anew in every call.
+            // A product of pixels, however many there are.
             let flat = weight.f_contiguous()?.f_view([output, input])?;
             return Ok(Some(product::pack(&flat)?.unwrap_or(flat)));
         }
         let opaque = weight.f_contiguous()?.f_to_mkldnn(None)?;
-        Ok(Some(opaque.f_mkldnn_reorder_conv2d_weight(self.padding, self.stride, self.dilation, 1, None::<&[i64]>)?))
+        Ok(Some(opaque.f_mkldnn_reorder_conv2d_weight(self.padding, self.stride, self.dilation, 1, Some(pictures))?))
     }
 
     /// The weight `[output, input, h, w]` that was [packed](Self::pack).
@@ -138,7 +139,7 @@ mod tests {
         let (weight, bias) = (random(&[32, 16, 3, 3]), random(&[32]));
         for (stride, padding) in [([1, 1], [1, 1]), ([2, 2], [1, 1]), ([2, 2], [0, 0])] {
             let sweep = Sweep { stride, padding, dilation: [1, 1] };
-            let packed = sweep.pack(&weight).unwrap().expect("oneDNN serves f32");
+            let packed = sweep.pack(&weight, &[1, weight.size()[1], 9, 12]).unwrap().expect("oneDNN serves f32");
             for x in [random(&[2, 16, 9, 12]), super::super::channels_last(&random(&[1, 16, 5, 6])).unwrap()] {
                 for bias in [None, Some(&bias)] {
                     let expected = x.conv2d(&weight, bias, stride, padding, [1, 1], 1);
@@ -158,7 +159,7 @@ mod tests {
         for (output, input, height) in [(300, 256, 5), (32, 16, 40)] {
             for kind in [Kind::Float, Kind::BFloat16] {
                 let (weight, bias) = (random(&[output, input, 1, 1]).to_kind(kind), random(&[output]).to_kind(kind));
-                let Some(packed) = sweep.pack(&weight).unwrap() else {
+                let Some(packed) = sweep.pack(&weight, &[2, input, height, 41]).unwrap() else {
                     assert!(kind == Kind::BFloat16 && !cpu_multiplies_bf16());
                     continue;
                 };
@@ -178,8 +179,8 @@ mod tests {
     fn what_onednn_does_not_serve_is_left_to_libtorch() {
         let sweep = Sweep { stride: [1, 1], padding: [0, 0], dilation: [1, 1] };
         let weight = random(&[8, 4, 1, 1]);
-        assert!(sweep.pack(&weight.to_kind(Kind::Double)).unwrap().is_none());
-        let packed = sweep.pack(&weight).unwrap().expect("oneDNN serves f32");
+        assert!(sweep.pack(&weight.to_kind(Kind::Double), &[1, 4, 3, 3]).unwrap().is_none());
+        let packed = sweep.pack(&weight, &[1, weight.size()[1], 9, 12]).unwrap().expect("oneDNN serves f32");
         assert!(sweep.packed(&random(&[1, 5, 3, 3]), &packed, None, Then::Nothing).is_none(), "another number of channels");
         assert!(sweep.packed(&random(&[1, 4, 3, 3]).to_kind(Kind::Double), &packed, None, Then::Nothing).is_none());
         assert!(sweep.packed(&random(&[1, 4, 3, 3]), &weight, None, Then::Nothing).is_none(), "a weight that is not packed");

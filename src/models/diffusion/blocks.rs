@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// Model, where the weights do not fit.
 pub fn conv3x3(scope: &Scope<'_>, input: i64, output: i64) -> Result<Conv2d> {
-    Conv2d::plain(scope, Geometry { input, output, kernel: 3, stride: 1 })?.packed()
+    Ok(Conv2d::plain(scope, Geometry { input, output, kernel: 3, stride: 1 })?.packed())
 }
 
 /// `SiLU(norm(x))`: what stands before every convolution.
@@ -219,7 +219,7 @@ impl Downsample2D {
         let scope = scope / "conv";
         let weight = scope.take("weight", &[channels, channels, 3, 3])?;
         let padding = if border == Border::Around { 1 } else { 0 };
-        let conv = Conv2d::of(&weight, &scope.take("bias", &[channels])?, [2, 2], [padding, padding])?.packed()?;
+        let conv = Conv2d::of(&weight, &scope.take("bias", &[channels])?, [2, 2], [padding, padding])?.packed();
         Ok(Self { conv, border })
     }
 
@@ -257,7 +257,7 @@ impl Upsample2D {
         let bias =
             if biased { scope.take_f32("bias", &[channels])? } else { weight.f_new_zeros([channels], (weight.kind(), weight.device()))? };
         let (weight, bias) = (Tensor::f_cat(&kernels, 0)?, bias.f_repeat([4])?);
-        Ok(Self { conv: Conv2d::placed(scope, &weight, &bias, [1, 1], [1, 1], [1, 1])?.packed()?, channels })
+        Ok(Self { conv: Conv2d::placed(scope, &weight, &bias, [1, 1], [1, 1], [1, 1])?.packed(), channels })
     }
 
     /// `[n, channels, h, w]` to `[n, channels, 2 h, 2 w]`.
