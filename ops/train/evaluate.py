@@ -112,7 +112,7 @@ def repainted(folder, held, film, told):
 @torch.no_grad()
 def coded(pipeline, held, film):
     """What the autoencoder keeps of held-out frames: PSNR, the distance in ResNet-18's features, and how steep edges still are (the mean slope
-    over the frames'); the last two beside those of frames that were scaled down by 4 and by 8, as latents are, and up again."""
+    over the frames'); each beside that of frames that were scaled down by 4 and by 8, as latents are, and up again."""
     features, found = autoencoder.Features(), {}
 
     def shrunk(batch, by):
