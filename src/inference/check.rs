@@ -16,11 +16,9 @@ use crate::tensor::{Device, Precision};
 
 type Open = fn(&ModelFolder, Device, Precision) -> Result<()>;
 
-/// Every network that is read here, by the class that its config.json names, beside encoders of pictures and diffusion pipelines.
+/// Every network that is read here, by the class that its config.json names, beside encoders of pictures, language models and diffusion pipelines.
 const NETWORKS: &[(&str, Open)] = &[
     ("BlipForConditionalGeneration", |folder, device, precision| Blip::open(folder, device, precision).map(drop)),
-    ("GPT2LMHeadModel", |folder, device, precision| Generator::load(folder, device, precision).map(drop)),
-    ("LlamaForCausalLM", |folder, device, precision| Generator::load(folder, device, precision).map(drop)),
     ("OpusCaptionDecoder", |folder, device, precision| opus_captions::open(folder, device, precision).map(drop)),
     ("OpusEncoder", |folder, device, precision| OpusEncoder::open(folder, device, precision).map(drop)),
     ("SileroVad", |folder, device, _| SileroVad::load(folder, device).map(drop)),
@@ -34,6 +32,9 @@ fn opener(class: &str) -> Option<Open> {
     if PICTURES.contains(&class) {
         return Some(|folder, device, precision| Pictures::open(folder, device, precision).map(drop));
     }
+    if Generator::ARCHITECTURES.contains(&class) {
+        return Some(|folder, device, precision| Generator::load(folder, device, precision).map(drop));
+    }
     if pipeline::CLASSES.contains(&class) {
         return Some(|folder, device, precision| Pipeline::open(folder, device, precision, pipeline::Options::default()).map(drop));
     }
@@ -42,7 +43,7 @@ fn opener(class: &str) -> Option<Open> {
 
 /// The classes of the networks that are read here.
 pub fn networks() -> impl Iterator<Item = &'static str> {
-    NETWORKS.iter().map(|(name, _)| *name).chain(PICTURES.iter().copied()).chain(pipeline::CLASSES)
+    NETWORKS.iter().map(|(name, _)| *name).chain(PICTURES.iter().copied()).chain(Generator::ARCHITECTURES).chain(pipeline::CLASSES)
 }
 
 /// Reads the network of a folder on the CPU and drops it again.

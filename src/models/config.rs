@@ -39,6 +39,11 @@ impl Config {
         self.value.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether the field is there and null, where that is not the same as its absence.
+    pub fn is_null(&self, key: &str) -> bool {
+        self.value.get(key).is_some_and(Value::is_null)
+    }
+
     /// Every field that is not null, by name.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &Value)> {
         let fields = self.value.as_object().into_iter().flatten();

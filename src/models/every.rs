@@ -56,10 +56,13 @@ fn transnetv2(precision: Precision) -> Vec<Tensor> {
 }
 
 fn llama(precision: Precision) -> Vec<Tensor> {
-    let folder = ModelFolder::open(golden::path("tests/golden/llama-tiny")).unwrap();
-    let network = Llama::load(&folder, Device::Cpu, precision).unwrap();
-    let (mut cache, first) = network.start(&[[3, 4, 5, 6].as_slice(), &[3, 4]], 2).unwrap();
-    vec![first, network.step(&mut cache, &[7, 8]).unwrap()]
+    let of = |member: &str| {
+        let folder = ModelFolder::open(golden::path("tests/golden").join(member)).unwrap();
+        let network = Llama::load(&folder, Device::Cpu, precision).unwrap();
+        let (mut cache, first) = network.start(&[[3, 4, 5, 6].as_slice(), &[3, 4]], 2).unwrap();
+        [first, network.step(&mut cache, &[7, 8]).unwrap()]
+    };
+    ["llama-tiny", "llama-biased-tiny", "qwen3-tiny"].into_iter().flat_map(of).collect()
 }
 
 /// A module runs in the number format that it was saved in.

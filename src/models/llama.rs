@@ -1,14 +1,15 @@
-//! Llama-family decoders (Llama, SmolLM, TinyLlama): RMSNorm, rotary positions, grouped-query attention, SwiGLU. Weights are rearranged
-//! at load so that a layer is few operations: gains folded into the projections after them, query, key and value fused, gate and up fused,
-//! query heads ordered so that a group's heads are further queries of one key head, rotary pairs laid side by side as complex numbers.
+//! Llama-family decoders (Llama, SmolLM2, TinyLlama, Mistral, Qwen2, Qwen3), as transformers computes them: RMSNorm, rotary positions,
+//! grouped-query attention, SwiGLU. Weights are rearranged at load so that a layer is few operations: gains folded into the projections
+//! after them, query, key and value fused, gate and up fused, query heads ordered so that a group's heads are further queries of one key
+//! head, rotary pairs laid side by side as complex numbers.
 
 mod cache;
 mod config;
 
 pub use cache::Cache;
-pub use config::Config;
+pub use config::{Config, Member};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::models::decoder::{Decoder, Slot};
 use crate::models::layers::Linear;
 use crate::models::{ModelFolder, Weights};
@@ -34,20 +35,38 @@ pub struct Llama {
 #[derive(Debug)]
 struct Layer {
     qkv: Linear,
+    heads: Option<HeadNorm>,
     out: Linear,
     gate_up: Linear,
     down: Linear,
 }
 
+/// RMSNorm of each head of queries and keys.
+#[derive(Debug)]
+struct HeadNorm {
+    /// `[query heads + key heads, head_dim]`, sqrt(head_dim) in it.
+    gain: Tensor,
+    /// As the network's `floor`, for heads.
+    floor: Tensor,
+}
+
 impl Llama {
+    /// The architectures it reads.
+    pub const ARCHITECTURES: [&str; 4] = ["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"];
+
     /// Reads a folder's config.json and weights.
     ///
     /// # Errors
     /// Config, where the folder is another network's; model, where config.json or the weights do not fit; external, where they cannot be
     /// read; overload, where memory is short.
     pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
-        folder.expect("LlamaForCausalLM")?;
-        let config = Config::read(folder.config())?;
+        let member = match folder.architecture()? {
+            "MistralForCausalLM" => Member::Mistral,
+            "Qwen2ForCausalLM" => Member::Qwen2,
+            "Qwen3ForCausalLM" => Member::Qwen3,
+            _ => folder.expect("LlamaForCausalLM").map(|()| Member::Llama)?,
+        };
+        let config = Config::read(folder.config(), member)?;
         let weights = folder.weights(device, precision)?;
         // Some checkpoints carry what is computed here, or the embedding table a second time.
         weights.allow_surplus("rotary_emb.inv_freq");
@@ -66,8 +85,8 @@ impl Llama {
         let take = |key: &str, shape: &[i64]| -> Result<Tensor> { Ok(weights.take_f32(key, shape)?.f_to(device)?) };
         let embedding = take("model.embed_tokens.weight", &[vocab, hidden])?.f_to_kind(kind)?;
         let head = match config.tie_word_embeddings {
-            true => matrix(&embedding, kind)?,
-            false => matrix(&take("lm_head.weight", &[vocab, hidden])?, kind)?,
+            true => matrix(&embedding, None, kind)?,
+            false => matrix(&take("lm_head.weight", &[vocab, hidden])?, None, kind)?,
         };
         let gain = take("model.norm.weight", &[hidden])?.f_mul_scalar((hidden as f64).sqrt())?;
         let layers = (0..config.num_hidden_layers).map(|n| Layer::new(&config, n, kind, &take)).collect::<Result<_>>()?;
@@ -90,7 +109,11 @@ impl Llama {
             qkv = qkv.f_to_kind(Kind::Float)?;
         }
         let qkv = qkv.f_view([rows, columns, self.config.heads(), head_dim])?;
-        let pairs = qkv.f_narrow(2, 0, q_heads + kv_heads)?.f_view([rows, columns, q_heads + kv_heads, head_dim / 2, 2])?;
+        let mut turned = qkv.f_narrow(2, 0, q_heads + kv_heads)?;
+        if let Some(HeadNorm { gain, floor }) = &layer.heads {
+            turned = turned.f_div_(&length(&turned, floor)?)?.f_mul_(gain)?;
+        }
+        let pairs = turned.f_view([rows, columns, q_heads + kv_heads, head_dim / 2, 2])?;
         let _ = pairs.f_view_as_complex()?.f_mul_(turns)?;
         slot.fresh.f_copy_(&qkv.f_narrow(2, q_heads, 2 * kv_heads)?.f_transpose(1, 2)?)?;
         let queries = qkv.f_narrow(2, 0, q_heads)?.f_reshape([rows, columns * self.config.group(), kv_heads, head_dim])?;
@@ -108,9 +131,13 @@ impl Llama {
     }
 
     fn unit(&self, x: &Tensor) -> Result<Tensor> {
-        let length = x.f_norm_scalaropt_dim(2, -1i64, true)?.f_hypot_(&self.floor)?;
-        Ok(x.f_div(&length)?)
+        Ok(x.f_div(&length(x, &self.floor)?)?)
     }
+}
+
+/// The length of each vector that the last dimension is of, not below `floor`.
+fn length(x: &Tensor, floor: &Tensor) -> Result<Tensor> {
+    Ok(x.f_norm_scalaropt_dim(2, -1i64, true)?.f_hypot_(floor)?)
 }
 
 impl Decoder for Llama {
@@ -156,28 +183,52 @@ impl Layer {
     fn new(config: &Config, n: i64, kind: Kind, take: &dyn Fn(&str, &[i64]) -> Result<Tensor>) -> Result<Self> {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (q_heads, kv_heads, dim, group) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.group());
-        let part = |name: &str, shape: &[i64]| take(&format!("model.layers.{n}.{name}.weight"), shape);
+        let part = |name: &str, shape: &[i64]| take(&format!("model.layers.{n}.{name}"), shape);
+        let weight = |name: &str, outputs: i64, inputs: i64| part(&format!("{name}.weight"), &[outputs, inputs]);
+        // As a weight of one column.
+        let bias = |name: &str, outputs: i64| Ok::<_, Error>(part(&format!("{name}.bias"), &[outputs])?.f_view([outputs, 1])?);
         let scale = (hidden as f64).sqrt();
-        let attention_gain = part("input_layernorm", &[hidden])?.f_mul_scalar(scale)?;
-        let q = part("self_attn.q_proj", &[q_heads * dim, hidden])?;
-        let k = part("self_attn.k_proj", &[kv_heads * dim, hidden])?;
-        let v = part("self_attn.v_proj", &[kv_heads * dim, hidden])?;
-        let q = paired(&q, dim)?.f_view([kv_heads, group, dim, hidden])?.f_transpose(0, 1)?.f_reshape([-1, hidden])?;
-        let qkv = Tensor::f_cat(&[q, paired(&k, dim)?, v], 0)?.f_mul(&attention_gain)?;
-        let out = part("self_attn.o_proj", &[hidden, q_heads * dim])?;
+
+        let fused = |q: &Tensor, k: &Tensor, v: Tensor| -> Result<Tensor> {
+            let columns = v.size()[1];
+            let q = paired(q, dim)?.f_view([kv_heads, group, dim, columns])?.f_transpose(0, 1)?.f_reshape([-1, columns])?;
+            Ok(Tensor::f_cat(&[q, paired(k, dim)?, v], 0)?)
+        };
+        let [q, k, v] = [("self_attn.q_proj", q_heads), ("self_attn.k_proj", kv_heads), ("self_attn.v_proj", kv_heads)];
+        let gain = part("input_layernorm.weight", &[hidden])?.f_mul_scalar(scale)?;
+        let weights = fused(&weight(q.0, q.1 * dim, hidden)?, &weight(k.0, k.1 * dim, hidden)?, weight(v.0, v.1 * dim, hidden)?)?;
+        let biases = || fused(&bias(q.0, q.1 * dim)?, &bias(k.0, k.1 * dim)?, bias(v.0, v.1 * dim)?);
+        let qkv = matrix(&weights.f_mul(&gain)?, config.qkv_bias.then(biases).transpose()?, kind)?;
+
+        let heads = || -> Result<HeadNorm> {
+            let gain = |name: &str, heads: i64| -> Result<Tensor> {
+                Ok(paired(&part(name, &[dim])?.f_view([dim, 1])?, dim)?.f_view([1, dim])?.f_expand([heads, dim], false)?)
+            };
+            let gains = Tensor::f_cat(&[gain("self_attn.q_norm.weight", q_heads)?, gain("self_attn.k_norm.weight", kv_heads)?], 0)?;
+            let floor = Tensor::f_full([1], (dim as f64 * config.rms_norm_eps).sqrt(), (Kind::Float, gains.device()))?;
+            Ok(HeadNorm { gain: gains.f_mul_scalar((dim as f64).sqrt())?, floor })
+        };
+        let heads = config.head_norm.then(heads).transpose()?;
+
+        let out = weight("self_attn.o_proj", hidden, q_heads * dim)?;
         let out = out.f_view([hidden, kv_heads, group, dim])?.f_transpose(1, 2)?.f_reshape([hidden, -1])?;
-        let inner_gain = part("post_attention_layernorm", &[hidden])?.f_mul_scalar(scale)?;
-        let gate = part("mlp.gate_proj", &[inner, hidden])?;
-        let up = part("mlp.up_proj", &[inner, hidden])?;
-        let gate_up = Tensor::f_cat(&[gate, up], 0)?.f_mul(&inner_gain)?;
-        let down = part("mlp.down_proj", &[hidden, inner])?;
-        Ok(Self { qkv: matrix(&qkv, kind)?, out: matrix(&out, kind)?, gate_up: matrix(&gate_up, kind)?, down: matrix(&down, kind)? })
+        let out = matrix(&out, config.out_bias.then(|| bias("self_attn.o_proj", hidden)).transpose()?, kind)?;
+
+        let gain = part("post_attention_layernorm.weight", &[hidden])?.f_mul_scalar(scale)?;
+        let [gate, up] = ["mlp.gate_proj", "mlp.up_proj"];
+        let weights = Tensor::f_cat(&[weight(gate, inner, hidden)?, weight(up, inner, hidden)?], 0)?.f_mul(&gain)?;
+        let biases = || Ok::<_, Error>(Tensor::f_cat(&[bias(gate, inner)?, bias(up, inner)?], 0)?);
+        let gate_up = matrix(&weights, config.mlp_bias.then(biases).transpose()?, kind)?;
+        let down = weight("mlp.down_proj", hidden, inner)?;
+        let down = matrix(&down, config.mlp_bias.then(|| bias("mlp.down_proj", hidden)).transpose()?, kind)?;
+        Ok(Self { qkv, heads, out, gate_up, down })
     }
 }
 
-/// A product without a bias, in the network's number format.
-fn matrix(weight: &Tensor, kind: Kind) -> Result<Linear> {
-    Linear::of(weight.f_to_kind(kind)?, None).packed()
+/// A product in the network's number format; `bias` is a column.
+fn matrix(weight: &Tensor, bias: Option<Tensor>, kind: Kind) -> Result<Linear> {
+    let bias = bias.map(|bias| bias.f_view([-1])?.f_to_kind(kind)).transpose()?;
+    Linear::of(weight.f_to_kind(kind)?, bias).packed()
 }
 
 /// Lays the two numbers that are rotated together side by side; the checkpoint has them half a head apart.

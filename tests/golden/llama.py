@@ -1,11 +1,11 @@
-"""Makes the golden files of the Llama decoder and of its tokenizer with transformers, the reference.
+"""Makes the golden files of the Llama family's decoders and of a tokenizer with transformers, the reference.
 
     pip install torch==2.11.0 transformers==5.23.0 numpy safetensors
     python tests/golden/llama.py models/SmolLM2-135M-Instruct
 
-llama-tiny/ is a whole random model (grouped queries, tied output, llama3 scaling) with its logits, llama-tiny-texts.json what `generate` makes
-of prompts; llama-smollm2.json holds what transformers makes of the trained model: rendered chats, tokens of hard strings, greedy continuations
-in f32; llama-smollm2-beams.json its beams.
+llama-tiny/ is a whole random model (grouped queries, tied output, llama3 scaling) with its logits, and so are those of the family's other
+members; llama-tiny-texts.json holds what `generate` makes of prompts; llama-smollm2.json what transformers makes of the trained model: rendered
+chats, tokens of hard strings, greedy continuations in f32; llama-smollm2-beams.json its beams.
 """
 
 import json
@@ -14,7 +14,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM,
+    Qwen3Config, Qwen3ForCausalLM)
 
 import decoding
 
@@ -39,34 +41,44 @@ HARD = [
 ]
 
 
-def tiny():
-    torch.manual_seed(7)
-    config = LlamaConfig(
+SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 96,
+         "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2}
+MEMBERS = {
+    "llama": (7, LlamaForCausalLM, LlamaConfig(
         hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2, head_dim=8, vocab_size=160,
         max_position_embeddings=512, rms_norm_eps=1e-5, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2,
         rope_parameters={"rope_type": "llama3", "rope_theta": 10000.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                         "original_max_position_embeddings": 128},
-    )
-    model = LlamaForCausalLM(config).eval()
+                         "original_max_position_embeddings": 128})),
+    "llama-biased": (8, LlamaForCausalLM, LlamaConfig(**SMALL, attention_bias=True, mlp_bias=True)),
+    "mistral": (9, MistralForCausalLM, MistralConfig(**SMALL, head_dim=16, sliding_window=256)),
+    "qwen2": (10, Qwen2ForCausalLM, Qwen2Config(**SMALL, tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 1e6})),
+    "qwen3": (11, Qwen3ForCausalLM, Qwen3Config(**SMALL, head_dim=16, attention_bias=True)),
+}
+
+
+def tiny(name):
+    seed, network, config = MEMBERS[name]
+    torch.manual_seed(seed)
+    model = network(config).eval()
     # The initial weights are so small that logits would hardly depend on the tokens.
-    for name, weight in model.named_parameters():
-        torch.nn.init.normal_(weight, 1.0 if "norm" in name else 0.0, 0.3)
-    folder = HERE / "llama-tiny"
+    for key, weight in model.named_parameters():
+        torch.nn.init.normal_(weight, 1.0 if "norm" in key else 0.0, 0.3)
+    folder = HERE / f"{name}-tiny"
     folder.mkdir(exist_ok=True)
-    weights = {k: v.to(torch.float16) for k, v in model.state_dict().items() if k != "lm_head.weight"}
+    weights = {k: v.to(torch.float16) for k, v in model.state_dict().items() if k != "lm_head.weight" or not config.tie_word_embeddings}
     save_file({k: v.contiguous() for k, v in weights.items()}, folder / "model.safetensors", metadata={"format": "pt"})
     model.load_state_dict({k: v.float() for k, v in weights.items()}, strict=False)
     model.tie_weights()
-    config.architectures = ["LlamaForCausalLM"]
+    config.architectures = [network.__name__]
     (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n")
-    prompt = torch.randint(3, 160, (1, 150))
-    steps = torch.randint(3, 160, (1, 12))
+    prompt = torch.randint(3, config.vocab_size, (1, 150))
+    steps = torch.randint(3, config.vocab_size, (1, 12))
     every = torch.cat([prompt, steps], 1)
     logits = model(every).logits[0]
     short = model(prompt[:, :5]).logits[0, -1]
     save_file(
         {"prompt": prompt[0], "steps": steps[0], "logits": logits[prompt.shape[1] - 1 :].contiguous(), "short": short.contiguous()},
-        HERE / "llama-tiny-golden.safetensors",
+        HERE / f"{name}-tiny-golden.safetensors",
     )
 
 
@@ -117,7 +129,8 @@ def smollm2(folder):
 
 if __name__ == "__main__":
     with torch.no_grad():
-        tiny()
+        for name in MEMBERS:
+            tiny(name)
         tiny_texts()
         smollm2(sys.argv[1])
         smollm2_beams(sys.argv[1])

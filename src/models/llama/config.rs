@@ -1,9 +1,23 @@
-//! The shape of a Llama-family decoder, as its config.json gives it, and the angles of its rotary positions.
+//! The shape of a Llama-family decoder, as its config.json gives it, and the angles of its rotary positions. Defaults are those of
+//! transformers' `LlamaConfig`, `MistralConfig`, `Qwen2Config` and `Qwen3Config`.
 
 use crate::error::{Error, Result};
 use crate::models::config::Config as Json;
 use serde::Deserialize;
 use serde_json::Value;
+
+/// The members of the family, which differ in where biases are and what is left out of config.json.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Member {
+    /// `LlamaForCausalLM`: biases where config.json asks for them.
+    Llama,
+    /// `MistralForCausalLM`: no biases, positions that see a window of those before them.
+    Mistral,
+    /// `Qwen2ForCausalLM`: biases for queries, keys and values.
+    Qwen2,
+    /// `Qwen3ForCausalLM`: each head of queries and keys normed.
+    Qwen3,
+}
 
 /// What config.json says of a Llama-family decoder.
 #[derive(Debug, Clone)]
@@ -24,8 +38,16 @@ pub struct Config {
     pub vocab_size: i64,
     /// Added to the mean square before its root.
     pub rms_norm_eps: f64,
-    /// Longest sequence the model was made for.
+    /// Longest sequence the model was made for, and not longer than a position sees.
     pub max_position_embeddings: i64,
+    /// Whether queries, keys and values have biases.
+    pub qkv_bias: bool,
+    /// Whether attention's output has one.
+    pub out_bias: bool,
+    /// Whether the feed-forward block has biases.
+    pub mlp_bias: bool,
+    /// Whether each head of queries and keys is normed.
+    pub head_norm: bool,
     /// Whether the output layer is the embedding table.
     pub tie_word_embeddings: bool,
     rope_theta: f64,
@@ -48,7 +70,7 @@ impl Config {
     ///
     /// # Errors
     /// Model, naming the field.
-    pub fn read(json: &Json) -> Result<Self> {
+    pub fn read(json: &Json, member: Member) -> Result<Self> {
         let hidden_size = json.integer("hidden_size")?;
         let num_attention_heads = json.integer("num_attention_heads")?;
         // Older files have the angles in `rope_theta` and `rope_scaling`, newer ones both in `rope_parameters`.
@@ -61,22 +83,45 @@ impl Config {
             Some(theta) => theta,
             None => json.number_or("rope_theta", 10_000.0)?,
         };
+        let plain_head = hidden_size / num_attention_heads.max(1);
+        let (kv_heads, head_dim, positions) = match member {
+            Member::Llama => (num_attention_heads, plain_head, 2048),
+            Member::Mistral => (8, plain_head, 131_072),
+            Member::Qwen2 => (32, plain_head, 32_768),
+            Member::Qwen3 => (32, 128, 32_768),
+        };
+        let slides = match member {
+            Member::Llama => false,
+            Member::Mistral => !json.is_null("sliding_window"),
+            Member::Qwen2 | Member::Qwen3 => json.boolean_or("use_sliding_window", false)?,
+        };
+        // Within one window nothing slides out of sight.
+        let window = if slides { json.integer_or("sliding_window", 4096)? } else { i64::MAX };
+        let attention_bias = matches!(member, Member::Llama | Member::Qwen3) && json.boolean_or("attention_bias", false)?;
         let config = Self {
             hidden_size,
             intermediate_size: json.integer("intermediate_size")?,
             num_hidden_layers: json.integer("num_hidden_layers")?,
             num_attention_heads,
-            num_key_value_heads: json.integer_or("num_key_value_heads", num_attention_heads)?,
-            head_dim: json.integer_or("head_dim", hidden_size / num_attention_heads.max(1))?,
+            num_key_value_heads: json
+                .integer_or("num_key_value_heads", if json.is_null("num_key_value_heads") { num_attention_heads } else { kv_heads })?,
+            head_dim: json.integer_or("head_dim", head_dim)?,
             vocab_size: json.integer("vocab_size")?,
             rms_norm_eps: json.number_or("rms_norm_eps", 1e-6)?,
-            max_position_embeddings: json.integer_or("max_position_embeddings", 2048)?,
+            max_position_embeddings: json.integer_or("max_position_embeddings", positions)?.min(window),
+            qkv_bias: attention_bias || member == Member::Qwen2,
+            out_bias: attention_bias,
+            mlp_bias: member == Member::Llama && json.boolean_or("mlp_bias", false)?,
+            head_norm: member == Member::Qwen3,
             tie_word_embeddings: json.boolean_or("tie_word_embeddings", false)?,
             rope_theta,
             scaling,
         };
-        config.check().and_then(|()| check_variant(json)).map_err(|error| json.error(error.message()))?;
-        Ok(config)
+        config.check().map_err(|error| json.error(error.message()))?;
+        match json.string_or("hidden_act", "silu")? {
+            "silu" => Ok(config),
+            act => Err(json.error(format_args!("hidden_act {act} is not supported, only silu is"))),
+        }
     }
 
     fn check(&self) -> Result<()> {
@@ -133,17 +178,6 @@ impl Config {
     }
 }
 
-fn check_variant(json: &Json) -> Result<()> {
-    let act = json.string_or("hidden_act", "silu")?;
-    if act != "silu" {
-        return Err(Error::model(format!("hidden_act {act} is not supported, only silu is")));
-    }
-    match ["attention_bias", "mlp_bias"].into_iter().find(|key| json.boolean_or(key, false).unwrap_or(true)) {
-        Some(key) => Err(Error::model(format!("{key} is not supported"))),
-        None => Ok(()),
-    }
-}
-
 impl Scaling {
     fn need(&self, value: Option<f64>, key: &str) -> Result<f64> {
         value.filter(|v| v.is_finite() && *v > 0.0).ok_or_else(|| Error::model(format!("rope_scaling needs a positive {key}")))
@@ -184,11 +218,32 @@ mod tests {
         json
     }
 
+    fn read(json: Value) -> Result<Config> {
+        Config::read(&Json::of(json), Member::Llama)
+    }
+
     #[test]
     fn absent_keys_take_the_family_defaults() {
-        let config = Config::read(&Json::of(base())).unwrap();
+        let config = read(base()).unwrap();
         assert_eq!((config.num_key_value_heads, config.head_dim, config.group(), config.heads()), (4, 16, 1, 12));
         assert_eq!(config.frequencies().unwrap()[0], 1.0);
+    }
+
+    #[test]
+    fn sequences_end_where_something_would_slide_out_of_sight() {
+        for (member, keys, positions) in [
+            (Member::Mistral, json!({}), 4096),
+            (Member::Mistral, json!({"sliding_window": 512}), 512),
+            (Member::Mistral, json!({"sliding_window": null}), 131_072),
+            (Member::Qwen2, json!({"sliding_window": 512}), 32_768),
+            (Member::Qwen2, json!({"sliding_window": 512, "use_sliding_window": true}), 512),
+            (Member::Llama, json!({"sliding_window": 512}), 2048),
+        ] {
+            let mut all = with("num_key_value_heads", Value::Null);
+            all.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+            let config = Config::read(&Json::of(all), member).unwrap();
+            assert_eq!((config.max_position_embeddings, config.num_key_value_heads), (positions, 4), "{member:?} {keys}");
+        }
     }
 
     #[test]
@@ -196,13 +251,13 @@ mod tests {
         for (key, value, word) in [
             ("num_key_value_heads", json!(3), "evenly"),
             ("hidden_act", json!("gelu"), "gelu"),
-            ("attention_bias", json!(true), "attention_bias"),
+            ("attention_bias", json!("yes"), "attention_bias"),
             ("head_dim", json!(7), "odd"),
             ("hidden_size", json!(-1), "`hidden_size` must be"),
             ("rope_scaling", json!({"rope_type": "yarn", "factor": 4.0}), "yarn"),
             ("rope_scaling", json!({"rope_type": "llama3", "factor": 4.0}), "low_freq_factor"),
         ] {
-            let error = Config::read(&Json::of(with(key, value))).unwrap_err().to_string();
+            let error = read(with(key, value)).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
     }
@@ -211,8 +266,8 @@ mod tests {
     fn llama3_stretches_slow_rotations_only() {
         let scaling = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 64});
-        let plain = Config::read(&Json::of(with("head_dim", json!(16)))).unwrap().frequencies().unwrap();
-        let scaled = Config::read(&Json::of(with("rope_scaling", scaling))).unwrap().frequencies().unwrap();
+        let plain = read(with("head_dim", json!(16))).unwrap().frequencies().unwrap();
+        let scaled = read(with("rope_scaling", scaling)).unwrap().frequencies().unwrap();
         assert_eq!(scaled[0], plain[0]);
         assert_eq!(scaled[7], plain[7] / 8.0);
         assert!(scaled.iter().zip(&plain).any(|(s, p)| s < p && *s > p / 8.0));

@@ -1,18 +1,24 @@
-//! The network against transformers' on a small random model, whole and step by step, alone and in ragged batches.
+//! The network against transformers' on small random models, whole and step by step, alone and in ragged batches.
 
 use super::*;
 use crate::models::decoder::Cache as _;
+use crate::models::golden::path;
 use crate::models::text::golden::{self, Texts};
-use std::path::Path;
 
-fn goldens() -> std::collections::BTreeMap<String, Tensor> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llama-tiny-golden.safetensors");
-    Tensor::read_safetensors(path).unwrap().into_iter().collect()
+/// The folders of the family's members: some have biases, normed heads or an output of its own.
+const MEMBERS: [&str; 5] = ["llama-tiny", "llama-biased-tiny", "mistral-tiny", "qwen2-tiny", "qwen3-tiny"];
+
+fn goldens(member: &str) -> std::collections::BTreeMap<String, Tensor> {
+    Tensor::read_safetensors(path("tests/golden").join(format!("{member}-golden.safetensors"))).unwrap().into_iter().collect()
 }
 
-fn tiny(precision: Precision) -> Llama {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llama-tiny");
-    Llama::load(&ModelFolder::open(folder).unwrap(), Device::Cpu, precision).unwrap()
+fn load(member: &str, precision: Precision) -> Llama {
+    let folder = ModelFolder::open(path("tests/golden").join(member)).unwrap();
+    Llama::load(&folder, Device::Cpu, precision).unwrap()
+}
+
+fn tiny() -> Llama {
+    load("llama-tiny", Precision::F32)
 }
 
 fn tokens(tensor: &Tensor) -> Vec<i64> {
@@ -27,38 +33,42 @@ fn apart(found: &Tensor, expected: &Tensor) -> f64 {
 
 #[test]
 fn prefill_and_steps_yield_the_logits_of_transformers() {
-    let (golden, network) = (goldens(), tiny(Precision::F32));
-    let prompt = tokens(&golden["prompt"]);
-    let (mut cache, first) = network.start(&[&prompt], 1).unwrap();
-    assert!(apart(&first.get(0), &golden["logits"].get(0)) < 1e-4);
-    for (n, token) in tokens(&golden["steps"]).into_iter().enumerate() {
-        let logits = network.step(&mut cache, &[token]).unwrap();
-        assert!(apart(&logits.get(0), &golden["logits"].get(n as i64 + 1)) < 1e-4, "step {n}");
+    for member in MEMBERS {
+        let (golden, network) = (goldens(member), load(member, Precision::F32));
+        let prompt = tokens(&golden["prompt"]);
+        let (mut cache, first) = network.start(&[&prompt], 1).unwrap();
+        assert!(apart(&first.get(0), &golden["logits"].get(0)) < 1e-4, "{member}");
+        for (n, token) in tokens(&golden["steps"]).into_iter().enumerate() {
+            let logits = network.step(&mut cache, &[token]).unwrap();
+            assert!(apart(&logits.get(0), &golden["logits"].get(n as i64 + 1)) < 1e-4, "{member}, step {n}");
+        }
+        assert_eq!(cache.columns.len(), 162);
     }
-    assert_eq!(cache.columns.len(), 162);
 }
 
 #[test]
 fn every_row_of_a_ragged_batch_is_as_alone() {
-    let (golden, network) = (goldens(), tiny(Precision::F32));
-    let prompt = tokens(&golden["prompt"]);
-    let other: Vec<i64> = prompt.iter().rev().copied().collect();
-    // The first two and the last share their beginning, the third nothing: so with and without it, prefixes are shared or not.
-    for rows in [vec![&prompt[..], &prompt[..5], &other[..20], &prompt[..]], vec![&prompt[..], &prompt[..40], &prompt[..]]] {
-        let (mut cache, first) = network.start(&rows, 20).unwrap();
-        assert!(apart(&first.get(0), &golden["logits"].get(0)) < 1e-4);
-        if rows[1].len() == 5 {
-            assert!(apart(&first.get(1), &golden["short"]) < 1e-4);
-        }
-        let last = rows.len() - 1;
-        for (n, token) in tokens(&golden["steps"]).into_iter().enumerate() {
-            if n == 4 {
-                cache.keep(&[0, last]).unwrap();
+    for member in MEMBERS {
+        let (golden, network) = (goldens(member), load(member, Precision::F32));
+        let prompt = tokens(&golden["prompt"]);
+        let other: Vec<i64> = prompt.iter().rev().copied().collect();
+        // The first two and the last share their beginning, the third nothing: so with and without it, prefixes are shared or not.
+        for rows in [vec![&prompt[..], &prompt[..5], &other[..20], &prompt[..]], vec![&prompt[..], &prompt[..40], &prompt[..]]] {
+            let (mut cache, first) = network.start(&rows, 20).unwrap();
+            assert!(apart(&first.get(0), &golden["logits"].get(0)) < 1e-4);
+            if rows[1].len() == 5 {
+                assert!(apart(&first.get(1), &golden["short"]) < 1e-4);
             }
-            let fed = if n < 4 { vec![token; rows.len()] } else { vec![token; 2] };
-            let logits = network.step(&mut cache, &fed).unwrap();
-            for row in [0, fed.len() as i64 - 1] {
-                assert!(apart(&logits.get(row), &golden["logits"].get(n as i64 + 1)) < 1e-4, "row {row} step {n}");
+            let last = rows.len() - 1;
+            for (n, token) in tokens(&golden["steps"]).into_iter().enumerate() {
+                if n == 4 {
+                    cache.keep(&[0, last]).unwrap();
+                }
+                let fed = if n < 4 { vec![token; rows.len()] } else { vec![token; 2] };
+                let logits = network.step(&mut cache, &fed).unwrap();
+                for row in [0, fed.len() as i64 - 1] {
+                    assert!(apart(&logits.get(row), &golden["logits"].get(n as i64 + 1)) < 1e-4, "{member}, row {row}, step {n}");
+                }
             }
         }
     }
@@ -66,7 +76,7 @@ fn every_row_of_a_ragged_batch_is_as_alone() {
 
 #[test]
 fn a_long_prompt_is_read_in_passes() {
-    let (golden, network) = (goldens(), tiny(Precision::F32));
+    let (golden, network) = (goldens("llama-tiny"), tiny());
     let prompt = tokens(&golden["prompt"]);
     let rows = vec![&prompt[..]; 40];
     let short = [&rows[..], &[&prompt[..7]]].concat();
@@ -80,15 +90,17 @@ fn a_long_prompt_is_read_in_passes() {
 
 #[test]
 fn halves_stay_near() {
-    let golden = goldens();
-    let (_, logits) = tiny(Precision::BF16).start(&[&tokens(&golden["prompt"])], 0).unwrap();
-    let cosine = Tensor::cosine_similarity(&logits.get(0), &golden["logits"].get(0), 0, 1e-8).double_value(&[]);
-    assert!(cosine > 0.995, "{cosine}");
+    for member in MEMBERS {
+        let golden = goldens(member);
+        let (_, logits) = load(member, Precision::BF16).start(&[&tokens(&golden["prompt"])], 0).unwrap();
+        let cosine = Tensor::cosine_similarity(&logits.get(0), &golden["logits"].get(0), 0, 1e-8).double_value(&[]);
+        assert!(cosine > 0.995, "{member}: {cosine}");
+    }
 }
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    let network = tiny(Precision::F32);
+    let network = tiny();
     assert!(network.start(&[&[]], 0).is_err());
     let (mut cache, _) = network.start(&[&[3, 4, 5]], 0).unwrap();
     assert!(network.step(&mut cache, &[1, 2]).is_err());
@@ -99,7 +111,7 @@ fn what_does_not_fit_is_refused() {
 
 #[test]
 fn searched_and_greedy_texts_are_those_of_transformers() {
-    let (texts, network) = (Texts::of(&golden::read("llama-tiny-texts.json")), tiny(Precision::F32));
+    let (texts, network) = (Texts::of(&golden::read("llama-tiny-texts.json")), tiny());
     let writer = texts.writer();
     texts.hold(&|_, jobs| writer.write(&network, jobs, &|_| false).unwrap());
 }

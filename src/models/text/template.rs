@@ -47,7 +47,7 @@ impl Template {
         Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned() })
     }
 
-    /// The chat as the model reads it, open for the assistant's answer.
+    /// The chat as the model reads it, open for the assistant's answer, which begins without thoughts where the template has a choice.
     ///
     /// # Errors
     /// Model, where the template refuses the chat.
@@ -61,6 +61,7 @@ impl Template {
                     bos_token => self.bos.as_str(),
                     eos_token => self.eos.as_str(),
                     add_generation_prompt => true,
+                    enable_thinking => false,
                     tools => (),
                     documents => (),
                 })
@@ -88,6 +89,23 @@ mod tests {
     fn python_methods_and_loop_controls_work_and_nothing_is_escaped() {
         let source = "{%- for m in messages -%}{{ m.content.strip() | trim }}{% if m['role'].startswith('sys') %}{% break %}{% endif %}{%- endfor -%}";
         assert_eq!(render(source).unwrap(), "Be <brief> & clear.");
+    }
+
+    #[test]
+    fn what_templates_of_the_field_are_made_of_is_known() {
+        // Seen in those of Mistral: a name that a block sets for those after it, users picked out of the messages, counts in a namespace.
+        let source = "{%- if messages[0]['role'] == 'system' %}{%- set told = messages[0]['content'] %}{%- set chat = messages[1:] %}\
+            {%- else %}{%- set chat = messages %}{%- endif %}{%- set users = chat | selectattr('role', 'equalto', 'user') | list %}\
+            {%- set ns = namespace() %}{%- set ns.index = 0 %}{%- for m in chat %}{%- if (m['role'] == 'user') != (ns.index % 2 == 0) %}\
+            {{- raise_exception('turns') }}{%- endif %}{%- set ns.index = ns.index + 1 %}{%- endfor %}\
+            {{- told is defined and told.strip() }}|{{ users | length }}|{{ ns.index }}|{{ users[-1] == chat[-1] }}";
+        assert_eq!(render(source).unwrap(), "Be <brief> & clear.|1|1|True");
+        // Seen in those of Qwen: messages from the last to the first, and whether the model thinks.
+        let source = "{%- set ns = namespace(open=true, last=messages|length - 1) %}{%- for m in messages[::-1] %}\
+            {%- set index = (messages|length - 1) - loop.index0 %}{%- if ns.open and m.role == 'user' and not(m.content.startswith('<r>') and \
+            m.content.endswith('</r>')) %}{%- set ns.open = false %}{%- set ns.last = index %}{%- endif %}{%- endfor %}{{- ns.last }}\
+            {%- if enable_thinking is defined and enable_thinking is false %}{{- '|' + 'a</t>b'.split('</t>')[-1].lstrip('\\n') }}{%- endif %}";
+        assert_eq!(render(source).unwrap(), "1|b");
     }
 
     #[test]

@@ -36,6 +36,9 @@ pub const KIND: StageKind = StageKind {
     params: PARAMS,
     joins: Joins::ByModel(&[
         ("LlamaForCausalLM", Joins::Per(PayloadKind::Segment)),
+        ("MistralForCausalLM", Joins::Per(PayloadKind::Segment)),
+        ("Qwen2ForCausalLM", Joins::Per(PayloadKind::Segment)),
+        ("Qwen3ForCausalLM", Joins::Per(PayloadKind::Segment)),
         ("GPT2LMHeadModel", Joins::Per(PayloadKind::Segment)),
         ("BlipForConditionalGeneration", Joins::Either { alone: PayloadKind::Frame, per: PayloadKind::Segment }),
         ("OpusCaptionDecoder", Joins::Either { alone: PayloadKind::Embedding, per: PayloadKind::Segment }),
@@ -47,9 +50,18 @@ pub const KIND: StageKind = StageKind {
 const PARAMS: &[Field] = &[
     Field {
         name: "model",
-        ty: Type::Model(&["LlamaForCausalLM", "GPT2LMHeadModel", "BlipForConditionalGeneration", "OpusCaptionDecoder"]),
+        ty: Type::Model(&[
+            "LlamaForCausalLM",
+            "MistralForCausalLM",
+            "Qwen2ForCausalLM",
+            "Qwen3ForCausalLM",
+            "GPT2LMHeadModel",
+            "BlipForConditionalGeneration",
+            "OpusCaptionDecoder",
+        ]),
         default: Default::Required,
-        doc: "The language model, or the captioner of pictures or videos.",
+        doc: "The language model, or the captioner of pictures or videos. A language model that can think before it answers (Qwen3) is told \
+              not to.",
     },
     Field {
         name: "prompt",
