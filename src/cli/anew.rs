@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// OpenMP's variable. Where the environment has it already, that stands.
@@ -16,7 +17,9 @@ pub(super) fn is_settled() -> bool {
 /// Begins the process anew, with the same arguments, with threads that sleep while they wait. Only an error returns.
 pub(super) fn with_sleeping_threads() -> io::Error {
     let mut arguments = std::env::args_os();
-    let mut command = Command::new("/proc/self/exe");
+    // By its own name, under which `top` and `pkill` then know it.
+    let binary = std::env::current_exe().ok().filter(|path| path.is_file());
+    let mut command = Command::new(binary.unwrap_or_else(|| PathBuf::from("/proc/self/exe")));
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }

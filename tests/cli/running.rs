@@ -187,8 +187,9 @@ fn torchs_threads_sleep_while_they_wait_unless_they_are_to_spin() {
         let text = generated("", "live: true", SINK).replace("decode: 1 }", &format!("decode: 1{threads} }}"));
         let live = place.start(&place.write("pipeline.yaml", text), &[]);
         live.listens();
-        let environment = live.environment();
+        let environment = live.of_system("environ");
         assert_eq!(environment.split('\0').find(|line| line.starts_with("OMP_WAIT_POLICY=")), policy);
+        assert_eq!(live.of_system("comm"), "opusflow\n");
         live.signal("INT");
         live.wait().ended(0);
     }

@@ -55,9 +55,9 @@ impl Live {
         }
     }
 
-    /// Its environment, as it was begun with.
-    pub fn environment(&self) -> String {
-        std::fs::read_to_string(format!("/proc/{}/environ", self.child.id())).unwrap()
+    /// What the system says of it: `environ` as it was begun with, `comm` as `top` shows it.
+    pub fn of_system(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap()
     }
 
     pub fn signal(&self, signal: &str) {
