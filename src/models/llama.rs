@@ -25,7 +25,7 @@ pub struct Llama {
     /// `[hidden]`.
     gain: Tensor,
     head: Linear,
-    /// sqrt(hidden * eps), which the root mean square does not fall below but for the factor sqrt(hidden).
+    /// What the length of the residual stream does not fall below.
     floor: Tensor,
     kind: Kind,
     cached: Kind,
@@ -46,14 +46,11 @@ struct Layer {
 struct HeadNorm {
     /// `[query heads + key heads, head_dim]`, sqrt(head_dim) in it.
     gain: Tensor,
-    /// As the network's `floor`, for heads.
+    /// What a head's length does not fall below.
     floor: Tensor,
 }
 
 impl Llama {
-    /// The architectures it reads.
-    pub const ARCHITECTURES: [&str; 4] = ["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"];
-
     /// Reads a folder's config.json and weights.
     ///
     /// # Errors
@@ -90,7 +87,7 @@ impl Llama {
         };
         let gain = take("model.norm.weight", &[hidden])?.f_mul_scalar((hidden as f64).sqrt())?;
         let layers = (0..config.num_hidden_layers).map(|n| Layer::new(&config, n, kind, &take)).collect::<Result<_>>()?;
-        let floor = Tensor::f_full([1], (hidden as f64 * config.rms_norm_eps).sqrt(), (Kind::Float, device))?;
+        let floor = floor(hidden, &config, device)?;
         // On a CPU attention is faster in f32 than in halves, and the cache is small beside the weights.
         let cached = if device.is_cuda() { kind } else { Kind::Float };
         Ok(Self { config, layers, embedding, gain, head, floor, kind, cached, device })
@@ -133,6 +130,11 @@ impl Llama {
     fn unit(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.f_div(&length(x, &self.floor)?)?)
     }
+}
+
+/// RMSNorm's epsilon for lengths: sqrt(width * eps), as a root mean square is a length over sqrt(width).
+fn floor(width: i64, config: &Config, device: Device) -> Result<Tensor> {
+    Ok(Tensor::f_full([1], (width as f64 * config.rms_norm_eps).sqrt(), (Kind::Float, device))?)
 }
 
 /// The length of each vector that the last dimension is of, not below `floor`.
@@ -205,8 +207,7 @@ impl Layer {
                 Ok(paired(&part(name, &[dim])?.f_view([dim, 1])?, dim)?.f_view([1, dim])?.f_expand([heads, dim], false)?)
             };
             let gains = Tensor::f_cat(&[gain("self_attn.q_norm.weight", q_heads)?, gain("self_attn.k_norm.weight", kv_heads)?], 0)?;
-            let floor = Tensor::f_full([1], (dim as f64 * config.rms_norm_eps).sqrt(), (Kind::Float, gains.device()))?;
-            Ok(HeadNorm { gain: gains.f_mul_scalar((dim as f64).sqrt())?, floor })
+            Ok(HeadNorm { floor: floor(dim, config, gains.device())?, gain: gains.f_mul_scalar((dim as f64).sqrt())? })
         };
         let heads = config.head_norm.then(heads).transpose()?;
 

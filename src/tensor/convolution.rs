@@ -1,4 +1,4 @@
-//! Convolutions by oneDNN on CPUs with weights laid out for it once: libtorch's own lays them out anew in every call, which for wide layers over
+//! Convolutions by oneDNN on CPUs with weights laid out for it beforehand: libtorch's own lays them out anew in every call, which for wide layers over
 //! small pictures takes longer than the convolution. Reached, as products are, through libtorch's C interface for compiled models.
 
 use std::ffi::{c_char, c_int, c_void};
@@ -7,7 +7,7 @@ use std::ptr::{null, null_mut};
 use tch::{Device, Kind, Tensor};
 
 use super::device::cpu_multiplies_bf16;
-use super::product::{self, Then};
+use super::product::Then;
 use crate::error::Result;
 
 /// Where the kernel of a convolution over pictures goes.
@@ -31,14 +31,8 @@ impl Sweep {
     pub fn pack(&self, weight: &Tensor, pictures: &[i64]) -> Result<Option<Tensor>> {
         let kind = weight.kind();
         let served = kind == Kind::Float || kind == Kind::BFloat16 && cpu_multiplies_bf16();
-        let [output, input, height, width] = weight.size()[..] else { return Ok(None) };
-        if weight.device() != Device::Cpu || !served || pictures.len() != 4 || pictures[1] != input {
+        if weight.device() != Device::Cpu || !served || weight.dim() != 4 || pictures.len() != 4 || pictures[1] != weight.size()[1] {
             return Ok(None);
-        }
-        if (height, width, self.stride, self.padding) == (1, 1, [1, 1], [0, 0]) {
-            // A product of pixels, however many there are.
-            let flat = weight.f_contiguous()?.f_view([output, input])?;
-            return Ok(Some(product::pack(&flat)?.unwrap_or(flat)));
         }
         let opaque = weight.f_contiguous()?.f_to_mkldnn(None)?;
         Ok(Some(opaque.f_mkldnn_reorder_conv2d_weight(self.padding, self.stride, self.dilation, 1, Some(pictures))?))
@@ -49,22 +43,14 @@ impl Sweep {
     /// # Errors
     /// Overload, where memory is short.
     pub fn unpack(packed: &Tensor) -> Result<Tensor> {
-        let dense = if packed.is_mkldnn() { packed.f_to_dense(None, false)? } else { packed.shallow_clone() };
-        Ok(if dense.dim() == 2 { dense.f_unsqueeze(-1)?.f_unsqueeze(-1)? } else { dense })
+        Ok(packed.f_to_dense(None, false)?)
     }
 
     /// Pictures `[n, input, h, w]` under a [packed](Self::pack) weight, plus a bias `[output]`, and `then` of it: channels-last. None where
     /// oneDNN refuses.
     pub fn packed(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, then: Then) -> Option<Tensor> {
         let fits = |part: &Tensor| part.device() == Device::Cpu && part.kind() == weight.kind();
-        if x.dim() != 4 || !fits(x) || !bias.is_none_or(|bias| fits(bias) && !bias.is_mkldnn()) {
-            return None;
-        }
-        if weight.dim() == 2 {
-            let pixels = x.f_permute([0, 2, 3, 1]).ok()?;
-            return product::product(&pixels, weight, bias, then)?.f_permute([0, 3, 1, 2]).ok();
-        }
-        if !weight.is_mkldnn() {
+        if x.dim() != 4 || !fits(x) || !bias.is_none_or(|bias| fits(bias) && !bias.is_mkldnn()) || !weight.is_mkldnn() {
             return None;
         }
         convolve(x, weight, bias, self, then)
@@ -154,34 +140,11 @@ mod tests {
     }
 
     #[test]
-    fn kernels_of_one_pixel_are_products() {
-        let sweep = Sweep { stride: [1, 1], padding: [0, 0], dilation: [1, 1] };
-        for (output, input, height) in [(300, 256, 5), (32, 16, 40)] {
-            for kind in [Kind::Float, Kind::BFloat16] {
-                let (weight, bias) = (random(&[output, input, 1, 1]).to_kind(kind), random(&[output]).to_kind(kind));
-                let Some(packed) = sweep.pack(&weight, &[2, input, height, 41]).unwrap() else {
-                    assert!(kind == Kind::BFloat16 && !cpu_multiplies_bf16());
-                    continue;
-                };
-                let x = random(&[2, input, height, 41]).to_kind(kind);
-                for x in [x.shallow_clone(), super::super::channels_last(&x).unwrap()] {
-                    let found = sweep.packed(&x, &packed, Some(&bias), Then::Nothing).expect("oneDNN serves it");
-                    let expected = x.conv2d(&weight, Some(&bias), [1, 1], [0, 0], [1, 1], 1);
-                    let tolerance = if kind == Kind::Float { 1e-4 } else { 0.1 };
-                    assert!(found.allclose(&expected, tolerance, tolerance, false) && found.stride()[1] == 1, "{kind:?}");
-                }
-                assert!(Sweep::unpack(&packed).unwrap().equal(&weight));
-            }
-        }
-    }
-
-    #[test]
     fn what_onednn_does_not_serve_is_left_to_libtorch() {
         let sweep = Sweep { stride: [1, 1], padding: [0, 0], dilation: [1, 1] };
-        let weight = random(&[8, 4, 1, 1]);
+        let weight = random(&[8, 4, 3, 3]);
         assert!(sweep.pack(&weight.to_kind(Kind::Double), &[1, 4, 3, 3]).unwrap().is_none());
         let packed = sweep.pack(&weight, &[1, weight.size()[1], 9, 12]).unwrap().expect("oneDNN serves f32");
-        assert!(sweep.packed(&random(&[1, 5, 3, 3]), &packed, None, Then::Nothing).is_none(), "another number of channels");
         assert!(sweep.packed(&random(&[1, 4, 3, 3]).to_kind(Kind::Double), &packed, None, Then::Nothing).is_none());
         assert!(sweep.packed(&random(&[1, 4, 3, 3]), &weight, None, Then::Nothing).is_none(), "a weight that is not packed");
     }

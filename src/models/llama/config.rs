@@ -90,6 +90,8 @@ impl Config {
             Member::Qwen2 => (32, plain_head, 32_768),
             Member::Qwen3 => (32, 128, 32_768),
         };
+        // Left out and null are not the same.
+        let kv_heads = if json.is_null("num_key_value_heads") { num_attention_heads } else { kv_heads };
         let slides = match member {
             Member::Llama => false,
             Member::Mistral => !json.is_null("sliding_window"),
@@ -103,8 +105,7 @@ impl Config {
             intermediate_size: json.integer("intermediate_size")?,
             num_hidden_layers: json.integer("num_hidden_layers")?,
             num_attention_heads,
-            num_key_value_heads: json
-                .integer_or("num_key_value_heads", if json.is_null("num_key_value_heads") { num_attention_heads } else { kv_heads })?,
+            num_key_value_heads: json.integer_or("num_key_value_heads", kv_heads)?,
             head_dim: json.integer_or("head_dim", head_dim)?,
             vocab_size: json.integer("vocab_size")?,
             rms_norm_eps: json.number_or("rms_norm_eps", 1e-6)?,

@@ -54,10 +54,8 @@ enum Network {
 
 impl Generator {
     /// The architectures it reads.
-    pub const ARCHITECTURES: [&str; 5] = {
-        let [llama, mistral, qwen2, qwen3] = Llama::ARCHITECTURES;
-        [llama, mistral, qwen2, qwen3, "GPT2LMHeadModel"]
-    };
+    pub const ARCHITECTURES: [&str; 5] =
+        ["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "GPT2LMHeadModel"];
 
     /// Reads a model folder: config.json, weights, tokenizer, and where they are there generation_config.json and the chat template.
     ///
