@@ -1,5 +1,5 @@
-//! Links the CPU libtorch that `ops/setup` lays down, with the C++ shim over it, and writes its place into the binary, so that it runs without
-//! environment variables.
+//! Links the CPU libtorch that `ops/setup` lays down, with the C++ shim over it, and writes its
+//! place into the binary, so that it runs without environment variables.
 
 use std::path::{Path, PathBuf};
 
@@ -10,15 +10,21 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed={SHIM}");
     let Some(libtorch) = std::env::var_os("LIBTORCH").map(PathBuf::from) else {
-        println!("cargo:warning=LIBTORCH is not set: run ops/setup, which puts libtorch into .libtorch/");
+        println!(
+            "cargo:warning=LIBTORCH is not set: run ops/setup, which puts libtorch into .libtorch/"
+        );
         return;
     };
     let lib = libtorch.join("lib");
     if !lib.join("libtorch_cpu.so").exists() {
-        println!("cargo:warning={} has no libtorch_cpu.so: run ops/setup", lib.display());
+        println!(
+            "cargo:warning={} has no libtorch_cpu.so: run ops/setup",
+            lib.display()
+        );
     }
     shim(&libtorch);
-    // An installed binary finds libtorch beside itself; one in target/ finds the folder it was built with.
+    // An installed binary finds libtorch beside itself; one in target/ finds the folder it was
+    // built with.
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib/opusflow");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
 }

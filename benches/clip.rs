@@ -1,6 +1,7 @@
-//! CLIP ViT-B/32's image tower at its real size with random weights, from decoded frames of 640 x 360 (the sample film's first) to vectors of
-//! length 1: seconds a call for 1 frame and for 8, in f32 and in bf16, on two threads. Its peer is transformers' processor and model on the
-//! same frames and weights (`ops/bench/clip.py`), which also compares the vectors.
+//! CLIP ViT-B/32's image tower at its real size with random weights, from decoded frames of 640 x
+//! 360 (the sample film's first) to vectors of length 1: seconds a call for 1 frame and for 8, in
+//! f32 and in bf16, on two threads. Its peer is transformers' processor and model on the same
+//! frames and weights (`ops/bench/clip.py`), which also compares the vectors.
 
 mod report;
 
@@ -19,11 +20,18 @@ const CALLS: usize = 15;
 
 /// Bytes `[8, 360, 640, 3]`: one frame in ten.
 async fn frames(film: &str) -> Tensor {
-    let options = Options { views: vec![View::native("frames").sized(640, 360)], ..Options::default() };
+    let options = Options {
+        views: vec![View::native("frames").sized(640, 360)],
+        ..Options::default()
+    };
     let mut opened = open(film, &options).await.expect("the film opens");
     let mut frames = Vec::new();
     for number in 0..BATCHES[1] * 10 {
-        let frame = opened.views[0].next().await.expect("the film is long enough").frame;
+        let frame = opened.views[0]
+            .next()
+            .await
+            .expect("the film is long enough")
+            .frame;
         if number % 10 == 0 {
             frames.push(frame);
         }
@@ -33,24 +41,39 @@ async fn frames(film: &str) -> Tensor {
 }
 
 fn write(path: &Path, bytes: &[u8]) {
-    std::fs::write(path, bytes).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
+    std::fs::write(path, bytes)
+        .unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
 }
 
 fn main() {
     // On a thread of its own, as a worker has it: memory comes from another arena there.
-    std::thread::spawn(measure).join().expect("it does not panic");
+    std::thread::spawn(measure)
+        .join()
+        .expect("it does not panic");
 }
 
 fn measure() {
     init().expect("GStreamer is there");
     threads(2);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime starts");
     let frames = runtime.block_on(frames(&report::film()));
-    let shared = report::shared().expect("BENCH_SHARED names the folder that ops/bench/clip.py --make filled");
-    let folder = ModelFolder::open(shared.join("clip")).expect("ops/bench/clip.py --make wrote the model");
-    write(&shared.join("frames.u8"), &Vec::<u8>::try_from(frames.flatten(0, -1)).expect("bytes"));
-    let models = [("f32", Precision::F32), ("bf16", Precision::BF16)]
-        .map(|(name, precision)| (name, Clip::open(&folder, Device::Cpu, precision).expect("the model loads")));
+    let shared = report::shared()
+        .expect("BENCH_SHARED names the folder that ops/bench/clip.py --make filled");
+    let folder =
+        ModelFolder::open(shared.join("clip")).expect("ops/bench/clip.py --make wrote the model");
+    write(
+        &shared.join("frames.u8"),
+        &Vec::<u8>::try_from(frames.flatten(0, -1)).expect("bytes"),
+    );
+    let models = [("f32", Precision::F32), ("bf16", Precision::BF16)].map(|(name, precision)| {
+        (
+            name,
+            Clip::open(&folder, Device::Cpu, precision).expect("the model loads"),
+        )
+    });
     for round in report::rounds() {
         for (name, model) in &models {
             for batch in BATCHES {
@@ -59,7 +82,10 @@ fn measure() {
                 let vectors = Vec::<f32>::try_from(encode().flatten(0, -1)).expect("numbers");
                 write(
                     &shared.join(format!("opusflow_{name}_{batch}.f32")),
-                    &vectors.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<_>>(),
+                    &vectors
+                        .into_iter()
+                        .flat_map(f32::to_le_bytes)
+                        .collect::<Vec<_>>(),
                 );
                 let _ = encode();
                 let mut seconds: Vec<f64> = (0..CALLS)
@@ -70,7 +96,13 @@ fn measure() {
                     })
                     .collect();
                 seconds.sort_by(f64::total_cmp);
-                report::figure("clip", &format!("opusflow_{name}_{batch}"), round, seconds[CALLS / 2], "s");
+                report::figure(
+                    "clip",
+                    &format!("opusflow_{name}_{batch}"),
+                    round,
+                    seconds[CALLS / 2],
+                    "s",
+                );
             }
         }
     }

@@ -1,5 +1,6 @@
-//! Packets through a 5-stage pipeline that only passes them on (source, three transforms, sink), on one thread, beside the same four hops
-//! over bare tokio channels. One JSON line a run, then one with the medians and their ratio.
+//! Packets through a 5-stage pipeline that only passes them on (source, three transforms, sink), on
+//! one thread, beside the same four hops over bare tokio channels. One JSON line a run, then one
+//! with the medians and their ratio.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,11 +10,16 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use opusflow::Result;
-use opusflow::packet::{Frame, Packet, Payload, PayloadKind, PixelFormat, Span, Stream, TimeSource, now_micros};
-use opusflow::pipeline::plan::{CachePlan, InputPlan, MemoryPlan, ObjectsPlan, StagePlan, TelemetryPlan, ThreadsPlan};
+use opusflow::packet::{
+    Frame, Packet, Payload, PayloadKind, PixelFormat, Span, Stream, TimeSource, now_micros,
+};
+use opusflow::pipeline::plan::{
+    CachePlan, InputPlan, MemoryPlan, ObjectsPlan, StagePlan, TelemetryPlan, ThreadsPlan,
+};
 use opusflow::pipeline::{Plan, Running};
 use opusflow::stage::{
-    Build, Deps, Draft, Holds, Host, Input, Joins, Out, QueueSettings, Retry, Sink, Source, StageKind, Transform, WhenFull,
+    Build, Deps, Draft, Holds, Host, Input, Joins, Out, QueueSettings, Retry, Sink, Source,
+    StageKind, Transform, WhenFull,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -30,12 +36,26 @@ static COPIED: AtomicUsize = AtomicUsize::new(0);
 
 fn frame(view: &Arc<str>, index: u64) -> Frame {
     let (view, pixels) = (Arc::clone(view), PIXELS.clone());
-    Frame { view, index, width: 640, height: 360, stride: 1920, format: PixelFormat::Rgb8, pixels }
+    Frame {
+        view,
+        index,
+        width: 640,
+        height: 360,
+        stride: 1920,
+        format: PixelFormat::Rgb8,
+        pixels,
+    }
 }
 
 fn stream() -> Stream {
     let (id, session) = ("bench".into(), "bench".into());
-    Stream { id, labels: BTreeMap::new(), session, live: false, time_source: TimeSource::File }
+    Stream {
+        id,
+        labels: BTreeMap::new(),
+        session,
+        live: false,
+        time_source: TimeSource::File,
+    }
 }
 
 struct Frames;
@@ -48,7 +68,12 @@ impl Source for Frames {
         let arrived = now_micros();
         feed.epoch(0, arrived).await;
         for index in 0..PACKETS {
-            feed.frame(frame(&view, index), Span::new(index * 1000, index * 1000 + 1000), arrived).await;
+            feed.frame(
+                frame(&view, index),
+                Span::new(index * 1000, index * 1000 + 1000),
+                arrived,
+            )
+            .await;
         }
         feed.finish("end_of_stream".to_owned()).await;
         Ok(())
@@ -89,7 +114,16 @@ fn count(frame: &Frame) {
 const FRAMES: &[PayloadKind] = &[PayloadKind::Frame];
 
 const fn kind(name: &'static str, build: Build) -> StageKind {
-    StageKind { name, doc: "", accepts: FRAMES, emits: FRAMES, params: &[], joins: Joins::AsWritten, holds: Holds::nothing, build }
+    StageKind {
+        name,
+        doc: "",
+        accepts: FRAMES,
+        emits: FRAMES,
+        params: &[],
+        joins: Joins::AsWritten,
+        holds: Holds::nothing,
+        build,
+    }
 }
 
 static SOURCE: StageKind = kind("frames", Build::Source(|_| Ok(Arc::new(Frames))));
@@ -97,8 +131,17 @@ static PASS: StageKind = kind("pass", Build::Transform(|_| Ok(Arc::new(Pass))));
 static COUNT: StageKind = kind("count", Build::Sink(|_| Ok(Arc::new(Count))));
 
 fn stage(id: &str, kind: &'static StageKind, from: Option<(&str, Option<&str>)>) -> StagePlan {
-    let queue = QueueSettings { frames: ROOM, bytes: usize::MAX / 2, when_full: WhenFull::Block, max_age: None };
-    let input = |(from, view): (&str, Option<&str>)| InputPlan { from: from.into(), view: view.map(Arc::from), queue };
+    let queue = QueueSettings {
+        frames: ROOM,
+        bytes: usize::MAX / 2,
+        when_full: WhenFull::Block,
+        max_age: None,
+    };
+    let input = |(from, view): (&str, Option<&str>)| InputPlan {
+        from: from.into(),
+        view: view.map(Arc::from),
+        queue,
+    };
     StagePlan {
         id: id.into(),
         kind,
@@ -106,7 +149,10 @@ fn stage(id: &str, kind: &'static StageKind, from: Option<(&str, Option<&str>)>)
         join: None,
         concurrency: 64,
         timeout: None,
-        retry: Retry { attempts: 1, backoff: Duration::ZERO },
+        retry: Retry {
+            attempts: 1,
+            backoff: Duration::ZERO,
+        },
         dead_letter: None,
         required: true,
         params: Default::default(),
@@ -119,16 +165,36 @@ fn plan() -> Arc<Plan> {
         name: "passthrough".into(),
         config_hash: "0".into(),
         kafka: None,
-        cache: CachePlan { memory: 0, redis: None, ttl: Duration::ZERO, compress_over: 0 },
-        objects: ObjectsPlan { store: "file:.".to_owned(), inline_max: 0, ttl: None },
-        threads: ThreadsPlan { tokio: 1, torch: 1, decode: 1, spin: false },
-        telemetry: TelemetryPlan { metrics: None, log: "warn".to_owned() },
+        cache: CachePlan {
+            memory: 0,
+            redis: None,
+            ttl: Duration::ZERO,
+            compress_over: 0,
+        },
+        objects: ObjectsPlan {
+            store: "file:.".to_owned(),
+            inline_max: 0,
+            ttl: None,
+        },
+        threads: ThreadsPlan {
+            tokio: 1,
+            torch: 1,
+            decode: 1,
+            spin: false,
+        },
+        telemetry: TelemetryPlan {
+            metrics: None,
+            log: "warn".to_owned(),
+        },
         shutdown: Duration::from_secs(30),
         progress: Duration::from_secs(1),
         models: BTreeMap::new(),
         absent: BTreeMap::new(),
         model_cache: ".".into(),
-        memory: MemoryPlan { threshold: None, idle: Duration::from_secs(60) },
+        memory: MemoryPlan {
+            threshold: None,
+            idle: Duration::from_secs(60),
+        },
         stages: vec![
             stage("in", &SOURCE, None),
             stage("one", &PASS, Some(("in", Some("frames")))),
@@ -164,7 +230,10 @@ async fn channels() {
     tokio::spawn(async move {
         let view: Arc<str> = "frames".into();
         for index in 0..PACKETS {
-            let item = Box::new((frame(&view, index), Span::new(index * 1000, index * 1000 + 1000)));
+            let item = Box::new((
+                frame(&view, index),
+                Span::new(index * 1000, index * 1000 + 1000),
+            ));
             if first.send(item).await.is_err() {
                 return;
             }
@@ -177,13 +246,22 @@ async fn channels() {
 
 /// Packets a second.
 fn measure(name: &str, round: usize, work: impl Future<Output = ()>) -> f64 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime starts");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime starts");
     SEEN.store(0, Ordering::Relaxed);
     let began = Instant::now();
     runtime.block_on(work);
     let rate = PACKETS as f64 / began.elapsed().as_secs_f64();
-    assert_eq!((SEEN.load(Ordering::Relaxed), COPIED.load(Ordering::Relaxed)), (PACKETS, 0), "every packet arrives, none is copied");
-    println!(r#"{{"bench":"passthrough","what":"{name}","round":{round},"packets":{PACKETS},"packets_per_second":{rate:.0}}}"#);
+    assert_eq!(
+        (SEEN.load(Ordering::Relaxed), COPIED.load(Ordering::Relaxed)),
+        (PACKETS, 0),
+        "every packet arrives, none is copied"
+    );
+    println!(
+        r#"{{"bench":"passthrough","what":"{name}","round":{round},"packets":{PACKETS},"packets_per_second":{rate:.0}}}"#
+    );
     rate
 }
 

@@ -1,5 +1,6 @@
-//! A whole film through `file -> sample -> discard`, every frame, scaled and in RGB, as `opusflow run` would run it: frames a second, one
-//! decoder thread and one tokio thread. Its peers are `gst-launch-1.0 ... ! fakesink` with the same caps (`ops/bench/run`).
+//! A whole film through `file -> sample -> discard`, every frame, scaled and in RGB, as `opusflow
+//! run` would run it: frames a second, one decoder thread and one tokio thread. Its peers are
+//! `gst-launch-1.0 ... ! fakesink` with the same caps (`ops/bench/run`).
 
 mod report;
 
@@ -33,13 +34,22 @@ stages:
     inputs: [sampled]
 "#
     );
-    let plan = check(&Source::new("sample", &text), KINDS, &Environment::new(), &Overrides::default());
+    let plan = check(
+        &Source::new("sample", &text),
+        KINDS,
+        &Environment::new(),
+        &Overrides::default(),
+    );
     Arc::new(plan.unwrap_or_else(|problems| panic!("the pipeline is refused: {problems:?}")))
 }
 
-/// Frames that arrived, and the seconds from the first decoded frame, where `gst-launch-1.0` starts its clock too, to the session's end.
+/// Frames that arrived, and the seconds from the first decoded frame, where `gst-launch-1.0` starts
+/// its clock too, to the session's end.
 async fn run(plan: Arc<Plan>) -> (u64, f64) {
-    let deps = Arc::new(Deps { decode_threads: plan.threads.decode, ..Deps::default() });
+    let deps = Arc::new(Deps {
+        decode_threads: plan.threads.decode,
+        ..Deps::default()
+    });
     let mut running = Running::start(plan, &deps).expect("the stages build");
     let summary = running.wait().await.expect("the run ends");
     assert!(summary.errors.is_empty(), "{:?}", summary.errors);
@@ -52,14 +62,30 @@ async fn run(plan: Arc<Plan>) -> (u64, f64) {
 fn main() {
     let film = report::film();
     media::init().expect("GStreamer is there");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime starts");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime starts");
     runtime.block_on(async {
         Exporter::install(None).expect("the only recorder");
         for round in report::rounds() {
             for size in SIZES {
                 let (frames, seconds) = run(plan(&film, size)).await;
-                report::figure("sample", &format!("frames_{size}"), round, frames as f64, "frames");
-                report::figure("sample", &format!("opusflow_{size}"), round, frames as f64 / seconds, "frames/s");
+                report::figure(
+                    "sample",
+                    &format!("frames_{size}"),
+                    round,
+                    frames as f64,
+                    "frames",
+                );
+                report::figure(
+                    "sample",
+                    &format!("opusflow_{size}"),
+                    round,
+                    frames as f64 / seconds,
+                    "frames/s",
+                );
             }
         }
     });

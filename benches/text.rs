@@ -1,6 +1,7 @@
-//! SmolLM2-135M-Instruct writing 64 tokens after each of one and of eight prompts, greedily, and by four beams after one: new tokens a second from
-//! prompt to text, in f32 and in bf16, on two threads. Its peer is transformers' `generate` on the same tokens (`ops/bench/text.py`), which also
-//! compares what was written.
+//! SmolLM2-135M-Instruct writing 64 tokens after each of one and of eight prompts, greedily, and by
+//! four beams after one: new tokens a second from prompt to text, in f32 and in bf16, on two
+//! threads. Its peer is transformers' `generate` on the same tokens (`ops/bench/text.py`), which
+//! also compares what was written.
 
 mod report;
 
@@ -19,10 +20,12 @@ const PROMPTS: [&str; 8] = [
     "Write a caption for a video clip that shows a bicycle, a street and a dog.",
     "Explain in a few paragraphs why the sky is blue.",
     "Name three things that one sees at a harbour.",
-    "Write a story about a lighthouse keeper who finds a map in an old book that nobody has opened for a hundred years.",
+    "Write a story about a lighthouse keeper who finds a map in an old book that nobody has \
+     opened for a hundred years.",
     "What is a reservoir?",
     "Describe a football match in the rain for somebody who has never seen one.",
-    "A 12.5 second clip shows: meadow, rabbit, tree, butterfly, cliff. Write its caption in one sentence.",
+    "A 12.5 second clip shows: meadow, rabbit, tree, butterfly, cliff. Write its caption in one \
+     sentence.",
     "Tell what a newsreader says about the floods in the valley, day by day.",
 ];
 
@@ -30,9 +33,27 @@ const PROMPTS: [&str; 8] = [
 const WAYS: [(&str, usize, u32); 3] = [("1", 1, 1), ("8", 8, 1), ("1_beams", 1, 4)];
 
 fn request(prompt: &str, beams: u32) -> Request {
-    let (penalties, search) = (Penalties { min_tokens: TOKENS, ..Penalties::default() }, Search { beams, ..Search::default() });
-    let writing = Writing { max_tokens: TOKENS, penalties, search, ..Writing::default() };
-    Request { prompt: prompt.to_owned(), system: None, writing }
+    let (penalties, search) = (
+        Penalties {
+            min_tokens: TOKENS,
+            ..Penalties::default()
+        },
+        Search {
+            beams,
+            ..Search::default()
+        },
+    );
+    let writing = Writing {
+        max_tokens: TOKENS,
+        penalties,
+        search,
+        ..Writing::default()
+    };
+    Request {
+        prompt: prompt.to_owned(),
+        system: None,
+        writing,
+    }
 }
 
 fn write(model: &Generator, requests: &[Request]) -> Vec<Vec<Generation>> {
@@ -41,29 +62,53 @@ fn write(model: &Generator, requests: &[Request]) -> Vec<Vec<Generation>> {
 
 fn main() {
     // On a thread of its own, as a worker has it: memory comes from another arena there.
-    std::thread::spawn(measure).join().expect("it does not panic");
+    std::thread::spawn(measure)
+        .join()
+        .expect("it does not panic");
 }
 
 fn measure() {
     threads(2);
-    let folder = ModelFolder::open("models/SmolLM2-135M-Instruct").expect("ops/setup makes the model");
-    let models = [("f32", Precision::F32), ("bf16", Precision::BF16)]
-        .map(|(name, precision)| (name, Generator::load(&folder, Device::Cpu, precision).expect("the model loads")));
+    let folder =
+        ModelFolder::open("models/SmolLM2-135M-Instruct").expect("ops/setup makes the model");
+    let models = [("f32", Precision::F32), ("bf16", Precision::BF16)].map(|(name, precision)| {
+        (
+            name,
+            Generator::load(&folder, Device::Cpu, precision).expect("the model loads"),
+        )
+    });
     let shared = report::shared();
     if let Some(shared) = &shared {
-        let encode = |prompt: &&str| models[0].1.tokenizer().encode_chat(None, prompt).expect("a text");
+        let encode = |prompt: &&str| {
+            models[0]
+                .1
+                .tokenizer()
+                .encode_chat(None, prompt)
+                .expect("a text")
+        };
         let prompts: Vec<Vec<u32>> = PROMPTS.iter().map(encode).collect();
-        std::fs::write(shared.join("prompts.json"), serde_json::to_vec(&prompts).expect("numbers")).expect("it is writable");
+        std::fs::write(
+            shared.join("prompts.json"),
+            serde_json::to_vec(&prompts).expect("numbers"),
+        )
+        .expect("it is writable");
     }
     for round in report::rounds() {
         for (precision, model) in &models {
             for (way, rows, beams) in WAYS {
-                let requests: Vec<Request> = PROMPTS[..rows].iter().map(|prompt| request(prompt, beams)).collect();
-                let written: Vec<Vec<u32>> = write(model, &requests).into_iter().map(|mut texts| texts.remove(0).tokens).collect();
+                let requests: Vec<Request> = PROMPTS[..rows]
+                    .iter()
+                    .map(|prompt| request(prompt, beams))
+                    .collect();
+                let written: Vec<Vec<u32>> = write(model, &requests)
+                    .into_iter()
+                    .map(|mut texts| texts.remove(0).tokens)
+                    .collect();
                 assert!(written.iter().all(|tokens| tokens.len() == TOKENS as usize));
                 if let Some(shared) = &shared {
                     let path = shared.join(format!("opusflow_{precision}_{way}.json"));
-                    std::fs::write(path, serde_json::to_vec(&written).expect("numbers")).expect("it is writable");
+                    std::fs::write(path, serde_json::to_vec(&written).expect("numbers"))
+                        .expect("it is writable");
                 }
                 let mut seconds: Vec<f64> = (0..CALLS)
                     .map(|_| {
@@ -74,7 +119,13 @@ fn measure() {
                     .collect();
                 seconds.sort_by(f64::total_cmp);
                 let rate = (rows * TOKENS as usize) as f64 / seconds[CALLS / 2];
-                report::figure("text", &format!("opusflow_{precision}_{way}"), round, rate, "tokens/s");
+                report::figure(
+                    "text",
+                    &format!("opusflow_{precision}_{way}"),
+                    round,
+                    rate,
+                    "tokens/s",
+                );
             }
         }
     }

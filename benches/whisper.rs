@@ -1,6 +1,7 @@
-//! Whisper tiny on 120 s of what the sample film says, in windows of 30 s, on two threads: seconds of sound in a second, from samples to
-//! segments, and to words with their times. Its peer is transformers' processor and `generate` on the same sound and weights
-//! (`ops/bench/whisper.py`), which also compares the tokens.
+//! Whisper tiny on 120 s of what the sample film says, in windows of 30 s, on two threads: seconds
+//! of sound in a second, from samples to segments, and to words with their times. Its peer is
+//! transformers' processor and `generate` on the same sound and weights (`ops/bench/whisper.py`),
+//! which also compares the tokens.
 
 mod report;
 
@@ -23,12 +24,26 @@ const MEASURED: [(&str, Precision, bool, usize); 4] = [
 ];
 
 async fn samples(film: &str) -> Vec<f32> {
-    let sound = Sound { name: "sound".into(), piece: Duration::from_secs(1) };
-    let options = Opening { views: Vec::new(), sounds: vec![sound], ..Opening::default() };
+    let sound = Sound {
+        name: "sound".into(),
+        piece: Duration::from_secs(1),
+    };
+    let options = Opening {
+        views: Vec::new(),
+        sounds: vec![sound],
+        ..Opening::default()
+    };
     let mut opened = open(film, &options).await.expect("the film opens");
     let mut samples = Vec::new();
     while samples.len() < WINDOWS * LENGTH * SAMPLE_RATE {
-        samples.extend(opened.sounds[0].next().await.expect("the film is long enough").audio.to_samples());
+        samples.extend(
+            opened.sounds[0]
+                .next()
+                .await
+                .expect("the film is long enough")
+                .audio
+                .to_samples(),
+        );
     }
     opened.handle.stop().await;
     samples.truncate(WINDOWS * LENGTH * SAMPLE_RATE);
@@ -37,18 +52,26 @@ async fn samples(film: &str) -> Vec<f32> {
 
 fn main() {
     // On a thread of its own, as a worker has it: memory comes from another arena there.
-    std::thread::spawn(measure).join().expect("it does not panic");
+    std::thread::spawn(measure)
+        .join()
+        .expect("it does not panic");
 }
 
 fn measure() {
     init().expect("GStreamer is there");
     threads(2);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime starts");
     let samples = runtime.block_on(samples(&report::film()));
     let folder = ModelFolder::open("models/whisper-tiny").expect("ops/setup makes the model");
     let shared = report::shared();
     if let Some(shared) = &shared {
-        let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+        let bytes: Vec<u8> = samples
+            .iter()
+            .flat_map(|sample| sample.to_le_bytes())
+            .collect();
         std::fs::write(shared.join("sound.f32"), bytes).expect("the folder can be written");
     }
     for round in report::rounds() {
@@ -63,17 +86,35 @@ fn measure() {
                 no_speech: None,
                 ..Options::default()
             };
-            let request = |window: &[f32]| Request { samples: window.into(), options: options.clone() };
+            let request = |window: &[f32]| Request {
+                samples: window.into(),
+                options: options.clone(),
+            };
             let windows: Vec<Request> = samples.chunks(LENGTH * SAMPLE_RATE).map(request).collect();
-            let write = |windows: &[Request]| model.transcribe(windows, &|_| false).expect("it runs");
+            let write =
+                |windows: &[Request]| model.transcribe(windows, &|_| false).expect("it runs");
             let _ = write(&[request(&samples[..SAMPLE_RATE])]);
             let began = Instant::now();
             let written: Vec<Transcription> = windows.chunks(together).flat_map(write).collect();
             let factor = (WINDOWS * LENGTH) as f64 / began.elapsed().as_secs_f64();
-            report::figure("whisper", &format!("opusflow_{name}"), round, factor, "x real time");
+            report::figure(
+                "whisper",
+                &format!("opusflow_{name}"),
+                round,
+                factor,
+                "x real time",
+            );
             if let Some(shared) = &shared {
-                let tokens: Vec<String> = written.iter().flat_map(|w| &w.segments).map(|segment| format!("{:?}", segment.tokens)).collect();
-                std::fs::write(shared.join(format!("{name}.json")), format!("[{}]", tokens.join(","))).expect("the folder can be written");
+                let tokens: Vec<String> = written
+                    .iter()
+                    .flat_map(|w| &w.segments)
+                    .map(|segment| format!("{:?}", segment.tokens))
+                    .collect();
+                std::fs::write(
+                    shared.join(format!("{name}.json")),
+                    format!("[{}]", tokens.join(",")),
+                )
+                .expect("the folder can be written");
             }
         }
     }

@@ -1,6 +1,7 @@
-//! From a task to a free worker and back: how long a stage waits for a model that does nothing, one item straight after the other, and with a
-//! rest between them in which the worker's thread falls asleep. The peer is the least that does the same, a bounded tokio channel to an OS
-//! thread and a oneshot back.
+//! From a task to a free worker and back: how long a stage waits for a model that does nothing, one
+//! item straight after the other, and with a rest between them in which the worker's thread falls
+//! asleep. The peer is the least that does the same, a bounded tokio channel to an OS thread and a
+//! oneshot back.
 
 mod report;
 
@@ -24,7 +25,11 @@ impl Model for Echo {
     type Item = u64;
     type Answer = u64;
 
-    fn run(&mut self, items: &[&u64], _cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<u64>>> {
+    fn run(
+        &mut self,
+        items: &[&u64],
+        _cancelled: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Result<u64>>> {
         Ok(items.iter().map(|item| Ok(**item)).collect())
     }
 }
@@ -69,11 +74,17 @@ fn figures(name: &str, round: usize, mut trips: Vec<Duration>) {
 
 async fn worker(round: usize) {
     let batch = BatchSettings::new(1, Duration::ZERO);
-    let settings = WorkerSettings { compute: Some(Compute::new()), ..WorkerSettings::on_cpu(batch) };
-    let worker = Worker::spawn("echo", settings, || Ok(Echo)).await.expect("it starts");
+    let settings = WorkerSettings {
+        compute: Some(Compute::new()),
+        ..WorkerSettings::on_cpu(batch)
+    };
+    let worker = Worker::spawn("echo", settings, || Ok(Echo))
+        .await
+        .expect("it starts");
     let asker = Asker::new("bench", false);
     let (to, by) = (&worker, &asker);
-    let trip = |item| async move { assert_eq!(to.ask(item, by.clone()).await.expect("it answers"), item) };
+    let trip =
+        |item| async move { assert_eq!(to.ask(item, by.clone()).await.expect("it answers"), item) };
     travel("opusflow", round, trip).await;
     worker.close().await;
 }
@@ -90,7 +101,11 @@ async fn channels(round: usize) {
 }
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime starts");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime starts");
     let all = runtime.spawn(async {
         Exporter::install(None).expect("the only recorder");
         for round in report::rounds() {

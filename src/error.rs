@@ -1,4 +1,5 @@
-//! The one error of the crate. Its kind says who must act on it, its message what failed and on what, its hint what to do.
+//! The one error of the crate. Its kind says who must act on it, its message what failed and on
+//! what, its hint what to do.
 
 use std::fmt;
 use std::io;
@@ -51,7 +52,12 @@ struct Inner {
 impl Error {
     /// An error of `kind`; `message` says what failed and on what, lowercase, without a full stop.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), hint: None, source: None }))
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            hint: None,
+            source: None,
+        }))
     }
 
     /// The YAML or the command line must change.
@@ -79,17 +85,29 @@ impl Error {
         Self::new(Kind::Bug, message)
     }
 
-    /// A file or folder that cannot be written: external, with the hint that fits what the system said. `setting` names what chose the place.
+    /// A file or folder that cannot be written: external, with the hint that fits what the system
+    /// said. `setting` names what chose the place.
     pub fn unwritable(path: &Path, error: io::Error, setting: &str) -> Self {
-        use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        use io::ErrorKind::{
+            NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
+            StorageFull,
+        };
         let hint = match error.kind() {
-            StorageFull | QuotaExceeded => format!("free some space there, or give {setting} another disk"),
-            PermissionDenied | ReadOnlyFilesystem => format!("give this user the right to write there, or {setting} another folder"),
+            StorageFull | QuotaExceeded => {
+                format!("free some space there, or give {setting} another disk")
+            }
+            PermissionDenied | ReadOnlyFilesystem => {
+                format!("give this user the right to write there, or {setting} another folder")
+            }
             NotFound => format!("nothing can be made there: give {setting} another folder"),
-            NotADirectory => format!("a file stands where a folder is needed: move it, or give {setting} another folder"),
+            NotADirectory => format!(
+                "a file stands where a folder is needed: move it, or give {setting} another folder"
+            ),
             _ => format!("check that {setting} names a place that can be written"),
         };
-        Self::external(format!("cannot write {}", path.display())).because(error).hint(hint)
+        Self::external(format!("cannot write {}", path.display()))
+            .because(error)
+            .hint(hint)
     }
 
     /// Adds what to do about it.
@@ -137,7 +155,11 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
-        let mut cause = self.0.source.as_deref().map(|s| s as &dyn std::error::Error);
+        let mut cause = self
+            .0
+            .source
+            .as_deref()
+            .map(|s| s as &dyn std::error::Error);
         while let Some(error) = cause {
             write!(f, ": {error}")?;
             cause = error.source();
@@ -155,7 +177,8 @@ impl fmt::Debug for Error {
     }
 }
 
-// The cause is already part of the message, so `source` stays empty: a reporter that walks the chain would print it twice.
+// The cause is already part of the message, so `source` stays empty: a reporter that walks the
+// chain would print it twice.
 impl std::error::Error for Error {}
 
 #[cfg(test)]
@@ -165,19 +188,37 @@ mod tests {
     #[test]
     fn message_names_cause_and_hint_once() {
         let io = std::io::Error::other("disk full");
-        let error = Error::external("cannot write out/x.json").because(io).hint("free some space");
-        assert_eq!(error.to_string(), "cannot write out/x.json: disk full (free some space)");
+        let error = Error::external("cannot write out/x.json")
+            .because(io)
+            .hint("free some space");
+        assert_eq!(
+            error.to_string(),
+            "cannot write out/x.json: disk full (free some space)"
+        );
         assert!(error.is_transient());
         assert!(!Error::config("x").is_transient());
     }
 
     #[test]
     fn hints_about_unwritable_places_fit_what_the_system_said() {
-        let said = |kind: io::ErrorKind| Error::unwritable(Path::new("out/x"), kind.into(), "`objects.store`").to_string();
-        assert!(said(io::ErrorKind::StorageFull).contains("(free some space there, or give `objects.store` another disk)"));
+        let said = |kind: io::ErrorKind| {
+            Error::unwritable(Path::new("out/x"), kind.into(), "`objects.store`").to_string()
+        };
+        assert!(
+            said(io::ErrorKind::StorageFull)
+                .contains("(free some space there, or give `objects.store` another disk)")
+        );
         assert!(said(io::ErrorKind::PermissionDenied).contains("the right to write there"));
-        for kind in [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory, io::ErrorKind::BrokenPipe] {
-            assert!(said(kind).contains("cannot write out/x") && !said(kind).contains("free some space"), "{kind}");
+        for kind in [
+            io::ErrorKind::NotFound,
+            io::ErrorKind::NotADirectory,
+            io::ErrorKind::BrokenPipe,
+        ] {
+            assert!(
+                said(kind).contains("cannot write out/x")
+                    && !said(kind).contains("free some space"),
+                "{kind}"
+            );
         }
     }
 }

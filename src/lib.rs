@@ -1,4 +1,5 @@
-//! opusflow: a streaming dataflow processor for video AI. Rooms import downwards only; `tests/house.rs` holds the table.
+//! opusflow: a streaming dataflow processor for video AI. Rooms import downwards only;
+//! `tests/house.rs` holds the table.
 
 #![warn(missing_docs)]
 
@@ -28,7 +29,8 @@ pub mod cli;
 
 pub use error::{Error, Result};
 
-/// Small things are made on one thread here and freed on another, in great number, by librdkafka as well: glibc's allocator spends longer on
-/// a caption's way to Kafka than all the rest. It takes the place of `malloc` for the whole process.
+/// Small things are made on one thread here and freed on another, in great number, by librdkafka as
+/// well: glibc's allocator spends longer on a caption's way to Kafka than all the rest. It takes
+/// the place of `malloc` for the whole process.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -1,4 +1,5 @@
-//! The integration tests, in one binary. Those that need a service take its address from the environment, as `ops/test` sets it.
+//! The integration tests, in one binary. Those that need a service take its address from the
+//! environment, as `ops/test` sets it.
 
 mod cache;
 mod captions;

@@ -5,8 +5,13 @@ use std::path::PathBuf;
 
 /// `--round N` asks for that round alone; without it there are seven.
 pub fn rounds() -> RangeInclusive<usize> {
-    let mut arguments = std::env::args().skip_while(|argument| argument != "--round").skip(1);
-    match arguments.next().map(|number| number.parse().expect("`--round` takes a number")) {
+    let mut arguments = std::env::args()
+        .skip_while(|argument| argument != "--round")
+        .skip(1);
+    match arguments
+        .next()
+        .map(|number| number.parse().expect("`--round` takes a number"))
+    {
         Some(round) => round..=round,
         None => 1..=7,
     }
@@ -14,7 +19,9 @@ pub fn rounds() -> RangeInclusive<usize> {
 
 /// Prints `value` of `variant` in round `run`.
 pub fn figure(bench: &str, variant: &str, run: usize, value: f64, unit: &str) {
-    println!(r#"{{"bench":"{bench}","variant":"{variant}","run":{run},"value":{value},"unit":"{unit}"}}"#);
+    println!(
+        r#"{{"bench":"{bench}","variant":"{variant}","run":{run},"value":{value},"unit":"{unit}"}}"#
+    );
 }
 
 /// Where a bench and its peer in another process leave what they share, if one runs beside it.

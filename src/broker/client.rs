@@ -1,4 +1,5 @@
-//! What librdkafka's clients tell us: log lines go to tracing, and the brokers' absence is said once, not at every attempt to reach them.
+//! What librdkafka's clients tell us: log lines go to tracing, and the brokers' absence is said
+//! once, not at every attempt to reach them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +29,10 @@ impl Link {
 
     /// Taken as up until an error says otherwise.
     pub(super) fn new(bootstrap: &str) -> Arc<Self> {
-        Arc::new(Self { bootstrap: bootstrap.to_owned(), state: Mutex::default() })
+        Arc::new(Self {
+            bootstrap: bootstrap.to_owned(),
+            state: Mutex::default(),
+        })
     }
 
     /// Whether the brokers are taken as gone: since the last acknowledgement none could be reached.
@@ -38,7 +42,11 @@ impl Link {
 
     /// The last error of a connection.
     pub(super) fn reason(&self) -> Option<String> {
-        self.state.lock().failing.as_ref().map(|(_, reason)| reason.clone())
+        self.state
+            .lock()
+            .failing
+            .as_ref()
+            .map(|(_, reason)| reason.clone())
     }
 
     /// A broker answered.
@@ -59,15 +67,21 @@ impl Link {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
             return self.down(&mut state);
         }
-        let since = state.failing.take().map_or_else(Instant::now, |(since, _)| since);
+        let since = state
+            .failing
+            .take()
+            .map_or_else(Instant::now, |(since, _)| since);
         state.failing = Some((since, reason.to_owned()));
     }
 
-    /// Time passed. librdkafka does not always report that all brokers are down, so that lasting failure counts too, where somebody waits
-    /// or no broker has answered yet.
+    /// Time passed. librdkafka does not always report that all brokers are down, so that lasting
+    /// failure counts too, where somebody waits or no broker has answered yet.
     pub(super) fn tick(&self, waiting: bool) {
         let mut state = self.state.lock();
-        let lasting = state.failing.as_ref().is_some_and(|(since, _)| since.elapsed() >= Self::PATIENCE);
+        let lasting = state
+            .failing
+            .as_ref()
+            .is_some_and(|(since, _)| since.elapsed() >= Self::PATIENCE);
         if lasting && (waiting || !state.was_up) {
             self.down(&mut state);
         }
@@ -81,17 +95,30 @@ impl Link {
     }
 }
 
-/// A log line of librdkafka. Its complaints about connections repeat at every attempt and are told by [`Link`] already.
+/// A log line of librdkafka. Its complaints about connections repeat at every attempt and are told
+/// by [`Link`] already.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    let connection = matches!(facility, "FAIL" | "ERROR" | "REQTMOUT" | "MAXPOLL" | "GETPID");
+    let connection = matches!(
+        facility,
+        "FAIL" | "ERROR" | "REQTMOUT" | "MAXPOLL" | "GETPID"
+    );
     match level {
         _ if connection => tracing::debug!(target: "librdkafka", facility, message, "kafka client"),
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error => {
             tracing::error!(target: "librdkafka", facility, message, "kafka client");
         }
-        RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, message, "kafka client"),
-        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(target: "librdkafka", facility, message, "kafka client"),
-        RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, message, "kafka client"),
+        RDKafkaLogLevel::Warning => {
+            tracing::warn!(target: "librdkafka", facility, message, "kafka client")
+        }
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+            tracing::info!(target: "librdkafka", facility, message, "kafka client")
+        }
+        RDKafkaLogLevel::Debug => {
+            tracing::debug!(target: "librdkafka", facility, message, "kafka client")
+        }
     }
 }
 
@@ -115,9 +142,15 @@ mod tests {
     #[test]
     fn one_broker_of_many_is_not_an_outage() {
         let link = Link::new("a:1,b:1");
-        link.error(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "a refused");
+        link.error(
+            &KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure),
+            "a refused",
+        );
         assert!(!link.is_down());
-        link.error(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "2/2 brokers are down");
+        link.error(
+            &KafkaError::Global(RDKafkaErrorCode::AllBrokersDown),
+            "2/2 brokers are down",
+        );
         assert!(link.is_down());
         assert_eq!(link.reason().as_deref(), Some("a refused"));
         link.up();
@@ -128,11 +161,17 @@ mod tests {
     fn failure_is_an_outage_once_it_lasts_and_somebody_waits() {
         let link = Link::new("a:1");
         link.up();
-        link.error(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "a refused");
+        link.error(
+            &KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure),
+            "a refused",
+        );
         link.tick(true);
         assert!(!link.is_down(), "it may come back at once");
         link.state.lock().failing.as_mut().unwrap().0 -= Link::PATIENCE;
-        link.error(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "a refused again");
+        link.error(
+            &KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure),
+            "a refused again",
+        );
         link.tick(false);
         assert!(!link.is_down(), "nobody waits");
         link.tick(true);

@@ -1,6 +1,6 @@
-//! The broker inside the process: librdkafka's mock cluster, which speaks Kafka's protocol on a loopback port. It holds records in memory
-//! only, trims a partition silently at 5 MiB or 100,000 batches, and forgets everything when it stops: for demos and tests, beside a durable
-//! sink.
+//! The broker inside the process: librdkafka's mock cluster, which speaks Kafka's protocol on a
+//! loopback port. It holds records in memory only, trims a partition silently at 5 MiB or 100,000
+//! batches, and forgets everything when it stops: for demos and tests, beside a durable sink.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -15,8 +15,9 @@ use crate::error::{Error, Result};
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 type Command = Box<dyn FnOnce(&Cluster) + Send>;
 
-/// A running embedded broker. It lives on a thread of its own, because the cluster's handle cannot leave the thread that made it, until
-/// `stop` or until it falls. One is meant to serve the whole process.
+/// A running embedded broker. It lives on a thread of its own, because the cluster's handle cannot
+/// leave the thread that made it, until `stop` or until it falls. One is meant to serve the whole
+/// process.
 pub struct Embedded {
     bootstrap: String,
     commands: Mutex<Option<SyncSender<Command>>>,
@@ -37,9 +38,17 @@ impl Embedded {
         let thread = std::thread::Builder::new()
             .name("kafka-embedded".to_owned())
             .spawn(move || serve(&ready, &inbox))
-            .map_err(|error| Error::external("cannot start the embedded broker's thread").because(error))?;
-        let bootstrap = started.recv().map_err(|_| Error::bug("the embedded broker's thread ended before it began"))??;
-        Ok(Self { bootstrap, commands: Mutex::new(Some(commands)), thread: Mutex::new(Some(thread)) })
+            .map_err(|error| {
+                Error::external("cannot start the embedded broker's thread").because(error)
+            })?;
+        let bootstrap = started
+            .recv()
+            .map_err(|_| Error::bug("the embedded broker's thread ended before it began"))??;
+        Ok(Self {
+            bootstrap,
+            commands: Mutex::new(Some(commands)),
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     /// Its address, `host:port`.
@@ -47,7 +56,8 @@ impl Embedded {
         &self.bootstrap
     }
 
-    /// Creates the topics that do not exist yet, each with one partition. A topic that a client asks for unannounced gets four.
+    /// Creates the topics that do not exist yet, each with one partition. A topic that a client
+    /// asks for unannounced gets four.
     ///
     /// # Errors
     /// A config error where a topic's name is not allowed; an external one after `stop`.
@@ -56,7 +66,12 @@ impl Embedded {
             let name = topic.clone();
             match self.with(move |cluster| cluster.create_topic(&name, 1, 1))? {
                 Ok(()) | Err(KafkaError::MockCluster(RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err(error) => return Err(Error::config(format!("the embedded broker cannot create topic {topic}")).because(error)),
+                Err(error) => {
+                    return Err(Error::config(format!(
+                        "the embedded broker cannot create topic {topic}"
+                    ))
+                    .because(error));
+                }
             }
         }
         Ok(())
@@ -72,12 +87,19 @@ impl Embedded {
     }
 
     /// Runs `work` on the broker's thread.
-    pub(super) fn with<T: Send + 'static>(&self, work: impl FnOnce(&Cluster) -> T + Send + 'static) -> Result<T> {
+    pub(super) fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Cluster) -> T + Send + 'static,
+    ) -> Result<T> {
         let stopped = || Error::external("the embedded broker has stopped");
         let (answer, result) = sync_channel(1);
         // Nobody waits for an answer that is not taken.
         let command: Command = Box::new(move |cluster| drop(answer.send(work(cluster))));
-        self.commands.lock().as_ref().and_then(|commands| commands.send(command).ok()).ok_or_else(stopped)?;
+        self.commands
+            .lock()
+            .as_ref()
+            .and_then(|commands| commands.send(command).ok())
+            .ok_or_else(stopped)?;
         result.recv().map_err(|_| stopped())
     }
 }
@@ -116,9 +138,16 @@ mod tests {
         let topics = ["a.v1".to_owned(), "b.v1".to_owned()];
         broker.create_topics(&topics).unwrap();
         broker.create_topics(&topics).unwrap();
-        let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).create().unwrap();
+        let client: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", broker.bootstrap())
+            .create()
+            .unwrap();
         let metadata = client.fetch_metadata(None, Duration::from_secs(5)).unwrap();
-        let mut found: Vec<_> = metadata.topics().iter().map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect();
+        let mut found: Vec<_> = metadata
+            .topics()
+            .iter()
+            .map(|topic| (topic.name().to_owned(), topic.partitions().len()))
+            .collect();
         found.sort();
         assert_eq!(found, [("a.v1".to_owned(), 1), ("b.v1".to_owned(), 1)]);
     }
@@ -128,6 +157,12 @@ mod tests {
         let broker = Embedded::start().unwrap();
         broker.stop();
         broker.stop();
-        assert!(broker.create_topics(&["a".to_owned()]).unwrap_err().to_string().contains("stopped"));
+        assert!(
+            broker
+                .create_topics(&["a".to_owned()])
+                .unwrap_err()
+                .to_string()
+                .contains("stopped")
+        );
     }
 }

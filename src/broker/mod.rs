@@ -1,4 +1,5 @@
-//! Kafka: settings, topics, a producer that outlives outages and fatal errors, and the embedded broker.
+//! Kafka: settings, topics, a producer that outlives outages and fatal errors, and the embedded
+//! broker.
 
 mod client;
 mod embedded;

@@ -1,5 +1,6 @@
-//! The messages that await their acknowledgement, in order, and the librdkafka client that carries them. When a client dies of a fatal error
-//! a fresh one takes its place and carries everything outstanding again, in order; a message may then arrive twice, under the same id.
+//! The messages that await their acknowledgement, in order, and the librdkafka client that carries
+//! them. When a client dies of a fatal error a fresh one takes its place and carries everything
+//! outstanding again, in order; a message may then arrive twice, under the same id.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::SyncSender;
@@ -9,7 +10,10 @@ use parking_lot::Mutex;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{
+    BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext,
+    ThreadedProducer,
+};
 use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
@@ -59,8 +63,15 @@ struct Pending {
 impl Outbox {
     /// With its first client, which looks for the brokers by itself.
     pub(super) fn new(settings: &Settings, signals: SyncSender<Signal>) -> Result<Arc<Self>> {
-        let state =
-            State { client: None, generation: 0, next: 0, pending: BTreeMap::new(), replacing: false, closing: false, abandoned: 0 };
+        let state = State {
+            client: None,
+            generation: 0,
+            next: 0,
+            pending: BTreeMap::new(),
+            replacing: false,
+            closing: false,
+            abandoned: 0,
+        };
         let outbox = Arc::new(Self {
             settings: settings.clone(),
             config: settings.client_config()?,
@@ -89,20 +100,35 @@ impl Outbox {
     }
 
     /// Takes a message; its fate arrives at the receiver.
-    pub(super) fn submit(&self, message: Outgoing, space: OwnedSemaphorePermit) -> Result<oneshot::Receiver<Result<Delivery>>> {
+    pub(super) fn submit(
+        &self,
+        message: Outgoing,
+        space: OwnedSemaphorePermit,
+    ) -> Result<oneshot::Receiver<Result<Delivery>>> {
         let (reply, report) = oneshot::channel();
         let mut state = self.state.lock();
         if state.closing {
             return Err(closed());
         }
         let number = state.next;
-        match state.client.as_ref().map_or(Ok(()), |client| enqueue(client, number, &message)) {
+        match state
+            .client
+            .as_ref()
+            .map_or(Ok(()), |client| enqueue(client, number, &message))
+        {
             Ok(()) => {}
             Err(RDKafkaErrorCode::Fatal) => self.renew(&mut state),
             Err(code) => return Err(undelivered(&message.topic, code)),
         }
         state.next += 1;
-        state.pending.insert(number, Pending { message, reply, _space: space });
+        state.pending.insert(
+            number,
+            Pending {
+                message,
+                reply,
+                _space: space,
+            },
+        );
         Ok(report)
     }
 
@@ -127,8 +153,8 @@ impl Outbox {
         let _ = self.signals.try_send(Signal::Stop);
     }
 
-    /// Puts a fresh client in the place of the dead one and sends everything outstanding again. Runs on the supervisor's thread, because a
-    /// client cannot be dropped by its own.
+    /// Puts a fresh client in the place of the dead one and sends everything outstanding again.
+    /// Runs on the supervisor's thread, because a client cannot be dropped by its own.
     pub(super) fn replace(self: &Arc<Self>) {
         let dead = self.state.lock().client.take();
         // Its last reports arrive while it falls; those of success count.
@@ -155,10 +181,15 @@ impl Outbox {
                     Err(code) => refused.push((*number, code)),
                 }
             }
-            tracing::warn!(outstanding = state.pending.len(), "kafka producer replaced after a fatal error");
+            tracing::warn!(
+                outstanding = state.pending.len(),
+                "kafka producer replaced after a fatal error"
+            );
             state.client = Some(client);
         }
-        refused.into_iter().for_each(|(number, code)| self.report(generation, number, Err(code)));
+        refused
+            .into_iter()
+            .for_each(|(number, code)| self.report(generation, number, Err(code)));
     }
 
     /// Drops the client and whatever it still holds. Returns how many messages were given up.
@@ -177,15 +208,24 @@ impl Outbox {
         let count = rest.len() + abandoned;
         for pending in rest.into_values() {
             // Who sent it may have gone.
-            let _ = pending.reply.send(Err(undelivered(&pending.message.topic, RDKafkaErrorCode::PurgeQueue)));
+            let _ = pending.reply.send(Err(undelivered(
+                &pending.message.topic,
+                RDKafkaErrorCode::PurgeQueue,
+            )));
         }
         self.idle.notify_waiters();
         count
     }
 
     fn client(self: &Arc<Self>, generation: u64) -> Result<Client> {
-        let context = Context { outbox: Arc::downgrade(self), link: Arc::clone(&self.link), generation };
-        self.config.create_with_context(context).map_err(|error| self.settings.refused(error))
+        let context = Context {
+            outbox: Arc::downgrade(self),
+            link: Arc::clone(&self.link),
+            generation,
+        };
+        self.config
+            .create_with_context(context)
+            .map_err(|error| self.settings.refused(error))
     }
 
     fn renew(&self, state: &mut State) {
@@ -206,14 +246,18 @@ impl Outbox {
                 return self.renew(&mut state);
             }
         }
-        let Some(pending) = state.pending.remove(&number) else { return };
+        let Some(pending) = state.pending.remove(&number) else {
+            return;
+        };
         let idle = state.pending.is_empty();
         drop(state);
         if result.is_ok() {
             self.link.up();
         }
         // Who sent it may have gone.
-        let _ = pending.reply.send(result.map_err(|code| undelivered(&pending.message.topic, code)));
+        let _ = pending
+            .reply
+            .send(result.map_err(|code| undelivered(&pending.message.topic, code)));
         if idle {
             self.idle.notify_waiters();
         }
@@ -223,8 +267,15 @@ impl Outbox {
 impl State {
     /// Whether a message failed only because its client did.
     fn died(&self, code: RDKafkaErrorCode) -> bool {
-        matches!(code, RDKafkaErrorCode::Fatal | RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
-            || self.client.as_ref().is_some_and(|client| client.client().fatal_error().is_some())
+        matches!(
+            code,
+            RDKafkaErrorCode::Fatal
+                | RDKafkaErrorCode::PurgeQueue
+                | RDKafkaErrorCode::PurgeInflight
+        ) || self
+            .client
+            .as_ref()
+            .is_some_and(|client| client.client().fatal_error().is_some())
     }
 }
 
@@ -258,9 +309,14 @@ impl ProducerContext<NoCustomPartitioner> for Context {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
-        let Some(outbox) = self.outbox.upgrade() else { return };
+        let Some(outbox) = self.outbox.upgrade() else {
+            return;
+        };
         let result = match result {
-            Ok(message) => Ok(Delivery { partition: message.partition(), offset: message.offset() }),
+            Ok(message) => Ok(Delivery {
+                partition: message.partition(),
+                offset: message.offset(),
+            }),
             Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)),
         };
         outbox.report(self.generation, number as u64, result);
@@ -270,14 +326,19 @@ impl ProducerContext<NoCustomPartitioner> for Context {
 fn enqueue(client: &Client, number: u64, message: &Outgoing) -> Result<(), RDKafkaErrorCode> {
     let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
     for (key, value) in &message.headers {
-        headers = headers.insert(Header { key, value: Some(value) });
+        headers = headers.insert(Header {
+            key,
+            value: Some(value),
+        });
     }
     let record = BaseRecord::with_opaque_to(&message.topic, number as usize)
         .key(&*message.key)
         .payload(&*message.payload)
         .headers(headers)
         .timestamp(message.timestamp_ms);
-    client.send(record).map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
+    client
+        .send(record)
+        .map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
 }
 
 pub(super) fn closed() -> Error {
@@ -289,17 +350,22 @@ fn undelivered(topic: &str, code: RDKafkaErrorCode) -> Error {
     let message = format!("a record for topic {topic} was not delivered");
     match code {
         Code::MessageSizeTooLarge => {
-            let hint =
-                "raise message.max.bytes in kafka.properties and of the topic, or keep pictures out of records by objects.inline_max";
+            let hint = "raise message.max.bytes in kafka.properties and of the topic, or keep \
+                        pictures out of records by objects.inline_max";
             Error::config(message).because(code).hint(hint)
         }
-        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::InvalidTopic => {
-            Error::config(message).because(code).hint("create the topic, or set kafka.create_topics.policy to `create`")
-        }
-        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-            Error::config(message).because(code).hint("the login lacks the permission to write")
-        }
-        Code::PurgeQueue | Code::PurgeInflight => Error::external(format!("{message}: the producer closed before Kafka took it")),
+        Code::UnknownTopic
+        | Code::UnknownTopicOrPartition
+        | Code::UnknownPartition
+        | Code::InvalidTopic => Error::config(message)
+            .because(code)
+            .hint("create the topic, or set kafka.create_topics.policy to `create`"),
+        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => Error::config(message)
+            .because(code)
+            .hint("the login lacks the permission to write"),
+        Code::PurgeQueue | Code::PurgeInflight => Error::external(format!(
+            "{message}: the producer closed before Kafka took it"
+        )),
         _ => Error::external(message).because(code),
     }
 }

@@ -1,4 +1,5 @@
-//! The producer: idempotent, acknowledged by all replicas, patient in outages. Bytes in flight are bounded: who sends more waits.
+//! The producer: idempotent, acknowledged by all replicas, patient in outages. Bytes in flight are
+//! bounded: who sends more waits.
 
 use std::fmt;
 use std::future::Future;
@@ -43,7 +44,11 @@ pub struct Outgoing {
 impl Outgoing {
     /// What it weighs against the bytes in flight.
     pub fn weight(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum();
         self.payload.len() + self.key.len() + self.topic.len() + headers + OVERHEAD
     }
 }
@@ -57,7 +62,8 @@ pub struct Delivery {
     pub offset: i64,
 }
 
-/// The fate of a message, to be awaited: all its replicas have it, or it failed for good. It waits as long as an outage lasts.
+/// The fate of a message, to be awaited: all its replicas have it, or it failed for good. It waits
+/// as long as an outage lasts.
 #[must_use = "a message counts as delivered only by its report"]
 #[derive(Debug)]
 pub struct Report(oneshot::Receiver<Result<Delivery>>);
@@ -67,7 +73,9 @@ impl Future for Report {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let report = ready!(Pin::new(&mut self.0).poll(context));
-        Poll::Ready(report.unwrap_or_else(|_| Err(Error::bug("the kafka producer forgot a message"))))
+        Poll::Ready(
+            report.unwrap_or_else(|_| Err(Error::bug("the kafka producer forgot a message"))),
+        )
     }
 }
 
@@ -80,7 +88,8 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// A producer that looks for its brokers by itself: that none is there yet is no error, messages wait for them.
+    /// A producer that looks for its brokers by itself: that none is there yet is no error,
+    /// messages wait for them.
     ///
     /// # Errors
     /// A config error where librdkafka refuses the settings.
@@ -93,30 +102,47 @@ impl Producer {
         std::thread::Builder::new()
             .name("kafka-supervisor".to_owned())
             .spawn(move || supervise(&supervised, &inbox, done))
-            .map_err(|error| Error::external("cannot start the kafka producer's thread").because(error))?;
+            .map_err(|error| {
+                Error::external("cannot start the kafka producer's thread").because(error)
+            })?;
         let capacity = u32::try_from(settings.in_flight).unwrap_or(u32::MAX).max(1);
         let space = Arc::new(Semaphore::new(capacity as usize));
-        Ok(Self { outbox, space, capacity, finished: Mutex::new(Some(finished)) })
+        Ok(Self {
+            outbox,
+            space,
+            capacity,
+            finished: Mutex::new(Some(finished)),
+        })
     }
 
-    /// Hands a message over, after waiting for room among the bytes in flight; messages are sent in the order of these calls. The report
-    /// resolves when Kafka has it. A message that weighs more than everything allowed in flight goes alone.
+    /// Hands a message over, after waiting for room among the bytes in flight; messages are sent in
+    /// the order of these calls. The report resolves when Kafka has it. A message that weighs more
+    /// than everything allowed in flight goes alone.
     ///
     /// # Errors
-    /// A config error where the message cannot be sent as it is (too large, for example); an external one once the producer closes.
+    /// A config error where the message cannot be sent as it is (too large, for example); an
+    /// external one once the producer closes.
     pub async fn send(&self, message: Outgoing) -> Result<Report> {
-        let weight = u32::try_from(message.weight()).unwrap_or(u32::MAX).min(self.capacity);
-        let space = Arc::clone(&self.space).acquire_many_owned(weight).await.map_err(|_| closed())?;
+        let weight = u32::try_from(message.weight())
+            .unwrap_or(u32::MAX)
+            .min(self.capacity);
+        let space = Arc::clone(&self.space)
+            .acquire_many_owned(weight)
+            .await
+            .map_err(|_| closed())?;
         self.outbox.submit(message, space).map(Report)
     }
 
-    /// Waits until everything sent so far and meanwhile has its report, or for `patience`. Says whether it has.
+    /// Waits until everything sent so far and meanwhile has its report, or for `patience`. Says
+    /// whether it has.
     pub async fn flush(&self, patience: Duration) -> bool {
-        tokio::time::timeout(patience, self.outbox.drained()).await.is_ok()
+        tokio::time::timeout(patience, self.outbox.drained())
+            .await
+            .is_ok()
     }
 
-    /// Waits for the outstanding reports as long as `patience`, then gives the rest up: their reports resolve with an error. Returns how many
-    /// those were. Nothing can be sent afterwards.
+    /// Waits for the outstanding reports as long as `patience`, then gives the rest up: their
+    /// reports resolve with an error. Returns how many those were. Nothing can be sent afterwards.
     pub async fn close(&self, patience: Duration) -> usize {
         self.space.close();
         self.flush(patience).await;
@@ -130,7 +156,10 @@ impl Producer {
 
     /// Messages and bytes that await their acknowledgement.
     pub fn in_flight(&self) -> (usize, usize) {
-        (self.outbox.len(), self.capacity as usize - self.space.available_permits())
+        (
+            self.outbox.len(),
+            self.capacity as usize - self.space.available_permits(),
+        )
     }
 
     /// Whether no broker could be reached at the last attempt.
@@ -148,7 +177,11 @@ impl Drop for Producer {
 impl fmt::Debug for Producer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (messages, bytes) = self.in_flight();
-        f.debug_struct("Producer").field("messages", &messages).field("bytes", &bytes).field("down", &self.is_down()).finish()
+        f.debug_struct("Producer")
+            .field("messages", &messages)
+            .field("bytes", &bytes)
+            .field("down", &self.is_down())
+            .finish()
     }
 }
 
@@ -199,8 +232,12 @@ mod tests {
         let broker = Arc::new(Embedded::start().unwrap());
         broker.create_topics(&[TOPIC.to_owned()]).unwrap();
         let mut settings = Settings::new(Brokers::Embedded(Arc::clone(&broker)), "media");
-        settings.properties.insert("reconnect.backoff.max.ms".to_owned(), "50".to_owned());
-        settings.properties.insert("reconnect.backoff.ms".to_owned(), "10".to_owned());
+        settings
+            .properties
+            .insert("reconnect.backoff.max.ms".to_owned(), "50".to_owned());
+        settings
+            .properties
+            .insert("reconnect.backoff.ms".to_owned(), "10".to_owned());
         (broker, settings)
     }
 
@@ -223,22 +260,30 @@ mod tests {
 
     fn consume(broker: &Embedded, count: usize) -> Vec<Seen> {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", broker.bootstrap()).set("group.id", "test");
+        config
+            .set("bootstrap.servers", broker.bootstrap())
+            .set("group.id", "test");
         let consumer: BaseConsumer = config.create().unwrap();
         let mut assignment = TopicPartitionList::new();
-        assignment.add_partition_offset(TOPIC, 0, Offset::Beginning).unwrap();
+        assignment
+            .add_partition_offset(TOPIC, 0, Offset::Beginning)
+            .unwrap();
         consumer.assign(&assignment).unwrap();
         let mut seen = Vec::new();
         let deadline = Instant::now() + LONG;
         while seen.len() < count && Instant::now() < deadline {
-            let Some(message) = consumer.poll(Duration::from_millis(50)) else { continue };
+            let Some(message) = consumer.poll(Duration::from_millis(50)) else {
+                continue;
+            };
             let message = message.unwrap();
             let utf8 = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
             let headers = message.headers().unwrap().iter();
             seen.push(Seen {
                 key: utf8(message.key().unwrap()),
                 number: utf8(message.payload().unwrap()).parse().unwrap(),
-                headers: headers.map(|header| (header.key.to_owned(), utf8(header.value.unwrap()))).collect(),
+                headers: headers
+                    .map(|header| (header.key.to_owned(), utf8(header.value.unwrap())))
+                    .collect(),
                 timestamp_ms: message.timestamp().to_millis(),
             });
         }
@@ -262,7 +307,13 @@ mod tests {
         let (broker, settings) = broker();
         let producer = Producer::new(&settings).unwrap();
         for (number, report) in send_all(&producer, 0..1000).await.into_iter().enumerate() {
-            assert_eq!(report.await.unwrap(), Delivery { partition: 0, offset: number as i64 });
+            assert_eq!(
+                report.await.unwrap(),
+                Delivery {
+                    partition: 0,
+                    offset: number as i64
+                }
+            );
         }
         assert_eq!(producer.in_flight(), (0, 0));
         let seen = consume(&broker, 1000);
@@ -271,9 +322,15 @@ mod tests {
             assert_eq!(seen.key, format!("stream-{}", seen.number % 3));
             assert_eq!(
                 seen.headers,
-                BTreeMap::from([("ce_id".to_owned(), format!("id-{}", seen.number)), ("empty".to_owned(), String::new())])
+                BTreeMap::from([
+                    ("ce_id".to_owned(), format!("id-{}", seen.number)),
+                    ("empty".to_owned(), String::new())
+                ])
             );
-            assert_eq!(seen.timestamp_ms, Some(1_700_000_000_000 + seen.number as i64));
+            assert_eq!(
+                seen.timestamp_ms,
+                Some(1_700_000_000_000 + seen.number as i64)
+            );
         }
         assert_eq!(producer.close(LONG).await, 0);
     }
@@ -284,11 +341,17 @@ mod tests {
         let producer = Producer::new(&settings).unwrap();
         let mut reports = send_all(&producer, 0..20).await;
         assert!(producer.flush(LONG).await);
-        broker.with(|cluster| cluster.broker_down(-1)).unwrap().unwrap();
+        broker
+            .with(|cluster| cluster.broker_down(-1))
+            .unwrap()
+            .unwrap();
         reports.extend(send_all(&producer, 20..60).await);
         assert!(!producer.flush(Duration::from_millis(60)).await);
         assert_eq!(producer.in_flight().0, 40);
-        broker.with(|cluster| cluster.broker_up(-1)).unwrap().unwrap();
+        broker
+            .with(|cluster| cluster.broker_up(-1))
+            .unwrap()
+            .unwrap();
         assert!(producer.flush(LONG).await);
         for report in reports {
             report.await.unwrap();
@@ -301,7 +364,9 @@ mod tests {
     async fn a_fatal_error_costs_the_client_and_no_message() {
         let (broker, settings) = broker();
         let refuse = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED; 2];
-        broker.with(move |cluster| cluster.request_errors(RDKafkaApiKey::InitProducerId, &refuse)).unwrap();
+        broker
+            .with(move |cluster| cluster.request_errors(RDKafkaApiKey::InitProducerId, &refuse))
+            .unwrap();
         let producer = Producer::new(&settings).unwrap();
         for report in send_all(&producer, 0..50).await {
             tokio::time::timeout(LONG, report).await.unwrap().unwrap();
@@ -313,17 +378,40 @@ mod tests {
     async fn bytes_in_flight_are_bounded_and_senders_wait() {
         let (broker, mut settings) = broker();
         settings.in_flight = message(0).weight() * 2;
-        broker.with(|cluster| cluster.broker_down(-1)).unwrap().unwrap();
+        broker
+            .with(|cluster| cluster.broker_down(-1))
+            .unwrap()
+            .unwrap();
         let producer = Producer::new(&settings).unwrap();
         let _reports = send_all(&producer, 0..2).await;
         let third = producer.send(message(2));
         tokio::pin!(third);
-        assert!(tokio::time::timeout(Duration::from_millis(30), &mut third).await.is_err());
-        broker.with(|cluster| cluster.broker_up(-1)).unwrap().unwrap();
-        tokio::time::timeout(LONG, third).await.unwrap().unwrap().await.unwrap();
-        let heavy = Outgoing { payload: vec![b'1'; 5000].into(), ..message(3) };
+        assert!(
+            tokio::time::timeout(Duration::from_millis(30), &mut third)
+                .await
+                .is_err()
+        );
+        broker
+            .with(|cluster| cluster.broker_up(-1))
+            .unwrap()
+            .unwrap();
+        tokio::time::timeout(LONG, third)
+            .await
+            .unwrap()
+            .unwrap()
+            .await
+            .unwrap();
+        let heavy = Outgoing {
+            payload: vec![b'1'; 5000].into(),
+            ..message(3)
+        };
         assert!(heavy.weight() > settings.in_flight);
-        tokio::time::timeout(LONG, producer.send(heavy)).await.unwrap().unwrap().await.unwrap();
+        tokio::time::timeout(LONG, producer.send(heavy))
+            .await
+            .unwrap()
+            .unwrap()
+            .await
+            .unwrap();
     }
 
     #[tokio::test]
@@ -332,14 +420,23 @@ mod tests {
         let producer = Producer::new(&settings).unwrap();
         let early = send_all(&producer, 0..3).await;
         assert!(producer.flush(LONG).await);
-        broker.with(|cluster| cluster.broker_down(-1)).unwrap().unwrap();
+        broker
+            .with(|cluster| cluster.broker_down(-1))
+            .unwrap()
+            .unwrap();
         let late = send_all(&producer, 3..10).await;
         assert_eq!(producer.close(Duration::from_millis(20)).await, 7);
         for report in early {
             report.await.unwrap();
         }
         for report in late {
-            assert!(report.await.unwrap_err().to_string().contains("closed before Kafka took it"));
+            assert!(
+                report
+                    .await
+                    .unwrap_err()
+                    .to_string()
+                    .contains("closed before Kafka took it")
+            );
         }
         assert_eq!(producer.in_flight(), (0, 0));
         assert!(producer.send(message(10)).await.is_err());
@@ -350,7 +447,13 @@ mod tests {
     async fn what_can_never_be_sent_fails_at_once() {
         let (_broker, settings) = broker();
         let producer = Producer::new(&settings).unwrap();
-        let error = producer.send(Outgoing { payload: vec![0; 2 << 20].into(), ..message(0) }).await.unwrap_err();
+        let error = producer
+            .send(Outgoing {
+                payload: vec![0; 2 << 20].into(),
+                ..message(0)
+            })
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), Kind::Config);
         assert!(error.to_string().contains("message.max.bytes"), "{error}");
         producer.send(message(1)).await.unwrap().await.unwrap();

@@ -1,5 +1,5 @@
-//! Where Kafka is and how to talk to it. Whatever the user writes under `properties` goes to librdkafka as it is, but for what the promises
-//! of the producer rest on.
+//! Where Kafka is and how to talk to it. Whatever the user writes under `properties` goes to
+//! librdkafka as it is, but for what the promises of the producer rest on.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,19 +17,38 @@ use crate::error::{Error, Result};
 const RESERVED: [(&str, &str); 10] = [
     ("bootstrap.servers", "`kafka.brokers` sets it"),
     ("metadata.broker.list", "`kafka.brokers` sets it"),
-    ("enable.idempotence", "it is always on: order within a stream rests on it"),
+    (
+        "enable.idempotence",
+        "it is always on: order within a stream rests on it",
+    ),
     ("acks", "it is always `all`: receipts rest on it"),
-    ("request.required.acks", "it is always `all`: receipts rest on it"),
-    ("message.timeout.ms", "it is always 0: outages are waited out"),
-    ("delivery.timeout.ms", "it is always 0: outages are waited out"),
-    ("queue.buffering.max.messages", "`in_flight` bounds the queue"),
+    (
+        "request.required.acks",
+        "it is always `all`: receipts rest on it",
+    ),
+    (
+        "message.timeout.ms",
+        "it is always 0: outages are waited out",
+    ),
+    (
+        "delivery.timeout.ms",
+        "it is always 0: outages are waited out",
+    ),
+    (
+        "queue.buffering.max.messages",
+        "`in_flight` bounds the queue",
+    ),
     ("queue.buffering.max.kbytes", "`in_flight` bounds the queue"),
     ("transactional.id", "the producer does not use transactions"),
 ];
 
 /// Properties that the user may change.
-const DEFAULTS: [(&str, &str); 4] =
-    [("compression.type", "zstd"), ("partitioner", "murmur2_random"), ("linger.ms", "5"), ("client.id", "opusflow")];
+const DEFAULTS: [(&str, &str); 4] = [
+    ("compression.type", "zstd"),
+    ("partitioner", "murmur2_random"),
+    ("linger.ms", "5"),
+    ("client.id", "opusflow"),
+];
 
 /// Which brokers.
 #[derive(Clone)]
@@ -79,7 +98,8 @@ impl FromStr for Policy {
             "verify" => Ok(Policy::Verify),
             "create" => Ok(Policy::Create),
             "never" => Ok(Policy::Never),
-            _ => Err(Error::config(format!("unknown policy `{word}`")).hint("one of verify, create, never")),
+            _ => Err(Error::config(format!("unknown policy `{word}`"))
+                .hint("one of verify, create, never")),
         }
     }
 }
@@ -97,7 +117,11 @@ pub struct CreateTopics {
 
 impl Default for CreateTopics {
     fn default() -> Self {
-        Self { policy: Policy::Verify, partitions: None, replication: None }
+        Self {
+            policy: Policy::Verify,
+            partitions: None,
+            replication: None,
+        }
     }
 }
 
@@ -114,8 +138,8 @@ pub struct Settings {
     pub secrets: BTreeMap<String, String>,
     /// How topics come to be.
     pub create_topics: CreateTopics,
-    /// Bytes of messages that may await their acknowledgement; who sends more waits. Twice as much memory may be used: once for sending, once
-    /// for sending again.
+    /// Bytes of messages that may await their acknowledgement; who sends more waits. Twice as much
+    /// memory may be used: once for sending, once for sending again.
     pub in_flight: usize,
 }
 
@@ -135,7 +159,8 @@ impl Settings {
     /// The configuration of a client, checked.
     ///
     /// # Errors
-    /// A config error where a property is unknown, has a value that librdkafka refuses, or is one that the producer sets itself.
+    /// A config error where a property is unknown, has a value that librdkafka refuses, or is one
+    /// that the producer sets itself.
     pub fn client_config(&self) -> Result<ClientConfig> {
         let mut config = ClientConfig::new();
         for (key, value) in DEFAULTS {
@@ -143,16 +168,27 @@ impl Settings {
         }
         for (key, value) in self.properties.iter().chain(&self.secrets) {
             if let Some((_, why)) = RESERVED.iter().find(|(reserved, _)| reserved == key) {
-                return Err(Error::config(format!("kafka property `{key}` cannot be set")).hint(*why));
+                return Err(
+                    Error::config(format!("kafka property `{key}` cannot be set")).hint(*why),
+                );
             }
             config.set(key, value);
         }
         config.set("bootstrap.servers", self.brokers.bootstrap());
-        config.set("enable.idempotence", "true").set("acks", "all").set("message.timeout.ms", "0");
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("message.timeout.ms", "0");
         // The bound is our own, in bytes; librdkafka's would fail a send instead of making it wait.
-        config.set("queue.buffering.max.messages", "0").set("queue.buffering.max.kbytes", "2147483647");
+        config
+            .set("queue.buffering.max.messages", "0")
+            .set("queue.buffering.max.kbytes", "2147483647");
         let debug = tracing::enabled!(target: "librdkafka", tracing::Level::DEBUG);
-        config.set_log_level(if debug { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Warning });
+        config.set_log_level(if debug {
+            RDKafkaLogLevel::Debug
+        } else {
+            RDKafkaLogLevel::Warning
+        });
         match config.create_native_config() {
             Ok(_) => Ok(config),
             Err(error) => Err(self.refused(error)),
@@ -162,7 +198,9 @@ impl Settings {
     /// librdkafka's complaint about the configuration, without the value of a secret.
     pub(super) fn refused(&self, error: KafkaError) -> Error {
         let text = match error {
-            KafkaError::ClientConfig(_, description, key, _) => format!("property `{key}`: {description}"),
+            KafkaError::ClientConfig(_, description, key, _) => {
+                format!("property `{key}`: {description}")
+            }
             KafkaError::ClientCreation(text) => text,
             other => other.to_string(),
         };
@@ -170,7 +208,9 @@ impl Settings {
             .secrets
             .values()
             .filter(|secret| !secret.is_empty())
-            .fold(text, |text, secret| text.replace(secret.as_str(), "(redacted)"));
+            .fold(text, |text, secret| {
+                text.replace(secret.as_str(), "(redacted)")
+            });
         Error::config(format!("librdkafka refuses the kafka settings: {text}"))
     }
 }
@@ -209,9 +249,18 @@ mod tests {
 
     #[test]
     fn unknown_and_reserved_properties_are_refused() {
-        let error = settings("compresion.type", "lz4").client_config().unwrap_err();
-        assert!(error.to_string().contains("No such configuration property: \"compresion.type\""), "{error}");
-        let error = settings("security.protocol", "telnet").client_config().unwrap_err();
+        let error = settings("compresion.type", "lz4")
+            .client_config()
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("No such configuration property: \"compresion.type\""),
+            "{error}"
+        );
+        let error = settings("security.protocol", "telnet")
+            .client_config()
+            .unwrap_err();
         assert!(error.to_string().contains("security.protocol"), "{error}");
         let error = settings("acks", "1").client_config().unwrap_err();
         assert!(error.to_string().contains("receipts rest on it"), "{error}");
@@ -221,10 +270,18 @@ mod tests {
     #[test]
     fn secrets_are_never_shown() {
         let mut settings = settings("security.protocol", "SASL_SSL");
-        settings.secrets.insert("sasl.password".to_owned(), "hush".to_owned());
+        settings
+            .secrets
+            .insert("sasl.password".to_owned(), "hush".to_owned());
         assert!(!format!("{settings:?}").contains("hush"));
-        settings.secrets.insert("ssl.endpoint.identification.algorithm".to_owned(), "hush".to_owned());
+        settings.secrets.insert(
+            "ssl.endpoint.identification.algorithm".to_owned(),
+            "hush".to_owned(),
+        );
         let error = settings.client_config().unwrap_err().to_string();
-        assert!(!error.contains("hush") && error.contains("ssl.endpoint.identification.algorithm"), "{error}");
+        assert!(
+            !error.contains("hush") && error.contains("ssl.endpoint.identification.algorithm"),
+            "{error}"
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! How a value lies in Redis: a version, a flag for compression, its lifetime's end, its length and a checksum over all of it and its key,
-//! so that a value that is damaged, foreign or of another version is a miss and never an error.
+//! How a value lies in Redis: a version, a flag for compression, its lifetime's end, its length and
+//! a checksum over all of it and its key, so that a value that is damaged, foreign or of another
+//! version is a miss and never an error.
 
 use std::time::Duration;
 
@@ -19,7 +20,9 @@ pub(super) const LONGEST: usize = 256 << 20;
 
 /// Wraps `value`; it is compressed where it is longer than `compress_above` and gains by it.
 pub(super) fn seal(key: &Key, value: &[u8], compress_above: usize, expires_ms: u64) -> Vec<u8> {
-    let compressed = (value.len() > compress_above).then(|| zstd::bulk::compress(value, LEVEL).ok()).flatten();
+    let compressed = (value.len() > compress_above)
+        .then(|| zstd::bulk::compress(value, LEVEL).ok())
+        .flatten();
     let (flags, body) = match &compressed {
         Some(smaller) if smaller.len() < value.len() => (ZSTD, smaller.as_slice()),
         _ => (0, value),
@@ -35,7 +38,8 @@ pub(super) fn seal(key: &Key, value: &[u8], compress_above: usize, expires_ms: u
     sealed
 }
 
-/// Unwraps what [`seal`] wrote under the same key: the value and what is left of its lifetime at `now_ms`. None where it is anything else.
+/// Unwraps what [`seal`] wrote under the same key: the value and what is left of its lifetime at
+/// `now_ms`. None where it is anything else.
 pub(super) fn open(key: &Key, sealed: Bytes, now_ms: u64) -> Option<(Bytes, Duration)> {
     let (head, body) = sealed.split_at_checked(HEAD)?;
     let (fields, sum) = head.split_at(HEAD - 8);
@@ -44,7 +48,9 @@ pub(super) fn open(key: &Key, sealed: Bytes, now_ms: u64) -> Option<(Bytes, Dura
     }
     let number = |at: usize| fields[at..at + 8].try_into().map(u64::from_le_bytes).ok();
     let left = number(4)?.checked_sub(now_ms).filter(|&left| left > 0)?;
-    let length = usize::try_from(number(12)?).ok().filter(|&length| length <= LONGEST)?;
+    let length = usize::try_from(number(12)?)
+        .ok()
+        .filter(|&length| length <= LONGEST)?;
     let value = match fields[3] {
         0 => sealed.slice(HEAD..),
         ZSTD => Bytes::from(zstd::bulk::decompress(body, length).ok()?),
@@ -55,7 +61,13 @@ pub(super) fn open(key: &Key, sealed: Bytes, now_ms: u64) -> Option<(Bytes, Dura
 
 fn checksum(key: &Key, fields: &[u8], body: &[u8]) -> [u8; 8] {
     let mut sum = [0; 8];
-    sum.copy_from_slice(&blake3::Hasher::new_keyed(key.digest()).update(fields).update(body).finalize().as_bytes()[..8]);
+    sum.copy_from_slice(
+        &blake3::Hasher::new_keyed(key.digest())
+            .update(fields)
+            .update(body)
+            .finalize()
+            .as_bytes()[..8],
+    );
     sum
 }
 
@@ -69,12 +81,20 @@ mod tests {
 
     #[test]
     fn values_come_back_with_what_is_left_of_their_life() {
-        for value in
-            [vec![], vec![7; 100], vec![7; 100_000], (0..5000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()]
-        {
+        for value in [
+            vec![],
+            vec![7; 100],
+            vec![7; 100_000],
+            (0..5000u32)
+                .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+                .collect(),
+        ] {
             let sealed = seal(&key(1), &value, 1024, 5000);
             let (back, left) = open(&key(1), Bytes::from(sealed), 2000).unwrap();
-            assert_eq!((back.as_ref(), left), (value.as_slice(), Duration::from_secs(3)));
+            assert_eq!(
+                (back.as_ref(), left),
+                (value.as_slice(), Duration::from_secs(3))
+            );
         }
     }
 
@@ -93,9 +113,17 @@ mod tests {
             assert_eq!(open(&key(1), Bytes::from(broken), 0), None, "bit {bit}");
         }
         for length in 0..sealed.len() {
-            assert_eq!(open(&key(1), Bytes::copy_from_slice(&sealed[..length]), 0), None, "cut to {length}");
+            assert_eq!(
+                open(&key(1), Bytes::copy_from_slice(&sealed[..length]), 0),
+                None,
+                "cut to {length}"
+            );
         }
         assert_eq!(open(&key(2), Bytes::from(sealed.clone()), 0), None);
-        assert_eq!(open(&key(1), Bytes::from(sealed), 5000), None, "its life is over");
+        assert_eq!(
+            open(&key(1), Bytes::from(sealed), 5000),
+            None,
+            "its life is over"
+        );
     }
 }

@@ -14,7 +14,8 @@ const SHARDS: usize = 16;
 type Landing = tokio::sync::Mutex<Option<Bytes>>;
 type Shard = Mutex<HashMap<Digest, Arc<Landing>, BuildThrough>>;
 
-/// The keys being computed. Whoever holds a flight's lock computes; what it leaves inside is for those who wait.
+/// The keys being computed. Whoever holds a flight's lock computes; what it leaves inside is for
+/// those who wait.
 #[derive(Default)]
 pub(super) struct Flights {
     shards: Arc<[Shard; SHARDS]>,
@@ -30,8 +31,17 @@ pub(super) struct Flight {
 impl Flights {
     pub fn join(&self, key: &Key) -> Flight {
         let digest = Digest(*key.digest());
-        let landing = Arc::clone(shard(&self.shards, digest).lock().entry(digest).or_default());
-        Flight { shards: Arc::clone(&self.shards), digest, landing }
+        let landing = Arc::clone(
+            shard(&self.shards, digest)
+                .lock()
+                .entry(digest)
+                .or_default(),
+        );
+        Flight {
+            shards: Arc::clone(&self.shards),
+            digest,
+            landing,
+        }
     }
 
     #[cfg(test)]

@@ -13,7 +13,11 @@ pub struct Key {
 impl Key {
     /// Opens the key of a result of `op` (`encode`, `caption`). The op is part of the digest.
     pub fn builder(op: &'static str) -> KeyBuilder {
-        KeyBuilder { op, hasher: blake3::Hasher::new() }.part(op.as_bytes())
+        KeyBuilder {
+            op,
+            hasher: blake3::Hasher::new(),
+        }
+        .part(op.as_bytes())
     }
 
     /// What the result is of.
@@ -28,7 +32,11 @@ impl Key {
 
     /// The key in Redis: `opusflow:v1:<op>:<hex>`.
     pub fn redis(&self) -> String {
-        format!("opusflow:v1:{}:{}", self.op, blake3::Hash::from_bytes(self.digest).to_hex())
+        format!(
+            "opusflow:v1:{}:{}",
+            self.op,
+            blake3::Hash::from_bytes(self.digest).to_hex()
+        )
     }
 }
 
@@ -38,7 +46,8 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Collects the parts of a key. Each is hashed behind its length, so that moving a byte from one part to the next gives another key.
+/// Collects the parts of a key. Each is hashed behind its length, so that moving a byte from one
+/// part to the next gives another key.
 #[derive(Debug, Clone)]
 pub struct KeyBuilder {
     op: &'static str,
@@ -50,7 +59,9 @@ impl KeyBuilder {
     #[must_use]
     pub fn part(mut self, part: impl AsRef<[u8]>) -> Self {
         let part = part.as_ref();
-        self.hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        self.hasher
+            .update(&(part.len() as u64).to_le_bytes())
+            .update(part);
         self
     }
 
@@ -62,7 +73,10 @@ impl KeyBuilder {
 
     /// The key.
     pub fn finish(self) -> Key {
-        Key { op: self.op, digest: *self.hasher.finalize().as_bytes() }
+        Key {
+            op: self.op,
+            digest: *self.hasher.finalize().as_bytes(),
+        }
     }
 }
 
@@ -110,13 +124,23 @@ mod tests {
         assert_eq!(key("ab", "c"), key("ab", "c"));
         assert_ne!(key("ab", "c"), key("a", "bc"));
         assert_ne!(key("ab", ""), Key::builder("encode").part("ab").finish());
-        assert_ne!(key("a", "b").digest(), Key::builder("caption").part("a").part("b").finish().digest());
+        assert_ne!(
+            key("a", "b").digest(),
+            Key::builder("caption")
+                .part("a")
+                .part("b")
+                .finish()
+                .digest()
+        );
     }
 
     #[test]
     fn redis_key_names_version_and_op() {
         let key = Key::builder("encode").number(7).finish().redis();
         let hex = key.strip_prefix("opusflow:v1:encode:").expect("the prefix");
-        assert!(hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()), "{key}");
+        assert!(
+            hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            "{key}"
+        );
     }
 }

@@ -9,7 +9,8 @@ use moka::sync::Cache;
 use super::key::{BuildThrough, Digest, Key};
 use crate::telemetry::names;
 
-/// What an entry costs beside its value: key, counts and links, as measured by moka's own structures.
+/// What an entry costs beside its value: key, counts and links, as measured by moka's own
+/// structures.
 const OVERHEAD: usize = 160;
 
 #[derive(Clone)]
@@ -25,7 +26,13 @@ impl Expiry<Digest, Entry> for Lifetime {
         Some(entry.ttl)
     }
 
-    fn expire_after_update(&self, _: &Digest, entry: &Entry, _: Instant, _: Option<Duration>) -> Option<Duration> {
+    fn expire_after_update(
+        &self,
+        _: &Digest,
+        entry: &Entry,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
         Some(entry.ttl)
     }
 }
@@ -41,15 +48,24 @@ impl Memory {
         let entries = (bytes > 0).then(|| {
             Cache::builder()
                 .max_capacity(bytes)
-                .weigher(|_, entry: &Entry| u32::try_from(entry.value.len() + OVERHEAD).unwrap_or(u32::MAX))
+                .weigher(|_, entry: &Entry| {
+                    u32::try_from(entry.value.len() + OVERHEAD).unwrap_or(u32::MAX)
+                })
                 .expire_after(Lifetime)
                 .build_with_hasher(BuildThrough::default())
         });
-        Self { entries, bytes: names::CACHE_BYTES.gauge(&[]), count: names::CACHE_ENTRIES.gauge(&[]) }
+        Self {
+            entries,
+            bytes: names::CACHE_BYTES.gauge(&[]),
+            count: names::CACHE_ENTRIES.gauge(&[]),
+        }
     }
 
     pub fn find(&self, key: &Key) -> Option<Bytes> {
-        self.entries.as_ref()?.get(&Digest(*key.digest())).map(|entry| entry.value)
+        self.entries
+            .as_ref()?
+            .get(&Digest(*key.digest()))
+            .map(|entry| entry.value)
     }
 
     pub fn put(&self, key: &Key, value: Bytes, ttl: Duration) {
@@ -69,7 +85,9 @@ impl Memory {
 
     /// Entries and their bytes.
     pub fn size(&self) -> (u64, u64) {
-        let Some(entries) = &self.entries else { return (0, 0) };
+        let Some(entries) = &self.entries else {
+            return (0, 0);
+        };
         entries.run_pending_tasks();
         (entries.entry_count(), entries.weighted_size())
     }

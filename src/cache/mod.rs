@@ -1,7 +1,8 @@
 //! Results kept in memory and Redis behind one handle, and encoded objects on disk.
 //!
-//! The memory tier answers without a lock of ours and without allocating. Redis is asked only while it answers: once it does not, a
-//! breaker opens and the cache is memory only, at no cost a call, until a probe in the background finds it back.
+//! The memory tier answers without a lock of ours and without allocating. Redis is asked only while
+//! it answers: once it does not, a breaker opens and the cache is memory only, at no cost a call,
+//! until a probe in the background finds it back.
 
 mod envelope;
 mod flight;
@@ -33,7 +34,8 @@ use crate::telemetry::{CacheMetrics, CacheTier, Family};
 pub struct CacheSettings {
     /// Bytes of the memory tier; 0 keeps nothing there.
     pub memory: u64,
-    /// `redis://` or `rediss://` (TLS) URL of the second tier, or none. It may hold a password: it is never printed whole.
+    /// `redis://` or `rediss://` (TLS) URL of the second tier, or none. It may hold a password: it
+    /// is never printed whole.
     pub redis: Option<String>,
     /// Values longer than this many bytes are compressed on their way to Redis.
     pub compress_above: usize,
@@ -41,7 +43,11 @@ pub struct CacheSettings {
 
 impl Default for CacheSettings {
     fn default() -> Self {
-        Self { memory: 512 << 20, redis: None, compress_above: 1024 }
+        Self {
+            memory: 512 << 20,
+            redis: None,
+            compress_above: 1024,
+        }
     }
 }
 
@@ -115,7 +121,13 @@ struct Op {
 impl Op {
     fn new(op: &'static str) -> Self {
         let zero = AtomicU64::default;
-        Self { metrics: CacheMetrics::new(op), memory: zero(), redis: zero(), misses: zero(), errors: zero() }
+        Self {
+            metrics: CacheMetrics::new(op),
+            memory: zero(),
+            redis: zero(),
+            misses: zero(),
+            errors: zero(),
+        }
     }
 
     fn hit(&self, tier: CacheTier) {
@@ -142,10 +154,16 @@ impl Cache {
     /// A memory tier of `bytes` bytes alone.
     pub fn in_memory(bytes: u64) -> Self {
         let ops = Arc::new(Family::new(Op::new));
-        Self(Arc::new(Inner { memory: Memory::new(bytes), remote: None, flights: Flights::default(), ops }))
+        Self(Arc::new(Inner {
+            memory: Memory::new(bytes),
+            remote: None,
+            flights: Flights::default(),
+            ops,
+        }))
     }
 
-    /// Opens the tiers. A Redis that does not answer is logged and tried again in the background, never an error.
+    /// Opens the tiers. A Redis that does not answer is logged and tried again in the background,
+    /// never an error.
     ///
     /// # Errors
     /// Config where the Redis URL does not parse.
@@ -156,7 +174,12 @@ impl Cache {
             None => None,
         };
         let memory = Memory::new(settings.memory);
-        Ok(Self(Arc::new(Inner { memory, remote, flights: Flights::default(), ops })))
+        Ok(Self(Arc::new(Inner {
+            memory,
+            remote,
+            flights: Flights::default(),
+            ops,
+        })))
     }
 
     /// The value of `key` in the memory tier, without waiting for anything.
@@ -179,9 +202,13 @@ impl Cache {
         found.map(|value| (value, Hit::Redis))
     }
 
-    /// The values of `keys` in their order; those not in memory are asked of Redis in one round trip.
+    /// The values of `keys` in their order; those not in memory are asked of Redis in one round
+    /// trip.
     pub async fn find_many(&self, keys: &[Key]) -> Vec<Option<(Bytes, Hit)>> {
-        let mut found: Vec<_> = keys.iter().map(|key| self.peek(key).map(|value| (value, Hit::Memory))).collect();
+        let mut found: Vec<_> = keys
+            .iter()
+            .map(|key| self.peek(key).map(|value| (value, Hit::Memory)))
+            .collect();
         let missing: Vec<usize> = (0..keys.len()).filter(|&at| found[at].is_none()).collect();
         let wanted: Vec<&Key> = missing.iter().map(|&at| &keys[at]).collect();
         let values = match &self.0.remote {
@@ -210,12 +237,17 @@ impl Cache {
         self.0.memory.put(key, value, ttl);
     }
 
-    /// The value of `key`, computed by `compute` where no tier has it. Concurrent askers of one key wait for one computation; if that
-    /// fails or its asker goes away, the next of them computes.
+    /// The value of `key`, computed by `compute` where no tier has it. Concurrent askers of one key
+    /// wait for one computation; if that fails or its asker goes away, the next of them computes.
     ///
     /// # Errors
     /// What `compute` returns; the cache itself adds none.
-    pub async fn get_or_compute<F, C>(&self, key: &Key, ttl: Duration, compute: F) -> Result<(Bytes, Hit)>
+    pub async fn get_or_compute<F, C>(
+        &self,
+        key: &Key,
+        ttl: Duration,
+        compute: F,
+    ) -> Result<(Bytes, Hit)>
     where
         F: FnOnce() -> C,
         C: Future<Output = Result<Bytes>>,
@@ -226,7 +258,8 @@ impl Cache {
         let flight = self.0.flights.join(key);
         let mut landed = flight.lock().await;
         let op = self.0.ops.with(key.op());
-        // The asker before us may have left its result here, also where the memory tier was too small to keep it.
+        // The asker before us may have left its result here, also where the memory tier was too
+        // small to keep it.
         if let Some(value) = landed.clone().or_else(|| self.0.memory.find(key)) {
             op.hit(CacheTier::Memory);
             return Ok((value, Hit::Memory));
@@ -238,7 +271,9 @@ impl Cache {
         op.missed();
         let began = Instant::now();
         let value = compute().await?;
-        op.metrics.compute_seconds.record(began.elapsed().as_secs_f64());
+        op.metrics
+            .compute_seconds
+            .record(began.elapsed().as_secs_f64());
         self.put(key, value.clone(), ttl);
         *landed = Some(value.clone());
         Ok((value, Hit::Computed))
@@ -251,7 +286,8 @@ impl Cache {
         Some(value)
     }
 
-    /// Waits until what was put so far has been handed to Redis, at most `limit`; whether it all was.
+    /// Waits until what was put so far has been handed to Redis, at most `limit`; whether it all
+    /// was.
     pub async fn flush(&self, limit: Duration) -> bool {
         match &self.0.remote {
             Some(remote) => remote.flush(limit).await,
@@ -268,11 +304,21 @@ impl Cache {
     pub fn stats(&self) -> Stats {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let ops = self.0.ops.iter().map(|(name, op)| {
-            let stats = OpStats { memory: load(&op.memory), redis: load(&op.redis), misses: load(&op.misses), errors: load(&op.errors) };
+            let stats = OpStats {
+                memory: load(&op.memory),
+                redis: load(&op.redis),
+                misses: load(&op.misses),
+                errors: load(&op.errors),
+            };
             (name, stats)
         });
         let (entries, bytes) = self.0.memory.size();
-        Stats { ops: ops.collect(), entries, bytes, redis_up: self.0.remote.as_ref().map(Remote::is_up) }
+        Stats {
+            ops: ops.collect(),
+            entries,
+            bytes,
+            redis_up: self.0.remote.as_ref().map(Remote::is_up),
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! The Redis tier, behind a breaker: while Redis does not answer no call waits for it, and a probe in the background finds it back.
+//! The Redis tier, behind a breaker: while Redis does not answer no call waits for it, and a probe
+//! in the background finds it back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,7 +49,12 @@ struct Link {
 }
 
 enum Write {
-    Put { key: Key, value: Bytes, ttl: Duration, _room: OwnedSemaphorePermit },
+    Put {
+        key: Key,
+        value: Bytes,
+        ttl: Duration,
+        _room: OwnedSemaphorePermit,
+    },
     Flush(oneshot::Sender<()>),
 }
 
@@ -61,15 +67,28 @@ impl Remote {
         })?;
         let manager = RwLock::new(None);
         let up = names::CACHE_REDIS_UP.gauge(&[]);
-        let link = Arc::new(Link { client, url: shown, manager, refused: AtomicBool::new(false), up, ops });
+        let link = Arc::new(Link {
+            client,
+            url: shown,
+            manager,
+            refused: AtomicBool::new(false),
+            up,
+            ops,
+        });
         if let Err(why) = link.connect().await {
-            tracing::warn!(redis = %link.url, error = %why, "redis does not answer, the cache is memory only until it does");
+            tracing::warn!(redis = %link.url, error = %why, "redis does not answer, the cache is \
+                                                             memory only until it does");
         }
         let (writes, queue) = mpsc::channel(WRITES);
         tokio::spawn(write(Arc::clone(&link), queue, compress_above));
         let ended = CancellationToken::new();
         tokio::spawn(probe(Arc::clone(&link), ended.clone()));
-        Ok(Self { link, writes, room: Arc::new(Semaphore::new(WRITE_KIB)), _probe: ended.drop_guard() })
+        Ok(Self {
+            link,
+            writes,
+            room: Arc::new(Semaphore::new(WRITE_KIB)),
+            _probe: ended.drop_guard(),
+        })
     }
 
     pub fn is_up(&self) -> bool {
@@ -79,18 +98,30 @@ impl Remote {
     /// The value and what is left of its life. Anything wrong is a miss, counted as an error.
     pub async fn find(&self, key: &Key) -> Option<(Bytes, Duration)> {
         let command = redis::cmd("GET").arg(key.redis()).to_owned();
-        let call = |mut manager| async move { command.query_async::<Option<Vec<u8>>>(&mut manager).await };
+        let call =
+            |mut manager| async move { command.query_async::<Option<Vec<u8>>>(&mut manager).await };
         self.opened(key, self.link.call(key.op(), call).await??)
     }
 
     /// The same for many in one round trip.
     pub async fn find_many(&self, keys: &[&Key]) -> Vec<Option<(Bytes, Duration)>> {
-        let Some(first) = keys.first() else { return Vec::new() };
-        let command = redis::cmd("MGET").arg(keys.iter().map(|key| key.redis()).collect::<Vec<_>>()).to_owned();
-        let call = |mut manager| async move { command.query_async::<Vec<Option<Vec<u8>>>>(&mut manager).await };
+        let Some(first) = keys.first() else {
+            return Vec::new();
+        };
+        let command = redis::cmd("MGET")
+            .arg(keys.iter().map(|key| key.redis()).collect::<Vec<_>>())
+            .to_owned();
+        let call = |mut manager| async move {
+            command
+                .query_async::<Vec<Option<Vec<u8>>>>(&mut manager)
+                .await
+        };
         let mut values = self.link.call(first.op(), call).await.unwrap_or_default();
         values.resize(keys.len(), None);
-        keys.iter().zip(values).map(|(key, value)| self.opened(key, value?)).collect()
+        keys.iter()
+            .zip(values)
+            .map(|(key, value)| self.opened(key, value?))
+            .collect()
     }
 
     fn opened(&self, key: &Key, sealed: Vec<u8>) -> Option<(Bytes, Duration)> {
@@ -101,11 +132,23 @@ impl Remote {
         value
     }
 
-    /// Queues a write. It is left out where Redis is away or writes pile up: the next asker computes again.
+    /// Queues a write. It is left out where Redis is away or writes pile up: the next asker
+    /// computes again.
     pub fn put(&self, key: &Key, value: Bytes, ttl: Duration) {
-        let room = u32::try_from(value.len() / 1024 + 1).ok().filter(|_| self.is_up() && value.len() <= LONGEST && !ttl.is_zero());
+        let room = u32::try_from(value.len() / 1024 + 1)
+            .ok()
+            .filter(|_| self.is_up() && value.len() <= LONGEST && !ttl.is_zero());
         let room = room.and_then(|kib| Arc::clone(&self.room).try_acquire_many_owned(kib).ok());
-        let queued = room.is_some_and(|_room| self.writes.try_send(Write::Put { key: *key, value, ttl, _room }).is_ok());
+        let queued = room.is_some_and(|_room| {
+            self.writes
+                .try_send(Write::Put {
+                    key: *key,
+                    value,
+                    ttl,
+                    _room,
+                })
+                .is_ok()
+        });
         if !queued {
             self.link.ops.with(key.op()).metrics.skipped.increment(1);
         }
@@ -122,7 +165,11 @@ impl Remote {
 
 impl Link {
     /// One call to Redis. None while the breaker is open, and where the call failed.
-    async fn call<T, C>(&self, op: &'static str, run: impl FnOnce(ConnectionManager) -> C) -> Option<T>
+    async fn call<T, C>(
+        &self,
+        op: &'static str,
+        run: impl FnOnce(ConnectionManager) -> C,
+    ) -> Option<T>
     where
         C: Future<Output = RedisResult<T>>,
     {
@@ -130,7 +177,9 @@ impl Link {
         let op = self.ops.with(op);
         let began = Instant::now();
         let outcome = timeout(CALL, run(manager)).await;
-        op.metrics.redis_seconds.record(began.elapsed().as_secs_f64());
+        op.metrics
+            .redis_seconds
+            .record(began.elapsed().as_secs_f64());
         match outcome {
             Ok(Ok(value)) => return Some(value),
             Ok(Err(error)) if is_gone(&error) => self.lost(&error.to_string()),
@@ -142,10 +191,13 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<(), String> {
-        let settings =
-            ConnectionManagerConfig::new().set_number_of_retries(0).set_connection_timeout(Some(CALL)).set_response_timeout(Some(CALL));
+        let settings = ConnectionManagerConfig::new()
+            .set_number_of_retries(0)
+            .set_connection_timeout(Some(CALL))
+            .set_response_timeout(Some(CALL));
         let connect = async {
-            let mut manager = ConnectionManager::new_with_config(self.client.clone(), settings).await?;
+            let mut manager =
+                ConnectionManager::new_with_config(self.client.clone(), settings).await?;
             redis::cmd("PING").query_async::<()>(&mut manager).await?;
             Ok::<_, RedisError>(manager)
         };
@@ -161,22 +213,33 @@ impl Link {
     fn lost(&self, why: &str) {
         if self.manager.write().take().is_some() {
             self.up.set(0.0);
-            tracing::warn!(redis = %self.url, error = why, "redis does not answer, the cache is memory only until it does");
+            tracing::warn!(redis = %self.url, error = why, "redis does not answer, the cache is \
+                                                            memory only until it does");
         }
     }
 
     /// Redis answers but refuses: out of memory, read only. Said once until it accepts again.
     fn complain(&self, error: &RedisError) {
         if !self.refused.swap(true, Ordering::Relaxed) {
-            tracing::warn!(redis = %self.url, %error, "redis refuses a call, results are kept in memory");
+            tracing::warn!(redis = %self.url, %error, "redis refuses a call, results are kept in \
+                                                       memory");
         }
     }
 }
 
 /// Whether the next call would fail the same way.
 fn is_gone(error: &RedisError) -> bool {
-    let away = ["LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOAUTH", "WRONGPASS", "NOPERM"];
-    error.is_io_error() || error.is_unrecoverable_error() || error.code().is_some_and(|code| away.contains(&code))
+    let away = [
+        "LOADING",
+        "MASTERDOWN",
+        "CLUSTERDOWN",
+        "NOAUTH",
+        "WRONGPASS",
+        "NOPERM",
+    ];
+    error.is_io_error()
+        || error.is_unrecoverable_error()
+        || error.code().is_some_and(|code| away.contains(&code))
 }
 
 /// Watches a Redis that answers, also when nobody asks it, and tries for one that does not.
@@ -210,14 +273,20 @@ async fn probe(link: Arc<Link>, ended: CancellationToken) {
     }
 }
 
-/// Writes what is queued, pipelined, until the last handle of the cache has gone and the queue is empty.
+/// Writes what is queued, pipelined, until the last handle of the cache has gone and the queue is
+/// empty.
 async fn write(link: Arc<Link>, mut queue: mpsc::Receiver<Write>, compress_above: usize) {
     let mut batch = Vec::with_capacity(PIPELINE);
     while queue.recv_many(&mut batch, PIPELINE).await > 0 {
         let (mut puts, mut bytes) = (Vec::new(), 0);
         for write in batch.drain(..) {
             match write {
-                Write::Put { key, value, ttl, _room } => {
+                Write::Put {
+                    key,
+                    value,
+                    ttl,
+                    _room,
+                } => {
                     bytes += value.len();
                     puts.push((key, value, ttl, _room));
                     if bytes >= PIPELINE_BYTES {
@@ -235,18 +304,34 @@ async fn write(link: Arc<Link>, mut queue: mpsc::Receiver<Write>, compress_above
     }
 }
 
-async fn send(link: &Link, puts: Vec<(Key, Bytes, Duration, OwnedSemaphorePermit)>, compress_above: usize) {
-    let Some(op) = puts.first().map(|put| put.0.op()) else { return };
+async fn send(
+    link: &Link,
+    puts: Vec<(Key, Bytes, Duration, OwnedSemaphorePermit)>,
+    compress_above: usize,
+) {
+    let Some(op) = puts.first().map(|put| put.0.op()) else {
+        return;
+    };
     let seal = move || {
         let (mut pipeline, now) = (redis::pipe(), now_ms());
         for (key, value, ttl, _room) in &puts {
-            let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX >> 1).max(1);
+            let ttl = u64::try_from(ttl.as_millis())
+                .unwrap_or(u64::MAX >> 1)
+                .max(1);
             let sealed = envelope::seal(key, value, compress_above, now.saturating_add(ttl));
-            pipeline.cmd("SET").arg(key.redis()).arg(sealed).arg("PX").arg(ttl).ignore();
+            pipeline
+                .cmd("SET")
+                .arg(key.redis())
+                .arg(sealed)
+                .arg("PX")
+                .arg(ttl)
+                .ignore();
         }
         pipeline
     };
-    let Ok(pipeline) = tokio::task::spawn_blocking(seal).await else { return };
+    let Ok(pipeline) = tokio::task::spawn_blocking(seal).await else {
+        return;
+    };
     let call = |mut manager| async move { pipeline.query_async::<()>(&mut manager).await };
     if link.call(op, call).await.is_some() {
         link.refused.store(false, Ordering::Relaxed);
@@ -254,14 +339,20 @@ async fn send(link: &Link, puts: Vec<(Key, Bytes, Duration, OwnedSemaphorePermit
 }
 
 fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_millis() as u64)
 }
 
 /// `url` without its user and password.
 pub(super) fn redacted(url: &str) -> String {
-    let Ok(mut parsed) = url::Url::parse(url) else { return "the given text".to_owned() };
+    let Ok(mut parsed) = url::Url::parse(url) else {
+        return "the given text".to_owned();
+    };
     if !parsed.username().is_empty() || parsed.password().is_some() {
-        let hidden = parsed.set_username("").and_then(|()| parsed.set_password(Some("***")));
+        let hidden = parsed
+            .set_username("")
+            .and_then(|()| parsed.set_password(Some("***")));
         if hidden.is_err() {
             return format!("{}://***", parsed.scheme());
         }

@@ -12,18 +12,40 @@ fn key(n: u64) -> Key {
 }
 
 async fn memory(bytes: u64) -> Cache {
-    Cache::open(&CacheSettings { memory: bytes, ..CacheSettings::default() }).await.unwrap()
+    Cache::open(&CacheSettings {
+        memory: bytes,
+        ..CacheSettings::default()
+    })
+    .await
+    .unwrap()
 }
 
 #[tokio::test]
 async fn second_asker_hits() {
     let cache = memory(1 << 20).await;
     let compute = || async { Ok(Bytes::from_static(b"vector")) };
-    assert_eq!(cache.get_or_compute(&key(1), TTL, compute).await.unwrap(), (Bytes::from_static(b"vector"), Hit::Computed));
-    assert_eq!(cache.get_or_compute(&key(1), TTL, compute).await.unwrap().1, Hit::Memory);
-    assert_eq!(cache.get_or_compute(&key(2), TTL, compute).await.unwrap().1, Hit::Computed);
+    assert_eq!(
+        cache.get_or_compute(&key(1), TTL, compute).await.unwrap(),
+        (Bytes::from_static(b"vector"), Hit::Computed)
+    );
+    assert_eq!(
+        cache.get_or_compute(&key(1), TTL, compute).await.unwrap().1,
+        Hit::Memory
+    );
+    assert_eq!(
+        cache.get_or_compute(&key(2), TTL, compute).await.unwrap().1,
+        Hit::Computed
+    );
     let stats = cache.stats();
-    assert_eq!(stats.ops["encode"], OpStats { memory: 1, redis: 0, misses: 2, errors: 0 });
+    assert_eq!(
+        stats.ops["encode"],
+        OpStats {
+            memory: 1,
+            redis: 0,
+            misses: 2,
+            errors: 0
+        }
+    );
     assert_eq!((stats.entries, stats.redis_up), (2, None));
     cache.clear();
     assert_eq!((cache.stats().entries, cache.peek(&key(1))), (0, None));
@@ -63,11 +85,21 @@ async fn next_asker_computes_after_a_failure_and_after_a_cancelled_one() {
     let works = cache.get_or_compute(&first, TTL, || async { Ok(Bytes::from_static(b"second")) });
     let (failed, worked) = tokio::join!(fails, works);
     assert_eq!(failed.unwrap_err().kind(), Kind::Model);
-    assert_eq!(worked.unwrap(), (Bytes::from_static(b"second"), Hit::Computed));
+    assert_eq!(
+        worked.unwrap(),
+        (Bytes::from_static(b"second"), Hit::Computed)
+    );
 
     let stuck = cache.get_or_compute(&second, TTL, std::future::pending);
-    assert!(tokio::time::timeout(Duration::from_millis(5), stuck).await.is_err());
-    let after = cache.get_or_compute(&second, TTL, || async { Ok(Bytes::from_static(b"third")) }).await.unwrap();
+    assert!(
+        tokio::time::timeout(Duration::from_millis(5), stuck)
+            .await
+            .is_err()
+    );
+    let after = cache
+        .get_or_compute(&second, TTL, || async { Ok(Bytes::from_static(b"third")) })
+        .await
+        .unwrap();
     assert_eq!(after.1, Hit::Computed);
     assert_eq!(cache.0.flights.len(), 0);
 }
@@ -75,7 +107,11 @@ async fn next_asker_computes_after_a_failure_and_after_a_cancelled_one() {
 #[tokio::test]
 async fn entries_end_with_their_own_ttl() {
     let cache = memory(1 << 20).await;
-    cache.put(&key(1), Bytes::from_static(b"short"), Duration::from_millis(20));
+    cache.put(
+        &key(1),
+        Bytes::from_static(b"short"),
+        Duration::from_millis(20),
+    );
     cache.put(&key(2), Bytes::from_static(b"long"), TTL);
     assert!(cache.peek(&key(1)).is_some());
     std::thread::sleep(Duration::from_millis(40));
@@ -95,37 +131,58 @@ async fn memory_stays_within_its_bytes() {
 
 #[tokio::test]
 async fn redis_away_from_the_start_costs_nothing_but_its_tier() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let redis = Some(format!("redis://:hunter2@{closed}/"));
-    let settings = CacheSettings { redis, ..CacheSettings::default() };
+    let settings = CacheSettings {
+        redis,
+        ..CacheSettings::default()
+    };
     assert!(!format!("{settings:?}").contains("hunter2"));
     let cache = Cache::open(&settings).await.unwrap();
     let began = Instant::now();
     for n in 0..100 {
-        cache.get_or_compute(&key(n), TTL, || async { Ok(Bytes::new()) }).await.unwrap();
+        cache
+            .get_or_compute(&key(n), TTL, || async { Ok(Bytes::new()) })
+            .await
+            .unwrap();
     }
-    assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_millis(200),
+        "{:?}",
+        began.elapsed()
+    );
     assert_eq!(cache.stats().redis_up, Some(false));
 }
 
 #[tokio::test]
 async fn wrong_url_is_a_config_error_without_its_secret() {
-    let settings = CacheSettings { redis: Some("http://tom:hunter2@x".to_owned()), ..CacheSettings::default() };
+    let settings = CacheSettings {
+        redis: Some("http://tom:hunter2@x".to_owned()),
+        ..CacheSettings::default()
+    };
     let error = Cache::open(&settings).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Config);
     assert!(!error.to_string().contains("hunter2"), "{error}");
 }
 
-/// How fast the memory tier answers; printed, as a figure of an unoptimised build on a shared machine proves nothing.
+/// How fast the memory tier answers; printed, as a figure of an unoptimised build on a shared
+/// machine proves nothing.
 #[tokio::test]
 async fn hit_path_speed() {
     let cache = memory(64 << 20).await;
     let keys: Vec<_> = (0..1024).map(key).collect();
-    keys.iter().for_each(|key| cache.put(key, Bytes::from(vec![1; 2048]), TTL));
+    keys.iter()
+        .for_each(|key| cache.put(key, Bytes::from(vec![1; 2048]), TTL));
     let (began, rounds) = (Instant::now(), 200);
     for _ in 0..rounds {
         assert!(keys.iter().all(|key| cache.peek(key).is_some()));
     }
     let asked = f64::from(rounds) * keys.len() as f64;
-    println!("memory tier: {:.2} million hits a second", asked / began.elapsed().as_secs_f64() / 1e6);
+    println!(
+        "memory tier: {:.2} million hits a second",
+        asked / began.elapsed().as_secs_f64() / 1e6
+    );
 }

@@ -1,5 +1,6 @@
-//! How torch's threads wait for one another. OpenMP's library reads that from the environment when it is loaded, which is before `main`: where
-//! the pipeline wants it otherwise, the process begins anew, once, before it has done anything.
+//! How torch's threads wait for one another. OpenMP's library reads that from the environment when
+//! it is loaded, which is before `main`: where the pipeline wants it otherwise, the process begins
+//! anew, once, before it has done anything.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -14,7 +15,8 @@ pub(super) fn is_settled() -> bool {
     std::env::var_os(POLICY).is_some()
 }
 
-/// Begins the process anew, with the same arguments, with threads that sleep while they wait. Only an error returns.
+/// Begins the process anew, with the same arguments, with threads that sleep while they wait. Only
+/// an error returns.
 pub(super) fn with_sleeping_threads() -> io::Error {
     let mut arguments = std::env::args_os();
     // By its own name, under which `top` and `pkill` then know it.

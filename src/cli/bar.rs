@@ -37,7 +37,12 @@ impl Bars {
         if shown {
             logs.set_bar(Some(multi.clone()));
         }
-        Self { multi, shown, lines: Mutex::default(), logs }
+        Self {
+            multi,
+            shown,
+            lines: Mutex::default(),
+            logs,
+        }
     }
 
     /// Prints lines on standard output with the bars out of the way.
@@ -64,14 +69,19 @@ impl Bars {
             open
         });
         for session in sessions.iter().take(MOST) {
-            let line = lines.entry(Arc::clone(&session.stream)).or_insert_with(|| Line::new(&self.multi, session));
+            let line = lines
+                .entry(Arc::clone(&session.stream))
+                .or_insert_with(|| Line::new(&self.multi, session));
             line.show(session);
         }
     }
 
     /// Takes everything off the terminal.
     pub fn clear(&self) {
-        self.lines.lock().drain().for_each(|(_, line)| line.bar.finish_and_clear());
+        self.lines
+            .lock()
+            .drain()
+            .for_each(|(_, line)| line.bar.finish_and_clear());
         self.logs.set_bar(None);
     }
 }
@@ -82,16 +92,32 @@ impl Line {
             Some(length) => ProgressBar::new(length / 1_000_000),
             None => ProgressBar::no_length(),
         };
-        let template = if session.length.is_some() { "{prefix} {wide_bar} {msg}" } else { "{prefix} {spinner} {wide_msg}" };
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let template = if session.length.is_some() {
+            "{prefix} {wide_bar} {msg}"
+        } else {
+            "{prefix} {spinner} {wide_msg}"
+        };
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
         let bar = multi.add(bar);
         bar.set_prefix(session.stream.to_string());
         bar.enable_steady_tick(Duration::from_millis(250));
-        Self { bar, frames: 0, at: Instant::now(), rate: 0.0 }
+        Self {
+            bar,
+            frames: 0,
+            at: Instant::now(),
+            rate: 0.0,
+        }
     }
 
     fn show(&mut self, session: &SessionStatus) {
-        let frames = session.ledger.values().map(|balance| balance.ingested).max().unwrap_or(0);
+        let frames = session
+            .ledger
+            .values()
+            .map(|balance| balance.ingested)
+            .max()
+            .unwrap_or(0);
         let elapsed = self.at.elapsed().as_secs_f64();
         if elapsed > 1.0 {
             self.rate = frames.saturating_sub(self.frames) as f64 / elapsed;
@@ -106,7 +132,10 @@ impl Line {
         }
         text.push_str(&format!("  {:.0} fps", self.rate));
         let fill = |frames: usize, most: usize| frames as f64 / most.max(1) as f64;
-        let fullest = session.queues.iter().max_by(|a, b| fill(a.2.frames, a.1.frames).total_cmp(&fill(b.2.frames, b.1.frames)));
+        let fullest = session
+            .queues
+            .iter()
+            .max_by(|a, b| fill(a.2.frames, a.1.frames).total_cmp(&fill(b.2.frames, b.1.frames)));
         if let Some((name, settings, counts)) = fullest.filter(|(_, _, counts)| counts.frames > 0) {
             text.push_str(&format!("  {name} {}/{}", counts.frames, settings.frames));
         }

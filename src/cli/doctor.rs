@@ -26,7 +26,8 @@ impl Report {
     fn line(&mut self, good: bool, what: &str, detail: impl std::fmt::Display) {
         self.bad |= !good;
         let mark = if good { "ok " } else { "BAD" };
-        self.text.push_str(&format!("{mark}  {what:<28} {detail}\n"));
+        self.text
+            .push_str(&format!("{mark}  {what:<28} {detail}\n"));
     }
 
     fn note(&mut self, what: &str, detail: impl std::fmt::Display) {
@@ -45,13 +46,21 @@ pub(super) fn run(pipeline: Option<&Path>) -> Result<ExitCode> {
     let mut report = Report::default();
     machine(&mut report);
     if let Some(checked) = &checked {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let runtime = runtime.map_err(|error| Error::external("cannot start the runtime").because(error))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build();
+        let runtime =
+            runtime.map_err(|error| Error::external("cannot start the runtime").because(error))?;
         runtime.block_on(reach(&checked.plan, &mut report));
         runtime.shutdown_timeout(Duration::from_secs(1));
     }
     print(&report.text)?;
-    Ok(if report.bad { ExitCode::from(3) } else { ExitCode::SUCCESS })
+    Ok(if report.bad {
+        ExitCode::from(3)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn machine(report: &mut Report) {
@@ -63,24 +72,43 @@ fn machine(report: &mut Report) {
         }
         Err(error) => report.line(false, "gstreamer", error),
     }
-    report.line(true, "libtorch", format!("CPU, fastest precision {}", Precision::best_on(Device::Cpu)));
+    report.line(
+        true,
+        "libtorch",
+        format!("CPU, fastest precision {}", Precision::best_on(Device::Cpu)),
+    );
     match tensor::load_cuda(None) {
         Some(library) => report.line(true, "cuda", library.display()),
-        None => report.note("cuda", "no libtorch_cuda.so beside libtorch: models run on the CPU"),
+        None => report.note(
+            "cuda",
+            "no libtorch_cuda.so beside libtorch: models run on the CPU",
+        ),
     }
     match nvml_wrapper::Nvml::init() {
-        Ok(nvml) => report.line(true, "nvidia driver", nvml.sys_driver_version().unwrap_or_else(|error| error.to_string())),
+        Ok(nvml) => report.line(
+            true,
+            "nvidia driver",
+            nvml.sys_driver_version()
+                .unwrap_or_else(|error| error.to_string()),
+        ),
         Err(_) => report.note("nvidia driver", "none: GPU metrics are left out"),
     }
 }
 
 async fn reach(plan: &Plan, report: &mut Report) {
     for (name, model) in &plan.absent {
-        report.note(&format!("model {name}"), format!("not here: `run` fetches {}", model.id));
+        report.note(
+            &format!("model {name}"),
+            format!("not here: `run` fetches {}", model.id),
+        );
     }
     for (name, model) in &plan.models {
         match models::ModelFolder::open(&model.path) {
-            Ok(_) => report.line(true, &format!("model {name}"), format!("{} at {}", model.architecture, model.path.display())),
+            Ok(_) => report.line(
+                true,
+                &format!("model {name}"),
+                format!("{} at {}", model.architecture, model.path.display()),
+            ),
             Err(error) => report.line(false, &format!("model {name}"), error),
         }
     }
@@ -88,13 +116,22 @@ async fn reach(plan: &Plan, report: &mut Report) {
         if kafka.brokers == "embedded" {
             report.note("kafka", "embedded");
         } else {
-            let settings = pipeline::broker_settings(kafka, Brokers::Addresses(kafka.brokers.clone()));
+            let settings =
+                pipeline::broker_settings(kafka, Brokers::Addresses(kafka.brokers.clone()));
             let found = match settings {
                 Ok(settings) => health(&settings, PATIENCE).await,
                 Err(error) => Err(error),
             };
             match found {
-                Ok(health) => report.line(true, "kafka", format!("{} brokers, {} topics", health.brokers.len(), health.topics.len())),
+                Ok(health) => report.line(
+                    true,
+                    "kafka",
+                    format!(
+                        "{} brokers, {} topics",
+                        health.brokers.len(),
+                        health.topics.len()
+                    ),
+                ),
                 Err(error) => report.line(false, "kafka", error),
             }
         }
@@ -104,14 +141,33 @@ async fn reach(plan: &Plan, report: &mut Report) {
                 Err(error) => Err(error),
             };
             match verdicts {
-                Ok(verdicts) => report.line(true, "schema registry", format!("{} subjects checked", verdicts.len())),
+                Ok(verdicts) => report.line(
+                    true,
+                    "schema registry",
+                    format!("{} subjects checked", verdicts.len()),
+                ),
                 Err(error) => report.line(false, "schema registry", error),
             }
         }
     }
-    if let Some(url) = plan.cache.redis.as_ref().map(|url| url.reveal().to_owned()).filter(|url| !url.is_empty()) {
-        match Cache::open(&CacheSettings { redis: Some(url), ..CacheSettings::default() }).await {
-            Ok(cache) => report.line(cache.stats().redis_up == Some(true), "redis", "answers are kept across runs where it answers"),
+    if let Some(url) = plan
+        .cache
+        .redis
+        .as_ref()
+        .map(|url| url.reveal().to_owned())
+        .filter(|url| !url.is_empty())
+    {
+        match Cache::open(&CacheSettings {
+            redis: Some(url),
+            ..CacheSettings::default()
+        })
+        .await
+        {
+            Ok(cache) => report.line(
+                cache.stats().redis_up == Some(true),
+                "redis",
+                "answers are kept across runs where it answers",
+            ),
             Err(error) => report.line(false, "redis", error),
         }
     }

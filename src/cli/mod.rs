@@ -1,4 +1,5 @@
-//! The commands: each reads the pipeline, does one thing and ends with a code that scripts can act on.
+//! The commands: each reads the pipeline, does one thing and ends with a code that scripts can act
+//! on.
 
 mod anew;
 mod bar;
@@ -138,8 +139,15 @@ fn execute(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Validate { pipelines, set } => validate(&pipelines, &set),
-        Command::Graph { pipeline, format, effective, set } => {
-            let Some(checked) = load::checked(&pipeline, &set, &[]) else { return Ok(ExitCode::from(2)) };
+        Command::Graph {
+            pipeline,
+            format,
+            effective,
+            set,
+        } => {
+            let Some(checked) = load::checked(&pipeline, &set, &[]) else {
+                return Ok(ExitCode::from(2));
+            };
             let text = match (effective, format) {
                 (true, _) => effective::effective(&checked),
                 (false, GraphFormat::Mermaid) => graph::mermaid(&checked.plan),
@@ -148,9 +156,12 @@ fn execute(command: Command) -> Result<ExitCode> {
             print(&text)
         }
         Command::Stages { kind } => print(&stages::list(kind.as_deref())?),
-        Command::Config { command: ConfigCommand::Schema } => {
+        Command::Config {
+            command: ConfigCommand::Schema,
+        } => {
             let schema = crate::pipeline::grammar::json_schema(KINDS);
-            let text = serde_json::to_string_pretty(&schema).map_err(|error| Error::bug("the schema does not print").because(error))?;
+            let text = serde_json::to_string_pretty(&schema)
+                .map_err(|error| Error::bug("the schema does not print").because(error))?;
             print(&(text + "\n"))
         }
         Command::Schemas { command } => schemas::run(&command),
@@ -169,13 +180,23 @@ fn validate(pipelines: &[PathBuf], set: &[String]) -> Result<ExitCode> {
     for pipeline in pipelines {
         match load::checked(pipeline, set, &[]) {
             Some(checked) => {
-                let (stages, models) = (checked.plan.stages.len(), checked.plan.models.len() + checked.plan.absent.len());
-                print(&format!("{}: good (stages: {stages}, models: {models})\n", pipeline.display()))?;
+                let (stages, models) = (
+                    checked.plan.stages.len(),
+                    checked.plan.models.len() + checked.plan.absent.len(),
+                );
+                print(&format!(
+                    "{}: good (stages: {stages}, models: {models})\n",
+                    pipeline.display()
+                ))?;
             }
             None => good = false,
         }
     }
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(2) })
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(2)
+    })
 }
 
 /// Prints to standard output; a reader that has gone is no error.
@@ -191,5 +212,9 @@ fn print(text: &str) -> Result<ExitCode> {
 /// How problems look on standard error.
 fn look() -> Look {
     use std::io::IsTerminal;
-    if std::io::stderr().is_terminal() { Look::Fancy } else { Look::Plain }
+    if std::io::stderr().is_terminal() {
+        Look::Fancy
+    } else {
+        Look::Plain
+    }
 }

@@ -22,7 +22,8 @@ HF_TOKEN mean what they mean there. For a private or gated model put your token 
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ModelsCommand {
-    /// Fetches a model from the hub into its cache, or into a folder: safetensors, tokenizer and settings, nothing else. Prints the folder.
+    /// Fetches a model from the hub into its cache, or into a folder: safetensors, tokenizer and
+    /// settings, nothing else. Prints the folder.
     #[command(after_help = PULL_HELP)]
     Pull(pull::PullArguments),
     /// Lists the models in the model folder and in the hub's cache.
@@ -33,11 +34,13 @@ pub(super) enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Checks models: the hash of every file that came from a hub, config.json, and the weights key by key.
+    /// Checks models: the hash of every file that came from a hub, config.json, and the weights key
+    /// by key.
     Verify {
         #[command(flatten)]
         models: ModelDir,
-        /// Folders in the model folder, paths that begin with `/`, `./` or `../`, or hub ids, as `path` of a pipeline's model names them.
+        /// Folders in the model folder, paths that begin with `/`, `./` or `../`, or hub ids, as
+        /// `path` of a pipeline's model names them.
         #[arg(required = true, value_name = "NAME|PATH|ID")]
         names: Vec<String>,
     },
@@ -47,7 +50,12 @@ pub(super) enum ModelsCommand {
 #[derive(Debug, Args)]
 pub(super) struct ModelDir {
     /// The folder of model folders, as `model_dir` in a pipeline.
-    #[arg(long, value_name = "FOLDER", env = "OPUSFLOW_MODELS", default_value = "./models")]
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        env = "OPUSFLOW_MODELS",
+        default_value = "./models"
+    )]
     model_dir: PathBuf,
 }
 
@@ -74,12 +82,23 @@ fn find(name: &str, model_dir: &Path) -> Result<PathBuf> {
     if inside.is_dir() {
         return Ok(inside);
     }
-    let missing = Error::config(format!("there is no model `{name}` in {}", model_dir.display()));
-    let Ok(id) = name.parse::<HubId>() else { return Err(missing.hint("name a folder in it, a path, or a hub id")) };
+    let missing = Error::config(format!(
+        "there is no model `{name}` in {}",
+        model_dir.display()
+    ));
+    let Ok(id) = name.parse::<HubId>() else {
+        return Err(missing.hint("name a folder in it, a path, or a hub id"));
+    };
     let cache = settings()?.cache;
     cache.snapshot(&id).ok_or_else(|| {
-        Error::config(format!("there is no model `{name}` in {}, nor in the hub's cache {}", model_dir.display(), cache.path().display()))
-            .hint(format!("`opusflow models pull {id}` fetches it, `opusflow models list` says what is there"))
+        Error::config(format!(
+            "there is no model `{name}` in {}, nor in the hub's cache {}",
+            model_dir.display(),
+            cache.path().display()
+        ))
+        .hint(format!(
+            "`opusflow models pull {id}` fetches it, `opusflow models list` says what is there"
+        ))
     })
 }
 
@@ -91,7 +110,11 @@ fn rounded(number: u64) -> String {
         1_000.. => (number as f64 / 1e3, "K"),
         _ => return number.to_string(),
     };
-    if value < 99.95 { format!("{value:.1}{unit}") } else { format!("{value:.0}{unit}") }
+    if value < 99.95 {
+        format!("{value:.1}{unit}")
+    } else {
+        format!("{value:.0}{unit}")
+    }
 }
 
 #[cfg(test)]
@@ -106,11 +129,18 @@ mod tests {
     #[test]
     fn every_network_is_of_use_to_a_stage_and_every_stages_network_is_read() {
         for network in networks() {
-            assert!(!stages::that_take(network).is_empty(), "no stage takes {network}");
+            assert!(
+                !stages::that_take(network).is_empty(),
+                "no stage takes {network}"
+            );
         }
         let read: BTreeSet<_> = networks().collect();
         let taken = stages::architectures();
-        assert!(taken.is_subset(&read), "not read: {:?}", taken.difference(&read));
+        assert!(
+            taken.is_subset(&read),
+            "not read: {:?}",
+            taken.difference(&read)
+        );
     }
 
     #[test]

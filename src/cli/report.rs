@@ -14,7 +14,9 @@ use crate::telemetry::Snapshot;
 
 /// Says where the embedded broker is and how to read from it, and leaves its address in a file.
 pub(super) fn broker(plan: &Plan, embedded: &Embedded, bars: &Bars) -> Result<()> {
-    let Some(kafka) = &plan.kafka else { return Ok(()) };
+    let Some(kafka) = &plan.kafka else {
+        return Ok(());
+    };
     let address = embedded.bootstrap();
     let file = Path::new(&kafka.address_file);
     let unwritable = |error| Error::unwritable(file, error, "`kafka.address_file`");
@@ -23,17 +25,24 @@ pub(super) fn broker(plan: &Plan, embedded: &Embedded, bars: &Bars) -> Result<()
     }
     fs::write(file, format!("{address}\n")).map_err(unwritable)?;
     let text = format!(
-        "embedded broker at {address} (also in {}); it keeps the last 5 MiB of a topic\n\
-         read the captions as they come, in a second terminal:\n\n    \
-         .venv/bin/python ops/read_captions.py {address} --namespace {}\n\n",
+        "embedded broker at {address} (also in {}); it keeps the last 5 MiB of a topic\nread the \
+         captions as they come, in a second terminal:\n\n    .venv/bin/python \
+         ops/read_captions.py {address} --namespace {}\n\n",
         file.display(),
         kafka.namespace
     );
-    (bars.printer())(&text).map_err(|error| Error::external("cannot write to standard output").because(error))
+    (bars.printer())(&text)
+        .map_err(|error| Error::external("cannot write to standard output").because(error))
 }
 
 /// Says what came of the run: the ledger, the records, the cache, the places of results.
-pub(super) fn summary(plan: &Plan, summary: &Summary, assembled: &Assembled, snapshot: &Snapshot, elapsed: Duration) -> Result<()> {
+pub(super) fn summary(
+    plan: &Plan,
+    summary: &Summary,
+    assembled: &Assembled,
+    snapshot: &Snapshot,
+    elapsed: Duration,
+) -> Result<()> {
     let mut text = String::new();
     for session in &summary.sessions {
         text.push_str(&self::session(session));
@@ -41,15 +50,24 @@ pub(super) fn summary(plan: &Plan, summary: &Summary, assembled: &Assembled, sna
     }
     for (op, stats) in &assembled.deps.cache.stats().ops {
         let (memory, redis, computed) = (stats.memory, stats.redis, stats.misses);
-        text.push_str(&format!("\ncache {op}: {memory} from memory, {redis} from Redis, {computed} computed\n"));
+        text.push_str(&format!(
+            "\ncache {op}: {memory} from memory, {redis} from Redis, {computed} computed\n"
+        ));
     }
-    for stage in plan.stages.iter().filter(|stage| stage.kind.name == "file" && stage.kind.emits.is_empty()) {
+    for stage in plan
+        .stages
+        .iter()
+        .filter(|stage| stage.kind.name == "file" && stage.kind.emits.is_empty())
+    {
         text.push_str(&format!("\nresults in {}:\n", stage.params.text("path")));
         for path in files(Path::new(&**stage.params.text("path")), summary) {
             text.push_str(&format!("  {path}\n"));
         }
     }
-    let errors = summary.errors.iter().chain(summary.sessions.iter().flat_map(|session| &session.errors));
+    let errors = summary
+        .errors
+        .iter()
+        .chain(summary.sessions.iter().flat_map(|session| &session.errors));
     for error in errors {
         text.push_str(&format!("\nerror: {error}\n"));
     }
@@ -60,16 +78,27 @@ pub(super) fn summary(plan: &Plan, summary: &Summary, assembled: &Assembled, sna
 /// The last line of a run.
 pub(super) fn closing(streams: usize, snapshot: &Snapshot, elapsed: Duration) -> Result<()> {
     let (seconds, peak) = (elapsed.as_secs_f64(), snapshot.peak_rss >> 20);
-    print(&format!("\nstreams: {streams}, {seconds:.1} s, peak memory {peak} MiB\n")).map(drop)
+    print(&format!(
+        "\nstreams: {streams}, {seconds:.1} s, peak memory {peak} MiB\n"
+    ))
+    .map(drop)
 }
 
 fn session(session: &SessionReport) -> String {
-    let mut text = format!("\n{}  {} after {:.1} s\n", session.stream, session.reason, session.elapsed.as_secs_f64());
+    let mut text = format!(
+        "\n{}  {} after {:.1} s\n",
+        session.stream,
+        session.reason,
+        session.elapsed.as_secs_f64()
+    );
     for (view, balance) in &session.ledger {
         text.push_str(&format!("  {view:<12} {}\n", terms(balance)));
     }
     if session.lost_in_decoding > 0 {
-        text.push_str(&format!("  lost in decoding: {} frames\n", session.lost_in_decoding));
+        text.push_str(&format!(
+            "  lost in decoding: {} frames\n",
+            session.lost_in_decoding
+        ));
     }
     for (destination, records) in &session.records {
         text.push_str(&format!("  {records:>8}  {destination}\n"));
@@ -79,18 +108,39 @@ fn session(session: &SessionReport) -> String {
 
 fn terms(balance: &Balance) -> String {
     let dropped: u64 = balance.dropped.values().sum();
-    let reasons: Vec<_> = balance.dropped.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
-    let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
-    let leaked = if balance.leaked > 0 { format!(" + {} LEAKED", balance.leaked) } else { String::new() };
+    let reasons: Vec<_> = balance
+        .dropped
+        .iter()
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect();
+    let reasons = if reasons.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", reasons.join(", "))
+    };
+    let leaked = if balance.leaked > 0 {
+        format!(" + {} LEAKED", balance.leaked)
+    } else {
+        String::new()
+    };
     format!(
-        "{} ingested = {} delivered + {} absorbed + {dropped} dropped{reasons} + {} dead-lettered + {} in flight{leaked}",
-        balance.ingested, balance.delivered, balance.absorbed, balance.dead_lettered, balance.in_flight
+        "{} ingested = {} delivered + {} absorbed + {dropped} dropped{reasons} + {} dead-lettered \
+         + {} in flight{leaked}",
+        balance.ingested,
+        balance.delivered,
+        balance.absorbed,
+        balance.dead_lettered,
+        balance.in_flight
     )
 }
 
 /// One line for machines.
 fn video_processed(session: &SessionReport, snapshot: &Snapshot) {
-    let frames: u64 = session.ledger.values().map(|balance| balance.ingested).sum();
+    let frames: u64 = session
+        .ledger
+        .values()
+        .map(|balance| balance.ingested)
+        .sum();
     tracing::info!(
         stream = %session.stream,
         reason = session.reason,
@@ -105,16 +155,33 @@ fn video_processed(session: &SessionReport, snapshot: &Snapshot) {
 /// The files in the folders of the run's streams, pictures counted.
 fn files(root: &Path, summary: &Summary) -> Vec<String> {
     let mut found = Vec::new();
-    let Ok(folders) = fs::read_dir(root) else { return found };
-    for folder in folders.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
-        let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if !summary.sessions.iter().any(|session| *session.stream == *name) {
+    let Ok(folders) = fs::read_dir(root) else {
+        return found;
+    };
+    for folder in folders
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+    {
+        let name = folder
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        if !summary
+            .sessions
+            .iter()
+            .any(|session| *session.stream == *name)
+        {
             continue;
         }
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();
             if path.is_dir() {
-                found.push(format!("{}/ ({} files)", path.display(), fs::read_dir(&path).map_or(0, Iterator::count)));
+                found.push(format!(
+                    "{}/ ({} files)",
+                    path.display(),
+                    fs::read_dir(&path).map_or(0, Iterator::count)
+                ));
             } else {
                 found.push(path.display().to_string());
             }

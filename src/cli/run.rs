@@ -28,14 +28,16 @@ const SAMPLES: Duration = Duration::from_secs(5);
 pub(super) struct RunArguments {
     /// The pipeline file.
     pipeline: PathBuf,
-    /// Reads this path or URL instead of what the file's source names. The source becomes `live` for rtmp, rtsp and srt URLs and for an HLS
-    /// playlist that still grows, `file` for paths, other http URLs and an HLS playlist that is complete.
+    /// Reads this path or URL instead of what the file's source names. The source becomes `live`
+    /// for rtmp, rtsp and srt URLs and for an HLS playlist that still grows, `file` for paths,
+    /// other http URLs and an HLS playlist that is complete.
     #[arg(long, value_name = "URL")]
     source: Vec<String>,
     /// Sets a value of the file: `stages.captions.with.prompt=...`, `threads.torch=4`.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     set: Vec<String>,
-    /// Keeps the embedded broker for readers this long after the run, or until a signal: `10m`, `forever`.
+    /// Keeps the embedded broker for readers this long after the run, or until a signal: `10m`,
+    /// `forever`.
     #[arg(long, value_name = "TIME")]
     linger: Option<String>,
     /// No progress bar.
@@ -48,24 +50,34 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
     let check = || load::checked(&arguments.pipeline, &arguments.set, &arguments.source);
     let mut restless = None;
     if !anew::is_settled() {
-        let Some(checked) = check() else { return Ok(ExitCode::from(2)) };
+        let Some(checked) = check() else {
+            return Ok(ExitCode::from(2));
+        };
         restless = (!checked.plan.threads.spin).then(anew::with_sleeping_threads);
     }
     let signals = Signals::listen()?;
-    let Some(mut checked) = check() else { return Ok(ExitCode::from(2)) };
+    let Some(mut checked) = check() else {
+        return Ok(ExitCode::from(2));
+    };
     if !checked.plan.absent.is_empty() {
         if !models::pull_missing(&checked.plan, &signals.stop, arguments.quiet)? {
             eprintln!("stopped before any stream began");
             return Ok(ExitCode::SUCCESS);
         }
         // Only now can it be seen whether they fit the stages that name them.
-        let Some(again) = check() else { return Ok(ExitCode::from(2)) };
+        let Some(again) = check() else {
+            return Ok(ExitCode::from(2));
+        };
         checked = again;
     }
     let plan = Arc::new(checked.plan);
-    let logs = Logs::install(&LogSettings { filter: plan.telemetry.log.clone(), ..LogSettings::default() })?;
+    let logs = Logs::install(&LogSettings {
+        filter: plan.telemetry.log.clone(),
+        ..LogSettings::default()
+    })?;
     if let Some(error) = restless {
-        tracing::warn!(%error, "the process cannot begin anew: torch's threads will keep cores busy while they wait");
+        tracing::warn!(%error, "the process cannot begin anew: torch's threads will keep cores \
+                                busy while they wait");
     }
     tensor::load_cuda(None);
     tensor::threads(plan.threads.torch);
@@ -85,12 +97,17 @@ async fn drive(
     arguments: &RunArguments,
     plan: Arc<Plan>,
     (logs, linger): (Logs, Option<Duration>),
-    Signals { stop, force, relieve }: Signals,
+    Signals {
+        stop,
+        force,
+        relieve,
+    }: Signals,
 ) -> Result<ExitCode> {
     let began = std::time::Instant::now();
     describe();
     let exporter = Exporter::install(plan.telemetry.metrics)?;
-    let (sampler, _sampling) = Sampler::start(SAMPLES, PathBuf::from("."), stop.child_token()).await;
+    let (sampler, _sampling) =
+        Sampler::start(SAMPLES, PathBuf::from("."), stop.child_token()).await;
     let bars = Bars::new(logs, arguments.quiet);
     if stop.is_cancelled() {
         return stopped_early(&sampler, began);
@@ -121,10 +138,25 @@ async fn drive(
         () = give_back(&assembled, &relieve) => return Err(Error::bug("giving memory back never ends")),
     };
     bars.clear();
-    let unconfirmed = assembled.close(if summary.forced { Duration::ZERO } else { plan.shutdown }).await;
-    report::summary(&plan, &summary, &assembled, &sampler.snapshot(), began.elapsed())?;
+    let unconfirmed = assembled
+        .close(if summary.forced {
+            Duration::ZERO
+        } else {
+            plan.shutdown
+        })
+        .await;
+    report::summary(
+        &plan,
+        &summary,
+        &assembled,
+        &sampler.snapshot(),
+        began.elapsed(),
+    )?;
     if unconfirmed > 0 {
-        tracing::error!(messages = unconfirmed, "kafka did not confirm these in time");
+        tracing::error!(
+            messages = unconfirmed,
+            "kafka did not confirm these in time"
+        );
     }
     if let (Some(embedded), Some(linger)) = (&assembled.embedded, linger) {
         wait_for_readers(embedded, linger, &stop).await;
@@ -135,10 +167,13 @@ async fn drive(
 /// Waits until a stop has gone on for too long, or for a second signal.
 async fn too_long(stop: &CancellationToken, force: &CancellationToken, patience: Duration) {
     stop.cancelled().await;
-    force.run_until_cancelled(tokio::time::sleep(patience)).await;
+    force
+        .run_until_cancelled(tokio::time::sleep(patience))
+        .await;
 }
 
-/// The end of a run that was stopped before its sources began: nothing was read, so that nothing is lost.
+/// The end of a run that was stopped before its sources began: nothing was read, so that nothing is
+/// lost.
 fn stopped_early(sampler: &Sampler, began: std::time::Instant) -> Result<ExitCode> {
     tracing::info!("stopped before any stream began");
     report::closing(0, &sampler.snapshot(), began.elapsed())?;
@@ -151,12 +186,22 @@ async fn give_back(assembled: &Assembled, relieve: &Notify) {
         relieve.notified().await;
         let relief = assembled.relieve().await;
         let (before, after) = relief.resident;
-        tracing::info!(put_down = relief.put_down, before = before >> 20, after = after >> 20, "memory is given back, in MiB");
+        tracing::info!(
+            put_down = relief.put_down,
+            before = before >> 20,
+            after = after >> 20,
+            "memory is given back, in MiB"
+        );
     }
 }
 
 /// Shows the run until it ends; passes signals on.
-async fn follow(running: &mut Running, bars: &Bars, stop: &CancellationToken, force: &CancellationToken) -> Result<Summary> {
+async fn follow(
+    running: &mut Running,
+    bars: &Bars,
+    stop: &CancellationToken,
+    force: &CancellationToken,
+) -> Result<Summary> {
     let mut ticks = tokio::time::interval(Duration::from_millis(250));
     let (mut stopped, mut forced) = (false, false);
     loop {
@@ -177,8 +222,11 @@ async fn follow(running: &mut Running, bars: &Bars, stop: &CancellationToken, fo
 }
 
 fn code(summary: &Summary) -> ExitCode {
-    let lost = |balance: &Balance| balance.dead_lettered > 0 || balance.dropped.contains_key(Reason::Failed.as_str());
-    let bad = |session: &SessionReport| !session.errors.is_empty() || session.ledger.values().any(lost);
+    let lost = |balance: &Balance| {
+        balance.dead_lettered > 0 || balance.dropped.contains_key(Reason::Failed.as_str())
+    };
+    let bad =
+        |session: &SessionReport| !session.errors.is_empty() || session.ledger.values().any(lost);
     let failed = !summary.errors.is_empty() || summary.sessions.iter().any(bad);
     ExitCode::from(match (summary.forced, failed) {
         (true, _) => 4,
@@ -191,7 +239,11 @@ fn linger(text: &str) -> Result<Duration> {
     if text == "forever" {
         return Ok(Duration::MAX);
     }
-    let wrong = || Error::config(format!("--linger takes a time such as `10m`, or `forever`, not `{text}`"));
+    let wrong = || {
+        Error::config(format!(
+            "--linger takes a time such as `10m`, or `forever`, not `{text}`"
+        ))
+    };
     crate::config::units::duration(text).ok_or_else(wrong)
 }
 
@@ -199,7 +251,17 @@ async fn wait_for_readers(embedded: &Embedded, linger: Duration, stop: &Cancella
     if stop.is_cancelled() {
         return;
     }
-    tracing::info!(broker = embedded.bootstrap(), ?linger, "the embedded broker stays for readers");
-    let end = async { if linger == Duration::MAX { std::future::pending().await } else { tokio::time::sleep(linger).await } };
+    tracing::info!(
+        broker = embedded.bootstrap(),
+        ?linger,
+        "the embedded broker stays for readers"
+    );
+    let end = async {
+        if linger == Duration::MAX {
+            std::future::pending().await
+        } else {
+            tokio::time::sleep(linger).await
+        }
+    };
     stop.run_until_cancelled(end).await;
 }

@@ -1,4 +1,5 @@
-//! `opusflow schemas`: lists the schemas of records, and pushes them to a registry or checks them against it.
+//! `opusflow schemas`: lists the schemas of records, and pushes them to a registry or checks them
+//! against it.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -43,14 +44,25 @@ pub(super) struct RegistryArguments {
 pub(super) fn run(command: &SchemasCommand) -> Result<ExitCode> {
     match command {
         SchemasCommand::List => {
-            let line =
-                |kind: PayloadKind| format!("{:<14} {:<28} {:016x}\n", kind.plural(), codec::full_name(kind), codec::fingerprint(kind));
+            let line = |kind: PayloadKind| {
+                format!(
+                    "{:<14} {:<28} {:016x}\n",
+                    kind.plural(),
+                    codec::full_name(kind),
+                    codec::fingerprint(kind)
+                )
+            };
             print(&PayloadKind::ALL.map(line).concat())
         }
         SchemasCommand::Show { record } => {
             let known = PayloadKind::ALL.map(PayloadKind::plural).join(", ");
-            let kind = PayloadKind::ALL.into_iter().find(|kind| kind.plural() == record);
-            let kind = kind.ok_or_else(|| Error::config(format!("there is no record `{record}`")).hint(format!("one of {known}")))?;
+            let kind = PayloadKind::ALL
+                .into_iter()
+                .find(|kind| kind.plural() == record);
+            let kind = kind.ok_or_else(|| {
+                Error::config(format!("there is no record `{record}`"))
+                    .hint(format!("one of {known}"))
+            })?;
             print(codec::schema_text(kind))
         }
         SchemasCommand::Push(arguments) => with_registry(arguments, true),
@@ -60,16 +72,27 @@ pub(super) fn run(command: &SchemasCommand) -> Result<ExitCode> {
 
 fn with_registry(arguments: &RegistryArguments, push: bool) -> Result<ExitCode> {
     let (registry, namespace) = match (&arguments.registry, &arguments.pipeline) {
-        (Some(url), _) => (Registry::new(&RegistrySettings::at(url.as_str()))?, arguments.namespace.clone()),
+        (Some(url), _) => (
+            Registry::new(&RegistrySettings::at(url.as_str()))?,
+            arguments.namespace.clone(),
+        ),
         (None, Some(path)) => {
-            let Some(checked) = load::checked(path, &[], &[]) else { return Ok(ExitCode::from(2)) };
-            let kafka = checked.plan.kafka.ok_or_else(|| Error::config("the pipeline has no `kafka:`"))?;
+            let Some(checked) = load::checked(path, &[], &[]) else {
+                return Ok(ExitCode::from(2));
+            };
+            let kafka = checked
+                .plan
+                .kafka
+                .ok_or_else(|| Error::config("the pipeline has no `kafka:`"))?;
             (pipeline::registry(&kafka)?, kafka.namespace)
         }
         (None, None) => return Err(Error::config("name a pipeline or a registry")),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Error::external("cannot start the runtime").because(error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime =
+        runtime.map_err(|error| Error::external("cannot start the runtime").because(error))?;
     let mut text = String::new();
     let mut good = true;
     // Writing into a String cannot fail.
@@ -91,5 +114,9 @@ fn with_registry(arguments: &RegistryArguments, push: bool) -> Result<ExitCode> 
         }
     }
     print(&text)?;
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

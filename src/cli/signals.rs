@@ -1,5 +1,6 @@
-//! The signals of a run: the first SIGTERM or SIGINT tells it to stop, the second to end at once; SIGUSR1 asks it to give memory back. They are
-//! heard on a thread of their own from the first moment on, so that one that comes while libraries start and models load is no sudden death.
+//! The signals of a run: the first SIGTERM or SIGINT tells it to stop, the second to end at once;
+//! SIGUSR1 asks it to give memory back. They are heard on a thread of their own from the first
+//! moment on, so that one that comes while libraries start and models load is no sudden death.
 
 use std::sync::Arc;
 
@@ -23,15 +24,31 @@ pub(super) struct Signals {
 impl Signals {
     /// From here on SIGTERM and SIGINT end the process in order only.
     pub fn listen() -> Result<Self> {
-        let deaf = |error: std::io::Error| Error::external("signals cannot be heard").because(error);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(deaf)?;
+        let deaf =
+            |error: std::io::Error| Error::external("signals cannot be heard").because(error);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(deaf)?;
         let (mut term, mut int, mut user) = {
             let _inside = runtime.enter();
             let hear = |kind| signal(kind).map_err(deaf);
-            (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?, hear(SignalKind::user_defined1())?)
+            (
+                hear(SignalKind::terminate())?,
+                hear(SignalKind::interrupt())?,
+                hear(SignalKind::user_defined1())?,
+            )
         };
-        let signals = Self { stop: CancellationToken::new(), force: CancellationToken::new(), relieve: Arc::default() };
-        let Self { stop, force, relieve } = signals.clone();
+        let signals = Self {
+            stop: CancellationToken::new(),
+            force: CancellationToken::new(),
+            relieve: Arc::default(),
+        };
+        let Self {
+            stop,
+            force,
+            relieve,
+        } = signals.clone();
         let listen = async move {
             loop {
                 tokio::select! {
@@ -42,10 +59,17 @@ impl Signals {
                         continue;
                     }
                 }
-                if stop.is_cancelled() { force.cancel() } else { stop.cancel() }
+                if stop.is_cancelled() {
+                    force.cancel()
+                } else {
+                    stop.cancel()
+                }
             }
         };
-        std::thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(listen)).map_err(deaf)?;
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || runtime.block_on(listen))
+            .map_err(deaf)?;
         Ok(signals)
     }
 }

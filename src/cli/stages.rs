@@ -9,12 +9,18 @@ use crate::stage::{Joins, StageKind};
 use crate::stages::KINDS;
 
 pub(super) fn list(only: Option<&str>) -> Result<String> {
-    let chosen: Vec<&StageKind> = KINDS.iter().copied().filter(|kind| only.is_none_or(|only| kind.name == only)).collect();
+    let chosen: Vec<&StageKind> = KINDS
+        .iter()
+        .copied()
+        .filter(|kind| only.is_none_or(|only| kind.name == only))
+        .collect();
     if chosen.is_empty() {
         let names: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
-        return Err(
-            Error::config(format!("there is no stage kind `{}`", only.unwrap_or_default())).hint(format!("one of {}", names.join(", ")))
-        );
+        return Err(Error::config(format!(
+            "there is no stage kind `{}`",
+            only.unwrap_or_default()
+        ))
+        .hint(format!("one of {}", names.join(", "))));
     }
     let mut text = String::new();
     for kind in chosen {
@@ -25,18 +31,30 @@ pub(super) fn list(only: Option<&str>) -> Result<String> {
 
 /// The kinds that a network of this class can be the model of.
 pub(super) fn that_take(architecture: &str) -> Vec<&'static str> {
-    let mut names: Vec<_> = KINDS.iter().filter(|kind| takes(kind.params, architecture)).map(|kind| kind.name).collect();
+    let mut names: Vec<_> = KINDS
+        .iter()
+        .filter(|kind| takes(kind.params, architecture))
+        .map(|kind| kind.name)
+        .collect();
     names.dedup();
     names
 }
 
 fn takes(fields: &[Field], architecture: &str) -> bool {
     let named = |ty: &Type| matches!(ty, Type::Model(architectures) if architectures.contains(&architecture));
-    fields.iter().any(|field| named(&field.ty) || inner(&field.ty).is_some_and(|inner| takes(inner, architecture)))
+    fields.iter().any(|field| {
+        named(&field.ty) || inner(&field.ty).is_some_and(|inner| takes(inner, architecture))
+    })
 }
 
 fn describe(kind: &StageKind, text: &mut String) {
-    let names = |kinds: &[PayloadKind]| kinds.iter().map(|kind| kind.plural()).collect::<Vec<_>>().join(", ");
+    let names = |kinds: &[PayloadKind]| {
+        kinds
+            .iter()
+            .map(|kind| kind.plural())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     // Writing into a String cannot fail.
     let _ = writeln!(text, "{}  ({})", kind.name, kind.role().as_str());
     let _ = writeln!(text, "    {}", kind.doc);
@@ -48,16 +66,36 @@ fn describe(kind: &StageKind, text: &mut String) {
     }
     let works = |joins: Joins| {
         let per = joins.per()?;
-        let others: Vec<_> = kind.accepts.iter().copied().filter(|other| *other != per).collect();
+        let others: Vec<_> = kind
+            .accepts
+            .iter()
+            .copied()
+            .filter(|other| *other != per)
+            .collect();
         Some(match joins {
             Joins::Either { alone, .. } => {
-                format!("works on {0} alone, or on {1}; a `join` collects {0} for them", alone.plural(), per.plural())
+                format!(
+                    "works on {0} alone, or on {1}; a `join` collects {0} for them",
+                    alone.plural(),
+                    per.plural()
+                )
             }
-            _ => format!("works on {}; a `join` collects {} for them", per.plural(), names(&others)),
+            _ => format!(
+                "works on {}; a `join` collects {} for them",
+                per.plural(),
+                names(&others)
+            ),
         })
     };
-    let networks: &[(&str, Joins)] = if let Joins::ByModel(networks) = kind.joins { networks } else { &[] };
-    for (network, works) in networks.iter().filter_map(|(network, joins)| Some((network, works(*joins)?))) {
+    let networks: &[(&str, Joins)] = if let Joins::ByModel(networks) = kind.joins {
+        networks
+    } else {
+        &[]
+    };
+    for (network, works) in networks
+        .iter()
+        .filter_map(|(network, joins)| Some((network, works(*joins)?)))
+    {
         let _ = writeln!(text, "    with a {network} {works}");
     }
     if let Some(works) = works(kind.joins) {
@@ -74,7 +112,13 @@ fn fields(fields: &[Field], indent: usize, text: &mut String) {
             Default::Absent => "optional".to_owned(),
             Default::Is(value) => format!("default {value}"),
         };
-        let _ = writeln!(text, "{:indent$}{}: {}, {default}", "", field.name, field.ty.describe());
+        let _ = writeln!(
+            text,
+            "{:indent$}{}: {}, {default}",
+            "",
+            field.name,
+            field.ty.describe()
+        );
         let _ = writeln!(text, "{:indent$}    {}", "", field.doc);
         if let Some(inner) = inner(&field.ty) {
             self::fields(inner, indent + 4, text);
@@ -105,7 +149,9 @@ pub(super) fn architectures() -> std::collections::BTreeSet<&'static str> {
         }
     }
     let mut found = std::collections::BTreeSet::new();
-    KINDS.iter().for_each(|kind| gather(kind.params, &mut found));
+    KINDS
+        .iter()
+        .for_each(|kind| gather(kind.params, &mut found));
     found
 }
 
@@ -119,7 +165,12 @@ mod tests {
         for kind in KINDS {
             assert!(text.contains(&format!("{}  (", kind.name)));
             for field in kind.params {
-                assert!(text.contains(&format!("{}: ", field.name)), "{}.{}", kind.name, field.name);
+                assert!(
+                    text.contains(&format!("{}: ", field.name)),
+                    "{}.{}",
+                    kind.name,
+                    field.name
+                );
             }
         }
         assert!(list(Some("nothing")).is_err());

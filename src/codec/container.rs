@@ -1,5 +1,6 @@
-//! Avro object container files (Avro 1.12 specification, "Object Container Files"): records of one kind in deflated blocks. A block is
-//! written whole, so that after a crash everything up to the last complete block can be read.
+//! Avro object container files (Avro 1.12 specification, "Object Container Files"): records of one
+//! kind in deflated blocks. A block is written whole, so that after a crash everything up to the
+//! last complete block can be read.
 
 use std::io;
 
@@ -11,7 +12,8 @@ use crate::packet::{Packet, PayloadKind};
 /// Bytes of records, before compression, that close a block.
 const BLOCK: usize = 64 * 1024;
 
-/// Writes records of one kind into an object container file. What was appended is in the file once `flush` has returned.
+/// Writes records of one kind into an object container file. What was appended is in the file once
+/// `flush` has returned.
 pub struct ObjectContainer<W: io::Write> {
     writer: W,
     kind: PayloadKind,
@@ -37,23 +39,40 @@ impl<W: io::Write> ObjectContainer<W> {
         out.text(schema_text(kind));
         out.close_map(2);
         header.extend_from_slice(&marker);
-        writer.write_all(&header).map_err(|error| failed(kind, error))?;
-        Ok(Self { writer, kind, marker, block: Vec::new(), count: 0, broken: false })
+        writer
+            .write_all(&header)
+            .map_err(|error| failed(kind, error))?;
+        Ok(Self {
+            writer,
+            kind,
+            marker,
+            block: Vec::new(),
+            count: 0,
+            broken: false,
+        })
     }
 
     /// Adds the record of `packet`, which is of the file's kind.
     ///
     /// # Errors
-    /// A bug where the packet is of another kind; an external error where the writer fails, after which the file takes no more: what was
-    /// appended since the last `flush` is not surely in it.
+    /// A bug where the packet is of another kind; an external error where the writer fails, after
+    /// which the file takes no more: what was appended since the last `flush` is not surely in it.
     pub fn append(&mut self, packet: &Packet) -> Result<()> {
         if packet.payload.kind() != self.kind {
-            return Err(Error::bug(format!("a {} does not belong into a file of {}", packet.payload.kind().as_str(), self.kind.plural())));
+            return Err(Error::bug(format!(
+                "a {} does not belong into a file of {}",
+                packet.payload.kind().as_str(),
+                self.kind.plural()
+            )));
         }
         self.usable()?;
         body(packet, &mut self.block);
         self.count += 1;
-        if self.block.len() >= BLOCK { self.close_block() } else { Ok(()) }
+        if self.block.len() >= BLOCK {
+            self.close_block()
+        } else {
+            Ok(())
+        }
     }
 
     /// Closes the open block and hands everything to the writer's own `flush`.
@@ -86,14 +105,18 @@ impl<W: io::Write> ObjectContainer<W> {
         }
         let mut body = std::mem::take(&mut self.block);
         let deflate = apache_avro::Codec::Deflate(apache_avro::DeflateSettings::default());
-        deflate.compress(&mut body).map_err(|error| Error::bug("a block of records cannot be deflated").because(error))?;
+        deflate
+            .compress(&mut body)
+            .map_err(|error| Error::bug("a block of records cannot be deflated").because(error))?;
         let mut framed = Vec::with_capacity(body.len() + 36);
         let mut out = AvroWriter::new(&mut framed);
         out.long(self.count);
         out.bytes(&body);
         framed.extend_from_slice(&self.marker);
         self.count = 0;
-        self.writer.write_all(&framed).map_err(|error| self.break_off(error))
+        self.writer
+            .write_all(&framed)
+            .map_err(|error| self.break_off(error))
     }
 
     fn break_off(&mut self, error: io::Error) -> Error {
@@ -103,7 +126,14 @@ impl<W: io::Write> ObjectContainer<W> {
 
     fn usable(&self) -> Result<()> {
         // A block that was written in part would swallow what follows it.
-        if self.broken { Err(Error::external(format!("the file of {} broke off at an earlier error", self.kind.plural()))) } else { Ok(()) }
+        if self.broken {
+            Err(Error::external(format!(
+                "the file of {} broke off at an earlier error",
+                self.kind.plural()
+            )))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -147,7 +177,10 @@ mod tests {
         let whole = written(1000);
         let (records, complete) = read(&whole[..whole.len() - 7]);
         assert!(!complete);
-        assert!((100..1000).contains(&records), "{records} of 1000 records read");
+        assert!(
+            (100..1000).contains(&records),
+            "{records} of 1000 records read"
+        );
     }
 
     #[test]
@@ -163,7 +196,11 @@ mod tests {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
                 let room = self.0.min(bytes.len());
                 self.0 -= room;
-                if room == 0 { Err(io::Error::other("disk full")) } else { Ok(room) }
+                if room == 0 {
+                    Err(io::Error::other("disk full"))
+                } else {
+                    Ok(room)
+                }
             }
             fn flush(&mut self) -> io::Result<()> {
                 Ok(())
@@ -173,6 +210,9 @@ mod tests {
         let mut file = ObjectContainer::new(PayloadKind::Caption, Disk(header + 20)).unwrap();
         file.append(&samples::packet(PayloadKind::Caption)).unwrap();
         assert!(file.flush().unwrap_err().to_string().contains("disk full"));
-        assert!(file.append(&samples::packet(PayloadKind::Caption)).is_err(), "nothing follows a torn block");
+        assert!(
+            file.append(&samples::packet(PayloadKind::Caption)).is_err(),
+            "nothing follows a torn block"
+        );
     }
 }

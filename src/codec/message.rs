@@ -1,4 +1,5 @@
-//! What surrounds a record in Kafka: topic, key, timestamp and headers, so that consumers route and filter without decoding.
+//! What surrounds a record in Kafka: topic, key, timestamp and headers, so that consumers route and
+//! filter without decoding.
 
 use jiff::Timestamp;
 
@@ -42,8 +43,8 @@ pub const fn content_type(encoding: Encoding) -> &'static str {
     }
 }
 
-/// The headers of the message: content type, the schema's fingerprint (16 hexadecimal digits), W3C `traceparent`, the attributes of
-/// CloudEvents' Kafka binding, stage and pipeline.
+/// The headers of the message: content type, the schema's fingerprint (16 hexadecimal digits), W3C
+/// `traceparent`, the attributes of CloudEvents' Kafka binding, stage and pipeline.
 pub fn headers(packet: &Packet, encoding: Encoding) -> Vec<(&'static str, String)> {
     let (head, kind) = (&*packet.head, packet.payload.kind());
     let id = packet.id();
@@ -57,19 +58,29 @@ pub fn headers(packet: &Packet, encoding: Encoding) -> Vec<(&'static str, String
         ("ce_source", source(head)),
         ("ce_time", time(head)),
         ("opusflow_stage", head.channel.origin.stage.to_string()),
-        ("opusflow_pipeline", head.channel.origin.pipeline.to_string()),
+        (
+            "opusflow_pipeline",
+            head.channel.origin.pipeline.to_string(),
+        ),
     ]
 }
 
-/// One trace for each epoch of a stream, one span for each record; both follow from the ids, so that a repeated record repeats them.
+/// One trace for each epoch of a stream, one span for each record; both follow from the ids, so
+/// that a repeated record repeats them.
 fn trace_parent(head: &Head, id: RecordId) -> String {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(head.channel.stream.id.as_bytes()).update(&head.epoch.to_le_bytes());
+    hasher
+        .update(head.channel.stream.id.as_bytes())
+        .update(&head.epoch.to_le_bytes());
     let mut trace = [0; 16];
     trace.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     let mut span = [0; 8];
     span.copy_from_slice(&id.0[..8]);
-    format!("00-{:032x}-{:016x}-01", u128::from_be_bytes(trace), u64::from_be_bytes(span))
+    format!(
+        "00-{:032x}-{:016x}-01",
+        u128::from_be_bytes(trace),
+        u64::from_be_bytes(span)
+    )
 }
 
 /// A URI reference, as CloudEvents wants it.
@@ -83,7 +94,11 @@ fn source(head: &Head) -> String {
 
 /// RFC 3339, by microseconds; a time beyond the calendar's end becomes the calendar's end.
 fn time(head: &Head) -> String {
-    let time = Timestamp::from_microsecond(head.event_time).unwrap_or(if head.event_time < 0 { Timestamp::MIN } else { Timestamp::MAX });
+    let time = Timestamp::from_microsecond(head.event_time).unwrap_or(if head.event_time < 0 {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    });
     format!("{time:.6}")
 }
 
@@ -108,43 +123,86 @@ mod tests {
 
     #[test]
     fn topics_follow_the_kind_of_record() {
-        assert_eq!(topic_of("media", &samples::packet(PayloadKind::Caption).payload), "media.captions.v1");
-        assert_eq!(topic_of("media", &samples::packet(PayloadKind::DeadLetter).payload), "media.frames.v1.dlq");
+        assert_eq!(
+            topic_of("media", &samples::packet(PayloadKind::Caption).payload),
+            "media.captions.v1"
+        );
+        assert_eq!(
+            topic_of("media", &samples::packet(PayloadKind::DeadLetter).payload),
+            "media.frames.v1.dlq"
+        );
     }
 
     #[test]
     fn headers_tell_the_record_without_its_body() {
         let packet = samples::packet(PayloadKind::Segment);
-        let headers: BTreeMap<_, _> = headers(&packet, Encoding::AvroRegistry).into_iter().collect();
-        assert_eq!(headers["content-type"], "application/avro; encoding=confluent");
-        assert_eq!(headers["schema_fingerprint"], format!("{:016x}", fingerprint(PayloadKind::Segment)));
+        let headers: BTreeMap<_, _> = headers(&packet, Encoding::AvroRegistry)
+            .into_iter()
+            .collect();
+        assert_eq!(
+            headers["content-type"],
+            "application/avro; encoding=confluent"
+        );
+        assert_eq!(
+            headers["schema_fingerprint"],
+            format!("{:016x}", fingerprint(PayloadKind::Segment))
+        );
         assert_eq!(headers["ce_id"], packet.id().to_string());
         assert_eq!(headers["ce_type"], "dev.opusflow.v1.Segment");
-        assert_eq!(headers["ce_source"], "/pipelines/newsroom/streams/studio%201%2F%C3%BC");
+        assert_eq!(
+            headers["ce_source"],
+            "/pipelines/newsroom/streams/studio%201%2F%C3%BC"
+        );
         assert_eq!(headers["ce_time"], "2026-01-02T03:04:05.678901Z");
-        assert_eq!((&*headers["opusflow_stage"], &*headers["opusflow_pipeline"]), ("captions", "newsroom"));
-        assert_eq!((key(&packet), timestamp_ms(&packet)), ("studio 1/ü", 1_767_323_045_678));
+        assert_eq!(
+            (&*headers["opusflow_stage"], &*headers["opusflow_pipeline"]),
+            ("captions", "newsroom")
+        );
+        assert_eq!(
+            (key(&packet), timestamp_ms(&packet)),
+            ("studio 1/ü", 1_767_323_045_678)
+        );
     }
 
     #[test]
     fn a_trace_spans_an_epoch_of_a_stream() {
-        let parent = |packet: &Packet| headers(packet, Encoding::Json).into_iter().find(|(name, _)| *name == "traceparent").unwrap().1;
-        let (first, second) = (samples::packet(PayloadKind::Segment), samples::packet(PayloadKind::Caption));
+        let parent = |packet: &Packet| {
+            headers(packet, Encoding::Json)
+                .into_iter()
+                .find(|(name, _)| *name == "traceparent")
+                .unwrap()
+                .1
+        };
+        let (first, second) = (
+            samples::packet(PayloadKind::Segment),
+            samples::packet(PayloadKind::Caption),
+        );
         let parts = |text: &str| text.split('-').map(str::to_owned).collect::<Vec<_>>();
         let (a, b) = (parts(&parent(&first)), parts(&parent(&second)));
-        assert_eq!(a.iter().map(String::len).collect::<Vec<_>>(), [2, 32, 16, 2]);
+        assert_eq!(
+            a.iter().map(String::len).collect::<Vec<_>>(),
+            [2, 32, 16, 2]
+        );
         assert_eq!(a[1], b[1], "one trace");
         assert_ne!(a[2], b[2], "two spans");
         assert_eq!(parent(&first), parent(&first.split()), "repeatable");
         let mut later = first;
         Arc::get_mut(&mut later.head).unwrap().epoch += 1;
-        assert_ne!(parts(&parent(&later))[1], a[1], "another epoch, another trace");
+        assert_ne!(
+            parts(&parent(&later))[1],
+            a[1],
+            "another epoch, another trace"
+        );
     }
 
     #[test]
     fn times_out_of_any_calendar_still_have_a_header() {
         let mut packet = samples::packet(PayloadKind::Segment);
         Arc::get_mut(&mut packet.head).unwrap().event_time = i64::MAX;
-        assert!(headers(&packet, Encoding::Json).iter().any(|(name, value)| *name == "ce_time" && value.starts_with("9999")));
+        assert!(
+            headers(&packet, Encoding::Json)
+                .iter()
+                .any(|(name, value)| *name == "ce_time" && value.starts_with("9999"))
+        );
     }
 }

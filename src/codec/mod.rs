@@ -1,5 +1,6 @@
-//! Packets as records: Avro by the schemas in `schemas/`, in the Confluent wire format or alone, and JSON; the headers, keys and topics of
-//! their messages; the registry that holds the schemas. A record is described once, in `record`, for every encoding.
+//! Packets as records: Avro by the schemas in `schemas/`, in the Confluent wire format or alone,
+//! and JSON; the headers, keys and topics of their messages; the registry that holds the schemas. A
+//! record is described once, in `record`, for every encoding.
 
 mod container;
 mod decode;
@@ -32,7 +33,8 @@ pub enum Encoding {
     Avro,
     /// The Confluent wire format: a reader finds the schema in a registry by its id.
     AvroRegistry,
-    /// JSON, one object a record: for eyes and for scripts. Bytes are base64, times are microseconds.
+    /// JSON, one object a record: for eyes and for scripts. Bytes are base64, times are
+    /// microseconds.
     Json,
 }
 
@@ -63,11 +65,15 @@ impl FromStr for Encoding {
         Self::ALL
             .into_iter()
             .find(|encoding| encoding.as_str() == word)
-            .ok_or_else(|| Error::config(format!("unknown encoding `{word}`")).hint("one of avro_registry, avro, json"))
+            .ok_or_else(|| {
+                Error::config(format!("unknown encoding `{word}`"))
+                    .hint("one of avro_registry, avro, json")
+            })
     }
 }
 
-/// The ids that a registry gave to the schemas, one for every kind of record and one for the dead letters of every kind.
+/// The ids that a registry gave to the schemas, one for every kind of record and one for the dead
+/// letters of every kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SchemaIds {
     records: [u32; PayloadKind::ALL.len()],
@@ -77,12 +83,20 @@ pub struct SchemaIds {
 impl SchemaIds {
     /// The same id everywhere, for registries of one schema and for tests.
     pub const fn all(id: u32) -> Self {
-        Self { records: [id; PayloadKind::ALL.len()], dead_letters: [id; PayloadKind::ALL.len()] }
+        Self {
+            records: [id; PayloadKind::ALL.len()],
+            dead_letters: [id; PayloadKind::ALL.len()],
+        }
     }
 
-    /// Sets the id of the schema under which records of `kind` travel, or, where `dead`, the dead letters about them.
+    /// Sets the id of the schema under which records of `kind` travel, or, where `dead`, the dead
+    /// letters about them.
     pub fn set(&mut self, kind: PayloadKind, dead: bool, id: u32) {
-        let ids = if dead { &mut self.dead_letters } else { &mut self.records };
+        let ids = if dead {
+            &mut self.dead_letters
+        } else {
+            &mut self.records
+        };
         ids[kind as usize] = id;
     }
 
@@ -94,7 +108,8 @@ impl SchemaIds {
     }
 }
 
-/// Turns packets into the bytes of their records. Cheap to clone and to share; encoding cannot fail.
+/// Turns packets into the bytes of their records. Cheap to clone and to share; encoding cannot
+/// fail.
 #[derive(Debug, Clone)]
 pub struct Codec(Framing);
 
@@ -164,7 +179,9 @@ fn body(packet: &Packet, out: &mut Vec<u8>) {
 fn capacity(payload: &Payload) -> usize {
     const META: usize = 768;
     META + match payload {
-        Payload::Embedding(embedding) => embedding.vector.len() * 4 / 3 + 64 * embedding.labels.len(),
+        Payload::Embedding(embedding) => {
+            embedding.vector.len() * 4 / 3 + 64 * embedding.labels.len()
+        }
         Payload::Picture(picture) if picture.inline => picture.data.len() * 4 / 3,
         Payload::Caption(caption) => caption.text.len() + 64 * caption.tags.len(),
         Payload::Transcript(transcript) => transcript.text.len() + 96 * transcript.words.len(),
@@ -181,7 +198,13 @@ mod tests {
         for encoding in Encoding::ALL {
             assert_eq!(encoding.as_str().parse::<Encoding>().unwrap(), encoding);
         }
-        assert!("protobuf".parse::<Encoding>().unwrap_err().to_string().contains("avro_registry"));
+        assert!(
+            "protobuf"
+                .parse::<Encoding>()
+                .unwrap_err()
+                .to_string()
+                .contains("avro_registry")
+        );
     }
 
     #[test]
@@ -189,7 +212,10 @@ mod tests {
         let packet = samples::packet(PayloadKind::Caption);
         let single = Codec::avro().encode(&packet);
         assert_eq!(single[..2], [0xC3, 0x01]);
-        assert_eq!(single[2..10], fingerprint(PayloadKind::Caption).to_le_bytes());
+        assert_eq!(
+            single[2..10],
+            fingerprint(PayloadKind::Caption).to_le_bytes()
+        );
         let framed = Codec::registry(SchemaIds::all(0x0102_0304)).encode(&packet);
         assert_eq!(framed[..5], [0, 1, 2, 3, 4]);
         assert_eq!(framed[5..], single[10..], "the body is the same in both");

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::write::Writer;
 use crate::packet::{
-    Audio, Balance, Caption, DeadLetter, Embedding, Event, Frame, Head, Label, Packet, Payload, Picture, RecordId, SAMPLE_RATE, Segment,
-    Transcript,
+    Audio, Balance, Caption, DeadLetter, Embedding, Event, Frame, Head, Label, Packet, Payload,
+    Picture, RecordId, SAMPLE_RATE, Segment, Transcript,
 };
 
 /// Writes the record of `packet`.
@@ -33,7 +33,9 @@ fn meta<W: Writer>(id: RecordId, head: &Head, out: &mut W) {
     out.text(hex(id, &mut [0; 32]));
     text("stream", &head.channel.stream.id, out);
     out.field("labels");
-    map(&head.channel.stream.labels, out, |value, out| out.text(value));
+    map(&head.channel.stream.labels, out, |value, out| {
+        out.text(value)
+    });
     text("session", &head.channel.stream.session, out);
     unsigned("epoch", head.epoch, out);
     unsigned("seq", head.seq, out);
@@ -42,7 +44,11 @@ fn meta<W: Writer>(id: RecordId, head: &Head, out: &mut W) {
     text("stage", &head.channel.origin.stage, out);
     unsigned("start", head.span.start, out);
     unsigned("end", head.span.end, out);
-    for (name, time) in [("event_time", head.event_time), ("ingest_time", head.ingest_time), ("emit_time", head.emit_time)] {
+    for (name, time) in [
+        ("event_time", head.event_time),
+        ("ingest_time", head.ingest_time),
+        ("emit_time", head.emit_time),
+    ] {
         out.field(name);
         out.long(time);
     }
@@ -50,7 +56,9 @@ fn meta<W: Writer>(id: RecordId, head: &Head, out: &mut W) {
     let source = head.channel.stream.time_source;
     out.symbol(source as usize + 1, source.as_str());
     out.field("parents");
-    array(&head.parents, out, |parent, out| out.text(hex(*parent, &mut [0; 32])));
+    array(&head.parents, out, |parent, out| {
+        out.text(hex(*parent, &mut [0; 32]))
+    });
     out.field("model");
     optional(head.model.as_deref(), out, |model, out| {
         out.open();
@@ -146,13 +154,16 @@ fn picture<W: Writer>(picture: &Picture, out: &mut W) {
     out.field("expires_at");
     optional(picture.expires_at, out, |time, out| out.long(time));
     out.field("data");
-    optional(picture.inline.then_some(&picture.data), out, |data, out| out.bytes(data));
+    optional(picture.inline.then_some(&picture.data), out, |data, out| {
+        out.bytes(data)
+    });
     out.field("flicker");
     optional(picture.flicker, out, |flicker, out| out.float(flicker));
 }
 
 fn event<W: Writer>(event: &Event, out: &mut W) {
-    // The kind is 1 more than its place among the four records that follow, each null but the one that it names.
+    // The kind is 1 more than its place among the four records that follow, each null but the one
+    // that it names.
     let place = match event {
         Event::Started { .. } => 0,
         Event::Gap { .. } => 1,
@@ -161,7 +172,10 @@ fn event<W: Writer>(event: &Event, out: &mut W) {
     };
     out.field("kind");
     out.symbol(place + 1, event.as_str());
-    for (index, name) in ["started", "gap", "progress", "ended"].into_iter().enumerate() {
+    for (index, name) in ["started", "gap", "progress", "ended"]
+        .into_iter()
+        .enumerate()
+    {
         out.field(name);
         optional((index == place).then_some(event), out, event_details);
     }
@@ -175,7 +189,13 @@ fn event_details<W: Writer>(event: &Event, out: &mut W) {
             out.field("digest");
             optional(digest.as_deref(), out, |digest, out| out.text(digest));
         }
-        Event::Gap { from, to, reason, from_epoch, to_epoch } => {
+        Event::Gap {
+            from,
+            to,
+            reason,
+            from_epoch,
+            to_epoch,
+        } => {
             out.field("from");
             out.long(*from);
             out.field("to");
@@ -185,7 +205,11 @@ fn event_details<W: Writer>(event: &Event, out: &mut W) {
             unsigned("to_epoch", *to_epoch, out);
         }
         Event::Progress { complete } => unsigned("complete", *complete, out),
-        Event::Ended { reason, ledger, records } => {
+        Event::Ended {
+            reason,
+            ledger,
+            records,
+        } => {
             text("reason", reason, out);
             out.field("ledger");
             map(ledger, out, balance);

@@ -1,4 +1,5 @@
-//! One packet of every kind, for tests: every field set, text beyond ASCII, nulls and values in turn.
+//! One packet of every kind, for tests: every field set, text beyond ASCII, nulls and values in
+//! turn.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +13,10 @@ pub(crate) const EVENT_TIME: Micros = 1_767_323_045_678_901;
 
 /// The packet of `kind`.
 pub(crate) fn packet(kind: PayloadKind) -> Packet {
-    packets().into_iter().find(|packet| packet.payload.kind() == kind).unwrap()
+    packets()
+        .into_iter()
+        .find(|packet| packet.payload.kind() == kind)
+        .unwrap()
 }
 
 /// One packet of every kind, and each variety of event and picture.
@@ -20,13 +24,22 @@ pub(crate) fn packets() -> Vec<Packet> {
     payloads()
         .into_iter()
         .enumerate()
-        .map(|(index, payload)| Packet { head: head(index as u64), payload, receipt: Receipt::none() })
+        .map(|(index, payload)| Packet {
+            head: head(index as u64),
+            payload,
+            receipt: Receipt::none(),
+        })
         .collect()
 }
 
 fn head(index: u64) -> Arc<Head> {
-    let labels = [("channel", "one"), ("place", "Köln")].map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let model = ModelTag { id: "SmolLM2-135M-Instruct".to_owned(), revision: "0a1b2c".to_owned(), precision: "bf16".to_owned() };
+    let labels = [("channel", "one"), ("place", "Köln")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let model = ModelTag {
+        id: "SmolLM2-135M-Instruct".to_owned(),
+        revision: "0a1b2c".to_owned(),
+        precision: "bf16".to_owned(),
+    };
     Arc::new(Head {
         channel: Arc::new(Channel {
             stream: Arc::new(Stream {
@@ -59,7 +72,10 @@ fn head(index: u64) -> Arc<Head> {
 }
 
 fn payloads() -> Vec<Payload> {
-    let label = |name: &str, score| Label { name: name.into(), score };
+    let label = |name: &str, score| Label {
+        name: name.into(),
+        score,
+    };
     let mut all = vec![
         Payload::Frame(Arc::new(Frame {
             view: "frames".into(),
@@ -80,24 +96,40 @@ fn payloads() -> Vec<Payload> {
             partial: true,
             variant: 0,
         })),
-        Payload::Segment(Arc::new(Segment { index: 3, cut: Cut::MaxLength, confidence: 0.125, frames: 375 })),
+        Payload::Segment(Arc::new(Segment {
+            index: 3,
+            cut: Cut::MaxLength,
+            confidence: 0.125,
+            frames: 375,
+        })),
         Payload::Embedding(Arc::new(Embedding {
             space: "resnet-18@0a1b2c".into(),
             dtype: VectorType::F32,
             dim: 3,
             normalized: true,
-            vector: [0.5_f32, -1.0, 1e-7].iter().flat_map(|number| number.to_le_bytes()).collect(),
+            vector: [0.5_f32, -1.0, 1e-7]
+                .iter()
+                .flat_map(|number| number.to_le_bytes())
+                .collect(),
             frames: 1,
             labels: vec![label("cat", 1.0)],
             scores: None,
         })),
-        Payload::Audio(Arc::new(Audio { view: "sound".into(), index: 7, samples: Bytes::from_static(&[0; 64]) })),
+        Payload::Audio(Arc::new(Audio {
+            view: "sound".into(),
+            index: 7,
+            samples: Bytes::from_static(&[0; 64]),
+        })),
         Payload::Transcript(Arc::new(Transcript {
             text: "Willst du mitmachen? Ja, früh.".to_owned(),
             language: "de".to_owned(),
             language_probability: 0.75,
             task: SpeechTask::Transcribe,
-            words: vec![SpokenWord { text: "früh.".to_owned(), span: Span::new(2_000_000_000, 2_340_000_000), probability: 0.5 }],
+            words: vec![SpokenWord {
+                text: "früh.".to_owned(),
+                span: Span::new(2_000_000_000, 2_340_000_000),
+                probability: 0.5,
+            }],
             average_log_probability: -0.25,
             no_speech_probability: 0.125,
         })),
@@ -109,7 +141,9 @@ fn payloads() -> Vec<Payload> {
             attempts: 3,
         })),
     ];
-    all.extend([None, Some(EVENT_TIME)].map(|expires_at| Payload::Picture(Arc::new(picture(expires_at)))));
+    all.extend(
+        [None, Some(EVENT_TIME)].map(|expires_at| Payload::Picture(Arc::new(picture(expires_at)))),
+    );
     all.extend(events().map(|event| Payload::Event(Arc::new(event))));
     all
 }
@@ -132,16 +166,39 @@ fn picture(expires_at: Option<Micros>) -> Picture {
 
 fn events() -> [Event; 5] {
     let dropped = BTreeMap::from([("stale".to_owned(), 2)]);
-    let balance = Balance { ingested: 10, delivered: 7, absorbed: 1, dropped, ..Balance::default() };
+    let balance = Balance {
+        ingested: 10,
+        delivered: 7,
+        absorbed: 1,
+        dropped,
+        ..Balance::default()
+    };
     [
         Event::Ended {
             reason: "end_of_stream".to_owned(),
-            ledger: BTreeMap::from([("cuts".to_owned(), Balance::default()), ("frames".to_owned(), balance)]),
+            ledger: BTreeMap::from([
+                ("cuts".to_owned(), Balance::default()),
+                ("frames".to_owned(), balance),
+            ]),
             records: BTreeMap::from([("captions".to_owned(), 5)]),
         },
-        Event::Started { uri: "rtmp://127.0.0.1/live/one".to_owned(), digest: None },
-        Event::Started { uri: "file:///film.mp4".to_owned(), digest: Some("d1".to_owned()) },
-        Event::Gap { from: EVENT_TIME, to: EVENT_TIME + 5, reason: "connection reset".to_owned(), from_epoch: 1, to_epoch: 2 },
-        Event::Progress { complete: 9_000_000_000 },
+        Event::Started {
+            uri: "rtmp://127.0.0.1/live/one".to_owned(),
+            digest: None,
+        },
+        Event::Started {
+            uri: "file:///film.mp4".to_owned(),
+            digest: Some("d1".to_owned()),
+        },
+        Event::Gap {
+            from: EVENT_TIME,
+            to: EVENT_TIME + 5,
+            reason: "connection reset".to_owned(),
+            from_epoch: 1,
+            to_epoch: 2,
+        },
+        Event::Progress {
+            complete: 9_000_000_000,
+        },
     ]
 }

@@ -1,10 +1,12 @@
-//! The two notations of a record: Avro's binary encoding and JSON. Both take the same calls in the order of the schema's fields, so that
-//! a record is described once and nothing is built in between.
+//! The two notations of a record: Avro's binary encoding and JSON. Both take the same calls in the
+//! order of the schema's fields, so that a record is described once and nothing is built in
+//! between.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// Where a record is written. Fields come in the order of the schema, each as `field` and then one value.
+/// Where a record is written. Fields come in the order of the schema, each as `field` and then one
+/// value.
 pub(super) trait Writer {
     /// The name of the value that follows.
     fn field(&mut self, name: &str);
@@ -140,7 +142,8 @@ impl Writer for AvroWriter<'_> {
     }
 }
 
-/// Plain JSON: records and maps as objects, nulls plain, enums as strings, bytes as base64, times as microseconds.
+/// Plain JSON: records and maps as objects, nulls plain, enums as strings, bytes as base64, times
+/// as microseconds.
 pub(super) struct JsonWriter<'a> {
     out: &'a mut Vec<u8>,
     first: bool,
@@ -163,7 +166,8 @@ impl<'a> JsonWriter<'a> {
     }
 
     fn value(&mut self, value: impl serde::Serialize) {
-        serde_json::to_writer(&mut *self.out, &value).expect("strings and numbers always serialize, and a Vec takes every byte");
+        serde_json::to_writer(&mut *self.out, &value)
+            .expect("strings and numbers always serialize, and a Vec takes every byte");
     }
 }
 
@@ -206,7 +210,9 @@ impl Writer for JsonWriter<'_> {
         let start = self.out.len() + 1;
         let len = value.len().div_ceil(3) * 4;
         self.out.resize(start + len, b'"');
-        STANDARD.encode_slice(value, &mut self.out[start..]).expect("the room was made for it");
+        STANDARD
+            .encode_slice(value, &mut self.out[start..])
+            .expect("the room was made for it");
         self.out.push(b'"');
     }
 
@@ -251,11 +257,22 @@ mod tests {
     #[test]
     fn longs_are_zigzag_varints() {
         // The first rows are the table in the Avro specification.
-        let table: [(i64, &[u8]); 6] = [(0, &[0]), (-1, &[1]), (1, &[2]), (-64, &[0x7f]), (64, &[0x80, 0x01]), (i64::MIN, &[0xff; 10])];
+        let table: [(i64, &[u8]); 6] = [
+            (0, &[0]),
+            (-1, &[1]),
+            (1, &[2]),
+            (-64, &[0x7f]),
+            (64, &[0x80, 0x01]),
+            (i64::MIN, &[0xff; 10]),
+        ];
         for (value, expected) in table {
             let mut out = Vec::new();
             AvroWriter::new(&mut out).long(value);
-            let expected = if value == i64::MIN { &[&[0xff; 9][..], &[1]].concat()[..] } else { expected };
+            let expected = if value == i64::MIN {
+                &[&[0xff; 9][..], &[1]].concat()[..]
+            } else {
+                expected
+            };
             assert_eq!(out, expected, "{value}");
         }
     }
@@ -280,6 +297,9 @@ mod tests {
         json.open_map(0);
         json.close_map(0);
         json.close();
-        assert_eq!(String::from_utf8(out).unwrap(), r#"{"quote":"a \"b\"\n","items":[1.5,null],"data":"AP8BAg==","map":{}}"#);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            r#"{"quote":"a \"b\"\n","items":[1.5,null],"data":"AP8BAg==","map":{}}"#
+        );
     }
 }

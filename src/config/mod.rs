@@ -1,4 +1,5 @@
-//! The pipeline's YAML as a tree with a span at every node, its variables filled in; knows no stage kinds.
+//! The pipeline's YAML as a tree with a span at every node, its variables filled in; knows no stage
+//! kinds.
 
 pub mod edit;
 mod expand;

@@ -1,8 +1,11 @@
-//! Problems of a configuration: all of them are collected, each with its place, and shown with file, line, column and snippet.
+//! Problems of a configuration: all of them are collected, each with its place, and shown with
+//! file, line, column and snippet.
 
 use std::fmt;
 
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use miette::{
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
+};
 
 use super::source::{Place, Source};
 use crate::Error;
@@ -30,7 +33,11 @@ impl Problem {
     }
 
     /// Offers the nearest of `known`, or lists them when none is near.
-    pub fn suggest<'a>(&mut self, word: &str, known: impl IntoIterator<Item = &'a str>) -> &mut Self {
+    pub fn suggest<'a>(
+        &mut self,
+        word: &str,
+        known: impl IntoIterator<Item = &'a str>,
+    ) -> &mut Self {
         let known: Vec<&str> = known.into_iter().collect();
         match nearest(word, &known) {
             Some(near) => self.help(format!("did you mean `{near}`?")),
@@ -43,7 +50,12 @@ impl Problem {
 /// The word of `known` that `word` was probably meant to be.
 pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let wanted = word.to_lowercase();
-    let scored = known.iter().map(|candidate| (strsim::damerau_levenshtein(&wanted, &candidate.to_lowercase()), *candidate));
+    let scored = known.iter().map(|candidate| {
+        (
+            strsim::damerau_levenshtein(&wanted, &candidate.to_lowercase()),
+            *candidate,
+        )
+    });
     let (distance, near) = scored.min_by_key(|(distance, _)| *distance)?;
     let allowed = wanted.chars().count().max(near.chars().count()).div_ceil(3);
     (distance <= allowed && distance < near.chars().count()).then_some(near)
@@ -69,7 +81,11 @@ pub struct Problems {
 impl Problems {
     /// No problems yet, of a file.
     pub fn of(source: &Source) -> Self {
-        Self { sources: vec![source.clone()], found: Vec::new(), hidden: Vec::new() }
+        Self {
+            sources: vec![source.clone()],
+            found: Vec::new(),
+            hidden: Vec::new(),
+        }
     }
 
     /// Adds a further source; its number goes into places.
@@ -84,9 +100,18 @@ impl Problems {
     }
 
     /// Adds a problem. `message` says what is wrong, lowercase, without a full stop.
-    pub fn add(&mut self, place: impl Into<Option<Place>>, message: impl Into<String>) -> &mut Problem {
+    pub fn add(
+        &mut self,
+        place: impl Into<Option<Place>>,
+        message: impl Into<String>,
+    ) -> &mut Problem {
         let at = self.found.len();
-        self.found.push(Problem { message: message.into(), place: place.into(), label: None, help: None });
+        self.found.push(Problem {
+            message: message.into(),
+            place: place.into(),
+            label: None,
+            help: None,
+        });
         &mut self.found[at]
     }
 
@@ -110,9 +135,13 @@ impl Problems {
         self.sources[place.source].position(place.start).0
     }
 
-    /// Each problem on one line, in the order of the file: `file.yaml:12:9: what is wrong (what to do)`.
+    /// Each problem on one line, in the order of the file: `file.yaml:12:9: what is wrong (what to
+    /// do)`.
     pub fn lines(&self) -> Vec<String> {
-        self.sorted().into_iter().map(|problem| self.line_of(problem)).collect()
+        self.sorted()
+            .into_iter()
+            .map(|problem| self.line_of(problem))
+            .collect()
     }
 
     /// All problems with their snippets.
@@ -121,13 +150,20 @@ impl Problems {
             Look::Fancy => GraphicalTheme::unicode(),
             Look::Plain => GraphicalTheme::none(),
         };
-        let handler = GraphicalReportHandler::new_themed(theme).with_width(120).with_context_lines(1);
-        let texts: Vec<NamedSource<String>> =
-            (0..self.sources.len()).map(|number| NamedSource::new(self.sources[number].name(), self.masked(number))).collect();
+        let handler = GraphicalReportHandler::new_themed(theme)
+            .with_width(120)
+            .with_context_lines(1);
+        let texts: Vec<NamedSource<String>> = (0..self.sources.len())
+            .map(|number| NamedSource::new(self.sources[number].name(), self.masked(number)))
+            .collect();
         let mut out = String::new();
         for problem in self.sorted() {
-            let report = Report { problem, text: problem.place.map(|place| &texts[place.source]) };
-            // Writing into a string fails only where a span lies outside its text: then the line says it all.
+            let report = Report {
+                problem,
+                text: problem.place.map(|place| &texts[place.source]),
+            };
+            // Writing into a string fails only where a span lies outside its text: then the line
+            // says it all.
             if handler.render_report(&mut out, &report).is_err() {
                 out.push_str(&self.line_of(problem));
             }
@@ -162,7 +198,10 @@ impl Problems {
     fn masked(&self, number: usize) -> String {
         let mut text = self.sources[number].text().to_owned();
         for place in self.hidden.iter().filter(|place| place.source == number) {
-            let stars: String = text[place.start..place.end].bytes().map(|byte| if byte == b'\n' { '\n' } else { '*' }).collect();
+            let stars: String = text[place.start..place.end]
+                .bytes()
+                .map(|byte| if byte == b'\n' { '\n' } else { '*' })
+                .collect();
             text.replace_range(place.start..place.end, &stars);
         }
         text
@@ -204,7 +243,10 @@ impl std::error::Error for Report<'_> {}
 
 impl Diagnostic for Report<'_> {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.problem.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+        self.problem
+            .help
+            .as_ref()
+            .map(|help| Box::new(help) as Box<dyn fmt::Display>)
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
@@ -213,7 +255,11 @@ impl Diagnostic for Report<'_> {
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let place = self.problem.place?;
-        let span = LabeledSpan::new(self.problem.label.clone(), place.start, place.end - place.start);
+        let span = LabeledSpan::new(
+            self.problem.label.clone(),
+            place.start,
+            place.end - place.start,
+        );
         Some(Box::new(std::iter::once(span)))
     }
 }
@@ -223,16 +269,44 @@ mod tests {
     use super::*;
 
     fn problems() -> Problems {
-        let mut problems = Problems::of(&Source::new("x.yaml", "a: 1\npassword: hunter2\ntreshold: 3\n"));
-        problems.add(Place { source: 0, start: 23, end: 31 }, "unknown key `treshold`").suggest("treshold", ["threshold", "model"]);
-        problems.add(Place { source: 0, start: 3, end: 4 }, "`a` is wrong").label("here");
-        problems.hide(Place { source: 0, start: 15, end: 22 });
+        let mut problems = Problems::of(&Source::new(
+            "x.yaml",
+            "a: 1\npassword: hunter2\ntreshold: 3\n",
+        ));
+        problems
+            .add(
+                Place {
+                    source: 0,
+                    start: 23,
+                    end: 31,
+                },
+                "unknown key `treshold`",
+            )
+            .suggest("treshold", ["threshold", "model"]);
+        problems
+            .add(
+                Place {
+                    source: 0,
+                    start: 3,
+                    end: 4,
+                },
+                "`a` is wrong",
+            )
+            .label("here");
+        problems.hide(Place {
+            source: 0,
+            start: 15,
+            end: 22,
+        });
         problems
     }
 
     #[test]
     fn lines_are_in_the_order_of_the_file() {
-        let expected = ["x.yaml:1:4: `a` is wrong", "x.yaml:3:1: unknown key `treshold` (did you mean `threshold`?)"];
+        let expected = [
+            "x.yaml:1:4: `a` is wrong",
+            "x.yaml:3:1: unknown key `treshold` (did you mean `threshold`?)",
+        ];
         assert_eq!(problems().lines(), expected);
         assert_eq!(Error::from(problems()).kind(), crate::error::Kind::Config);
     }
@@ -240,15 +314,26 @@ mod tests {
     #[test]
     fn snippets_show_the_place_but_no_secret() {
         let plain = problems().render(Look::Plain);
-        assert!(plain.contains("treshold: 3") && plain.contains("x.yaml:3:1") && plain.contains("did you mean"), "{plain}");
-        assert!(plain.contains("password: *******") && !plain.contains("hunter2"), "{plain}");
+        assert!(
+            plain.contains("treshold: 3")
+                && plain.contains("x.yaml:3:1")
+                && plain.contains("did you mean"),
+            "{plain}"
+        );
+        assert!(
+            plain.contains("password: *******") && !plain.contains("hunter2"),
+            "{plain}"
+        );
         assert!(!plain.contains('\u{1b}'));
         assert!(problems().render(Look::Fancy).contains('\u{1b}'));
     }
 
     #[test]
     fn only_near_words_are_suggested() {
-        assert_eq!(nearest("treshold", &["threshold", "model"]), Some("threshold"));
+        assert_eq!(
+            nearest("treshold", &["threshold", "model"]),
+            Some("threshold")
+        );
         assert_eq!(nearest("kafak", &["file", "kafka"]), Some("kafka"));
         assert_eq!(nearest("banana", &["threshold", "model"]), None);
         assert_eq!(nearest("x", &["id"]), None);

@@ -1,4 +1,5 @@
-//! Checks a node against a shape: every problem is said, defaults are filled in by the same code, and what was read carries its origin.
+//! Checks a node against a shape: every problem is said, defaults are filled in by the same code,
+//! and what was read carries its origin.
 
 use std::sync::Arc;
 
@@ -36,15 +37,22 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader that says its problems to `problems`.
     pub fn new(problems: &'a mut Problems) -> Self {
-        Self { problems, models: Vec::new(), stages: Vec::new(), lost: 0 }
+        Self {
+            problems,
+            models: Vec::new(),
+            stages: Vec::new(),
+            lost: 0,
+        }
     }
 
-    /// Grows with every problem said and every value left out: what was read between two equal counts holds all that its shape promises.
+    /// Grows with every problem said and every value left out: what was read between two equal
+    /// counts holds all that its shape promises.
     pub fn faults(&self) -> usize {
         self.problems.len() + self.lost
     }
 
-    /// Reads a mapping. Keys with problems are left out of what is returned; `at` is where missing keys are said.
+    /// Reads a mapping. Keys with problems are left out of what is returned; `at` is where missing
+    /// keys are said.
     pub fn object(&mut self, node: &Node, at: Place, fields: &'static [Field]) -> Params {
         let mut params = Params::default();
         if matches!(node.kind, NodeKind::Broken) {
@@ -53,14 +61,24 @@ impl<'a> Reader<'a> {
         }
         if !matches!(node.kind, NodeKind::Map(_)) && !node.is_null() {
             let keys = names(fields).collect::<Vec<_>>().join(", ");
-            self.problems.add(node.place, format!("a mapping with the keys {keys} stands here, not {}", node.describe()));
+            self.problems.add(
+                node.place,
+                format!(
+                    "a mapping with the keys {keys} stands here, not {}",
+                    node.describe()
+                ),
+            );
             return params;
         }
         for entry in node.entries() {
             if !fields.iter().any(|field| field.name == entry.key) {
-                let problem = self.problems.add(entry.at, format!("unknown key `{}`", entry.key));
+                let problem = self
+                    .problems
+                    .add(entry.at, format!("unknown key `{}`", entry.key));
                 if entry.key == "<<" {
-                    problem.help("merge keys are not part of YAML 1.2: repeat a whole value with `*name`");
+                    problem.help(
+                        "merge keys are not part of YAML 1.2: repeat a whole value with `*name`",
+                    );
                 } else {
                     problem.suggest(&entry.key, names(fields));
                 }
@@ -77,11 +95,19 @@ impl<'a> Reader<'a> {
                 }
                 None => match field.default {
                     Default::Required => {
-                        let at = node.entries().iter().find(|entry| entry.key == field.name).map_or(at, |entry| entry.at);
-                        self.problems.add(at, format!("`{}` is missing", field.name)).label(field.doc);
+                        let at = node
+                            .entries()
+                            .iter()
+                            .find(|entry| entry.key == field.name)
+                            .map_or(at, |entry| entry.at);
+                        self.problems
+                            .add(at, format!("`{}` is missing", field.name))
+                            .label(field.doc);
                     }
                     Default::Absent => {}
-                    Default::Is(text) => params.insert(field.name, default(field, text), Provenance::Default),
+                    Default::Is(text) => {
+                        params.insert(field.name, default(field, text), Provenance::Default)
+                    }
                 },
             }
         }
@@ -92,16 +118,27 @@ impl<'a> Reader<'a> {
     /// Keys that not every model knows mention the model beside them.
     fn fitting(&mut self, node: &Node, fields: &'static [Field], params: &Params) {
         for field in fields {
-            let (Type::Fitting(architectures, _), Some(entry)) = (&field.ty, node.entry(field.name)) else { continue };
+            let (Type::Fitting(architectures, _), Some(entry)) =
+                (&field.ty, node.entry(field.name))
+            else {
+                continue;
+            };
             if params.setting(field.name).is_some()
-                && let Some(Value::Text(name)) = params.setting("model").map(|setting| &setting.value)
+                && let Some(Value::Text(name)) =
+                    params.setting("model").map(|setting| &setting.value)
             {
-                self.models.push(Mention { name: Arc::clone(name), architectures, key: Some(field.name), place: entry.at });
+                self.models.push(Mention {
+                    name: Arc::clone(name),
+                    architectures,
+                    key: Some(field.name),
+                    place: entry.at,
+                });
             }
         }
     }
 
-    /// Reads one value; `name` is its key, for messages. None when it has a problem, or is no value of its own.
+    /// Reads one value; `name` is its key, for messages. None when it has a problem, or is no value
+    /// of its own.
     pub fn value(&mut self, node: &Node, ty: &'static Type, name: &str) -> Option<Value> {
         match (ty, &node.kind) {
             (Type::Own, _) | (_, NodeKind::Broken) => None,
@@ -112,28 +149,53 @@ impl<'a> Reader<'a> {
                 (self.faults() == before).then_some(Value::Object(params))
             }
             (Type::Map(inner), NodeKind::Map(entries)) => {
-                let read = entries.iter().map(|entry| Some((entry.key.clone(), self.value(&entry.value, inner, &entry.key)?)));
-                read.collect::<Vec<_>>().into_iter().collect::<Option<_>>().map(Value::Map)
+                let read = entries.iter().map(|entry| {
+                    Some((
+                        entry.key.clone(),
+                        self.value(&entry.value, inner, &entry.key)?,
+                    ))
+                });
+                read.collect::<Vec<_>>()
+                    .into_iter()
+                    .collect::<Option<_>>()
+                    .map(Value::Map)
             }
             (Type::List(inner), NodeKind::List(items)) => {
-                let read: Vec<_> = items.iter().map(|item| self.value(item, inner, name)).collect();
+                let read: Vec<_> = items
+                    .iter()
+                    .map(|item| self.value(item, inner, name))
+                    .collect();
                 read.into_iter().collect::<Option<_>>().map(Value::List)
             }
             (Type::List(inner), _) => Some(Value::List(vec![self.value(node, inner, name)?])),
             (Type::Secret, _) => self.secret(node, name),
             (_, NodeKind::Scalar(scalar)) if !node.is_null() => self.scalar(node, scalar, ty, name),
             _ => {
-                self.problems.add(node.place, format!("`{name}` takes {}, not {}", ty.describe(), node.describe()));
+                self.problems.add(
+                    node.place,
+                    format!("`{name}` takes {}, not {}", ty.describe(), node.describe()),
+                );
                 None
             }
         }
     }
 
-    fn scalar(&mut self, node: &Node, scalar: &Scalar, ty: &'static Type, name: &str) -> Option<Value> {
+    fn scalar(
+        &mut self,
+        node: &Node,
+        scalar: &Scalar,
+        ty: &'static Type,
+        name: &str,
+    ) -> Option<Value> {
         match scalar_value(scalar, ty) {
             Ok(value) => {
                 if let Value::Text(text) = &value {
-                    let mention = |architectures| Mention { name: Arc::clone(text), architectures, key: None, place: node.place };
+                    let mention = |architectures| Mention {
+                        name: Arc::clone(text),
+                        architectures,
+                        key: None,
+                        place: node.place,
+                    };
                     match ty {
                         Type::Model(architectures) => self.models.push(mention(architectures)),
                         Type::Stage => self.stages.push(mention(&[])),
@@ -145,13 +207,25 @@ impl<'a> Reader<'a> {
             Err(refusal) => {
                 let found = node.describe();
                 let problem = match &refusal {
-                    Refusal::Type => self.problems.add(node.place, format!("`{name}` takes {}, not {found}", ty.describe())),
+                    Refusal::Type => self.problems.add(
+                        node.place,
+                        format!("`{name}` takes {}, not {found}", ty.describe()),
+                    ),
                     Refusal::Quotes => {
-                        let message = format!("`{name}` takes {}, not the text {found}", ty.describe());
-                        self.problems.add(node.place, message).help("take the quotes away")
+                        let message =
+                            format!("`{name}` takes {}, not the text {found}", ty.describe());
+                        self.problems
+                            .add(node.place, message)
+                            .help("take the quotes away")
                     }
-                    Refusal::Bounds(bounds) => self.problems.add(node.place, format!("`{name}` must be {bounds}, not {found}")),
-                    Refusal::Unit => self.problems.add(node.place, format!("`{name}` needs a unit, not {found} alone")),
+                    Refusal::Bounds(bounds) => self.problems.add(
+                        node.place,
+                        format!("`{name}` must be {bounds}, not {found}"),
+                    ),
+                    Refusal::Unit => self.problems.add(
+                        node.place,
+                        format!("`{name}` needs a unit, not {found} alone"),
+                    ),
                 };
                 help(problem, &refusal, scalar, ty);
                 None
@@ -162,7 +236,14 @@ impl<'a> Reader<'a> {
     fn secret(&mut self, node: &Node, name: &str) -> Option<Value> {
         if node.entries().is_empty() {
             let Some(text) = node.text() else {
-                self.problems.add(node.place, format!("`{name}` takes {}, not {}", Type::Secret.describe(), node.describe()));
+                self.problems.add(
+                    node.place,
+                    format!(
+                        "`{name}` takes {}, not {}",
+                        Type::Secret.describe(),
+                        node.describe()
+                    ),
+                );
                 return None;
             };
             self.problems.hide(node.place);
@@ -171,12 +252,20 @@ impl<'a> Reader<'a> {
         let params = self.object(node, node.place, SECRET);
         let path = params.opt_text("file")?;
         match std::fs::read_to_string(&**path) {
-            Ok(text) => {
-                Some(Value::Secret(Secret::new(text.strip_suffix('\n').map_or(&*text, |text| text.strip_suffix('\r').unwrap_or(text)))))
-            }
+            Ok(text) => Some(Value::Secret(Secret::new(
+                text.strip_suffix('\n')
+                    .map_or(&*text, |text| text.strip_suffix('\r').unwrap_or(text)),
+            ))),
             Err(error) => {
-                let place = node.entry("file").map_or(node.place, |entry| entry.value.place);
-                self.problems.add(place, format!("cannot read the file of the secret `{name}`")).help(error.to_string().to_lowercase());
+                let place = node
+                    .entry("file")
+                    .map_or(node.place, |entry| entry.value.place);
+                self.problems
+                    .add(
+                        place,
+                        format!("cannot read the file of the secret `{name}`"),
+                    )
+                    .help(error.to_string().to_lowercase());
                 None
             }
         }
@@ -195,9 +284,13 @@ fn names(fields: &'static [Field]) -> impl Iterator<Item = &'static str> {
 }
 
 fn default(field: &'static Field, text: &'static str) -> Value {
-    let mut problems = Problems::of(&Source::new(field.name, if text.is_empty() { "\"\"" } else { text }));
+    let mut problems = Problems::of(&Source::new(
+        field.name,
+        if text.is_empty() { "\"\"" } else { text },
+    ));
     let node = parse(&mut problems, 0, 0);
-    let value = node.and_then(|node| Reader::new(&mut problems).value(&node, &field.ty, field.name));
+    let value =
+        node.and_then(|node| Reader::new(&mut problems).value(&node, &field.ty, field.name));
     value.unwrap_or_else(|| panic!("the default of a field does not fit its own shape: {problems}"))
 }
 
@@ -240,21 +333,36 @@ fn scalar_value(scalar: &Scalar, ty: &Type) -> Result<Value, Refusal> {
             _ => None,
         }),
         Type::Int(low, high) => match quotes(integer(text).map(Value::Int))? {
-            Value::Int(number) if number < *low || number > *high => Err(Refusal::Bounds(int_bounds(*low, *high))),
+            Value::Int(number) if number < *low || number > *high => {
+                Err(Refusal::Bounds(int_bounds(*low, *high)))
+            }
             value => Ok(value),
         },
         Type::IntOrAuto(..) if text == "auto" => Ok(Value::IntOrAuto(None)),
-        Type::IntOrAuto(low, high) => match quotes(integer(text).map(|number| Value::IntOrAuto(Some(number))))? {
-            Value::IntOrAuto(Some(number)) if number < *low || number > *high => Err(Refusal::Bounds(int_bounds(*low, *high))),
-            value => Ok(value),
-        },
+        Type::IntOrAuto(low, high) => {
+            match quotes(integer(text).map(|number| Value::IntOrAuto(Some(number))))? {
+                Value::IntOrAuto(Some(number)) if number < *low || number > *high => {
+                    Err(Refusal::Bounds(int_bounds(*low, *high)))
+                }
+                value => Ok(value),
+            }
+        }
         Type::Float(low, high) => match quotes(float(text).map(Value::Float))? {
-            Value::Float(number) if number < *low || number > *high => Err(Refusal::Bounds(float_bounds(*low, *high))),
+            Value::Float(number) if number < *low || number > *high => {
+                Err(Refusal::Bounds(float_bounds(*low, *high)))
+            }
             value => Ok(value),
         },
-        Type::Choice(words) => words.contains(&text).then(|| Value::Text(text.into())).ok_or(Refusal::Type),
-        Type::Duration => units::duration(text).map(Value::Duration).ok_or_else(|| unit_missing(text)),
-        Type::Bytes => units::bytes(text).map(Value::Bytes).ok_or_else(|| unit_missing(text)),
+        Type::Choice(words) => words
+            .contains(&text)
+            .then(|| Value::Text(text.into()))
+            .ok_or(Refusal::Type),
+        Type::Duration => units::duration(text)
+            .map(Value::Duration)
+            .ok_or_else(|| unit_missing(text)),
+        Type::Bytes => units::bytes(text)
+            .map(Value::Bytes)
+            .ok_or_else(|| unit_missing(text)),
         Type::Fps => units::fps(text).map(Value::Fps).ok_or(Refusal::Type),
         Type::Size => units::size(text).map(Value::Size).ok_or(Refusal::Type),
         _ => Ok(Value::Text(text.into())),
@@ -262,7 +370,11 @@ fn scalar_value(scalar: &Scalar, ty: &Type) -> Result<Value, Refusal> {
 }
 
 fn unit_missing(text: &str) -> Refusal {
-    if float(text).is_some_and(|number| number >= 0.0) { Refusal::Unit } else { Refusal::Type }
+    if float(text).is_some_and(|number| number >= 0.0) {
+        Refusal::Unit
+    } else {
+        Refusal::Type
+    }
 }
 
 /// A whole number of YAML's core schema.
@@ -274,7 +386,8 @@ fn integer(text: &str) -> Option<i64> {
     if let Some(octal) = text.strip_prefix("0o") {
         return i64::from_str_radix(octal, 8).ok();
     }
-    (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
+    (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .then(|| text.parse().ok())?
 }
 
 /// A finite number of YAML's core schema.
@@ -317,7 +430,9 @@ impl Type {
             Type::Choice([first @ .., last]) => format!("{} or {last}", first.join(", ")),
             Type::Duration => "a time such as `500ms`, `15s` or `1h30m`".to_owned(),
             Type::Bytes => "a size such as `64KiB` or `2GiB`".to_owned(),
-            Type::Fps => "frames a second such as `2`, `0.5` or `30000/1001`, or `native`".to_owned(),
+            Type::Fps => {
+                "frames a second such as `2`, `0.5` or `30000/1001`, or `native`".to_owned()
+            }
             Type::Size => "a size such as `640x360`, or `native`".to_owned(),
             Type::Model(_) => "the name of a model".to_owned(),
             Type::Fitting(_, inner) => inner.describe(),

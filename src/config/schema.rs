@@ -1,4 +1,5 @@
-//! Shapes as JSON Schema (draft 2020-12), for editors. Wherever a value may stand, a text with a `${VARIABLE}` may stand too.
+//! Shapes as JSON Schema (draft 2020-12), for editors. Wherever a value may stand, a text with a
+//! `${VARIABLE}` may stand too.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -8,9 +9,17 @@ use super::tree::{Node, NodeKind};
 
 /// The schema of a mapping with these keys.
 pub fn object(fields: &'static [Field]) -> Json {
-    let properties: Map<String, Json> = fields.iter().map(|field| (field.name.to_owned(), property(field))).collect();
-    let required: Vec<&str> = fields.iter().filter(|field| matches!(field.default, Default::Required)).map(|field| field.name).collect();
-    let mut schema = json!({ "type": "object", "properties": properties, "additionalProperties": false });
+    let properties: Map<String, Json> = fields
+        .iter()
+        .map(|field| (field.name.to_owned(), property(field)))
+        .collect();
+    let required: Vec<&str> = fields
+        .iter()
+        .filter(|field| matches!(field.default, Default::Required))
+        .map(|field| field.name)
+        .collect();
+    let mut schema =
+        json!({ "type": "object", "properties": properties, "additionalProperties": false });
     if !required.is_empty() {
         schema["required"] = json!(required);
     }
@@ -21,7 +30,9 @@ pub fn object(fields: &'static [Field]) -> Json {
 pub fn definitions() -> Map<String, Json> {
     let variable = json!({ "type": "string", "pattern": r"\$\{", "description": "A text with a variable: ${VAR}, ${VAR:-default} or ${VAR:?message}." });
     let text = json!({ "type": ["string", "number", "boolean"] });
-    [("variable".to_owned(), variable), ("text".to_owned(), text)].into_iter().collect()
+    [("variable".to_owned(), variable), ("text".to_owned(), text)]
+        .into_iter()
+        .collect()
 }
 
 fn property(field: &'static Field) -> Json {
@@ -97,8 +108,15 @@ fn default(text: &str) -> Json {
 fn plain(node: &Node) -> Json {
     match &node.kind {
         NodeKind::List(items) => items.iter().map(plain).collect(),
-        NodeKind::Map(entries) => Json::Object(entries.iter().map(|entry| (entry.key.clone(), plain(&entry.value))).collect()),
-        NodeKind::Scalar(scalar) if !scalar.quoted => serde_json::from_str(&scalar.text).unwrap_or_else(|_| json!(scalar.text)),
+        NodeKind::Map(entries) => Json::Object(
+            entries
+                .iter()
+                .map(|entry| (entry.key.clone(), plain(&entry.value)))
+                .collect(),
+        ),
+        NodeKind::Scalar(scalar) if !scalar.quoted => {
+            serde_json::from_str(&scalar.text).unwrap_or_else(|_| json!(scalar.text))
+        }
         NodeKind::Scalar(scalar) => json!(scalar.text),
         NodeKind::Broken => Json::Null,
     }
@@ -109,10 +127,30 @@ mod tests {
     use super::*;
 
     const FIELDS: &[Field] = &[
-        Field { name: "model", ty: Type::Model(&[]), default: Default::Required, doc: "The model." },
-        Field { name: "top", ty: Type::Int(1, 10), default: Default::Is("5"), doc: "How many." },
-        Field { name: "wait", ty: Type::Duration, default: Default::Is("3s"), doc: "How long." },
-        Field { name: "paths", ty: Type::List(&Type::Text), default: Default::Is("[]"), doc: "Files." },
+        Field {
+            name: "model",
+            ty: Type::Model(&[]),
+            default: Default::Required,
+            doc: "The model.",
+        },
+        Field {
+            name: "top",
+            ty: Type::Int(1, 10),
+            default: Default::Is("5"),
+            doc: "How many.",
+        },
+        Field {
+            name: "wait",
+            ty: Type::Duration,
+            default: Default::Is("3s"),
+            doc: "How long.",
+        },
+        Field {
+            name: "paths",
+            ty: Type::List(&Type::Text),
+            default: Default::Is("[]"),
+            doc: "Files.",
+        },
     ];
 
     #[test]
@@ -121,9 +159,15 @@ mod tests {
         assert_eq!(schema["required"], json!(["model"]));
         assert_eq!(schema["additionalProperties"], json!(false));
         assert_eq!(schema["properties"]["top"]["default"], json!(5));
-        assert_eq!(schema["properties"]["top"]["anyOf"][0], json!({ "type": "integer", "minimum": 1, "maximum": 10 }));
+        assert_eq!(
+            schema["properties"]["top"]["anyOf"][0],
+            json!({ "type": "integer", "minimum": 1, "maximum": 10 })
+        );
         assert_eq!(schema["properties"]["wait"]["default"], json!("3s"));
-        assert_eq!(schema["properties"]["wait"]["description"], json!("How long."));
+        assert_eq!(
+            schema["properties"]["wait"]["description"],
+            json!("How long.")
+        );
         assert_eq!(schema["properties"]["paths"]["default"], json!([]));
         assert!(definitions().contains_key("variable"));
     }

@@ -1,5 +1,5 @@
-//! Shapes: what keys a mapping may have, of which type, with which default and documentation. One table serves checking, defaults,
-//! `opusflow stages`, the JSON Schema and `graph --effective`.
+//! Shapes: what keys a mapping may have, of which type, with which default and documentation. One
+//! table serves checking, defaults, `opusflow stages`, the JSON Schema and `graph --effective`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,7 +54,8 @@ pub enum Type {
     Size,
     /// The name of an entry of `models:` whose network is one of these architectures.
     Model(&'static [&'static str]),
-    /// Of the inner type, and only where the entry of `models:` that the key `model` beside it names is of one of these architectures.
+    /// Of the inner type, and only where the entry of `models:` that the key `model` beside it
+    /// names is of one of these architectures.
     Fitting(&'static [&'static str], &'static Type),
     /// The id of a stage.
     Stage,
@@ -141,7 +142,8 @@ pub enum Provenance {
     Flag,
 }
 
-/// A checked mapping. Its getters may be asked only for keys that its shape declares, by the type declared.
+/// A checked mapping. Its getters may be asked only for keys that its shape declares, by the type
+/// declared.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Params(BTreeMap<&'static str, Setting>);
 
@@ -158,7 +160,8 @@ macro_rules! getters {
     ($($(#[$doc:meta])* $name:ident, $optional:ident -> $out:ty : $pattern:pat => $value:expr;)*) => {$(
         $(#[$doc])*
         pub fn $name(&self, key: &str) -> $out {
-            self.$optional(key).unwrap_or_else(|| panic!("`{key}` is not a declared, required or defaulted {}", stringify!($name)))
+            self.$optional(key).unwrap_or_else(|| panic!("`{key}` is not a declared, required or \
+                                                          defaulted {}", stringify!($name)))
         }
 
         $(#[$doc])*
@@ -221,11 +224,19 @@ impl Params {
 impl Value {
     /// The text inside, where it is one.
     pub fn as_text(&self) -> Option<&Arc<str>> {
-        if let Value::Text(text) = self { Some(text) } else { None }
+        if let Value::Text(text) = self {
+            Some(text)
+        } else {
+            None
+        }
     }
 
     /// The mapping inside, where it has declared keys.
     pub fn as_object(&self) -> Option<&Params> {
-        if let Value::Object(params) = self { Some(params) } else { None }
+        if let Value::Object(params) = self {
+            Some(params)
+        } else {
+            None
+        }
     }
 }

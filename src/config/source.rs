@@ -1,4 +1,5 @@
-//! The texts that a configuration comes from: the file, and each flag that overrides it. Every node and problem points into one of them.
+//! The texts that a configuration comes from: the file, and each flag that overrides it. Every node
+//! and problem points into one of them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,7 +31,10 @@ impl Source {
     /// A text under a name. A byte order mark is taken off and Windows line ends become plain ones.
     pub fn new(name: impl Into<Arc<str>>, text: &str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        Self { name: name.into(), text: text.replace("\r\n", "\n").into() }
+        Self {
+            name: name.into(),
+            text: text.replace("\r\n", "\n").into(),
+        }
     }
 
     /// Reads a file.
@@ -39,15 +43,21 @@ impl Source {
     /// When it cannot be read, is larger than 1 MiB or is not UTF-8.
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
-        let failed = |error: std::io::Error| Error::config(format!("cannot read {name}")).because(error);
+        let failed =
+            |error: std::io::Error| Error::config(format!("cannot read {name}")).because(error);
         let size = std::fs::metadata(path).map_err(failed)?.len();
         if size > LARGEST {
-            return Err(Error::config(format!("{name} has {size} bytes, a pipeline file may have {LARGEST}")));
+            return Err(Error::config(format!(
+                "{name} has {size} bytes, a pipeline file may have {LARGEST}"
+            )));
         }
         let bytes = std::fs::read(path).map_err(failed)?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
-            Error::config(format!("{name} is not UTF-8: byte {at} is part of no character")).hint("save the file as UTF-8")
+            Error::config(format!(
+                "{name} is not UTF-8: byte {at} is part of no character"
+            ))
+            .hint("save the file as UTF-8")
         })?;
         Ok(Self::new(name, &text))
     }
@@ -66,7 +76,10 @@ impl Source {
     pub fn position(&self, byte: usize) -> (usize, usize) {
         let before = &self.text[..self.text.floor_char_boundary(byte)];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        (
+            before.matches('\n').count() + 1,
+            before[line_start..].chars().count() + 1,
+        )
     }
 }
 
@@ -91,6 +104,11 @@ mod tests {
         let message = Source::read(&path).unwrap_err().to_string();
         assert!(message.contains("is not UTF-8: byte 3"), "{message}");
         std::fs::write(&path, vec![b' '; 2 << 20]).unwrap();
-        assert!(Source::read(&path).unwrap_err().to_string().contains("may have 1048576"));
+        assert!(
+            Source::read(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("may have 1048576")
+        );
     }
 }

@@ -14,7 +14,8 @@ use super::{Asker, BatchSettings, Compute, Model};
 use crate::error::{Error, Result};
 use crate::telemetry::WorkerMetrics;
 
-/// How long the thread looks for the next item before it sleeps, having just run a batch: to wake it costs more than to answer many a model.
+/// How long the thread looks for the next item before it sleeps, having just run a batch: to wake
+/// it costs more than to answer many a model.
 const LINGER: Duration = Duration::from_micros(50);
 
 /// An item with the way back to its asker. Its place is free when it is done with.
@@ -33,7 +34,11 @@ impl<M: Model> Job<M> {
     /// Gives the place back first, so that an asker that goes on at once finds it.
     pub fn finish(self, answer: Result<M::Answer>, metrics: &WorkerMetrics) {
         drop(self.place);
-        let counter = if answer.is_ok() { &metrics.items } else { &metrics.failed };
+        let counter = if answer.is_ok() {
+            &metrics.items
+        } else {
+            &metrics.failed
+        };
         match self.answer.send(answer) {
             Ok(()) => counter.increment(1),
             Err(_) => metrics.cancelled.increment(1),
@@ -90,7 +95,15 @@ enum Woken {
 impl<M: Model> Shared<M> {
     pub fn new(name: &str, place: &str, settings: BatchSettings) -> Self {
         let (put_down, idle) = (Vec::new(), Some(Instant::now()));
-        let state = State { queue: Queue::new(), closed: false, idle, loaded: false, put_down, wake_at: usize::MAX, wake_by: None };
+        let state = State {
+            queue: Queue::new(),
+            closed: false,
+            idle,
+            loaded: false,
+            put_down,
+            wake_at: usize::MAX,
+            wake_by: None,
+        };
         Self {
             name: name.into(),
             settings,
@@ -111,8 +124,17 @@ impl<M: Model> Shared<M> {
         }
         let number = state.queue.number();
         let (stream, live, deadline) = (Arc::clone(&asker.stream), asker.live, asker.deadline);
-        let waiting = Waiting { number, stream, live, deadline, arrived: Instant::now(), what: job };
-        let sooner = state.wake_by.is_some_and(|by| waiting.due(self.settings.max_wait) < by);
+        let waiting = Waiting {
+            number,
+            stream,
+            live,
+            deadline,
+            arrived: Instant::now(),
+            what: job,
+        };
+        let sooner = state
+            .wake_by
+            .is_some_and(|by| waiting.due(self.settings.max_wait) < by);
         state.queue.push(waiting);
         state.idle = None;
         self.metrics.depth.increment(1.0);
@@ -133,10 +155,14 @@ impl<M: Model> Shared<M> {
     /// How long the loaded model has had nothing to do; none where it has, or is put down already.
     pub fn idle(&self) -> Option<Duration> {
         let state = self.state.lock();
-        state.idle.filter(|_| state.loaded && !state.closed).map(|since| since.elapsed())
+        state
+            .idle
+            .filter(|_| state.loaded && !state.closed)
+            .map(|since| since.elapsed())
     }
 
-    /// Asks for the model to be put down. The answer comes when it is, and never when it has something to do first.
+    /// Asks for the model to be put down. The answer comes when it is, and never when it has
+    /// something to do first.
     pub fn put_down(&self) -> oneshot::Receiver<()> {
         let (done, answer) = oneshot::channel();
         let mut state = self.state.lock();
@@ -151,7 +177,11 @@ impl<M: Model> Shared<M> {
 
     /// Takes a job out that its asker gave up; nothing happens where it runs already.
     pub fn withdraw(&self, asker: &Asker, number: u64) {
-        let removed = self.state.lock().queue.remove(asker.live, &asker.stream, number);
+        let removed = self
+            .state
+            .lock()
+            .queue
+            .remove(asker.live, &asker.stream, number);
         if removed.is_some() {
             self.metrics.depth.decrement(1.0);
             self.metrics.cancelled.increment(1);
@@ -192,7 +222,8 @@ impl<M: Model> Shared<M> {
         }
     }
 
-    /// Waits for a full batch, or for the first item that has waited long enough; idle, also for the model to be put down.
+    /// Waits for a full batch, or for the first item that has waited long enough; idle, also for
+    /// the model to be put down.
     fn wait(&self, limit: usize) -> Woken {
         let mut state = self.state.lock();
         let mut lingered = state.idle.is_some();
@@ -212,7 +243,9 @@ impl<M: Model> Shared<M> {
                     (state.wake_at, state.wake_by) = (limit, Some(due));
                     self.changed.wait_until(&mut state, due);
                 }
-                None if !state.put_down.is_empty() => return Woken::PutDown(std::mem::take(&mut state.put_down)),
+                None if !state.put_down.is_empty() => {
+                    return Woken::PutDown(std::mem::take(&mut state.put_down));
+                }
                 None => {
                     state.idle.get_or_insert_with(Instant::now);
                     state.wake_by = None;
@@ -242,13 +275,17 @@ impl<M: Model> Shared<M> {
         let (mut jobs, mut skipped, now) = (Vec::with_capacity(limit), Vec::new(), Instant::now());
         let mut state = self.state.lock();
         while jobs.len() < limit {
-            let Some(waiting) = state.queue.pop() else { break };
+            let Some(waiting) = state.queue.pop() else {
+                break;
+            };
             self.metrics.depth.decrement(1.0);
             if waiting.what.is_cancelled() || waiting.is_expired(now) {
                 skipped.push(waiting);
                 continue;
             }
-            self.metrics.queue_seconds.record(now.duration_since(waiting.arrived).as_secs_f64());
+            self.metrics
+                .queue_seconds
+                .record(now.duration_since(waiting.arrived).as_secs_f64());
             jobs.push(waiting.what);
         }
         drop(state);
@@ -259,7 +296,10 @@ impl<M: Model> Shared<M> {
             }
             self.metrics.expired.increment(1);
             let waited = now.duration_since(waiting.arrived);
-            let late = Error::overload(format!("model {}: the deadline passed after {waited:.1?} in the queue", self.name));
+            let late = Error::overload(format!(
+                "model {}: the deadline passed after {waited:.1?} in the queue",
+                self.name
+            ));
             waiting.what.finish(Err(late), &self.metrics);
         }
         jobs

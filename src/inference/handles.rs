@@ -1,4 +1,5 @@
-//! What stages hold of a loaded model: a handle for each thing that models do, whatever network does it.
+//! What stages hold of a loaded model: a handle for each thing that models do, whatever network
+//! does it.
 
 mod caption;
 mod encode;

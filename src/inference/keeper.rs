@@ -1,5 +1,5 @@
-//! Keeps a process's memory: when it holds much, or is asked to, models that nobody has needed for a while are put down and freed memory is
-//! given back. They are loaded again when they are asked.
+//! Keeps a process's memory: when it holds much, or is asked to, models that nobody has needed for
+//! a while are put down and freed memory is given back. They are loaded again when they are asked.
 
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ pub struct Relief {
 }
 
 impl Workers {
-    /// Puts down models that have had nothing to do for `idle`, the longest first, until `enough`, and gives freed memory back to the system.
+    /// Puts down models that have had nothing to do for `idle`, the longest first, until `enough`,
+    /// and gives freed memory back to the system.
     pub async fn relieve(&self, idle: Duration, enough: impl Fn() -> bool) -> Relief {
         let before = resident_bytes();
         free_all();
@@ -40,7 +41,10 @@ impl Workers {
             }
             put_down += usize::from(tenant.put_down().await);
         }
-        Relief { put_down, resident: (before, resident_bytes()) }
+        Relief {
+            put_down,
+            resident: (before, resident_bytes()),
+        }
     }
 }
 
@@ -60,12 +64,20 @@ pub async fn keep(workers: Workers, settings: MemorySettings) {
             above = false;
             continue;
         }
-        let relief = workers.relieve(idle, || resident_bytes() <= threshold).await;
+        let relief = workers
+            .relieve(idle, || resident_bytes() <= threshold)
+            .await;
         let (before, after) = relief.resident;
         // What stays above is said once, what changes each time.
         if relief.put_down > 0 || !above {
             let (before, after, threshold) = (before >> 20, after >> 20, threshold >> 20);
-            tracing::warn!(before, after, threshold, put_down = relief.put_down, "memory was above its threshold, in MiB");
+            tracing::warn!(
+                before,
+                after,
+                threshold,
+                put_down = relief.put_down,
+                "memory was above its threshold, in MiB"
+            );
         }
         above = after > threshold;
     }

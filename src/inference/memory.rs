@@ -6,8 +6,9 @@ use crate::error::{Error, Result};
 use crate::telemetry::available_bytes;
 use crate::tensor::{self, Account, Device};
 
-/// The memory of one worker. On the CPU it is the worker's own, to the byte, and its limit is kept before memory is taken. A GPU's allocator
-/// knows no owners: there it is what the whole device holds more than before the model was loaded, and the limit is looked at after a batch.
+/// The memory of one worker. On the CPU it is the worker's own, to the byte, and its limit is kept
+/// before memory is taken. A GPU's allocator knows no owners: there it is what the whole device
+/// holds more than before the model was loaded, and the limit is looked at after a batch.
 pub(super) struct WorkerMemory {
     account: Arc<Account>,
     gpu: Option<usize>,
@@ -18,8 +19,17 @@ pub(super) struct WorkerMemory {
 
 impl WorkerMemory {
     pub fn new(device: Device, limit: Option<u64>) -> Self {
-        let gpu = if let Device::Cuda(index) = device { Some(index) } else { None };
-        Self { account: Arc::new(Account::new()), gpu, limit, before: 0 }
+        let gpu = if let Device::Cuda(index) = device {
+            Some(index)
+        } else {
+            None
+        };
+        Self {
+            account: Arc::new(Account::new()),
+            gpu,
+            limit,
+            before: 0,
+        }
     }
 
     /// Where the worker's thread books what it allocates.
@@ -27,10 +37,14 @@ impl WorkerMemory {
         Arc::clone(&self.account)
     }
 
-    /// A model is about to be loaded. Reading weights takes more for a moment than they need, which the limit is not about.
+    /// A model is about to be loaded. Reading weights takes more for a moment than they need, which
+    /// the limit is not about.
     pub fn begin_loading(&mut self) {
         self.account.limit(None);
-        self.before = self.gpu.and_then(tensor::gpu_memory).map_or(0, |memory| memory.held);
+        self.before = self
+            .gpu
+            .and_then(tensor::gpu_memory)
+            .map_or(0, |memory| memory.held);
     }
 
     /// The model is loaded.
@@ -40,8 +54,13 @@ impl WorkerMemory {
     pub fn loaded(&self) -> Result<()> {
         let (held, limit) = (self.held(), self.limit.unwrap_or(u64::MAX));
         if held > limit {
-            let message = format!("its weights hold {} MiB, its memory_limit is {} MiB", held >> 20, limit >> 20);
-            return Err(Error::config(message).hint("raise memory_limit, or take a smaller model or `precision: bf16`"));
+            let message = format!(
+                "its weights hold {} MiB, its memory_limit is {} MiB",
+                held >> 20,
+                limit >> 20
+            );
+            return Err(Error::config(message)
+                .hint("raise memory_limit, or take a smaller model or `precision: bf16`"));
         }
         if self.gpu.is_none() {
             self.account.limit(self.limit);
@@ -49,11 +68,14 @@ impl WorkerMemory {
         Ok(())
     }
 
-    /// Batches of unknown size are about to be tried: on the CPU, without a limit, half of what the process can still have is one, as the
-    /// kernel would not refuse memory but end the process.
+    /// Batches of unknown size are about to be tried: on the CPU, without a limit, half of what the
+    /// process can still have is one, as the kernel would not refuse memory but end the process.
     pub fn begin_measuring(&self) {
         if self.gpu.is_none() {
-            self.account.limit(self.limit.or_else(|| Some(self.held() + available_bytes() / 2)));
+            self.account.limit(
+                self.limit
+                    .or_else(|| Some(self.held() + available_bytes() / 2)),
+            );
         }
     }
 
@@ -67,7 +89,8 @@ impl WorkerMemory {
     /// Bytes held now.
     pub fn held(&self) -> u64 {
         match self.gpu {
-            Some(index) => tensor::gpu_memory(index).map_or(0, |memory| memory.held.saturating_sub(self.before)),
+            Some(index) => tensor::gpu_memory(index)
+                .map_or(0, |memory| memory.held.saturating_sub(self.before)),
             None => self.account.held(),
         }
     }
@@ -83,7 +106,8 @@ impl WorkerMemory {
     /// Most bytes held since the batch began.
     pub fn peak(&self) -> u64 {
         match self.gpu {
-            Some(index) => tensor::gpu_memory(index).map_or(0, |memory| memory.peak.saturating_sub(self.before)),
+            Some(index) => tensor::gpu_memory(index)
+                .map_or(0, |memory| memory.peak.saturating_sub(self.before)),
             None => self.account.peak(),
         }
     }
@@ -106,7 +130,12 @@ mod tests {
         let account = memory.account();
         let _entered = account.enter();
         // Memory that is never touched costs nothing.
-        let most = || Tensor::f_empty([(available_bytes() / 4 * 3) as i64], (Kind::Uint8, Device::Cpu));
+        let most = || {
+            Tensor::f_empty(
+                [(available_bytes() / 4 * 3) as i64],
+                (Kind::Uint8, Device::Cpu),
+            )
+        };
         memory.begin_measuring();
         assert!(most().unwrap_err().to_string().contains("memory limit"));
         memory.measured();
@@ -125,13 +154,22 @@ mod tests {
         memory.loaded().unwrap();
         memory.begin_batch();
         drop(ones(1).unwrap());
-        assert_eq!((memory.held(), memory.peak(), memory.is_over()), (4 << 20, 5 << 20, false));
+        assert_eq!(
+            (memory.held(), memory.peak(), memory.is_over()),
+            (4 << 20, 5 << 20, false)
+        );
         assert!(ones(3).is_err());
         drop(weights);
         let larger = ones(7);
         assert!(larger.is_err());
         memory.begin_loading();
         let _weights = ones(7).unwrap();
-        assert!(memory.loaded().unwrap_err().message().contains("hold 7 MiB"));
+        assert!(
+            memory
+                .loaded()
+                .unwrap_err()
+                .message()
+                .contains("hold 7 MiB")
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! Models on OS threads of their own, fed by dynamic batching across streams.
 //!
-//! A stage asks a [`Worker`] with one item. The item takes a place in the worker's bounded queue, the batch is formed when the worker is
-//! free, and an item whose asker has gone is skipped. What goes wrong with one item stays with that item.
+//! A stage asks a [`Worker`] with one item. The item takes a place in the worker's bounded queue,
+//! the batch is formed when the worker is free, and an item whose asker has gone is skipped. What
+//! goes wrong with one item stays with that item.
 
 mod batch;
 mod check;
@@ -30,7 +31,8 @@ use parking_lot::{FairMutex, FairMutexGuard};
 
 pub use self::check::{check_weights, networks};
 pub use self::handles::{
-    Captioner, EncodeModel, Heard, PaintModel, PictureCaptioner, ScriptModel, ShotsModel, SpeechModel, TextModel, VadModel, VideoCaptioner,
+    Captioner, EncodeModel, Heard, PaintModel, PictureCaptioner, ScriptModel, ShotsModel,
+    SpeechModel, TextModel, VadModel, VideoCaptioner,
 };
 pub use self::keeper::{MemorySettings, Relief, keep};
 pub use self::models::Models;
@@ -44,22 +46,29 @@ pub use self::zero_shot::ZeroShot;
 
 use crate::error::Result;
 
-/// What a worker owns. It is made, used and dropped on the worker's thread, so it need be neither `Send` nor `Sync`.
+/// What a worker owns. It is made, used and dropped on the worker's thread, so it need be neither
+/// `Send` nor `Sync`.
 pub trait Model: 'static {
     /// What it is asked with.
     type Item: Send + 'static;
     /// What it answers with.
     type Answer: Send + 'static;
 
-    /// Answers `items`, one answer each and in their order. Where it works in steps it may ask between them whether item `n` is
-    /// `cancelled` and leave it out, answering it with any error.
+    /// Answers `items`, one answer each and in their order. Where it works in steps it may ask
+    /// between them whether item `n` is `cancelled` and leave it out, answering it with any error.
     ///
     /// # Errors
-    /// An error of one item goes into its place. An error of the whole call, kind model, makes the worker try smaller batches until the
-    /// item that causes it stands alone; other kinds go to every item.
-    fn run(&mut self, items: &[&Self::Item], cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Self::Answer>>>;
+    /// An error of one item goes into its place. An error of the whole call, kind model, makes the
+    /// worker try smaller batches until the item that causes it stands alone; other kinds go to
+    /// every item.
+    fn run(
+        &mut self,
+        items: &[&Self::Item],
+        cancelled: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Result<Self::Answer>>>;
 
-    /// Runs once before the first item, so that the first item does not pay for allocations and kernels.
+    /// Runs once before the first item, so that the first item does not pay for allocations and
+    /// kernels.
     ///
     /// # Errors
     /// Whatever keeps it from running: the worker is then not started.
@@ -67,7 +76,8 @@ pub trait Model: 'static {
         Ok(())
     }
 
-    /// An item as its stages give it, to measure with how large batches should be; none where nothing can stand for them.
+    /// An item as its stages give it, to measure with how large batches should be; none where
+    /// nothing can stand for them.
     fn sample(&self) -> Option<Self::Item> {
         None
     }
@@ -77,7 +87,8 @@ pub trait Model: 'static {
         String::new()
     }
 
-    /// Gives back what it keeps for later itself: a batch ran out of memory and will be tried again in halves.
+    /// Gives back what it keeps for later itself: a batch ran out of memory and will be tried again
+    /// in halves.
     fn out_of_memory(&mut self) {}
 }
 
@@ -95,12 +106,16 @@ pub struct Asker {
 impl Asker {
     /// For a stream, without a deadline.
     pub fn new(stream: impl Into<Arc<str>>, live: bool) -> Self {
-        Self { stream: stream.into(), live, deadline: None }
+        Self {
+            stream: stream.into(),
+            live,
+            deadline: None,
+        }
     }
 }
 
-/// The one permit to compute on the CPU. All workers of a process that run there share it, as torch spreads each operation over its
-/// threads already. It passes in the order it was asked for.
+/// The one permit to compute on the CPU. All workers of a process that run there share it, as torch
+/// spreads each operation over its threads already. It passes in the order it was asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Compute(Arc<FairMutex<()>>);
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::handles::{Captioner, EncodeModel, PaintModel, ScriptModel, ShotsModel, SpeechModel, VadModel};
+use super::handles::{
+    Captioner, EncodeModel, PaintModel, ScriptModel, ShotsModel, SpeechModel, VadModel,
+};
 use super::networks::PICTURES;
 use super::start::Start;
 use super::{ModelSettings, Workers};
@@ -30,20 +32,39 @@ enum Loaded {
 }
 
 impl Models {
-    /// Loads every model, one after the other, each on a worker of `workers`. A model that is being loaded when `stop` is told is the last.
+    /// Loads every model, one after the other, each on a worker of `workers`. A model that is being
+    /// loaded when `stop` is told is the last.
     ///
     /// # Errors
     /// The first that does not load, by its name; overload, where `stop` came before the last.
-    pub async fn load(settings: &BTreeMap<String, ModelSettings>, workers: &Workers, stop: &CancellationToken) -> Result<Self> {
-        let on_gpus = |settings: &&ModelSettings| settings.devices.iter().any(|device| device.resolve().is_ok_and(Device::is_cuda));
+    pub async fn load(
+        settings: &BTreeMap<String, ModelSettings>,
+        workers: &Workers,
+        stop: &CancellationToken,
+    ) -> Result<Self> {
+        let on_gpus = |settings: &&ModelSettings| {
+            settings
+                .devices
+                .iter()
+                .any(|device| device.resolve().is_ok_and(Device::is_cuda))
+        };
         // One switch for the process, which a single model that needs whole numbers turns off.
-        tensor::allow_tf32(settings.values().filter(on_gpus).all(|settings| settings.tf32));
+        tensor::allow_tf32(
+            settings
+                .values()
+                .filter(on_gpus)
+                .all(|settings| settings.tf32),
+        );
         let mut loaded = BTreeMap::new();
         for (name, settings) in settings {
             if stop.is_cancelled() {
-                return Err(Error::overload(format!("model `{name}` was not loaded: the run is stopped")));
+                return Err(Error::overload(format!(
+                    "model `{name}` was not loaded: the run is stopped"
+                )));
             }
-            let model = Loaded::load(name, settings, workers).await.map_err(|error| error.context(format_args!("model `{name}`")))?;
+            let model = Loaded::load(name, settings, workers)
+                .await
+                .map_err(|error| error.context(format_args!("model `{name}`")))?;
             loaded.insert(name.clone(), model);
         }
         Ok(Self(Arc::new(loaded)))
@@ -128,7 +149,11 @@ impl Models {
 }
 
 fn unfit(name: &str, known: bool, does: &str) -> Error {
-    let what = if known { format!("`{name}` is no model that {does}") } else { format!("there is no model `{name}`") };
+    let what = if known {
+        format!("`{name}` is no model that {does}")
+    } else {
+        format!("there is no model `{name}`")
+    };
     Error::config(what).hint("name an entry of `models:` whose network fits the stage")
 }
 
@@ -138,15 +163,26 @@ impl Loaded {
         Ok(match start.folder.architecture()? {
             "TransNetV2" => Self::Shots(ShotsModel::load(&start).await?),
             "OpusEncoder" => Self::Encode(EncodeModel::of_clips(&start).await?),
-            pictures if PICTURES.contains(&pictures) => Self::Encode(EncodeModel::of_pictures(&start).await?),
+            pictures if PICTURES.contains(&pictures) => {
+                Self::Encode(EncodeModel::of_pictures(&start).await?)
+            }
             "TorchScript" => Self::Script(ScriptModel::load(&start).await?),
-            class if Generator::ARCHITECTURES.contains(&class) => Self::Caption(Captioner::of_prompts(&start).await?),
+            class if Generator::ARCHITECTURES.contains(&class) => {
+                Self::Caption(Captioner::of_prompts(&start).await?)
+            }
             "BlipForConditionalGeneration" => Self::Caption(Captioner::of_pictures(&start).await?),
             "OpusCaptionDecoder" => Self::Caption(Captioner::of_videos(&start).await?),
             "WhisperForConditionalGeneration" => Self::Speech(SpeechModel::load(&start).await?),
             "SileroVad" => Self::Vad(VadModel::load(&start).await?),
-            class if pipeline::CLASSES.contains(&class) => Self::Paint(PaintModel::load(&start).await?),
-            other => return Err(Error::config(format!("{}: no network here is called {other}", start.folder.path().display()))),
+            class if pipeline::CLASSES.contains(&class) => {
+                Self::Paint(PaintModel::load(&start).await?)
+            }
+            other => {
+                return Err(Error::config(format!(
+                    "{}: no network here is called {other}",
+                    start.folder.path().display()
+                )));
+            }
         })
     }
 }

@@ -44,18 +44,32 @@ pub struct Encoded {
 impl Encoded {
     /// As a cache keeps it: the vector's length as a little-endian u32, then all numbers as f32.
     pub fn to_bytes(&self) -> Bytes {
-        let numbers = self.vector.iter().chain(&self.probabilities).flat_map(|v| v.to_le_bytes());
-        (self.vector.len() as u32).to_le_bytes().into_iter().chain(numbers).collect()
+        let numbers = self
+            .vector
+            .iter()
+            .chain(&self.probabilities)
+            .flat_map(|v| v.to_le_bytes());
+        (self.vector.len() as u32)
+            .to_le_bytes()
+            .into_iter()
+            .chain(numbers)
+            .collect()
     }
 
     /// From what [`to_bytes`](Self::to_bytes) made; None from anything else.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (length, numbers) = bytes.split_first_chunk::<4>()?;
-        let mut vector: Vec<f32> = numbers.chunks_exact(4).map(|v| f32::from_le_bytes([v[0], v[1], v[2], v[3]])).collect();
+        let mut vector: Vec<f32> = numbers
+            .chunks_exact(4)
+            .map(|v| f32::from_le_bytes([v[0], v[1], v[2], v[3]]))
+            .collect();
         let length = u32::from_le_bytes(*length) as usize;
         (length <= vector.len()).then(|| {
             let probabilities = vector.split_off(length);
-            Self { vector, probabilities }
+            Self {
+                vector,
+                probabilities,
+            }
         })
     }
 }
@@ -67,21 +81,42 @@ impl Model for Shots {
     type Item = Vec<Arc<Frame>>;
     type Answer = Vec<f32>;
 
-    fn run(&mut self, items: &[&Vec<Arc<Frame>>], _cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Vec<f32>>>> {
-        if let Some(wrong) =
-            items.iter().flat_map(|window| window.iter()).find(|frame| i64::from(frame.width) != WIDTH || i64::from(frame.height) != HEIGHT)
+    fn run(
+        &mut self,
+        items: &[&Vec<Arc<Frame>>],
+        _cancelled: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Result<Vec<f32>>>> {
+        if let Some(wrong) = items
+            .iter()
+            .flat_map(|window| window.iter())
+            .find(|frame| i64::from(frame.width) != WIDTH || i64::from(frame.height) != HEIGHT)
         {
-            return Err(Error::model(format!("shots wants frames of {WIDTH}x{HEIGHT}, got {}x{}", wrong.width, wrong.height))
-                .hint("give the stage a view with `size: 48x27`"));
+            return Err(Error::model(format!(
+                "shots wants frames of {WIDTH}x{HEIGHT}, got {}x{}",
+                wrong.width, wrong.height
+            ))
+            .hint("give the stage a view with `size: 48x27`"));
         }
-        let frames: Vec<&Frame> = items.iter().flat_map(|window| window.iter()).map(Arc::as_ref).collect();
+        let frames: Vec<&Frame> = items
+            .iter()
+            .flat_map(|window| window.iter())
+            .map(Arc::as_ref)
+            .collect();
         let batch = frames_to_tensor(&frames, self.0.device())?;
         let windows = batch.f_view([items.len() as i64, WINDOW as i64, HEIGHT, WIDTH, 3])?;
-        Ok(self.0.predict(&windows)?.into_iter().map(|predictions| Ok(predictions.single)).collect())
+        Ok(self
+            .0
+            .predict(&windows)?
+            .into_iter()
+            .map(|predictions| Ok(predictions.single))
+            .collect())
     }
 
     fn warm_up(&mut self) -> Result<()> {
-        let window = Tensor::f_zeros([1, WINDOW as i64, HEIGHT, WIDTH, 3], (tch::Kind::Uint8, self.0.device()))?;
+        let window = Tensor::f_zeros(
+            [1, WINDOW as i64, HEIGHT, WIDTH, 3],
+            (tch::Kind::Uint8, self.0.device()),
+        )?;
         self.0.predict(&window).map(drop)
     }
 
@@ -101,17 +136,32 @@ impl Model for Clips {
     type Item = Vec<Arc<Frame>>;
     type Answer = Encoded;
 
-    fn run(&mut self, items: &[&Vec<Arc<Frame>>], _cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Encoded>>> {
+    fn run(
+        &mut self,
+        items: &[&Vec<Arc<Frame>>],
+        _cancelled: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Result<Encoded>>> {
         in_groups(
             items,
             |clip| clip.len(),
             |group, length| {
-                let frames: Vec<&Frame> = group.iter().flat_map(|item| item.iter()).map(Arc::as_ref).collect();
+                let frames: Vec<&Frame> = group
+                    .iter()
+                    .flat_map(|item| item.iter())
+                    .map(Arc::as_ref)
+                    .collect();
                 let batch = frames_to_tensor(&frames, self.0.device())?;
                 let size = batch.size();
-                let clips = batch.f_view([group.len() as i64, length as i64, size[1], size[2], 3])?;
+                let clips =
+                    batch.f_view([group.len() as i64, length as i64, size[1], size[2], 3])?;
                 let vectors = rows(&self.0.forward(&clips)?)?;
-                Ok(vectors.into_iter().map(|vector| Encoded { vector, probabilities: Vec::new() }).collect())
+                Ok(vectors
+                    .into_iter()
+                    .map(|vector| Encoded {
+                        vector,
+                        probabilities: Vec::new(),
+                    })
+                    .collect())
             },
         )
     }
@@ -135,12 +185,24 @@ fn grey(frames: usize, width: u32, height: u32) -> Vec<Arc<Frame>> {
     let format = PixelFormat::Rgb8;
     let stride = width * format.bytes_per_pixel() as u32;
     let pixels = Bytes::from(vec![128; (stride * height) as usize]);
-    let frame = |index| Frame { view: "sample".into(), index, width, height, stride, format, pixels: pixels.clone() };
-    (0..frames as u64).map(|index| Arc::new(frame(index))).collect()
+    let frame = |index| Frame {
+        view: "sample".into(),
+        index,
+        width,
+        height,
+        stride,
+        format,
+        pixels: pixels.clone(),
+    };
+    (0..frames as u64)
+        .map(|index| Arc::new(frame(index)))
+        .collect()
 }
 
 fn shape(frames: &[Arc<Frame>]) -> String {
-    let (width, height) = frames.first().map_or((0, 0), |frame| (frame.width, frame.height));
+    let (width, height) = frames
+        .first()
+        .map_or((0, 0), |frame| (frame.width, frame.height));
     format!("{} frames of {width}x{height}", frames.len())
 }
 
@@ -152,10 +214,18 @@ fn in_groups(
 ) -> Result<Vec<Result<Encoded>>> {
     let mut groups: BTreeMap<(usize, u32, u32), Vec<usize>> = BTreeMap::new();
     for (at, item) in items.iter().enumerate() {
-        let (width, height) = item.first().map_or((0, 0), |frame| (frame.width, frame.height));
-        groups.entry((length(item), width, height)).or_default().push(at);
+        let (width, height) = item
+            .first()
+            .map_or((0, 0), |frame| (frame.width, frame.height));
+        groups
+            .entry((length(item), width, height))
+            .or_default()
+            .push(at);
     }
-    let mut answers: Vec<Result<Encoded>> = items.iter().map(|_| Err(Error::bug("an item was left out of its batch"))).collect();
+    let mut answers: Vec<Result<Encoded>> = items
+        .iter()
+        .map(|_| Err(Error::bug("an item was left out of its batch")))
+        .collect();
     for ((length, ..), places) in groups {
         let group: Vec<&Vec<Arc<Frame>>> = places.iter().map(|&at| items[at]).collect();
         for (at, encoded) in places.into_iter().zip(run(&group, length)?) {
@@ -166,7 +236,11 @@ fn in_groups(
 }
 
 fn rows(tensor: &Tensor) -> Result<Vec<Vec<f32>>> {
-    Ok(Vec::try_from(tensor.f_to_device(Device::Cpu)?.f_to_kind(tch::Kind::Float)?)?)
+    Ok(Vec::try_from(
+        tensor
+            .f_to_device(Device::Cpu)?
+            .f_to_kind(tch::Kind::Float)?,
+    )?)
 }
 
 #[cfg(test)]
@@ -175,8 +249,14 @@ mod tests {
 
     #[test]
     fn an_encoding_survives_the_cache() {
-        let encoded = Encoded { vector: vec![1.5, -2.0], probabilities: vec![0.25, 0.75, 0.0] };
-        assert_eq!(Encoded::from_bytes(&encoded.to_bytes()).expect("it parses"), encoded);
+        let encoded = Encoded {
+            vector: vec![1.5, -2.0],
+            probabilities: vec![0.25, 0.75, 0.0],
+        };
+        assert_eq!(
+            Encoded::from_bytes(&encoded.to_bytes()).expect("it parses"),
+            encoded
+        );
         assert!(Encoded::from_bytes(&[9, 0, 0, 0, 1, 2, 3, 4]).is_none());
         assert!(Encoded::from_bytes(&[1]).is_none());
     }

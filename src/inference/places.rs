@@ -1,5 +1,6 @@
-//! The places of a worker's queue. A place is reserved before an item is queued and freed when the item is done with, so that what waits
-//! is bounded; those who wait for one stand in order, live before files.
+//! The places of a worker's queue. A place is reserved before an item is queued and freed when the
+//! item is done with, so that what waits is bounded; those who wait for one stand in order, live
+//! before files.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,7 +32,11 @@ pub(super) struct Place(Option<Arc<Mutex<State>>>);
 
 impl State {
     fn line(&mut self, live: bool) -> &mut VecDeque<Waiter> {
-        if live { &mut self.live } else { &mut self.files }
+        if live {
+            &mut self.live
+        } else {
+            &mut self.files
+        }
     }
 }
 
@@ -45,10 +50,18 @@ struct Waiting<'a> {
 impl Places {
     pub fn new(free: usize) -> Self {
         let (live, files) = (VecDeque::new(), VecDeque::new());
-        Self(Arc::new(Mutex::new(State { all: free, free, live, files, next: 0, closed: false })))
+        Self(Arc::new(Mutex::new(State {
+            all: free,
+            free,
+            live,
+            files,
+            next: 0,
+            closed: false,
+        })))
     }
 
-    /// Waits for a place. Dropping the future leaves the line; a place granted in that moment goes to the next.
+    /// Waits for a place. Dropping the future leaves the line; a place granted in that moment goes
+    /// to the next.
     pub async fn reserve(&self, live: bool) -> Result<Place> {
         let (granted, number) = {
             let mut state = self.0.lock();
@@ -65,7 +78,11 @@ impl Places {
             state.line(live).push_back(Waiter { number, grant });
             (granted, number)
         };
-        let _waiting = Waiting { places: self, number, live };
+        let _waiting = Waiting {
+            places: self,
+            number,
+            live,
+        };
         granted.await.map_err(|_| closed())
     }
 
@@ -74,7 +91,10 @@ impl Places {
         let sent_away = {
             let mut state = self.0.lock();
             state.closed = true;
-            (std::mem::take(&mut state.live), std::mem::take(&mut state.files))
+            (
+                std::mem::take(&mut state.live),
+                std::mem::take(&mut state.files),
+            )
         };
         drop(sent_away);
     }
@@ -142,7 +162,11 @@ mod tests {
         let first = places.reserve(false).await.unwrap();
         let (mut file, mut later) = (places.reserve(false).boxed(), places.reserve(false).boxed());
         let mut live = places.reserve(true).boxed();
-        assert!(poll!(&mut file).is_pending() && poll!(&mut later).is_pending() && poll!(&mut live).is_pending());
+        assert!(
+            poll!(&mut file).is_pending()
+                && poll!(&mut later).is_pending()
+                && poll!(&mut live).is_pending()
+        );
         drop(first);
         assert!(poll!(&mut later).is_pending() && poll!(&mut file).is_pending());
         drop(live.await.unwrap());
@@ -159,13 +183,21 @@ mod tests {
         // One has gone but still stands in line, as between its leaving and its taking itself out.
         let (grant, gone) = oneshot::channel();
         drop(gone);
-        places.0.lock().files.push_back(Waiter { number: u64::MAX, grant });
-        let (mut granted, mut last) = (places.reserve(false).boxed(), places.reserve(false).boxed());
+        places.0.lock().files.push_back(Waiter {
+            number: u64::MAX,
+            grant,
+        });
+        let (mut granted, mut last) =
+            (places.reserve(false).boxed(), places.reserve(false).boxed());
         assert!(poll!(&mut granted).is_pending() && poll!(&mut last).is_pending());
         drop(first);
         // This one was granted the place and goes without having looked.
         drop(granted);
-        drop(last.now_or_never().expect("the place came through").unwrap());
+        drop(
+            last.now_or_never()
+                .expect("the place came through")
+                .unwrap(),
+        );
         assert_eq!(places.free_and_waiting(), (1, 0));
     }
 

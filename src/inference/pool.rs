@@ -20,7 +20,10 @@ impl<M: Model> Pool<M> {
     /// Of at least one worker.
     pub(super) fn new(workers: Vec<Worker<M>>) -> Self {
         assert!(!workers.is_empty(), "a model has a worker");
-        Self(Arc::new(Inner { workers, turn: AtomicUsize::new(0) }))
+        Self(Arc::new(Inner {
+            workers,
+            turn: AtomicUsize::new(0),
+        }))
     }
 
     /// As [`Worker::ask`], of the worker that the fewest items wait for or run on.
@@ -38,7 +41,11 @@ impl<M: Model> Pool<M> {
         }
         let first = turn.fetch_add(1, Ordering::Relaxed) % workers.len();
         let (before, after) = workers.split_at(first);
-        after.iter().chain(before).min_by_key(|worker| worker.load()).unwrap_or(&workers[0])
+        after
+            .iter()
+            .chain(before)
+            .min_by_key(|worker| worker.load())
+            .unwrap_or(&workers[0])
     }
 }
 

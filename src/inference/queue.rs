@@ -15,7 +15,8 @@ pub(super) struct Waiting<T> {
 }
 
 impl<T> Waiting<T> {
-    /// When it no longer waits for a fuller batch: after `max_wait`, or at once where its deadline would pass meanwhile.
+    /// When it no longer waits for a fuller batch: after `max_wait`, or at once where its deadline
+    /// would pass meanwhile.
     pub fn due(&self, max_wait: Duration) -> Instant {
         let due = self.arrived + max_wait;
         match self.deadline {
@@ -37,7 +38,10 @@ struct Line<T> {
 
 impl<T> Line<T> {
     fn new() -> Self {
-        Self { streams: HashMap::new(), turns: VecDeque::new() }
+        Self {
+            streams: HashMap::new(),
+            turns: VecDeque::new(),
+        }
     }
 
     fn push(&mut self, waiting: Waiting<T>) {
@@ -45,7 +49,8 @@ impl<T> Line<T> {
             return stream.push_back(waiting);
         }
         self.turns.push_back(Arc::clone(&waiting.stream));
-        self.streams.insert(Arc::clone(&waiting.stream), VecDeque::from([waiting]));
+        self.streams
+            .insert(Arc::clone(&waiting.stream), VecDeque::from([waiting]));
     }
 
     fn pop(&mut self) -> Option<Waiting<T>> {
@@ -82,7 +87,12 @@ pub(super) struct Queue<T> {
 
 impl<T> Queue<T> {
     pub fn new() -> Self {
-        Self { live: Line::new(), files: Line::new(), len: 0, next: 0 }
+        Self {
+            live: Line::new(),
+            files: Line::new(),
+            len: 0,
+            next: 0,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -117,11 +127,19 @@ impl<T> Queue<T> {
     /// When the first of them no longer waits for a fuller batch.
     pub fn due(&self, max_wait: Duration) -> Option<Instant> {
         let lines = [&self.live, &self.files];
-        lines.into_iter().flat_map(|line| line.streams.values().flatten()).map(|waiting| waiting.due(max_wait)).min()
+        lines
+            .into_iter()
+            .flat_map(|line| line.streams.values().flatten())
+            .map(|waiting| waiting.due(max_wait))
+            .min()
     }
 
     fn line(&mut self, live: bool) -> &mut Line<T> {
-        if live { &mut self.live } else { &mut self.files }
+        if live {
+            &mut self.live
+        } else {
+            &mut self.files
+        }
     }
 }
 
@@ -132,32 +150,59 @@ mod tests {
 
     fn push(queue: &mut Queue<u32>, stream: &str, live: bool, what: u32) -> u64 {
         let number = queue.number();
-        queue.push(Waiting { number, stream: stream.into(), live, deadline: None, arrived: Instant::now(), what });
+        queue.push(Waiting {
+            number,
+            stream: stream.into(),
+            live,
+            deadline: None,
+            arrived: Instant::now(),
+            what,
+        });
         number
     }
 
     #[test]
     fn live_goes_first_and_streams_take_turns() {
         let mut queue = Queue::new();
-        for (stream, what) in [("a", 1), ("a", 2), ("a", 3), ("b", 11), ("c", 21), ("c", 22)] {
+        for (stream, what) in [
+            ("a", 1),
+            ("a", 2),
+            ("a", 3),
+            ("b", 11),
+            ("c", 21),
+            ("c", 22),
+        ] {
             push(&mut queue, stream, false, what);
         }
         push(&mut queue, "x", true, 100);
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|waiting| waiting.what).collect();
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop())
+            .map(|waiting| waiting.what)
+            .collect();
         assert_eq!(order, [100, 1, 11, 21, 2, 22, 3]);
     }
 
     #[test]
     fn tight_deadline_does_not_wait_for_a_fuller_batch() {
         let (arrived, wait) = (Instant::now(), Duration::from_millis(20));
-        let due = |deadline| Waiting { number: 0, stream: "a".into(), live: true, deadline, arrived, what: () }.due(wait);
+        let due = |deadline| {
+            Waiting {
+                number: 0,
+                stream: "a".into(),
+                live: true,
+                deadline,
+                arrived,
+                what: (),
+            }
+            .due(wait)
+        };
         assert_eq!(due(None), arrived + wait);
         assert_eq!(due(Some(arrived + Duration::from_secs(1))), arrived + wait);
         assert_eq!(due(Some(arrived + Duration::from_millis(10))), arrived);
     }
 
     proptest! {
-        /// Whatever is pushed, popped and removed: nothing is lost or doubled, each stream keeps its order, live is never behind files.
+        /// Whatever is pushed, popped and removed: nothing is lost or doubled, each stream keeps
+        /// its order, live is never behind files.
         #[test]
         fn nothing_is_lost_and_streams_keep_their_order(steps in prop::collection::vec((0u8..4, any::<bool>(), 0u8..3), 1..200)) {
             let mut queue = Queue::new();

@@ -1,5 +1,5 @@
-//! Measured batch sizes on disk, so that a machine measures a model once: a small JSON file for each model, device, number format, kind of item
-//! and memory limit, which people can read.
+//! Measured batch sizes on disk, so that a machine measures a model once: a small JSON file for
+//! each model, device, number format, kind of item and memory limit, which people can read.
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,13 @@ pub(super) struct Entry {
 
 impl Remembered {
     /// The entry for items of `shape` in batches of at most `most`.
-    pub(super) fn entry(&self, device: Device, shape: &str, memory_limit: Option<u64>, most: usize) -> Entry {
+    pub(super) fn entry(
+        &self,
+        device: Device,
+        shape: &str,
+        memory_limit: Option<u64>,
+        most: usize,
+    ) -> Entry {
         let key = json!({
             "model": self.model,
             "weights": self.weights,
@@ -44,9 +50,21 @@ impl Remembered {
             "most": most,
         });
         let digest = blake3::hash(key.to_string().as_bytes()).to_hex();
-        let name: String =
-            self.model.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' }).collect();
-        Entry { path: self.folder.join(format!("{name}-{}.json", &digest[..16])), key }
+        let name: String = self
+            .model
+            .chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') {
+                    c
+                } else {
+                    '-'
+                }
+            })
+            .collect();
+        Entry {
+            path: self.folder.join(format!("{name}-{}.json", &digest[..16])),
+            key,
+        }
     }
 }
 
@@ -56,14 +74,19 @@ impl Entry {
         &self.path
     }
 
-    /// The size that was measured before; none where there is no file, or it is about something else.
+    /// The size that was measured before; none where there is no file, or it is about something
+    /// else.
     pub fn read(&self) -> Option<usize> {
         let text = std::fs::read_to_string(&self.path).ok()?;
         let found: serde_json::Value = serde_json::from_str(&text).ok()?;
         if found.get("of") != Some(&self.key) {
             return None;
         }
-        found.get("max_size")?.as_u64().and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0)
+        found
+            .get("max_size")?
+            .as_u64()
+            .and_then(|size| usize::try_from(size).ok())
+            .filter(|size| *size > 0)
     }
 
     /// Keeps what was measured, all of it or nothing.
@@ -71,29 +94,45 @@ impl Entry {
     /// # Errors
     /// External, where the folder cannot be written.
     pub fn write(&self, measured: &Measured) -> Result<()> {
-        let failed = |error| Error::external(format!("cannot keep {}", self.path.display())).because(error);
-        let curve: Vec<_> = measured.curve.iter().map(|(size, rate)| json!({ "items": size, "per_second": rate })).collect();
+        let failed =
+            |error| Error::external(format!("cannot keep {}", self.path.display())).because(error);
+        let curve: Vec<_> = measured
+            .curve
+            .iter()
+            .map(|(size, rate)| json!({ "items": size, "per_second": rate }))
+            .collect();
         let whole = json!({ "max_size": measured.max_size, "end": measured.end.as_str(), "curve": curve, "of": self.key });
-        let text = serde_json::to_string_pretty(&whole).map_err(|error| Error::bug("a measured size does not print").because(error))?;
+        let text = serde_json::to_string_pretty(&whole)
+            .map_err(|error| Error::bug("a measured size does not print").because(error))?;
         if let Some(folder) = self.path.parent() {
             std::fs::create_dir_all(folder).map_err(failed)?;
         }
-        let half = self.path.with_extension(format!("json.{}", std::process::id()));
-        std::fs::write(&half, text + "\n").and_then(|()| std::fs::rename(&half, &self.path)).map_err(failed)
+        let half = self
+            .path
+            .with_extension(format!("json.{}", std::process::id()));
+        std::fs::write(&half, text + "\n")
+            .and_then(|()| std::fs::rename(&half, &self.path))
+            .map_err(failed)
     }
 }
 
-/// What makes two devices equal for batches: the processor and the threads that compute on it, or the GPU's generation and memory.
+/// What makes two devices equal for batches: the processor and the threads that compute on it, or
+/// the GPU's generation and memory.
 fn describe(device: Device) -> String {
     match device {
         Device::Cuda(index) => {
             let (major, minor) = tensor::compute_capability(index).unwrap_or_default();
-            format!("GPU of compute capability {major}.{minor}, {} MiB", tensor::gpu_total(index) >> 20)
+            format!(
+                "GPU of compute capability {major}.{minor}, {} MiB",
+                tensor::gpu_total(index) >> 20
+            )
         }
         _ => {
             let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-            let model =
-                cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':')).map_or("CPU", |(_, name)| name.trim());
+            let model = cpus
+                .lines()
+                .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
+                .map_or("CPU", |(_, name)| name.trim());
             format!("{model}, {} threads", tensor::thread_count())
         }
     }
@@ -106,16 +145,30 @@ mod tests {
 
     fn remembered(folder: &Path, precision: &str) -> Remembered {
         let (model, weights) = ("a/b".to_owned(), "12ab".to_owned());
-        Remembered { folder: folder.join("cache"), model, weights, precision: precision.to_owned(), options: String::new() }
+        Remembered {
+            folder: folder.join("cache"),
+            model,
+            weights,
+            precision: precision.to_owned(),
+            options: String::new(),
+        }
     }
 
     #[test]
     fn a_size_is_found_again_under_the_same_circumstances_only() {
         let folder = tempfile::tempdir().unwrap();
-        let entry = |precision, shape, limit, most| remembered(folder.path(), precision).entry(Device::Cpu, shape, limit, most);
+        let entry = |precision, shape, limit, most| {
+            remembered(folder.path(), precision).entry(Device::Cpu, shape, limit, most)
+        };
         let first = entry("f32", "64x64", None, 32);
         assert_eq!(first.read(), None);
-        first.write(&Measured { max_size: 4, end: End::Knee, curve: vec![(1, 10.), (2, 20.), (4, 30.), (8, 30.5)] }).unwrap();
+        first
+            .write(&Measured {
+                max_size: 4,
+                end: End::Knee,
+                curve: vec![(1, 10.), (2, 20.), (4, 30.), (8, 30.5)],
+            })
+            .unwrap();
         assert_eq!(entry("f32", "64x64", None, 32).read(), Some(4));
         for other in [
             entry("bf16", "64x64", None, 32),
@@ -125,7 +178,11 @@ mod tests {
         ] {
             assert_eq!(other.read(), None);
         }
-        assert!(first.path().starts_with(folder.path().join("cache")), "a model's name leads nowhere else: {:?}", first.path());
+        assert!(
+            first.path().starts_with(folder.path().join("cache")),
+            "a model's name leads nowhere else: {:?}",
+            first.path()
+        );
         std::fs::write(first.path(), "{").unwrap();
         assert_eq!(first.read(), None);
     }
@@ -135,6 +192,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("cache"), "a file").unwrap();
         let entry = remembered(folder.path(), "f32").entry(Device::Cpu, "", None, 1);
-        assert!(entry.write(&Measured { max_size: 1, end: End::Most, curve: vec![] }).is_err());
+        assert!(
+            entry
+                .write(&Measured {
+                    max_size: 1,
+                    end: End::Most,
+                    curve: vec![]
+                })
+                .is_err()
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! Runs batches on the model and keeps what goes wrong small: a batch that runs out of memory is halved, one that panics or is refused is
-//! split until the item that causes it stands alone. A model that is put down is made anew for the next batch.
+//! Runs batches on the model and keeps what goes wrong small: a batch that runs out of memory is
+//! halved, one that panics or is refused is split until the item that causes it stands alone. A
+//! model that is put down is made anew for the next batch.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +15,8 @@ use super::tune::{Measured, measure};
 use crate::error::{Error, Kind, Result};
 use crate::tensor;
 
-/// Full batches without trouble before a larger one is tried again, at first and at most: each failure doubles it.
+/// Full batches without trouble before a larger one is tried again, at first and at most: each
+/// failure doubles it.
 const PATIENCE: u32 = 32;
 const LONGEST_PATIENCE: u32 = 1024;
 
@@ -49,7 +51,17 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
     pub fn new(shared: Arc<Shared<M>>, settings: WorkerSettings, make: F) -> Self {
         let most = settings.batch.max_size;
         let memory = WorkerMemory::new(settings.device, settings.memory_limit);
-        let mut runner = Self { shared, settings, memory, make, model: None, most, limit: most, calm: 0, patience: PATIENCE };
+        let mut runner = Self {
+            shared,
+            settings,
+            memory,
+            make,
+            model: None,
+            most,
+            limit: most,
+            calm: 0,
+            patience: PATIENCE,
+        };
         runner.allow(most);
         runner
     }
@@ -67,26 +79,42 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
     /// Makes the model.
     pub fn load(&mut self) -> Result<()> {
         self.memory.begin_loading();
-        let made = catch_unwind(AssertUnwindSafe(&mut self.make)).unwrap_or_else(|panic| Err(Error::model(panic_text(&*panic))));
+        let made = catch_unwind(AssertUnwindSafe(&mut self.make))
+            .unwrap_or_else(|panic| Err(Error::model(panic_text(&*panic))));
         let fits = made.and_then(|model| self.memory.loaded().map(|()| model));
-        self.model = Some(fits.map_err(|error| error.context(format_args!("model {} cannot be loaded", self.shared.name)))?);
+        self.model = Some(fits.map_err(|error| {
+            error.context(format_args!("model {} cannot be loaded", self.shared.name))
+        })?);
         self.shared.loaded(true);
         self.shared.metrics.memory.set(self.memory.held() as f64);
         Ok(())
     }
 
-    /// Runs the model once for nobody, and where its batches are to be measured, does that or remembers it.
+    /// Runs the model once for nobody, and where its batches are to be measured, does that or
+    /// remembers it.
     pub fn warm_up(&mut self) -> Result<()> {
-        let Some(model) = &mut self.model else { return Ok(()) };
-        let warm = catch_unwind(AssertUnwindSafe(|| model.warm_up())).unwrap_or_else(|panic| Err(Error::model(panic_text(&*panic))));
-        let warm = warm.and_then(|()| if self.settings.batch.measured { self.measure() } else { Ok(()) });
+        let Some(model) = &mut self.model else {
+            return Ok(());
+        };
+        let warm = catch_unwind(AssertUnwindSafe(|| model.warm_up()))
+            .unwrap_or_else(|panic| Err(Error::model(panic_text(&*panic))));
+        let warm = warm.and_then(|()| {
+            if self.settings.batch.measured {
+                self.measure()
+            } else {
+                Ok(())
+            }
+        });
         self.shared.metrics.memory.set(self.memory.held() as f64);
         warm.map_err(|error| error.context(format_args!("model {} does not run", self.shared.name)))
     }
 
     /// Drops the model until the next batch, and gives the memory back.
     pub fn put_down(&mut self) {
-        let dropped = self.model.take().is_none_or(|model| catch_unwind(AssertUnwindSafe(|| drop(model))).is_ok());
+        let dropped = self
+            .model
+            .take()
+            .is_none_or(|model| catch_unwind(AssertUnwindSafe(|| drop(model))).is_ok());
         if !dropped {
             self.shared.metrics.panics.increment(1);
         }
@@ -108,8 +136,15 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
         };
         let limit = self.settings.memory_limit;
         let shape = M::shape(&sample);
-        let entry = self.settings.remembered.as_ref().map(|kept| kept.entry(self.settings.device, &shape, limit, most));
-        if let Some((size, entry)) = entry.as_ref().and_then(|entry| Some((entry.read()?, entry))) {
+        let entry = self
+            .settings
+            .remembered
+            .as_ref()
+            .map(|kept| kept.entry(self.settings.device, &shape, limit, most));
+        if let Some((size, entry)) = entry
+            .as_ref()
+            .and_then(|entry| Some((entry.read()?, entry)))
+        {
             tracing::info!(model = %name, max_size = size, file = %entry.path().display(), "batch size is remembered");
             self.allow(size.min(most));
             return Ok(());
@@ -118,7 +153,11 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
         let measured = measure(most, |size| self.time(size));
         self.memory.measured();
         let measured = measured?;
-        let curve: Vec<String> = measured.curve.iter().map(|(size, rate)| format!("{size}: {rate:.1}/s")).collect();
+        let curve: Vec<String> = measured
+            .curve
+            .iter()
+            .map(|(size, rate)| format!("{size}: {rate:.1}/s"))
+            .collect();
         tracing::info!(model = %name, max_size = measured.max_size, end = measured.end.as_str(), curve = curve.join(", "), "batch size is measured");
         if let Some(Err(error)) = entry.map(|entry| entry.write(&measured)) {
             tracing::warn!(model = %name, %error, "the measured batch size is not kept");
@@ -128,15 +167,20 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
         Ok(())
     }
 
-    /// The time of a batch of `size`, the better of two unless it is long; none where memory runs out.
+    /// The time of a batch of `size`, the better of two unless it is long; none where memory runs
+    /// out.
     fn time(&mut self, size: usize) -> Result<Option<Duration>> {
-        let items: Vec<M::Item> = (0..size).filter_map(|_| self.model.as_ref().and_then(Model::sample)).collect();
+        let items: Vec<M::Item> = (0..size)
+            .filter_map(|_| self.model.as_ref().and_then(Model::sample))
+            .collect();
         let items: Vec<&M::Item> = items.iter().collect();
         let mut best = None;
         for _ in 0..2 {
             let began = Instant::now();
             match self.call(&items, &|_| false) {
-                Ran::Answered(answers) => answers.into_iter().try_for_each(|answer| answer.map(drop))?,
+                Ran::Answered(answers) => answers
+                    .into_iter()
+                    .try_for_each(|answer| answer.map(drop))?,
                 Ran::Failed(error) => return Err(error),
                 Ran::Panicked(text) => return Err(Error::model(format!("panicked: {text}"))),
                 Ran::OutOfMemory => {
@@ -163,7 +207,10 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
         while let Some(mut jobs) = groups.pop() {
             jobs.retain(|job| {
                 let cancelled = job.is_cancelled();
-                self.shared.metrics.cancelled.increment(u64::from(cancelled));
+                self.shared
+                    .metrics
+                    .cancelled
+                    .increment(u64::from(cancelled));
                 !cancelled
             });
             if jobs.is_empty() {
@@ -176,35 +223,60 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
                     } else {
                         self.went_well(jobs.len())
                     }
-                    jobs.into_iter().zip(answers).for_each(|(job, answer)| job.finish(answer, &self.shared.metrics));
+                    jobs.into_iter()
+                        .zip(answers)
+                        .for_each(|(job, answer)| job.finish(answer, &self.shared.metrics));
                 }
                 Ran::Answered(answers) => {
-                    let error = Error::bug(format!("model {} gave {} answers to {} items", self.shared.name, answers.len(), jobs.len()));
+                    let error = Error::bug(format!(
+                        "model {} gave {} answers to {} items",
+                        self.shared.name,
+                        answers.len(),
+                        jobs.len()
+                    ));
                     self.refuse(jobs, &error);
                 }
                 Ran::OutOfMemory => {
                     self.ran_out(jobs.len());
-                    let error = Error::overload(format!("model {} runs out of memory on a single item", self.shared.name));
-                    self.split(jobs, &error.hint("make its input smaller, or free memory on its device"), &mut groups);
+                    let error = Error::overload(format!(
+                        "model {} runs out of memory on a single item",
+                        self.shared.name
+                    ));
+                    self.split(
+                        jobs,
+                        &error.hint("make its input smaller, or free memory on its device"),
+                        &mut groups,
+                    );
                 }
                 Ran::Panicked(text) => {
                     self.shared.metrics.panics.increment(1);
                     self.model = None;
-                    let error = Error::model(format!("model {} panicked: {text}", self.shared.name));
+                    let error =
+                        Error::model(format!("model {} panicked: {text}", self.shared.name));
                     self.split(jobs, &error, &mut groups);
                 }
-                Ran::Failed(error) if error.kind() == Kind::Model => self.split(jobs, &error, &mut groups),
+                Ran::Failed(error) if error.kind() == Kind::Model => {
+                    self.split(jobs, &error, &mut groups)
+                }
                 Ran::Failed(error) => self.refuse(jobs, &error),
             }
         }
     }
 
     fn run(&mut self, jobs: &[Job<M>]) -> Ran<M::Answer> {
-        // After a panic the model may be half changed, and one that was put down is gone: it is made anew.
+        // After a panic the model may be half changed, and one that was put down is gone: it is
+        // made anew.
         if self.model.is_none() {
             let began = Instant::now();
             if let Err(error) = self.load() {
-                return Ran::Failed(Error::new(if error.kind() == Kind::Model { Kind::External } else { error.kind() }, error.to_string()));
+                return Ran::Failed(Error::new(
+                    if error.kind() == Kind::Model {
+                        Kind::External
+                    } else {
+                        error.kind()
+                    },
+                    error.to_string(),
+                ));
             }
             tracing::info!(model = %self.shared.name, seconds = began.elapsed().as_secs_f64(), "model is loaded again");
         }
@@ -223,7 +295,9 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
     }
 
     fn call(&mut self, items: &[&M::Item], cancelled: &dyn Fn(usize) -> bool) -> Ran<M::Answer> {
-        let Some(model) = &mut self.model else { return Ran::Failed(Error::bug("a loaded model is not there")) };
+        let Some(model) = &mut self.model else {
+            return Ran::Failed(Error::bug("a loaded model is not there"));
+        };
         self.memory.begin_batch();
         match catch_unwind(AssertUnwindSafe(|| model.run(items, cancelled))) {
             Ok(Ok(answers)) => Ran::Answered(answers),
@@ -248,7 +322,8 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
     }
 
     fn refuse(&self, jobs: Vec<Job<M>>, error: &Error) {
-        jobs.into_iter().for_each(|job| job.finish(Err(error.clone()), &self.shared.metrics));
+        jobs.into_iter()
+            .for_each(|job| job.finish(Err(error.clone()), &self.shared.metrics));
     }
 
     fn ran_out(&mut self, size: usize) {
@@ -298,10 +373,20 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
 
 fn is_out_of_memory(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
-    ["out of memory", "defaultcpuallocator", "cublas_status_alloc_failed", "cannot allocate memory"].iter().any(|sign| text.contains(sign))
+    [
+        "out of memory",
+        "defaultcpuallocator",
+        "cublas_status_alloc_failed",
+        "cannot allocate memory",
+    ]
+    .iter()
+    .any(|sign| text.contains(sign))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("without a message").to_owned()
 }

@@ -18,28 +18,43 @@ pub struct BatchSettings {
     pub measured: bool,
     /// How long the oldest item may wait for a fuller batch while the worker is free.
     pub max_wait: Duration,
-    /// Places: items that wait or run. At least `max_size`; twice that lets the next batch gather while one runs.
+    /// Places: items that wait or run. At least `max_size`; twice that lets the next batch gather
+    /// while one runs.
     pub queue: usize,
 }
 
 impl BatchSettings {
     /// Batches of at most `max_size`, gathered for at most `max_wait`, with places for two.
     pub const fn new(max_size: usize, max_wait: Duration) -> Self {
-        Self { max_size, measured: false, max_wait, queue: 2 * max_size }
+        Self {
+            max_size,
+            measured: false,
+            max_wait,
+            queue: 2 * max_size,
+        }
     }
 
     /// Batches as large as measuring finds best, but so that two of them find places.
     pub const fn measured(max_wait: Duration, queue: usize) -> Self {
         let max_size = if queue > 1 { queue / 2 } else { 1 };
-        Self { max_size, measured: true, max_wait, queue }
+        Self {
+            max_size,
+            measured: true,
+            max_wait,
+            queue,
+        }
     }
 
     pub(super) fn check(&self) -> Result<()> {
         if self.max_size == 0 {
-            return Err(Error::config("a batch of at most 0 items runs nothing").hint("set batch.max_size to 1 or more"));
+            return Err(Error::config("a batch of at most 0 items runs nothing")
+                .hint("set batch.max_size to 1 or more"));
         }
         if self.queue < self.max_size {
-            let message = format!("{} places cannot fill a batch of {}", self.queue, self.max_size);
+            let message = format!(
+                "{} places cannot fill a batch of {}",
+                self.queue, self.max_size
+            );
             return Err(Error::config(message).hint("set batch.queue to batch.max_size or more"));
         }
         Ok(())
@@ -53,7 +68,8 @@ pub struct WorkerSettings {
     pub batch: BatchSettings,
     /// Where its model computes.
     pub device: Device,
-    /// The name of that place in metrics: `cpu`, `cuda:0`; `cpu.1` for the second worker of a model there.
+    /// The name of that place in metrics: `cpu`, `cuda:0`; `cpu.1` for the second worker of a model
+    /// there.
     pub place: String,
     /// Bytes that its weights and a running batch may hold there; none for what there is.
     pub memory_limit: Option<u64>,
@@ -66,7 +82,14 @@ pub struct WorkerSettings {
 impl WorkerSettings {
     /// A worker on the CPU that batches like this and has all the memory there is.
     pub fn on_cpu(batch: BatchSettings) -> Self {
-        Self { batch, device: Device::Cpu, place: "cpu".to_owned(), memory_limit: None, remembered: None, compute: None }
+        Self {
+            batch,
+            device: Device::Cpu,
+            place: "cpu".to_owned(),
+            memory_limit: None,
+            remembered: None,
+            compute: None,
+        }
     }
 }
 
@@ -86,10 +109,24 @@ pub struct NetworkOptions {
 impl NetworkOptions {
     /// As part of a worker's key: two models that differ here are not one.
     pub(super) fn words(&self) -> String {
-        let Self { attention, vae_slicing, vae_tiling, offload } = *self;
-        let named =
-            [(attention == AttentionKind::Sliced, "sliced"), (vae_slicing, "slicing"), (vae_tiling, "tiling"), (offload, "offload")];
-        named.into_iter().filter(|(on, _)| *on).map(|(_, word)| word).collect::<Vec<_>>().join(" ")
+        let Self {
+            attention,
+            vae_slicing,
+            vae_tiling,
+            offload,
+        } = *self;
+        let named = [
+            (attention == AttentionKind::Sliced, "sliced"),
+            (vae_slicing, "slicing"),
+            (vae_tiling, "tiling"),
+            (offload, "offload"),
+        ];
+        named
+            .into_iter()
+            .filter(|(on, _)| *on)
+            .map(|(_, word)| word)
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 }
 

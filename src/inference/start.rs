@@ -1,9 +1,12 @@
-//! A model on its way into its workers: its folder opened and hashed, its devices and number format decided, a worker started on each.
+//! A model on its way into its workers: its folder opened and hashed, its devices and number format
+//! decided, a worker started on each.
 
 use std::sync::Arc;
 
 use super::handles::Card;
-use super::{Model, ModelSettings, NetworkOptions, Pool, Remembered, WorkerKey, WorkerSettings, Workers};
+use super::{
+    Model, ModelSettings, NetworkOptions, Pool, Remembered, WorkerKey, WorkerSettings, Workers,
+};
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
 use crate::models::diffusion::Memory;
@@ -24,38 +27,85 @@ pub(super) struct Start<'a> {
 }
 
 impl<'a> Start<'a> {
-    pub async fn of(name: &'a str, settings: &'a ModelSettings, workers: &'a Workers) -> Result<Self> {
+    pub async fn of(
+        name: &'a str,
+        settings: &'a ModelSettings,
+        workers: &'a Workers,
+    ) -> Result<Self> {
         let folder = ModelFolder::open(&settings.path)?.with_attention(settings.options.attention);
-        let devices = settings.devices.iter().map(|device| device.resolve()).collect::<Result<Vec<_>>>()?;
+        let devices = settings
+            .devices
+            .iter()
+            .map(|device| device.resolve())
+            .collect::<Result<Vec<_>>>()?;
         let hashed = folder.clone();
         let digest = tokio::task::spawn_blocking(move || hashed.digest()).await;
         let digest = digest.map_err(|error| Error::bug(format!("hashing ended: {error}")))??;
-        // All workers of a model give the same answers: what one of its devices is not fast at, none does.
-        let mut precisions = devices.iter().map(|device| match (folder.architecture(), settings.precision) {
-            // A module computes as it was saved, which is in f32 where nothing else is said.
-            (Ok("TorchScript"), PrecisionChoice::Auto) => Precision::F32,
-            (_, choice) => choice.resolve(*device),
-        });
-        let first = precisions.next().ok_or_else(|| Error::bug("a model without a device"))?;
-        let precision = if precisions.all(|other| other == first) { first } else { Precision::F32 };
+        // All workers of a model give the same answers: what one of its devices is not fast at,
+        // none does.
+        let mut precisions =
+            devices
+                .iter()
+                .map(|device| match (folder.architecture(), settings.precision) {
+                    // A module computes as it was saved, which is in f32 where nothing else is
+                    // said.
+                    (Ok("TorchScript"), PrecisionChoice::Auto) => Precision::F32,
+                    (_, choice) => choice.resolve(*device),
+                });
+        let first = precisions
+            .next()
+            .ok_or_else(|| Error::bug("a model without a device"))?;
+        let precision = if precisions.all(|other| other == first) {
+            first
+        } else {
+            Precision::F32
+        };
         if devices.iter().any(|device| precision.is_slow_on(*device)) {
-            tracing::warn!(model = name, %precision, "this processor has no instructions for the number format: f32 or bf16 are faster");
+            tracing::warn!(model = name, %precision, "this processor has no instructions for the \
+                                                      number format: f32 or bf16 are faster");
         }
-        Ok(Self { name, folder, settings, workers, digest, devices, precision })
+        Ok(Self {
+            name,
+            folder,
+            settings,
+            workers,
+            digest,
+            devices,
+            precision,
+        })
     }
 
     /// What records say of it, and where it runs.
     pub fn card(&self) -> Card {
         let (revision, precision) = (self.digest.to_string(), self.precision.as_str().to_owned());
-        let tag = ModelTag { id: self.folder.name().to_owned(), revision, precision };
-        let class = if self.devices.iter().any(|device| device.is_cuda()) { "cuda" } else { "cpu" };
-        Card { tag: Arc::new(tag), device: class.into() }
+        let tag = ModelTag {
+            id: self.folder.name().to_owned(),
+            revision,
+            precision,
+        };
+        let class = if self.devices.iter().any(|device| device.is_cuda()) {
+            "cuda"
+        } else {
+            "cpu"
+        };
+        Card {
+            tag: Arc::new(tag),
+            device: class.into(),
+        }
     }
 
     /// What a diffusion pipeline does to spare memory.
     pub fn painting(&self) -> pipeline::Options {
-        let NetworkOptions { vae_slicing: slicing, vae_tiling: tiling, offload, .. } = self.settings.options;
-        pipeline::Options { vae: Memory { slicing, tiling }, offload }
+        let NetworkOptions {
+            vae_slicing: slicing,
+            vae_tiling: tiling,
+            offload,
+            ..
+        } = self.settings.options;
+        pipeline::Options {
+            vae: Memory { slicing, tiling },
+            offload,
+        }
     }
 
     /// A worker on each device, whose model `make` reads from the folder.
@@ -66,7 +116,10 @@ impl<'a> Start<'a> {
     {
         let mut pool = Vec::new();
         for (number, &device) in self.devices.iter().enumerate() {
-            let same = self.devices[..number].iter().filter(|other| **other == device).count();
+            let same = self.devices[..number]
+                .iter()
+                .filter(|other| **other == device)
+                .count();
             let key = self.key(device, same);
             let settings = WorkerSettings {
                 batch: self.settings.batch,
@@ -77,23 +130,48 @@ impl<'a> Start<'a> {
                 compute: None,
             };
             let (folder, precision, make) = (self.folder.clone(), self.precision, make.clone());
-            pool.push(self.workers.get(&key, self.name, settings, move || make(&folder, device, precision)).await?);
+            pool.push(
+                self.workers
+                    .get(&key, self.name, settings, move || {
+                        make(&folder, device, precision)
+                    })
+                    .await?,
+            );
         }
         Ok(Pool::new(pool))
     }
 
     fn key(&self, device: Device, same: usize) -> WorkerKey {
-        let place = if let Device::Cuda(index) = device { format!("cuda:{index}") } else { "cpu".to_owned() };
+        let place = if let Device::Cuda(index) = device {
+            format!("cuda:{index}")
+        } else {
+            "cpu".to_owned()
+        };
         WorkerKey {
             weights: self.digest.to_string(),
-            device: if same == 0 { place } else { format!("{place}.{same}") },
+            device: if same == 0 {
+                place
+            } else {
+                format!("{place}.{same}")
+            },
             precision: self.precision.as_str().to_owned(),
             options: self.settings.options.words(),
         }
     }
 
     fn remembered(&self, key: &WorkerKey) -> Remembered {
-        let WorkerKey { weights, precision, options, .. } = key.clone();
-        Remembered { folder: self.settings.cache.clone(), model: self.folder.name().to_owned(), weights, precision, options }
+        let WorkerKey {
+            weights,
+            precision,
+            options,
+            ..
+        } = key.clone();
+        Remembered {
+            folder: self.settings.cache.clone(),
+            model: self.folder.name().to_owned(),
+            weights,
+            precision,
+            options,
+        }
     }
 }

@@ -27,7 +27,10 @@ struct Script {
 
 impl Script {
     fn new() -> Arc<Self> {
-        Arc::new(Self { fits: Mutex::new(usize::MAX), ..Self::default() })
+        Arc::new(Self {
+            fits: Mutex::new(usize::MAX),
+            ..Self::default()
+        })
     }
 
     fn hold(&self, held: bool) {
@@ -48,8 +51,14 @@ impl Model for Fake {
 
     fn run(&mut self, items: &[&u32], _: &dyn Fn(usize) -> bool) -> Result<Vec<Result<u32>>> {
         let script = &self.0;
-        script.most_running.fetch_max(script.running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        script.batches.lock().push(items.iter().map(|item| **item).collect());
+        script.most_running.fetch_max(
+            script.running.fetch_add(1, Ordering::SeqCst) + 1,
+            Ordering::SeqCst,
+        );
+        script
+            .batches
+            .lock()
+            .push(items.iter().map(|item| **item).collect());
         let mut held = script.held.lock();
         while *held {
             script.released.wait(&mut held);
@@ -57,9 +66,20 @@ impl Model for Fake {
         script.running.fetch_sub(1, Ordering::SeqCst);
         assert!(!items.iter().any(|item| **item == POISON), "poisoned");
         if items.len() > *script.fits.lock() {
-            return Err(Error::model("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"));
+            return Err(Error::model(
+                "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory",
+            ));
         }
-        Ok(items.iter().map(|item| if **item == REFUSED { Err(Error::model("refused")) } else { Ok(**item * 2) }).collect())
+        Ok(items
+            .iter()
+            .map(|item| {
+                if **item == REFUSED {
+                    Err(Error::model("refused"))
+                } else {
+                    Ok(**item * 2)
+                }
+            })
+            .collect())
     }
 }
 
@@ -69,11 +89,18 @@ async fn worker(script: &Arc<Script>, settings: BatchSettings) -> Worker<Fake> {
         script.made.fetch_add(1, Ordering::SeqCst);
         Ok(Fake(Arc::clone(&script)))
     };
-    Worker::spawn("fake", WorkerSettings::on_cpu(settings), make).await.unwrap()
+    Worker::spawn("fake", WorkerSettings::on_cpu(settings), make)
+        .await
+        .unwrap()
 }
 
 fn settings(max_size: usize, queue: usize) -> BatchSettings {
-    BatchSettings { max_size, measured: false, max_wait: Duration::ZERO, queue }
+    BatchSettings {
+        max_size,
+        measured: false,
+        max_wait: Duration::ZERO,
+        queue,
+    }
 }
 
 fn on_cpu(max_size: usize, queue: usize) -> WorkerSettings {
@@ -108,15 +135,31 @@ async fn batch_is_formed_late_with_live_first_and_streams_in_turn() {
     let script = Script::new();
     let worker = worker(&script, settings(2, 16)).await;
     let plug = plug(&worker, &script).await;
-    let asks = [(1, file("a")), (2, file("a")), (3, file("a")), (11, file("b")), (100, Asker::new("x", true))];
-    let mut asks: Vec<_> = asks.into_iter().map(|(item, asker)| worker.ask(item, asker).boxed()).collect();
+    let asks = [
+        (1, file("a")),
+        (2, file("a")),
+        (3, file("a")),
+        (11, file("b")),
+        (100, Asker::new("x", true)),
+    ];
+    let mut asks: Vec<_> = asks
+        .into_iter()
+        .map(|(item, asker)| worker.ask(item, asker).boxed())
+        .collect();
     for ask in &mut asks {
         assert!(poll!(ask).is_pending());
     }
     script.hold(false);
-    let answers: Vec<u32> = join_all(asks).await.into_iter().map(Result::unwrap).collect();
+    let answers: Vec<u32> = join_all(asks)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
     assert_eq!(answers, [2, 4, 6, 22, 200]);
-    assert_eq!(script.batches(), [vec![0], vec![100, 1], vec![11, 2], vec![3]]);
+    assert_eq!(
+        script.batches(),
+        [vec![0], vec![100, 1], vec![11, 2], vec![3]]
+    );
     assert_eq!(plug.await.unwrap().unwrap(), 0);
 }
 
@@ -125,7 +168,10 @@ async fn dropped_ask_is_never_run_and_its_place_is_free_at_once() {
     let script = Script::new();
     let worker = worker(&script, settings(4, 4)).await;
     let plug = plug(&worker, &script).await;
-    let (mut gone, mut stays) = (worker.ask(1, file("a")).boxed(), worker.ask(2, file("a")).boxed());
+    let (mut gone, mut stays) = (
+        worker.ask(1, file("a")).boxed(),
+        worker.ask(2, file("a")).boxed(),
+    );
     assert!(poll!(&mut gone).is_pending() && poll!(&mut stays).is_pending());
     assert_eq!(worker.free_and_waiting(), (1, 0));
     drop(gone);
@@ -155,7 +201,11 @@ async fn places_are_bounded_and_who_leaves_the_line_is_never_run() {
     script.hold(false);
     let (queued, third, live) = tokio::join!(queued, third, live);
     assert_eq!((queued.unwrap(), third.unwrap(), live.unwrap()), (2, 4, 8));
-    assert!(!script.batches().concat().contains(&3), "{:?}", script.batches());
+    assert!(
+        !script.batches().concat().contains(&3),
+        "{:?}",
+        script.batches()
+    );
     plug.await.unwrap().unwrap();
     assert_eq!(worker.free_and_waiting(), (2, 0));
 }
@@ -166,7 +216,10 @@ async fn panic_stays_with_the_item_that_causes_it() {
     let worker = worker(&script, settings(8, 16)).await;
     let plug = plug(&worker, &script).await;
     let items = [1, 2, 3, POISON, 5, REFUSED, 7, 8];
-    let mut asks: Vec<_> = items.iter().map(|item| worker.ask(*item, file("a")).boxed()).collect();
+    let mut asks: Vec<_> = items
+        .iter()
+        .map(|item| worker.ask(*item, file("a")).boxed())
+        .collect();
     for ask in &mut asks {
         assert!(poll!(ask).is_pending());
     }
@@ -190,15 +243,24 @@ async fn out_of_memory_halves_the_batch_and_it_grows_back() {
     let round = async |expected: &[usize]| {
         script.batches.lock().clear();
         let plug = plug(&worker, &script).await;
-        let mut asks: Vec<_> = (1..=8).map(|item| worker.ask(item, file("a")).boxed()).collect();
+        let mut asks: Vec<_> = (1..=8)
+            .map(|item| worker.ask(item, file("a")).boxed())
+            .collect();
         for ask in &mut asks {
             assert!(poll!(ask).is_pending());
         }
         script.hold(false);
-        let answers: Vec<u32> = join_all(asks).await.into_iter().map(Result::unwrap).collect();
+        let answers: Vec<u32> = join_all(asks)
+            .await
+            .into_iter()
+            .map(Result::unwrap)
+            .collect();
         assert_eq!(answers, (1..=8).map(|item| item * 2).collect::<Vec<_>>());
         plug.await.unwrap().unwrap();
-        assert_eq!(script.batches().iter().map(Vec::len).collect::<Vec<_>>(), expected);
+        assert_eq!(
+            script.batches().iter().map(Vec::len).collect::<Vec<_>>(),
+            expected
+        );
     };
     *script.fits.lock() = 4;
     round(&[1, 8, 4, 4]).await;
@@ -221,7 +283,10 @@ async fn close_answers_who_waits_and_lets_nobody_in() {
     let script = Script::new();
     let worker = worker(&script, settings(1, 2)).await;
     let plug = plug(&worker, &script).await;
-    let (mut queued, mut outside) = (worker.ask(1, file("a")).boxed(), worker.ask(2, file("a")).boxed());
+    let (mut queued, mut outside) = (
+        worker.ask(1, file("a")).boxed(),
+        worker.ask(2, file("a")).boxed(),
+    );
     assert!(poll!(&mut queued).is_pending() && poll!(&mut outside).is_pending());
     let mut closing = worker.close().boxed();
     assert!(poll!(&mut closing).is_pending(), "a batch still runs");
@@ -229,8 +294,15 @@ async fn close_answers_who_waits_and_lets_nobody_in() {
     assert_eq!(outside.await.unwrap_err().kind(), Kind::Overload);
     script.hold(false);
     closing.await;
-    assert_eq!(plug.await.unwrap().unwrap(), 0, "the running batch is answered");
-    assert_eq!(worker.ask(3, file("a")).await.unwrap_err().kind(), Kind::Overload);
+    assert_eq!(
+        plug.await.unwrap().unwrap(),
+        0,
+        "the running batch is answered"
+    );
+    assert_eq!(
+        worker.ask(3, file("a")).await.unwrap_err().kind(),
+        Kind::Overload
+    );
 }
 
 #[tokio::test]
@@ -249,7 +321,10 @@ async fn expired_item_is_skipped() {
     let script = Script::new();
     let worker = worker(&script, settings(4, 4)).await;
     let plug = plug(&worker, &script).await;
-    let soon = Asker { deadline: Some(Instant::now() + Duration::from_millis(5)), ..file("a") };
+    let soon = Asker {
+        deadline: Some(Instant::now() + Duration::from_millis(5)),
+        ..file("a")
+    };
     let mut late = worker.ask(1, soon).boxed();
     assert!(poll!(&mut late).is_pending());
     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -266,7 +341,13 @@ async fn free_worker_waits_for_a_fuller_batch_but_not_for_more_than_full() {
     let full = worker(&script, patient).await;
     join_all((1..=4).map(|item| full.ask(item, file("a")))).await;
     assert_eq!(script.batches(), [vec![1, 2, 3, 4]]);
-    let (script, brief) = (Script::new(), BatchSettings { max_wait: Duration::from_millis(20), ..patient });
+    let (script, brief) = (
+        Script::new(),
+        BatchSettings {
+            max_wait: Duration::from_millis(20),
+            ..patient
+        },
+    );
     let alone = worker(&script, brief).await;
     let began = Instant::now();
     assert_eq!(alone.ask(1, file("a")).await.unwrap(), 2);
@@ -275,13 +356,23 @@ async fn free_worker_waits_for_a_fuller_batch_but_not_for_more_than_full() {
 
 #[tokio::test]
 async fn model_that_cannot_load_or_settings_that_cannot_work_start_nothing() {
-    let failed = Worker::<Fake>::spawn("bad", on_cpu(1, 1), || Err(Error::config("no such folder"))).await.unwrap_err();
-    assert_eq!((failed.kind(), failed.message()), (Kind::Config, "model bad cannot be loaded: no such folder"));
-    let panicked = Worker::<Fake>::spawn("bad", on_cpu(1, 1), || panic!("torn file")).await.unwrap_err();
+    let failed =
+        Worker::<Fake>::spawn("bad", on_cpu(1, 1), || Err(Error::config("no such folder")))
+            .await
+            .unwrap_err();
+    assert_eq!(
+        (failed.kind(), failed.message()),
+        (Kind::Config, "model bad cannot be loaded: no such folder")
+    );
+    let panicked = Worker::<Fake>::spawn("bad", on_cpu(1, 1), || panic!("torn file"))
+        .await
+        .unwrap_err();
     assert_eq!(panicked.kind(), Kind::Model);
     assert!(panicked.message().contains("torn file"));
     for settings in [on_cpu(0, 4), on_cpu(8, 4)] {
-        let refused = Worker::<Fake>::spawn("bad", settings, || panic!("not to be made")).await.unwrap_err();
+        let refused = Worker::<Fake>::spawn("bad", settings, || panic!("not to be made"))
+            .await
+            .unwrap_err();
         assert_eq!(refused.kind(), Kind::Config);
     }
 }
@@ -290,13 +381,21 @@ async fn model_that_cannot_load_or_settings_that_cannot_work_start_nothing() {
 async fn workers_on_the_cpu_compute_one_at_a_time_and_equal_keys_share_one() {
     let (script, workers) = (Script::new(), Workers::new());
     let get = async |weights: &str| {
-        let key = WorkerKey { weights: weights.to_owned(), device: "cpu".to_owned(), precision: "f32".to_owned(), options: String::new() };
+        let key = WorkerKey {
+            weights: weights.to_owned(),
+            device: "cpu".to_owned(),
+            precision: "f32".to_owned(),
+            options: String::new(),
+        };
         let theirs = Arc::clone(&script);
         let make = move || {
             theirs.made.fetch_add(1, Ordering::SeqCst);
             Ok(Fake(Arc::clone(&theirs)))
         };
-        workers.get::<Fake, _>(&key, weights, on_cpu(2, 8), make).await.unwrap()
+        workers
+            .get::<Fake, _>(&key, weights, on_cpu(2, 8), make)
+            .await
+            .unwrap()
     };
     let (one, two, again) = tokio::join!(get("one"), get("two"), get("one"));
     assert_eq!(script.made.load(Ordering::SeqCst), 2);
@@ -307,11 +406,14 @@ async fn workers_on_the_cpu_compute_one_at_a_time_and_equal_keys_share_one() {
     join_all(asks).await;
     assert_eq!(script.most_running.load(Ordering::SeqCst), 1);
     workers.close().await;
-    assert_eq!(one.ask(1, file("a")).await.unwrap_err().kind(), Kind::Overload);
+    assert_eq!(
+        one.ask(1, file("a")).await.unwrap_err().kind(),
+        Kind::Overload
+    );
 }
 
-/// Many streams on several threads, a third of the askers leave at some point, some items panic: every other one gets its own answer and
-/// no place is lost.
+/// Many streams on several threads, a third of the askers leave at some point, some items panic:
+/// every other one gets its own answer and no place is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_lost_when_askers_leave_at_any_point() {
     let script = Script::new();
@@ -323,12 +425,17 @@ async fn nothing_is_lost_when_askers_leave_at_any_point() {
             let ask = worker.ask(item, Asker::new(format!("s{}", n % 9), n % 5 == 0));
             if n % 3 == 0 {
                 let patience = Duration::from_micros(u64::from(n * 7919 % 4000));
-                return tokio::time::timeout(patience, ask).await.ok().map(|answer| (n, item, answer));
+                return tokio::time::timeout(patience, ask)
+                    .await
+                    .ok()
+                    .map(|answer| (n, item, answer));
             }
             Some((n, item, ask.await))
         })
     });
-    let all = tokio::time::timeout(Duration::from_secs(20), join_all(asks)).await.expect("no deadlock");
+    let all = tokio::time::timeout(Duration::from_secs(20), join_all(asks))
+        .await
+        .expect("no deadlock");
     let mut answered = HashSet::new();
     for (n, item, answer) in all.into_iter().filter_map(Result::unwrap) {
         match item {
@@ -337,7 +444,11 @@ async fn nothing_is_lost_when_askers_leave_at_any_point() {
         }
         answered.insert(n);
     }
-    assert!((1000..2200).filter(|n| n % 3 != 0).all(|n| answered.contains(&n)));
+    assert!(
+        (1000..2200)
+            .filter(|n| n % 3 != 0)
+            .all(|n| answered.contains(&n))
+    );
     until(|| worker.free_and_waiting() == (12, 0)).await;
 }
 
@@ -352,5 +463,9 @@ async fn round_trip_time() {
         times.push(began.elapsed());
     }
     times.sort();
-    println!("round trip: median {:?}, 99th percentile {:?}", times[times.len() / 2], times[times.len() * 99 / 100]);
+    println!(
+        "round trip: median {:?}, 99th percentile {:?}",
+        times[times.len() / 2],
+        times[times.len() * 99 / 100]
+    );
 }

@@ -39,21 +39,31 @@ impl End {
     }
 }
 
-/// Tries batches of 1, 2, 4 and so on up to `most`. `run` gives the time of a batch of a size, none where memory ran out.
+/// Tries batches of 1, 2, 4 and so on up to `most`. `run` gives the time of a batch of a size, none
+/// where memory ran out.
 ///
 /// # Errors
 /// Those of `run`.
-pub(super) fn measure(most: usize, mut run: impl FnMut(usize) -> Result<Option<Duration>>) -> Result<Measured> {
+pub(super) fn measure(
+    most: usize,
+    mut run: impl FnMut(usize) -> Result<Option<Duration>>,
+) -> Result<Measured> {
     let mut curve: Vec<(usize, f64)> = Vec::new();
     let mut size = 1;
     let end = loop {
-        let Some(time) = run(size)? else { break End::Memory };
+        let Some(time) = run(size)? else {
+            break End::Memory;
+        };
         let rate = size as f64 / time.as_secs_f64().max(1e-9);
         let before = curve.last().map_or(0., |(_, rate)| *rate);
         curve.push((size, rate));
         if rate < before * WORTH {
             let max_size = curve[curve.len() - 2].0;
-            return Ok(Measured { max_size, end: End::Knee, curve });
+            return Ok(Measured {
+                max_size,
+                end: End::Knee,
+                curve,
+            });
         }
         if size == most {
             break End::Most;
@@ -62,7 +72,11 @@ pub(super) fn measure(most: usize, mut run: impl FnMut(usize) -> Result<Option<D
     };
     // One that does not fit alone is told to whoever asks for it.
     let max_size = curve.last().map_or(1, |(size, _)| *size);
-    Ok(Measured { max_size, end, curve })
+    Ok(Measured {
+        max_size,
+        end,
+        curve,
+    })
 }
 
 #[cfg(test)]
@@ -71,15 +85,27 @@ mod tests {
 
     fn found(most: usize, micros: impl Fn(usize) -> Option<u64>) -> (usize, End, Vec<usize>) {
         let measured = measure(most, |size| Ok(micros(size).map(Duration::from_micros))).unwrap();
-        (measured.max_size, measured.end, measured.curve.iter().map(|(size, _)| *size).collect())
+        (
+            measured.max_size,
+            measured.end,
+            measured.curve.iter().map(|(size, _)| *size).collect(),
+        )
     }
 
     #[test]
     fn batches_grow_to_the_knee() {
-        // A fixed cost of 1 ms and 100 us an item: 8 items answer 4,444/s, 16 6,154/s, 32 7,619/s, 64 8,649/s, 128 9,275/s, 256 9,624/s.
+        // A fixed cost of 1 ms and 100 us an item: 8 items answer 4,444/s, 16 6,154/s, 32 7,619/s,
+        // 64 8,649/s, 128 9,275/s, 256 9,624/s.
         let time = |size: usize| Some(1000 + 100 * size as u64);
-        assert_eq!(found(4096, time), (128, End::Knee, vec![1, 2, 4, 8, 16, 32, 64, 128, 256]));
-        assert_eq!(found(4096, |size| Some(100 * size as u64)), (1, End::Knee, vec![1, 2]), "nothing is gained");
+        assert_eq!(
+            found(4096, time),
+            (128, End::Knee, vec![1, 2, 4, 8, 16, 32, 64, 128, 256])
+        );
+        assert_eq!(
+            found(4096, |size| Some(100 * size as u64)),
+            (1, End::Knee, vec![1, 2]),
+            "nothing is gained"
+        );
     }
 
     #[test]
@@ -91,7 +117,10 @@ mod tests {
 
     #[test]
     fn batches_grow_to_what_is_allowed() {
-        assert_eq!(found(24, |_| Some(1000)), (24, End::Most, vec![1, 2, 4, 8, 16, 24]));
+        assert_eq!(
+            found(24, |_| Some(1000)),
+            (24, End::Most, vec![1, 2, 4, 8, 16, 24])
+        );
         assert_eq!(found(1, |_| Some(1000)), (1, End::Most, vec![1]));
     }
 }

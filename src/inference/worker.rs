@@ -13,7 +13,8 @@ use super::{Asker, Compute, Model};
 use crate::error::{Error, Result};
 use crate::tensor::Inference;
 
-/// A model on a thread of its own. A handle: cloning shares it; when the last one falls the thread ends.
+/// A model on a thread of its own. A handle: cloning shares it; when the last one falls the thread
+/// ends.
 pub struct Worker<M: Model>(Arc<Handle<M>>);
 
 struct Handle<M: Model>(Arc<Shared<M>>);
@@ -31,16 +32,20 @@ impl<M: Model> Clone for Worker<M> {
 }
 
 impl<M: Model> Worker<M> {
-    /// Starts a thread, makes the model there and warms it up. `make` is called again after a panic inside the model, and when the model was
-    /// put down and is asked again.
+    /// Starts a thread, makes the model there and warms it up. `make` is called again after a panic
+    /// inside the model, and when the model was put down and is asked again.
     ///
     /// # Errors
-    /// What `make` and the warm-up return, model where they panic, config for settings that cannot work and for weights above the limit.
+    /// What `make` and the warm-up return, model where they panic, config for settings that cannot
+    /// work and for weights above the limit.
     pub async fn spawn<F>(name: &str, settings: WorkerSettings, make: F) -> Result<Self>
     where
         F: FnMut() -> Result<M> + Send + 'static,
     {
-        settings.batch.check().map_err(|error| error.context(format_args!("model {name}")))?;
+        settings
+            .batch
+            .check()
+            .map_err(|error| error.context(format_args!("model {name}")))?;
         let shared = Arc::new(Shared::new(name, &settings.place, settings.batch));
         let (ready, loaded) = oneshot::channel();
         let theirs = Arc::clone(&shared);
@@ -48,35 +53,62 @@ impl<M: Model> Worker<M> {
             // The kernel keeps 15 characters.
             .name(format!("model-{name}").chars().take(15).collect())
             .spawn(move || work(theirs, settings, make, ready))
-            .map_err(|error| Error::external(format!("no thread for model {name}")).because(error))?;
+            .map_err(|error| {
+                Error::external(format!("no thread for model {name}")).because(error)
+            })?;
         let worker = Self(Arc::new(Handle(shared)));
-        loaded.await.map_err(|_| Error::bug(format!("the thread of model {name} ended while it loaded")))??;
+        loaded.await.map_err(|_| {
+            Error::bug(format!("the thread of model {name} ended while it loaded"))
+        })??;
         Ok(worker)
     }
 
-    /// The model's answer to `item`. It waits for a place in the queue, for its turn and for the batch. Dropping the future cancels: an
-    /// item that waits is taken out at once, one that runs keeps its place until the worker returns.
+    /// The model's answer to `item`. It waits for a place in the queue, for its turn and for the
+    /// batch. Dropping the future cancels: an item that waits is taken out at once, one that runs
+    /// keeps its place until the worker returns.
     ///
     /// # Errors
-    /// Overload where the deadline passed, memory ran out or the worker shuts down; model where the model refused or panicked on the item.
+    /// Overload where the deadline passed, memory ran out or the worker shuts down; model where the
+    /// model refused or panicked on the item.
     pub async fn ask(&self, item: M::Item, asker: Asker) -> Result<M::Answer> {
         let shared = &self.0.0;
         let place = match asker.deadline {
             None => shared.places.reserve(asker.live).await?,
             Some(deadline) => {
-                let reserved = tokio::time::timeout_at(deadline.into(), shared.places.reserve(asker.live)).await;
+                let reserved =
+                    tokio::time::timeout_at(deadline.into(), shared.places.reserve(asker.live))
+                        .await;
                 reserved.map_err(|_| {
                     shared.metrics.expired.increment(1);
-                    Error::overload(format!("model {}: the deadline passed before a place was free", shared.name))
+                    Error::overload(format!(
+                        "model {}: the deadline passed before a place was free",
+                        shared.name
+                    ))
                 })??
             }
         };
         let (answer, answered) = oneshot::channel();
-        let number = shared.push(&asker, Job { item, answer, place })?;
-        let mut ticket = Ticket { shared, asker: &asker, number: Some(number) };
+        let number = shared.push(
+            &asker,
+            Job {
+                item,
+                answer,
+                place,
+            },
+        )?;
+        let mut ticket = Ticket {
+            shared,
+            asker: &asker,
+            number: Some(number),
+        };
         let answer = answered.await;
         ticket.number = None;
-        answer.unwrap_or_else(|_| Err(Error::bug(format!("the thread of model {} ended with the item", shared.name))))
+        answer.unwrap_or_else(|_| {
+            Err(Error::bug(format!(
+                "the thread of model {} ended with the item",
+                shared.name
+            )))
+        })
     }
 
     /// Items that wait for it or run, those without a place included.
@@ -89,7 +121,8 @@ impl<M: Model> Worker<M> {
         self.0.0.idle()
     }
 
-    /// Drops the model and gives its memory back, if it has nothing to do; says whether. The next item finds it loaded anew.
+    /// Drops the model and gives its memory back, if it has nothing to do; says whether. The next
+    /// item finds it loaded anew.
     pub async fn put_down(&self) -> bool {
         self.0.0.put_down().await.is_ok()
     }
@@ -99,7 +132,8 @@ impl<M: Model> Worker<M> {
         &self.0.0.name
     }
 
-    /// Lets nobody in any more, answers who waits with an overload, and waits until the running batch is done and the model is dropped.
+    /// Lets nobody in any more, answers who waits with an overload, and waits until the running
+    /// batch is done and the model is dropped.
     pub async fn close(&self) {
         self.0.0.shut();
         self.0.0.ended.cancelled().await;
@@ -113,7 +147,10 @@ impl<M: Model> Worker<M> {
 
 impl<M: Model> fmt::Debug for Worker<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("name", &self.name()).field("settings", &self.0.0.settings).finish()
+        f.debug_struct("Worker")
+            .field("name", &self.name())
+            .field("settings", &self.0.0.settings)
+            .finish()
     }
 }
 
@@ -143,8 +180,12 @@ impl<M: Model> Drop for Ending<M> {
 }
 
 /// The thread. It never builds an autograd graph, and what it allocates is booked as the worker's.
-fn work<M, F>(shared: Arc<Shared<M>>, settings: WorkerSettings, make: F, ready: oneshot::Sender<Result<()>>)
-where
+fn work<M, F>(
+    shared: Arc<Shared<M>>,
+    settings: WorkerSettings,
+    make: F,
+    ready: oneshot::Sender<Result<()>>,
+) where
     M: Model,
     F: FnMut() -> Result<M>,
 {

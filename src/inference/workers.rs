@@ -1,4 +1,5 @@
-//! The workers of a process: one for each weights, device, precision and use of memory, however many names, stages and streams ask for it.
+//! The workers of a process: one for each weights, device, precision and use of memory, however
+//! many names, stages and streams ask for it.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -86,36 +87,58 @@ impl Workers {
         Self::default()
     }
 
-    /// The worker of `key`, started as `name` with `settings` where it does not run yet; later askers join it as it is. Workers whose
-    /// device is the CPU share one permit to compute. A start that fails leaves nothing behind: the next asker tries again.
+    /// The worker of `key`, started as `name` with `settings` where it does not run yet; later
+    /// askers join it as it is. Workers whose device is the CPU share one permit to compute. A
+    /// start that fails leaves nothing behind: the next asker tries again.
     ///
     /// # Errors
     /// Those of [`Worker::spawn`].
-    pub async fn get<M, F>(&self, key: &WorkerKey, name: &str, settings: WorkerSettings, make: F) -> Result<Worker<M>>
+    pub async fn get<M, F>(
+        &self,
+        key: &WorkerKey,
+        name: &str,
+        settings: WorkerSettings,
+        make: F,
+    ) -> Result<Worker<M>>
     where
         M: Model,
         F: FnMut() -> Result<M> + Send + 'static,
     {
         let cell = self.cell::<M>(key)?;
         let compute = key.device.starts_with("cpu").then(|| self.compute.clone());
-        let settings = WorkerSettings { compute, ..settings };
-        cell.get_or_try_init(|| Worker::spawn(name, settings, make)).await.cloned()
+        let settings = WorkerSettings {
+            compute,
+            ..settings
+        };
+        cell.get_or_try_init(|| Worker::spawn(name, settings, make))
+            .await
+            .cloned()
     }
 
     fn cell<M: Model>(&self, key: &WorkerKey) -> Result<Arc<OnceCell<Worker<M>>>> {
         let mut slots = self.slots.lock();
-        let slot = slots.entry((key.clone(), TypeId::of::<M>())).or_insert_with(|| {
-            let cell = Arc::new(OnceCell::<Worker<M>>::new());
-            Slot { tenant: Arc::new(Started(Arc::clone(&cell))), cell }
-        });
-        Arc::clone(&slot.cell).downcast().map_err(|_| Error::bug("a worker's slot holds another type"))
+        let slot = slots
+            .entry((key.clone(), TypeId::of::<M>()))
+            .or_insert_with(|| {
+                let cell = Arc::new(OnceCell::<Worker<M>>::new());
+                Slot {
+                    tenant: Arc::new(Started(Arc::clone(&cell))),
+                    cell,
+                }
+            });
+        Arc::clone(&slot.cell)
+            .downcast()
+            .map_err(|_| Error::bug("a worker's slot holds another type"))
     }
 
     /// Those whose loaded model has had nothing to do for `idle` at least, the longest first.
     pub(super) fn idle(&self, idle: Duration) -> Vec<Arc<dyn Tenant>> {
         let slots = self.slots.lock();
         let since = |slot: &Slot| slot.tenant.idle().filter(|since| *since >= idle);
-        let mut found: Vec<_> = slots.values().filter_map(|slot| Some((since(slot)?, Arc::clone(&slot.tenant)))).collect();
+        let mut found: Vec<_> = slots
+            .values()
+            .filter_map(|slot| Some((since(slot)?, Arc::clone(&slot.tenant))))
+            .collect();
         found.sort_by_key(|(since, _)| std::cmp::Reverse(*since));
         found.into_iter().map(|(_, tenant)| tenant).collect()
     }
@@ -129,6 +152,8 @@ impl Workers {
 
 impl fmt::Debug for Workers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.slots.lock().keys().map(|(key, _)| key)).finish()
+        f.debug_set()
+            .entries(self.slots.lock().keys().map(|(key, _)| key))
+            .finish()
     }
 }

@@ -29,7 +29,10 @@ mod tests {
         let path = dir.path().join("x");
         let data: Vec<u8> = (0..300_000u32).map(|i| i as u8).collect();
         std::fs::write(&path, &data).expect("written");
-        assert_eq!(digest(&path).await.expect("a digest"), blake3::hash(&data).to_hex().to_string());
+        assert_eq!(
+            digest(&path).await.expect("a digest"),
+            blake3::hash(&data).to_hex().to_string()
+        );
         assert!(digest(dir.path().join("y")).await.is_err());
     }
 }

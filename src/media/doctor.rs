@@ -31,12 +31,19 @@ const NEEDED: [(&str, &str); 26] = [
     ("av1dec", "AV1"),
 ];
 
-/// Every element that ingest uses: its name, whether it is installed, what it is for. All are absent where GStreamer does not start.
+/// Every element that ingest uses: its name, whether it is installed, what it is for. All are
+/// absent where GStreamer does not start.
 pub fn doctor() -> Vec<(String, bool, String)> {
     let started = super::init().is_ok();
     NEEDED
         .iter()
-        .map(|(element, purpose)| ((*element).to_owned(), started && gst::ElementFactory::find(element).is_some(), (*purpose).to_owned()))
+        .map(|(element, purpose)| {
+            (
+                (*element).to_owned(),
+                started && gst::ElementFactory::find(element).is_some(),
+                (*purpose).to_owned(),
+            )
+        })
         .collect()
 }
 
@@ -45,6 +52,10 @@ mod tests {
     #[test]
     fn core_elements_are_found() {
         let found = super::doctor();
-        assert!(found.iter().any(|(element, present, _)| element == "appsink" && *present));
+        assert!(
+            found
+                .iter()
+                .any(|(element, present, _)| element == "appsink" && *present)
+        );
     }
 }

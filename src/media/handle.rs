@@ -40,9 +40,11 @@ pub enum End {
 pub struct Lost {
     /// Frames that came out but that the decoder marked as damaged.
     pub corrupt: u64,
-    /// Packets, at least, that became no frame, known at the end; 0 for codecs with packets that show nothing (VP8, VP9, AV1).
+    /// Packets, at least, that became no frame, known at the end; 0 for codecs with packets that
+    /// show nothing (VP8, VP9, AV1).
     pub undecodable: u64,
-    /// Places where the next frame came more than half a frame late: lost frames, or a rate that varies.
+    /// Places where the next frame came more than half a frame late: lost frames, or a rate that
+    /// varies.
     pub holes: u64,
     /// Warnings of GStreamer's elements.
     pub warnings: u64,
@@ -57,15 +59,30 @@ pub struct Handle {
 
 impl Handle {
     /// Starts `pipeline` and its watch; must be called within tokio.
-    pub(super) fn start(pipeline: gst::Pipeline, intake: Arc<Intake>, path: Option<PathBuf>) -> Result<Self> {
-        let bus = pipeline.bus().ok_or_else(|| Error::bug("a pipeline without bus"))?;
-        // Listens before anything can speak: a message that is posted while the stream of messages is being made can be lost.
+    pub(super) fn start(
+        pipeline: gst::Pipeline,
+        intake: Arc<Intake>,
+        path: Option<PathBuf>,
+    ) -> Result<Self> {
+        let bus = pipeline
+            .bus()
+            .ok_or_else(|| Error::bug("a pipeline without bus"))?;
+        // Listens before anything can speak: a message that is posted while the stream of messages
+        // is being made can be lost.
         let monitor = tokio::spawn(watch(bus.stream(), Arc::clone(&intake), path));
-        let handle = Self { pipeline: Some(pipeline.clone()), intake, monitor };
+        let handle = Self {
+            pipeline: Some(pipeline.clone()),
+            intake,
+            monitor,
+        };
         // Some sources connect while they change state.
         apart("media-start", move || {
             if pipeline.set_state(gst::State::Playing).is_err() {
-                gst::element_error!(pipeline, gst::CoreError::StateChange, ["it cannot be started"]);
+                gst::element_error!(
+                    pipeline,
+                    gst::CoreError::StateChange,
+                    ["it cannot be started"]
+                );
             }
         })?;
         Ok(handle)
@@ -85,11 +102,15 @@ impl Handle {
         self.intake.lost()
     }
 
-    /// Stops the stream: readers end at once, GStreamer lets go of the source. Does nothing the second time.
+    /// Stops the stream: readers end at once, GStreamer lets go of the source. Does nothing the
+    /// second time.
     pub async fn stop(&mut self) {
-        let Some(stopped) = self.release() else { return };
+        let Some(stopped) = self.release() else {
+            return;
+        };
         if tokio::time::timeout(STOP, stopped).await.is_err() {
-            tracing::warn!(source = %self.intake.name, "GStreamer has not let go of a source within {STOP:?}");
+            tracing::warn!(source = %self.intake.name, "GStreamer has not let go of a source \
+                                                        within {STOP:?}");
         }
     }
 
@@ -125,10 +146,15 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// Runs what may block on a thread of its own: neither tokio's workers nor its blocking threads, which the shutdown of a runtime waits for.
+/// Runs what may block on a thread of its own: neither tokio's workers nor its blocking threads,
+/// which the shutdown of a runtime waits for.
 fn apart(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
-    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-    spawned.map(drop).map_err(|error| Error::overload("no thread can be started").because(error))
+    let spawned = std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work);
+    spawned
+        .map(drop)
+        .map_err(|error| Error::overload("no thread can be started").because(error))
 }
 
 /// Follows the bus until the stream has ended.
@@ -167,12 +193,14 @@ async fn watch(mut messages: gst::bus::BusStream, intake: Arc<Intake>, path: Opt
     }
 }
 
-/// What ends a stream without a word from GStreamer: it never began, it has no video, it stands still.
+/// What ends a stream without a word from GStreamer: it never began, it has no video, it stands
+/// still.
 fn overdue(intake: &Intake, pending: &mut Option<Error>) -> Option<Error> {
     let name = &intake.name;
     if intake.first.borrow().is_none() {
         let since = Duration::from_millis(intake.now());
-        let audio_only = intake.has_audio.load(Ordering::Acquire) && !intake.has_video.load(Ordering::Acquire);
+        let audio_only =
+            intake.has_audio.load(Ordering::Acquire) && !intake.has_video.load(Ordering::Acquire);
         if audio_only && (since > SECOND_STREAM.min(intake.options.connect) || pending.is_some()) {
             return Some(no_video(intake));
         }
@@ -186,15 +214,18 @@ fn overdue(intake: &Intake, pending: &mut Option<Error>) -> Option<Error> {
     if pending.is_some() {
         return if idle > DRAIN { pending.take() } else { None };
     }
-    (idle > intake.options.stall).then(|| Error::external(format!("{name}: no frame for {:?}", intake.options.stall)))
+    (idle > intake.options.stall)
+        .then(|| Error::external(format!("{name}: no frame for {:?}", intake.options.stall)))
 }
 
 fn late_frame(intake: &Intake) -> Error {
     let (name, connect) = (&intake.name, intake.options.connect);
     match intake.untimed.load(Ordering::Acquire) {
         0 => Error::external(format!("{name}: no frame within {connect:?} of connecting")),
-        _ => Error::external(format!("{name}: no report of its sender's clock within {connect:?} of connecting"))
-            .hint("raise `connect`, or take the time of arrival: `clock: ingest`"),
+        _ => Error::external(format!(
+            "{name}: no report of its sender's clock within {connect:?} of connecting"
+        ))
+        .hint("raise `connect`, or take the time of arrival: `clock: ingest`"),
     }
 }
 
@@ -204,7 +235,9 @@ fn no_video(intake: &Intake) -> Error {
 
 async fn at_end(intake: &Intake, pending: Option<Error>, path: Option<PathBuf>) -> End {
     let name = &intake.name;
-    if intake.decoded.load(Ordering::Acquire) == 0 && intake.has_audio.load(Ordering::Acquire) && !intake.has_video.load(Ordering::Acquire)
+    if intake.decoded.load(Ordering::Acquire) == 0
+        && intake.has_audio.load(Ordering::Acquire)
+        && !intake.has_video.load(Ordering::Acquire)
     {
         return End::Failed(no_video(intake));
     }
@@ -212,11 +245,16 @@ async fn at_end(intake: &Intake, pending: Option<Error>, path: Option<PathBuf>) 
         return End::Failed(error);
     }
     let cut_off = match path {
-        Some(path) => tokio::task::spawn_blocking(move || iso::survey(&path)?.cut_off).await.ok().flatten(),
+        Some(path) => tokio::task::spawn_blocking(move || iso::survey(&path)?.cut_off)
+            .await
+            .ok()
+            .flatten(),
         None => intake.arriving.lock().cut_off(),
     };
     if let Some((have, need)) = cut_off {
-        return End::Failed(Error::external(format!("{name} is cut off: it has {have} of at least {need} bytes")));
+        return End::Failed(Error::external(format!(
+            "{name} is cut off: it has {have} of at least {need} bytes"
+        )));
     }
     if intake.decoded.load(Ordering::Acquire) == 0 {
         return End::Failed(Error::external(format!("{name} ended without a frame")));
@@ -225,26 +263,31 @@ async fn at_end(intake: &Intake, pending: Option<Error>, path: Option<PathBuf>) 
 }
 
 fn is_source(object: &gst::Object) -> bool {
-    object.downcast_ref::<gst::Element>().is_some_and(|element| element.element_flags().contains(gst::ElementFlags::SOURCE))
+    object
+        .downcast_ref::<gst::Element>()
+        .is_some_and(|element| element.element_flags().contains(gst::ElementFlags::SOURCE))
 }
 
 /// GStreamer's error in words, with what to do where that is known.
 fn explain(intake: &Intake, message: &gst::message::Error) -> Error {
     let name = &intake.name;
     let error = message.error();
-    let element = message.src().map(|source| source.name().to_string()).unwrap_or_default();
+    let element = message
+        .src()
+        .map(|source| source.name().to_string())
+        .unwrap_or_default();
     tracing::debug!(source = %name, element, detail = message.debug().map(|text| redact(&text)), "{}", redact(error.message()));
     let text = redact(error.message().trim_end_matches('.'));
     match error.kind::<gst::StreamError>() {
         Some(gst::StreamError::TypeNotFound | gst::StreamError::WrongType) => {
             Error::external(format!("{name} is no video that GStreamer knows: {text}"))
         }
-        Some(gst::StreamError::CodecNotFound) => {
-            Error::external(format!("{name}: {text}")).hint("a decoder is missing; `opusflow doctor` lists what is installed")
-        }
+        Some(gst::StreamError::CodecNotFound) => Error::external(format!("{name}: {text}"))
+            .hint("a decoder is missing; `opusflow doctor` lists what is installed"),
         // A source's last word where it has none of its own, a refused connection among them.
         Some(gst::StreamError::Failed) if message.src().is_some_and(is_source) => {
-            Error::external(format!("{name} cannot be read: {text}")).hint("see that it is there and answers")
+            Error::external(format!("{name} cannot be read: {text}"))
+                .hint("see that it is there and answers")
         }
         _ => Error::external(format!("{name}: {text}")),
     }

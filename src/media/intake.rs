@@ -1,4 +1,5 @@
-//! What GStreamer's threads and tokio's tasks know in common about one stream: what was decoded, what was lost, who waits, and how it ended.
+//! What GStreamer's threads and tokio's tasks know in common about one stream: what was decoded,
+//! what was lost, who waits, and how it ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,9 +17,8 @@ use super::timeline::{FRAME, Timeline};
 use crate::error::Error;
 use crate::packet::{Micros, Nanos};
 
-/// What a probe answers to take a buffer or an event out of the flow. Not `Drop`: to that GStreamer 1.22 adds a complaint about an object
-/// that the
-/// bindings have already freed.
+/// What a probe answers to take a buffer or an event out of the flow. Not `Drop`: to that GStreamer
+/// 1.22 adds a complaint about an object that the bindings have already freed.
 pub(super) const DISCARD: gst::PadProbeReturn = gst::PadProbeReturn::Handled;
 
 /// From 1900, where NTP begins, to 1970.
@@ -68,7 +68,9 @@ pub(super) struct Intake {
 impl Intake {
     pub(super) fn new(name: String, options: Options) -> Self {
         Self {
-            taps: (0..options.views.len() + options.sounds.len()).map(|_| Arc::default()).collect(),
+            taps: (0..options.views.len() + options.sounds.len())
+                .map(|_| Arc::default())
+                .collect(),
             first: watch::Sender::new(None),
             failure: watch::Sender::new(None),
             end: watch::Sender::new(None),
@@ -105,7 +107,11 @@ impl Intake {
     /// How long nothing was decoded although every reader waited; none while one is busy.
     pub(super) fn idle(&self) -> Option<Duration> {
         let mut since = self.last.load(Ordering::Acquire);
-        for tap in self.taps.iter().filter(|tap| !tap.gone.load(Ordering::Acquire)) {
+        for tap in self
+            .taps
+            .iter()
+            .filter(|tap| !tap.gone.load(Ordering::Acquire))
+        {
             if !tap.waiting.load(Ordering::Acquire) {
                 return None;
             }
@@ -139,8 +145,10 @@ impl Intake {
     pub(super) fn admits(&self, width: u32, height: u32) -> bool {
         let fits = u64::from(width) * u64::from(height) <= self.options.max_pixels;
         if !fits {
-            let error =
-                Error::external(format!("{}: its pictures of {width}x{height} exceed {} pixels", self.name, self.options.max_pixels));
+            let error = Error::external(format!(
+                "{}: its pictures of {width}x{height} exceed {} pixels",
+                self.name, self.options.max_pixels
+            ));
             self.fail(error.hint("raise max_pixels if this is meant"));
         }
         fits
@@ -149,17 +157,25 @@ impl Intake {
     /// What was lost so far.
     pub(super) fn lost(&self) -> Lost {
         let over = matches!(*self.end.borrow(), Some(End::EndOfStream | End::Failed(_)));
-        let (encoded, decoded) = (self.encoded.load(Ordering::Acquire), self.decoded.load(Ordering::Acquire));
+        let (encoded, decoded) = (
+            self.encoded.load(Ordering::Acquire),
+            self.decoded.load(Ordering::Acquire),
+        );
         let decoded = decoded + self.untimed.load(Ordering::Acquire);
         Lost {
             corrupt: self.corrupt.load(Ordering::Acquire),
-            undecodable: if over { encoded.saturating_sub(decoded) } else { 0 },
+            undecodable: if over {
+                encoded.saturating_sub(decoded)
+            } else {
+                0
+            },
             holes: self.timeline.lock().holes,
             warnings: self.warnings.load(Ordering::Acquire),
         }
     }
 
-    /// The probe before the tee: counts frames and puts them on the stream's timeline, whatever segments the source sends.
+    /// The probe before the tee: counts frames and puts them on the stream's timeline, whatever
+    /// segments the source sends.
     pub(super) fn probe(&self, info: &mut gst::PadProbeInfo<'_>) -> gst::PadProbeReturn {
         match &mut info.data {
             Some(gst::PadProbeData::Event(event)) => match event.view() {
@@ -175,7 +191,11 @@ impl Intake {
     /// The probe before the branch of sound: puts it on the timeline of the pictures.
     pub(super) fn hear(&self, info: &mut gst::PadProbeInfo<'_>) -> gst::PadProbeReturn {
         match &mut info.data {
-            Some(gst::PadProbeData::Event(event)) if matches!(event.view(), gst::EventView::Segment(_)) => self.sound.lock().follow(event),
+            Some(gst::PadProbeData::Event(event))
+                if matches!(event.view(), gst::EventView::Segment(_)) =>
+            {
+                self.sound.lock().follow(event)
+            }
             Some(gst::PadProbeData::Buffer(buffer)) => self.sound(buffer),
             _ => gst::PadProbeReturn::Ok,
         }
@@ -186,7 +206,10 @@ impl Intake {
         let mut timeline = self.sound.lock();
         if self.options.live {
             // What was heard before the first picture has no place.
-            let early = timeline.running(buffer.pts()).zip(base).is_none_or(|(running, base)| running < base);
+            let early = timeline
+                .running(buffer.pts())
+                .zip(base)
+                .is_none_or(|(running, base)| running < base);
             if base.is_none() || (early && timeline.last.is_none()) {
                 return DISCARD;
             }
@@ -198,19 +221,26 @@ impl Intake {
     }
 
     fn caps(&self, caps: &gst::CapsRef) -> gst::PadProbeReturn {
-        let Ok(info) = gst_video::VideoInfo::from_caps(caps) else { return gst::PadProbeReturn::Ok };
+        let Ok(info) = gst_video::VideoInfo::from_caps(caps) else {
+            return gst::PadProbeReturn::Ok;
+        };
         if !self.admits(info.width(), info.height()) {
             return DISCARD;
         }
         let (num, den) = (info.fps().numer(), info.fps().denom());
         let fps = (num > 0 && den > 0).then(|| Fraction::new(num as u32, den as u32));
         let mut timeline = self.timeline.lock();
-        timeline.picture = Some(Decoded { width: info.width(), height: info.height(), fps });
+        timeline.picture = Some(Decoded {
+            width: info.width(),
+            height: info.height(),
+            fps,
+        });
         timeline.period = fps.and_then(Fraction::period).unwrap_or(FRAME);
         gst::PadProbeReturn::Ok
     }
 
-    /// Whether the stream may begin with this frame, or has begun: where the sender's clock is wanted, with the first frame that has its time.
+    /// Whether the stream may begin with this frame, or has begun: where the sender's clock is
+    /// wanted, with the first frame that has its time.
     fn timed(&self, buffer: &gst::BufferRef) -> bool {
         if !self.options.sender_clock {
             return true;
@@ -254,12 +284,17 @@ fn timed(buffer: &mut gst::Buffer, pts: Nanos, duration: Nanos) {
     buffer.set_duration(gst::ClockTime::from_nseconds(duration));
 }
 
-/// When a frame was taken, by its sender's clock: from RTCP's sender reports, as the RTP jitter buffer wrote it to the packets.
+/// When a frame was taken, by its sender's clock: from RTCP's sender reports, as the RTP jitter
+/// buffer wrote it to the packets.
 fn sender_time(buffer: &gst::BufferRef) -> Option<Micros> {
     let is_ntp = |meta: &gst::MetaRef<'_, gst::ReferenceTimestampMeta>| {
-        meta.reference().structure(0).is_some_and(|reference| reference.name() == "timestamp/x-ntp")
+        meta.reference()
+            .structure(0)
+            .is_some_and(|reference| reference.name() == "timestamp/x-ntp")
     };
-    let meta = buffer.iter_meta::<gst::ReferenceTimestampMeta>().find(is_ntp)?;
+    let meta = buffer
+        .iter_meta::<gst::ReferenceTimestampMeta>()
+        .find(is_ntp)?;
     let since_1970 = meta.timestamp().nseconds().checked_sub(NTP_TO_UNIX)?;
     Micros::try_from(since_1970 / 1000).ok()
 }
@@ -288,25 +323,50 @@ mod tests {
     #[test]
     fn with_the_senders_clock_a_stream_begins_at_its_first_report() {
         gst::init().expect("GStreamer");
-        let intake = Intake::new("x".into(), Options { sender_clock: true, live: true, ..Options::default() });
+        let intake = Intake::new(
+            "x".into(),
+            Options {
+                sender_clock: true,
+                live: true,
+                ..Options::default()
+            },
+        );
         let frame = |ms: u64, reference: Option<(&str, u64)>| {
             let mut buffer = gst::Buffer::with_size(1).expect("memory");
             let writable = buffer.make_mut();
             writable.set_pts(at(ms));
             if let Some((caps, seconds)) = reference {
                 let caps = gst::Caps::new_empty_simple(caps);
-                gst::ReferenceTimestampMeta::add(writable, &caps, gst::ClockTime::from_seconds(seconds), gst::ClockTime::NONE);
+                gst::ReferenceTimestampMeta::add(
+                    writable,
+                    &caps,
+                    gst::ClockTime::from_seconds(seconds),
+                    gst::ClockTime::NONE,
+                );
             }
             let answer = intake.frame(&mut buffer);
-            (answer == gst::PadProbeReturn::Ok).then(|| buffer.pts().map(gst::ClockTime::mseconds)).flatten()
+            (answer == gst::PadProbeReturn::Ok)
+                .then(|| buffer.pts().map(gst::ClockTime::mseconds))
+                .flatten()
         };
         assert_eq!(frame(5000, None), None);
-        assert_eq!(frame(5040, Some(("timestamp/x-unix", 77))), None, "another clock");
-        assert_eq!((*intake.began.lock(), intake.decoded.load(Ordering::Acquire)), (None, 0));
+        assert_eq!(
+            frame(5040, Some(("timestamp/x-unix", 77))),
+            None,
+            "another clock"
+        );
+        assert_eq!(
+            (*intake.began.lock(), intake.decoded.load(Ordering::Acquire)),
+            (None, 0)
+        );
         // 2030-01-01 in NTP's era.
         let reported = 2_208_988_800 + 1_893_456_000;
         assert_eq!(frame(5080, Some(("timestamp/x-ntp", reported))), Some(0));
-        assert_eq!(frame(5120, Some(("timestamp/x-ntp", reported + 1))), Some(40), "later reports move nothing");
+        assert_eq!(
+            frame(5120, Some(("timestamp/x-ntp", reported + 1))),
+            Some(40),
+            "later reports move nothing"
+        );
         assert_eq!(frame(5160, None), Some(80));
         assert_eq!(*intake.began.lock(), Some(1_893_456_000_000_000));
         assert_eq!(intake.untimed.load(Ordering::Acquire), 2);

@@ -1,6 +1,5 @@
-//! Whether an ISO base media file (.mp4, .mov) is whole. Demuxers take a missing tail for the end of the film, and GStreamer 1.22 at times
-//! swallows
-//! the error about a missing index.
+//! Whether an ISO base media file (.mp4, .mov) is whole. Demuxers take a missing tail for the end
+//! of the film, and GStreamer 1.22 at times swallows the error about a missing index.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -15,10 +14,14 @@ pub(super) struct Survey {
     pub has_index: bool,
 }
 
-/// Reads the headers of the outermost boxes; none where it is no regular file, or one of another kind.
+/// Reads the headers of the outermost boxes; none where it is no regular file, or one of another
+/// kind.
 pub(super) fn survey(path: &Path) -> Option<Survey> {
     // Opening a pipe would wait for someone who writes to it.
-    let length = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?.len();
+    let length = std::fs::metadata(path)
+        .ok()
+        .filter(std::fs::Metadata::is_file)?
+        .len();
     let mut file = File::open(path).ok()?;
     let (mut at, mut has_index) = (0, false);
     // A film in fragments has two boxes a fragment: a million of them is days.
@@ -41,7 +44,10 @@ pub(super) fn survey(path: &Path) -> Option<Survey> {
             size => at = at.checked_add(size)?,
         }
     }
-    (at > 0).then_some(Survey { cut_off: (at > length).then_some((length, at)), has_index })
+    (at > 0).then_some(Survey {
+        cut_off: (at > length).then_some((length, at)),
+        has_index,
+    })
 }
 
 /// Kind and size of the box at `at`; size 0 says that it reaches to the end of the file.
@@ -91,29 +97,45 @@ impl Arriving {
     }
 
     fn read_header(&mut self) {
-        let Some((head, long)) = self.header.split_first_chunk::<8>() else { return };
+        let Some((head, long)) = self.header.split_first_chunk::<8>() else {
+            return;
+        };
         let [a, b, c, d, kind @ ..] = *head;
-        let size = match (u64::from(u32::from_be_bytes([a, b, c, d])), long.first_chunk::<8>()) {
+        let size = match (
+            u64::from(u32::from_be_bytes([a, b, c, d])),
+            long.first_chunk::<8>(),
+        ) {
             (1, None) => return,
             (1, Some(long)) => u64::from_be_bytes(*long),
             (size, _) => size,
         };
-        let next = self.next.checked_add(size).filter(|_| size >= 8 && (self.next > 0 || begins(&kind)));
+        let next = self
+            .next
+            .checked_add(size)
+            .filter(|_| size >= 8 && (self.next > 0 || begins(&kind)));
         self.unknown = next.is_none();
         self.next = next.unwrap_or(0);
         self.header.clear();
     }
 
-    /// Bytes that came, and bytes that the outermost boxes announce, where it is of this kind and was cut off.
+    /// Bytes that came, and bytes that the outermost boxes announce, where it is of this kind and
+    /// was cut off.
     pub(super) fn cut_off(&self) -> Option<(u64, u64)> {
-        let need = if self.header.is_empty() { self.next } else { self.next + 8 };
+        let need = if self.header.is_empty() {
+            self.next
+        } else {
+            self.next + 8
+        };
         (!self.unknown && self.next > 0 && self.length < need).then_some((self.length, need))
     }
 }
 
 /// Whether a file of this kind may begin with such a box.
 fn begins(kind: &[u8; 4]) -> bool {
-    matches!(kind, b"ftyp" | b"moov" | b"wide" | b"free" | b"skip" | b"mdat" | b"styp")
+    matches!(
+        kind,
+        b"ftyp" | b"moov" | b"wide" | b"free" | b"skip" | b"mdat" | b"styp"
+    )
 }
 
 #[cfg(test)]
@@ -127,7 +149,8 @@ mod tests {
         data.extend([0; 16]);
         let cut_off = |data: &[u8], piece: usize| {
             let mut arriving = Arriving::default();
-            data.chunks(piece).for_each(|piece| arriving.take(None, piece));
+            data.chunks(piece)
+                .for_each(|piece| arriving.take(None, piece));
             arriving.cut_off()
         };
         for piece in [1, 3, 7, 100] {
@@ -150,12 +173,30 @@ mod tests {
         data.extend(b"\0\0\0\x20mdat");
         data.extend([0; 24]);
         std::fs::write(&path, &data).expect("written");
-        assert_eq!(survey(&path), Some(Survey { cut_off: None, has_index: false }));
+        assert_eq!(
+            survey(&path),
+            Some(Survey {
+                cut_off: None,
+                has_index: false
+            })
+        );
         std::fs::write(&path, &data[..40]).expect("written");
-        assert_eq!(survey(&path), Some(Survey { cut_off: Some((40, 48)), has_index: false }));
+        assert_eq!(
+            survey(&path),
+            Some(Survey {
+                cut_off: Some((40, 48)),
+                has_index: false
+            })
+        );
         data.extend(b"\0\0\0\x08moov");
         std::fs::write(&path, &data).expect("written");
-        assert_eq!(survey(&path), Some(Survey { cut_off: None, has_index: true }));
+        assert_eq!(
+            survey(&path),
+            Some(Survey {
+                cut_off: None,
+                has_index: true
+            })
+        );
         std::fs::write(&path, b"no boxes here, only some text").expect("written");
         assert_eq!(survey(&path), None);
     }

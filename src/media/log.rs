@@ -7,9 +7,11 @@ use gstreamer as gst;
 use super::uri::redact;
 use crate::error::{Error, Result};
 
-/// Starts GStreamer once for the process; later calls repeat the first one's result. `GST_DEBUG` sets what it logs (errors by default),
-/// tracing's filter for the target `gstreamer` what of it is shown. What ends a stream comes as its error too, with what is done about it, so
-/// that without `GST_DEBUG` GStreamer's own lines are details: a camera that is away would fill the log with them at every try.
+/// Starts GStreamer once for the process; later calls repeat the first one's result. `GST_DEBUG`
+/// sets what it logs (errors by default), tracing's filter for the target `gstreamer` what of it is
+/// shown. What ends a stream comes as its error too, with what is done about it, so that without
+/// `GST_DEBUG` GStreamer's own lines are details: a camera that is away would fill the log with
+/// them at every try.
 pub fn init() -> Result<()> {
     static STARTED: OnceLock<Result<()>> = OnceLock::new();
     STARTED.get_or_init(start).clone()
@@ -19,17 +21,27 @@ fn start() -> Result<()> {
     gst::init().map_err(|error| {
         Error::external("cannot start GStreamer")
             .because(error)
-            .hint("is libgstreamer1.0-0 with its plugins installed? `opusflow doctor` lists what is missing")
+            .hint(
+                "is libgstreamer1.0-0 with its plugins installed? `opusflow doctor` lists what is \
+                 missing",
+            )
     })?;
     let asked = std::env::var_os("GST_DEBUG").is_some();
     if !asked {
         gst::log::set_default_threshold(gst::DebugLevel::Error);
     }
     gst::log::remove_default_log_function();
-    gst::log::add_log_function(move |category, level, _file, _function, _line, object, message| {
-        let Some(text) = message.get() else { return };
-        forward(category.name(), shown(level, asked), object.map(ToString::to_string), &text);
-    });
+    gst::log::add_log_function(
+        move |category, level, _file, _function, _line, object, message| {
+            let Some(text) = message.get() else { return };
+            forward(
+                category.name(),
+                shown(level, asked),
+                object.map(ToString::to_string),
+                &text,
+            );
+        },
+    );
     Ok(())
 }
 
@@ -39,7 +51,10 @@ fn shown(level: gst::DebugLevel, asked: bool) -> tracing::Level {
         gst::DebugLevel::Error if asked => tracing::Level::ERROR,
         gst::DebugLevel::Warning if asked => tracing::Level::WARN,
         gst::DebugLevel::Info if asked => tracing::Level::INFO,
-        gst::DebugLevel::Error | gst::DebugLevel::Warning | gst::DebugLevel::Fixme | gst::DebugLevel::Debug => tracing::Level::DEBUG,
+        gst::DebugLevel::Error
+        | gst::DebugLevel::Warning
+        | gst::DebugLevel::Fixme
+        | gst::DebugLevel::Debug => tracing::Level::DEBUG,
         _ => tracing::Level::TRACE,
     }
 }

@@ -1,8 +1,9 @@
 //! GStreamer: a URI becomes views of frames and of sound; frames become pictures.
 //!
-//! One GStreamer pipeline a stream: `uridecodebin ! tee`, and a branch a view, `queue ! videoscale ! videoconvert ! appsink`;
-//! beside it, where sound is wanted, `audioconvert ! audioresample ! tee`, and an appsink a view. Nothing is dropped for lack of time
-//! inside it: a view that nobody reads blocks its branch, then the tee, the decoder and the source.
+//! One GStreamer pipeline a stream: `uridecodebin ! tee`, and a branch a view, `queue ! videoscale
+//! ! videoconvert ! appsink`; beside it, where sound is wanted, `audioconvert ! audioresample !
+//! tee`, and an appsink a view. Nothing is dropped for lack of time inside it: a view that nobody
+//! reads blocks its branch, then the tee, the decoder and the source.
 
 mod branch;
 mod digest;

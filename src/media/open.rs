@@ -49,18 +49,20 @@ pub struct Opened {
     pub info: VideoInfo,
 }
 
-/// Opens a path, a `file`, `http(s)`, `rtmp(s)`, `rtsp(s)`, `srt` or `test` URI, and waits for its first frame. An HLS playlist is an http
-/// URI.
+/// Opens a path, a `file`, `http(s)`, `rtmp(s)`, `rtsp(s)`, `srt` or `test` URI, and waits for its
+/// first frame. An HLS playlist is an http URI.
 ///
 /// # Errors
-/// `config` where the URI cannot be meant, `external` where the source does not answer within `options.connect`, has no video, cannot be
-/// decoded, or has pictures
-/// above `options.max_pixels`. No message holds the URI's credentials.
+/// `config` where the URI cannot be meant, `external` where the source does not answer within
+/// `options.connect`, has no video, cannot be decoded, or has pictures above `options.max_pixels`.
+/// No message holds the URI's credentials.
 pub async fn open(uri: &str, options: &Options) -> Result<Opened> {
     init()?;
     options.check()?;
     let text = uri.to_owned();
-    let source = tokio::task::spawn_blocking(move || Source::parse(&text)).await.map_err(|error| Error::bug("a URI").because(error))??;
+    let source = tokio::task::spawn_blocking(move || Source::parse(&text))
+        .await
+        .map_err(|error| Error::bug("a URI").because(error))??;
     let path = whole(&source, uri).await?;
     let intake = Arc::new(Intake::new(redact(uri), options.clone()));
     let (pipeline, views, sounds) = graph::build(&source, &intake)?;
@@ -77,25 +79,40 @@ pub async fn open(uri: &str, options: &Options) -> Result<Opened> {
         handle.stop().await;
         return Err(match end {
             End::Failed(error) => error,
-            End::EndOfStream | End::Stopped => Error::external(format!("{} ended without a frame", intake.name)),
+            End::EndOfStream | End::Stopped => {
+                Error::external(format!("{} ended without a frame", intake.name))
+            }
         });
     };
     let duration = match weak.upgrade() {
-        Some(pipeline) if !options.live => pipeline.query_duration::<gst::ClockTime>().map(gst::ClockTime::nseconds),
+        Some(pipeline) if !options.live => pipeline
+            .query_duration::<gst::ClockTime>()
+            .map(gst::ClockTime::nseconds),
         _ => None,
     };
-    Ok(Opened { views, sounds, handle, info: describe(&intake, picture, duration) })
+    Ok(Opened {
+        views,
+        sounds,
+        handle,
+        info: describe(&intake, picture, duration),
+    })
 }
 
 /// The path of a file that has at least an index.
 async fn whole(source: &Source, uri: &str) -> Result<Option<PathBuf>> {
-    let Source::File(path, _) = source else { return Ok(None) };
+    let Source::File(path, _) = source else {
+        return Ok(None);
+    };
     let known = path.clone();
-    let survey = tokio::task::spawn_blocking(move || iso::survey(&known)).await.ok().flatten();
+    let survey = tokio::task::spawn_blocking(move || iso::survey(&known))
+        .await
+        .ok()
+        .flatten();
     match survey {
-        Some(survey) if !survey.has_index => {
-            Err(Error::external(format!("{} has no index (no moov box): it is cut off or was never finished", redact(uri))))
-        }
+        Some(survey) if !survey.has_index => Err(Error::external(format!(
+            "{} has no index (no moov box): it is cut off or was never finished",
+            redact(uri)
+        ))),
         _ => Ok(Some(path.clone())),
     }
 }
@@ -105,7 +122,11 @@ fn describe(intake: &Intake, picture: Decoded, duration: Option<Nanos>) -> Video
         width: picture.width,
         height: picture.height,
         fps: picture.fps,
-        codec: intake.codec.lock().clone().unwrap_or_else(|| "unknown".to_owned()),
+        codec: intake
+            .codec
+            .lock()
+            .clone()
+            .unwrap_or_else(|| "unknown".to_owned()),
         duration,
         began: *intake.began.lock(),
         has_audio: intake.has_audio.load(Ordering::Acquire),

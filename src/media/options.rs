@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 
 /// How long pieces of sound may be.
-const PIECES: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+const PIECES: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(60);
 
 /// A rate in frames per second, as a fraction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,7 +31,9 @@ impl Fraction {
 
     /// Nanoseconds from one frame to the next; none where the rate is 0 or not a number.
     pub fn period(self) -> Option<u64> {
-        (self.num > 0).then(|| u64::from(self.den) * 1_000_000_000 / u64::from(self.num)).filter(|period| *period > 0)
+        (self.num > 0)
+            .then(|| u64::from(self.den) * 1_000_000_000 / u64::from(self.num))
+            .filter(|period| *period > 0)
     }
 }
 
@@ -39,7 +42,8 @@ impl Fraction {
 pub struct View {
     /// Its name, unique in the stream.
     pub name: Arc<str>,
-    /// At most so many frames a second, the nearest ones of those decoded, none made up; `None` gives every frame.
+    /// At most so many frames a second, the nearest ones of those decoded, none made up; `None`
+    /// gives every frame.
     pub fps: Option<Fraction>,
     /// Width and height in pixels, the picture stretched to fit; `None` as decoded.
     pub size: Option<(u32, u32)>,
@@ -50,7 +54,12 @@ pub struct View {
 impl View {
     /// Every frame as decoded.
     pub fn native(name: impl Into<Arc<str>>) -> Self {
-        Self { name: name.into(), fps: None, size: None, queue: 4 }
+        Self {
+            name: name.into(),
+            fps: None,
+            size: None,
+            queue: 4,
+        }
     }
 
     /// The same, scaled.
@@ -68,7 +77,8 @@ impl View {
     }
 }
 
-/// A stream's sound as a view: one channel of 16,000 samples a second, on the timeline of the pictures.
+/// A stream's sound as a view: one channel of 16,000 samples a second, on the timeline of the
+/// pictures.
 #[derive(Debug, Clone)]
 pub struct Sound {
     /// Its name, unique in the stream.
@@ -84,7 +94,8 @@ pub struct Options {
     pub views: Vec<View>,
     /// The views of its sound.
     pub sounds: Vec<Sound>,
-    /// Whether it comes at its own pace. The pts of a live stream begin at 0 with its first decoded frame.
+    /// Whether it comes at its own pace. The pts of a live stream begin at 0 with its first decoded
+    /// frame.
     pub live: bool,
     /// The stream fails when every reader has waited this long and no frame was decoded meanwhile.
     pub stall: Duration,
@@ -92,9 +103,11 @@ pub struct Options {
     pub connect: Duration,
     /// Pictures with more pixels are refused before they are decoded.
     pub max_pixels: u64,
-    /// How long network sources (RTSP, SRT) may hold packets back to put them in order; `None` leaves it to the source.
+    /// How long network sources (RTSP, SRT) may hold packets back to put them in order; `None`
+    /// leaves it to the source.
     pub latency: Option<Duration>,
-    /// RTSP: whether the stream begins with the first frame whose sender has said by a report (RTCP) when it was taken.
+    /// RTSP: whether the stream begins with the first frame whose sender has said by a report
+    /// (RTCP) when it was taken.
     pub sender_clock: bool,
     /// Threads of the decoder; 0 lets it choose.
     pub decode_threads: u32,
@@ -121,16 +134,28 @@ impl Options {
         if self.views.is_empty() && self.sounds.is_empty() {
             return Err(Error::config("a stream needs at least one view"));
         }
-        if let Some(sound) = self.sounds.iter().find(|sound| !PIECES.contains(&sound.piece)) {
-            return Err(Error::config(format!("view `{}`: pieces of sound are {PIECES:?} long", sound.name)));
+        if let Some(sound) = self
+            .sounds
+            .iter()
+            .find(|sound| !PIECES.contains(&sound.piece))
+        {
+            return Err(Error::config(format!(
+                "view `{}`: pieces of sound are {PIECES:?} long",
+                sound.name
+            )));
         }
         for view in &self.views {
             let name = &view.name;
-            if view.fps.is_some_and(|fps| fps.den == 0 || fps.period().is_none()) {
+            if view
+                .fps
+                .is_some_and(|fps| fps.den == 0 || fps.period().is_none())
+            {
                 return Err(Error::config(format!("view `{name}`: fps must be above 0")));
             }
             if view.queue == 0 {
-                return Err(Error::config(format!("view `{name}`: queue must be at least 1")));
+                return Err(Error::config(format!(
+                    "view `{name}`: queue must be at least 1"
+                )));
             }
             if let Some((width, height)) = view.size
                 && (width == 0

@@ -1,4 +1,5 @@
-//! Frames become JPEG, PNG or WebP pictures, pictures become frames again, and many a contact sheet.
+//! Frames become JPEG, PNG or WebP pictures, pictures become frames again, and many a contact
+//! sheet.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -44,21 +45,47 @@ pub fn jpeg(frame: &Frame, quality: u8) -> Result<Bytes> {
     encode(frame, Encoding::Jpeg(quality))
 }
 
-/// `frame` as a picture. Reads the rows where they lie, but copies them for PNG and WebP where they are padded.
+/// `frame` as a picture. Reads the rows where they lie, but copies them for PNG and WebP where they
+/// are padded.
 pub fn encode(frame: &Frame, encoding: Encoding) -> Result<Bytes> {
     let PixelFormat::Rgb8 = frame.format;
     let (width, height) = (frame.width, frame.height);
     let mut out = Vec::with_capacity(width as usize * height as usize / 4);
-    let layout = SampleLayout { channels: 3, channel_stride: 1, width, width_stride: 3, height, height_stride: frame.stride as usize };
-    let samples = FlatSamples { samples: frame.pixels.as_ref(), layout, color_hint: None };
+    let layout = SampleLayout {
+        channels: 3,
+        channel_stride: 1,
+        width,
+        width_stride: 3,
+        height,
+        height_stride: frame.stride as usize,
+    };
+    let samples = FlatSamples {
+        samples: frame.pixels.as_ref(),
+        layout,
+        color_hint: None,
+    };
     let view = samples.as_view::<Rgb<u8>>().map_err(|error| {
-        Error::bug(format!("a frame of {width}x{height}, stride {}, in {} bytes", frame.stride, frame.pixels.len())).because(error)
+        Error::bug(format!(
+            "a frame of {width}x{height}, stride {}, in {} bytes",
+            frame.stride,
+            frame.pixels.len()
+        ))
+        .because(error)
     })?;
     let color = ExtendedColorType::Rgb8;
     let written = match encoding {
-        Encoding::Jpeg(quality) => JpegEncoder::new_with_quality(&mut out, quality.clamp(1, 100)).encode_image(&view),
-        Encoding::Png => PngEncoder::new(&mut out).write_image(&whole_rows(frame), width, height, color),
-        Encoding::WebP => WebPEncoder::new_lossless(&mut out).write_image(&whole_rows(frame), width, height, color),
+        Encoding::Jpeg(quality) => {
+            JpegEncoder::new_with_quality(&mut out, quality.clamp(1, 100)).encode_image(&view)
+        }
+        Encoding::Png => {
+            PngEncoder::new(&mut out).write_image(&whole_rows(frame), width, height, color)
+        }
+        Encoding::WebP => WebPEncoder::new_lossless(&mut out).write_image(
+            &whole_rows(frame),
+            width,
+            height,
+            color,
+        ),
     };
     written.map_err(|error| unwritable(width, height, error))?;
     Ok(out.into())
@@ -70,7 +97,13 @@ fn whole_rows(frame: &Frame) -> Cow<'_, [u8]> {
     if row == stride {
         return Cow::Borrowed(&frame.pixels[..row * frame.height as usize]);
     }
-    frame.pixels.chunks(stride).take(frame.height as usize).flat_map(|padded| &padded[..row]).copied().collect()
+    frame
+        .pixels
+        .chunks(stride)
+        .take(frame.height as usize)
+        .flat_map(|padded| &padded[..row])
+        .copied()
+        .collect()
 }
 
 /// An encoded JPEG, PNG or WebP picture as a frame of no view.
@@ -78,36 +111,61 @@ fn whole_rows(frame: &Frame) -> Cow<'_, [u8]> {
 /// # Errors
 /// External, where it is none of these, or damaged.
 pub fn decode(picture: &[u8]) -> Result<Frame> {
-    let unreadable = |error: image::ImageError| Error::external("a picture cannot be decoded").because(error);
+    let unreadable =
+        |error: image::ImageError| Error::external("a picture cannot be decoded").because(error);
     let reader = ImageReader::new(Cursor::new(picture)).with_guessed_format();
-    let reader = reader.map_err(|error| Error::external("a picture cannot be read").because(error))?;
+    let reader =
+        reader.map_err(|error| Error::external("a picture cannot be read").because(error))?;
     let pixels = reader.decode().map_err(unreadable)?.into_rgb8();
     let (width, height) = pixels.dimensions();
     let pixels = pixels.into_raw().into();
-    Ok(Frame { view: "".into(), index: 0, width, height, stride: width * 3, format: PixelFormat::Rgb8, pixels })
+    Ok(Frame {
+        view: "".into(),
+        index: 0,
+        width,
+        height,
+        stride: width * 3,
+        format: PixelFormat::Rgb8,
+        pixels,
+    })
 }
 
-/// JPEG, PNG or WebP pictures side by side in rows of `columns`, each fitted into a cell of `cell` pixels without changing its shape, on black.
+/// JPEG, PNG or WebP pictures side by side in rows of `columns`, each fitted into a cell of `cell`
+/// pixels without changing its shape, on black.
 pub fn contact_sheet(pictures: &[Bytes], columns: u32, cell: (u32, u32)) -> Result<Bytes> {
     let columns = columns.min(pictures.len() as u32);
-    let rows = (pictures.len() as u32).checked_div(columns).map(|rows| rows + u32::from(!(pictures.len() as u32).is_multiple_of(columns)));
-    let size = rows.and_then(|rows| Some((columns.checked_mul(cell.0)?, rows.checked_mul(cell.1)?)));
-    let Some((width, height)) = size.filter(|(width, height)| (1..=LONGEST).contains(width) && (1..=LONGEST).contains(height)) else {
+    let rows = (pictures.len() as u32)
+        .checked_div(columns)
+        .map(|rows| rows + u32::from(!(pictures.len() as u32).is_multiple_of(columns)));
+    let size =
+        rows.and_then(|rows| Some((columns.checked_mul(cell.0)?, rows.checked_mul(cell.1)?)));
+    let Some((width, height)) = size
+        .filter(|(width, height)| (1..=LONGEST).contains(width) && (1..=LONGEST).contains(height))
+    else {
         return Err(Error::config(format!(
             "a contact sheet of {} pictures in cells of {}x{} cannot be drawn",
             pictures.len(),
             cell.0,
             cell.1
         ))
-        .hint(format!("it needs a picture, a column, and at most {LONGEST} pixels a side")));
+        .hint(format!(
+            "it needs a picture, a column, and at most {LONGEST} pixels a side"
+        )));
     };
     let mut sheet = RgbImage::new(width, height);
     for (index, picture) in pictures.iter().enumerate() {
         let index = index as u32;
         let reader = ImageReader::new(Cursor::new(picture)).with_guessed_format();
-        let decoded = reader.map_err(image::ImageError::from).and_then(ImageReader::decode);
+        let decoded = reader
+            .map_err(image::ImageError::from)
+            .and_then(ImageReader::decode);
         let thumbnail = decoded
-            .map_err(|error| Error::external(format!("picture {index} of the contact sheet cannot be decoded")).because(error))?
+            .map_err(|error| {
+                Error::external(format!(
+                    "picture {index} of the contact sheet cannot be decoded"
+                ))
+                .because(error)
+            })?
             .resize(cell.0, cell.1, FilterType::Triangle)
             .into_rgb8();
         let x = index % columns * cell.0 + (cell.0 - thumbnail.width()) / 2;
@@ -137,14 +195,28 @@ mod tests {
         for y in 0..height {
             for x in 0..width {
                 let at = (y * stride + x * 3) as usize;
-                pixels[at..at + 3].copy_from_slice(if x < width / 2 { &[255, 0, 0] } else { &[0, 0, 255] });
+                pixels[at..at + 3].copy_from_slice(if x < width / 2 {
+                    &[255, 0, 0]
+                } else {
+                    &[0, 0, 255]
+                });
             }
         }
-        Frame { view: "v".into(), index: 0, width, height, stride, format: PixelFormat::Rgb8, pixels: pixels.into() }
+        Frame {
+            view: "v".into(),
+            index: 0,
+            width,
+            height,
+            stride,
+            format: PixelFormat::Rgb8,
+            pixels: pixels.into(),
+        }
     }
 
     fn decode(jpeg: &[u8]) -> RgbImage {
-        image::load_from_memory_with_format(jpeg, ImageFormat::Jpeg).expect("a JPEG").into_rgb8()
+        image::load_from_memory_with_format(jpeg, ImageFormat::Jpeg)
+            .expect("a JPEG")
+            .into_rgb8()
     }
 
     #[test]
@@ -152,8 +224,14 @@ mod tests {
         let picture = decode(&jpeg(&frame(30, 16, 6), 90).expect("encoded"));
         assert_eq!(picture.dimensions(), (30, 16));
         for y in 0..16 {
-            assert!(picture.get_pixel(2, y)[0] > 200 && picture.get_pixel(2, y)[1] < 60, "row {y} is not red at the left");
-            assert!(picture.get_pixel(27, y)[2] > 200 && picture.get_pixel(27, y)[1] < 60, "row {y} is not blue at the right");
+            assert!(
+                picture.get_pixel(2, y)[0] > 200 && picture.get_pixel(2, y)[1] < 60,
+                "row {y} is not red at the left"
+            );
+            assert!(
+                picture.get_pixel(27, y)[2] > 200 && picture.get_pixel(27, y)[1] < 60,
+                "row {y} is not blue at the right"
+            );
         }
         let mut short = frame(30, 16, 6);
         short.pixels.truncate(500);
@@ -166,7 +244,11 @@ mod tests {
         for encoding in [Encoding::Png, Encoding::WebP] {
             let picture = encode(&padded, encoding).expect("encoded");
             let found = super::decode(&picture).expect("decoded");
-            assert_eq!((found.width, found.height, found.stride), (30, 16, 90), "{encoding:?}");
+            assert_eq!(
+                (found.width, found.height, found.stride),
+                (30, 16, 90),
+                "{encoding:?}"
+            );
             assert_eq!(found.pixels, plain.pixels, "{encoding:?}");
             let format = image::guess_format(&picture).expect("known");
             assert_eq!(format.to_mime_type(), encoding.media_type());
@@ -180,11 +262,27 @@ mod tests {
     #[test]
     fn contact_sheet_places_pictures_in_rows() {
         let picture = jpeg(&frame(32, 16, 0), 90).expect("encoded");
-        let sheet = decode(&contact_sheet(&[picture.clone(), picture.clone(), picture.clone()], 2, (64, 64)).expect("drawn"));
+        let sheet = decode(
+            &contact_sheet(
+                &[picture.clone(), picture.clone(), picture.clone()],
+                2,
+                (64, 64),
+            )
+            .expect("drawn"),
+        );
         assert_eq!(sheet.dimensions(), (128, 128));
-        assert!(sheet.get_pixel(96, 32)[0] > 120 || sheet.get_pixel(80, 32)[0] > 120, "the second picture is not in the first row");
-        assert!(sheet.get_pixel(16, 96)[0] > 200, "the third picture is not in the second row");
-        assert!(sheet.get_pixel(96, 96).0.iter().all(|value| *value < 20), "the fourth cell is not black");
+        assert!(
+            sheet.get_pixel(96, 32)[0] > 120 || sheet.get_pixel(80, 32)[0] > 120,
+            "the second picture is not in the first row"
+        );
+        assert!(
+            sheet.get_pixel(16, 96)[0] > 200,
+            "the third picture is not in the second row"
+        );
+        assert!(
+            sheet.get_pixel(96, 96).0.iter().all(|value| *value < 20),
+            "the fourth cell is not black"
+        );
         assert!(contact_sheet(&[], 2, (64, 64)).is_err());
         assert!(contact_sheet(&[picture], 0, (64, 64)).is_err());
     }

@@ -1,4 +1,5 @@
-//! HLS playlists (RFC 8216): whether one is complete, so that it is a film, or still grows, so that it is a live stream. Both have the same URL.
+//! HLS playlists (RFC 8216): whether one is complete, so that it is a film, or still grows, so that
+//! it is a live stream. Both have the same URL.
 
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ pub fn is_playlist(url: &str) -> bool {
     Url::parse(url).is_ok_and(|url| url.path().to_ascii_lowercase().ends_with(".m3u8"))
 }
 
-/// Whether the playlist at `url` is complete. None where it does not answer within seconds or is no playlist.
+/// Whether the playlist at `url` is complete. None where it does not answer within seconds or is no
+/// playlist.
 pub async fn is_complete(url: &str) -> Option<bool> {
     let url = Url::parse(url).ok()?;
     match look(&read(&url).await?) {
@@ -50,7 +52,11 @@ fn look(text: &str) -> Look {
         match line {
             "#EXT-X-ENDLIST" | "#EXT-X-PLAYLIST-TYPE:VOD" => return Look::Media { complete: true },
             _ if line.starts_with("#EXT-X-STREAM-INF:") => master = true,
-            _ if master && !line.is_empty() && !line.starts_with('#') => return Look::Master { variant: line.to_owned() },
+            _ if master && !line.is_empty() && !line.starts_with('#') => {
+                return Look::Master {
+                    variant: line.to_owned(),
+                };
+            }
             _ => {}
         }
     }
@@ -59,7 +65,11 @@ fn look(text: &str) -> Look {
 
 async fn read(url: &Url) -> Option<String> {
     let get = async {
-        let mut answer = reqwest::get(url.clone()).await.ok()?.error_for_status().ok()?;
+        let mut answer = reqwest::get(url.clone())
+            .await
+            .ok()?
+            .error_for_status()
+            .ok()?;
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.ok()? {
             body.extend_from_slice(&chunk);
@@ -80,18 +90,35 @@ mod tests {
 
     /// A web server with these pages, and its address.
     async fn serve(pages: &'static [(&'static str, &'static str)]) -> String {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
         let address = format!("http://{}", listener.local_addr().expect("an address"));
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut request = [0; 2048];
                 let read = stream.read(&mut request).await.expect("a request");
                 let text = String::from_utf8_lossy(&request[..read]);
-                let path = text.split(' ').nth(1).expect("a path").split('?').next().unwrap_or_default().to_owned();
-                let (code, body) =
-                    pages.iter().find(|(page, _)| *page == path).map_or(("404 Not Found", ""), |(_, body)| ("200 OK", *body));
-                let answer = format!("HTTP/1.1 {code}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
-                stream.write_all(answer.as_bytes()).await.expect("it is written");
+                let path = text
+                    .split(' ')
+                    .nth(1)
+                    .expect("a path")
+                    .split('?')
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned();
+                let (code, body) = pages
+                    .iter()
+                    .find(|(page, _)| *page == path)
+                    .map_or(("404 Not Found", ""), |(_, body)| ("200 OK", *body));
+                let answer = format!(
+                    "HTTP/1.1 {code}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                    body.len()
+                );
+                stream
+                    .write_all(answer.as_bytes())
+                    .await
+                    .expect("it is written");
             }
         });
         address
@@ -101,13 +128,20 @@ mod tests {
     async fn a_playlist_that_has_ended_is_a_film() {
         const SEGMENT: &str = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\na.ts\n";
         let address = serve(&[
-            ("/vod/film.m3u8", "#EXTM3U\r\n#EXTINF:2,\r\na.ts\r\n#EXT-X-ENDLIST\r\n"),
+            (
+                "/vod/film.m3u8",
+                "#EXTM3U\r\n#EXTINF:2,\r\na.ts\r\n#EXT-X-ENDLIST\r\n",
+            ),
             ("/live.m3u8", SEGMENT),
             (
                 "/master.m3u8",
-                "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n# a comment\nvod/film.m3u8?x=1\n#EXT-X-STREAM-INF:BANDWIDTH=2\nlive.m3u8\n",
+                "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n# a \
+                 comment\nvod/film.m3u8?x=1\n#EXT-X-STREAM-INF:BANDWIDTH=2\nlive.m3u8\n",
             ),
-            ("/masters.m3u8", "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nmaster.m3u8\n"),
+            (
+                "/masters.m3u8",
+                "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nmaster.m3u8\n",
+            ),
             ("/page.m3u8", "<html>"),
         ])
         .await;
@@ -119,8 +153,16 @@ mod tests {
             ("page.m3u8", None),
             ("nowhere.m3u8", None),
         ] {
-            assert_eq!(is_complete(&format!("{address}/{path}")).await, expected, "{path}");
+            assert_eq!(
+                is_complete(&format!("{address}/{path}")).await,
+                expected,
+                "{path}"
+            );
         }
-        assert!(is_playlist("https://h/x.M3U8?token=1") && !is_playlist("x.m3u8") && !is_playlist("http://h/x.mp4"));
+        assert!(
+            is_playlist("https://h/x.M3U8?token=1")
+                && !is_playlist("x.m3u8")
+                && !is_playlist("http://h/x.mp4")
+        );
     }
 }

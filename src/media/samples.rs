@@ -32,7 +32,13 @@ impl Samples {
                 .eos(move |_| eos.arrived.notify_one())
                 .build(),
         );
-        Self { sink, tap: Arc::clone(tap), closed: intake.closed.subscribe(), intake: Arc::clone(intake), finished: false }
+        Self {
+            sink,
+            tap: Arc::clone(tap),
+            closed: intake.closed.subscribe(),
+            intake: Arc::clone(intake),
+            finished: false,
+        }
     }
 
     /// The next sample, `None` at the end. Nothing is lost when the future is dropped.
@@ -74,7 +80,8 @@ impl Samples {
 impl Drop for Samples {
     fn drop(&mut self) {
         self.tap.gone.store(true, Ordering::Release);
-        self.sink.set_callbacks(gst_app::AppSinkCallbacks::builder().build());
+        self.sink
+            .set_callbacks(gst_app::AppSinkCallbacks::builder().build());
         self.sink.set_property("wait-on-eos", false);
         self.sink.set_drop(true);
         // Wakes the branch if it waits for room; from here on it drops.

@@ -1,4 +1,5 @@
-//! A stream's sound: the branch that converts it to one channel of 16 kHz, and its reading end, an async stream of pieces of equal length.
+//! A stream's sound: the branch that converts it to one channel of 16 kHz, and its reading end, an
+//! async stream of pieces of equal length.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,11 +20,12 @@ use crate::packet::{Audio, Micros, Nanos, SAMPLE_RATE, Span, now_micros};
 
 /// Bytes of one sample.
 const SAMPLE: usize = 4;
-/// How far a buffer may lie from the end of the last to follow it: what resamplers and rounded timestamps make of unbroken sound.
+/// How far a buffer may lie from the end of the last to follow it: what resamplers and rounded
+/// timestamps make of unbroken sound.
 const TOLERANCE: Nanos = 40_000_000;
 
-/// The appsinks of the views of sound. They wait outside the pipeline until there is sound, for a sink that gets nothing would keep the
-/// stream from ending.
+/// The appsinks of the views of sound. They wait outside the pipeline until there is sound, for a
+/// sink that gets nothing would keep the stream from ending.
 pub(super) struct Entrance {
     sinks: Vec<gst_app::AppSink>,
 }
@@ -34,11 +36,19 @@ impl Entrance {
         let (mut sinks, mut readers) = (Vec::new(), Vec::new());
         for index in 0..intake.options.sounds.len() {
             let sink = make("appsink")?;
-            for (property, value) in [("drop", false), ("sync", false), ("async", false), ("qos", false), ("enable-last-sample", false)] {
+            for (property, value) in [
+                ("drop", false),
+                ("sync", false),
+                ("async", false),
+                ("qos", false),
+                ("enable-last-sample", false),
+            ] {
                 sink.set_property(property, value);
             }
             sink.set_property("max-buffers", 16u32);
-            let sink = sink.downcast::<gst_app::AppSink>().map_err(|_| Error::bug("appsink is no AppSink"))?;
+            let sink = sink
+                .downcast::<gst_app::AppSink>()
+                .map_err(|_| Error::bug("appsink is no AppSink"))?;
             readers.push(SoundReader::new(index, sink.clone(), intake));
             sinks.push(sink);
         }
@@ -47,13 +57,27 @@ impl Entrance {
 
     /// Whether sound is wanted and has not come yet.
     pub fn is_open(&self) -> bool {
-        self.sinks.first().is_some_and(|sink| sink.parent().is_none())
+        self.sinks
+            .first()
+            .is_some_and(|sink| sink.parent().is_none())
     }
 
     /// Puts the branch behind `pad`.
-    pub fn attach(&self, pipeline: &gst::Pipeline, pad: &gst::Pad, intake: &Arc<Intake>) -> Result<()> {
-        let odd = |error: gst::glib::BoolError| Error::bug("the branch of sound cannot be wired").because(error);
-        let (convert, resample, filter, tee) = (make("audioconvert")?, make("audioresample")?, make("capsfilter")?, make("tee")?);
+    pub fn attach(
+        &self,
+        pipeline: &gst::Pipeline,
+        pad: &gst::Pad,
+        intake: &Arc<Intake>,
+    ) -> Result<()> {
+        let odd = |error: gst::glib::BoolError| {
+            Error::bug("the branch of sound cannot be wired").because(error)
+        };
+        let (convert, resample, filter, tee) = (
+            make("audioconvert")?,
+            make("audioresample")?,
+            make("capsfilter")?,
+            make("tee")?,
+        );
         let caps = gst::Caps::builder("audio/x-raw")
             .field("format", "F32LE")
             .field("layout", "interleaved")
@@ -70,14 +94,21 @@ impl Entrance {
             gst::Element::link_many([&tee, &queue, sink]).map_err(odd)?;
             elements.extend([queue, sink.clone()]);
         }
-        let entry = convert.static_pad("sink").ok_or_else(|| Error::bug("audioconvert without sink pad"))?;
+        let entry = convert
+            .static_pad("sink")
+            .ok_or_else(|| Error::bug("audioconvert without sink pad"))?;
         let probe = Arc::clone(intake);
-        entry.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| probe.hear(info));
+        entry.add_probe(
+            gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM,
+            move |_, info| probe.hear(info),
+        );
         // From the end to the beginning: what gets data must be running.
         for element in elements.iter().rev() {
             element.sync_state_with_parent().map_err(odd)?;
         }
-        pad.link(&entry).map(drop).map_err(|error| Error::external("decoded sound cannot be linked").because(error))
+        pad.link(&entry)
+            .map(drop)
+            .map_err(|error| Error::external("decoded sound cannot be linked").because(error))
     }
 }
 
@@ -92,7 +123,8 @@ pub struct Heard {
     pub arrived: Micros,
 }
 
-/// Reads the sound of a stream in pieces of equal length; one before a hole or the end may be shorter.
+/// Reads the sound of a stream in pieces of equal length; one before a hole or the end may be
+/// shorter.
 pub struct SoundReader {
     name: Arc<str>,
     samples: Samples,
@@ -104,7 +136,12 @@ impl SoundReader {
     fn new(index: usize, sink: gst_app::AppSink, intake: &Arc<Intake>) -> Self {
         let sound = &intake.options.sounds[index];
         let tap = &intake.taps[intake.options.views.len() + index];
-        Self { name: Arc::clone(&sound.name), samples: Samples::new(sink, intake, tap), pieces: Pieces::new(sound.piece), index: 0 }
+        Self {
+            name: Arc::clone(&sound.name),
+            samples: Samples::new(sink, intake, tap),
+            pieces: Pieces::new(sound.piece),
+            index: 0,
+        }
     }
 
     /// The view's name.
@@ -112,13 +149,22 @@ impl SoundReader {
         &self.name
     }
 
-    /// The next piece, `None` at the end of the sound or where the stream has none. Nothing is lost when the future is dropped.
+    /// The next piece, `None` at the end of the sound or where the stream has none. Nothing is lost
+    /// when the future is dropped.
     pub async fn next(&mut self) -> Option<Heard> {
         loop {
             if let Some((span, samples)) = self.pieces.next() {
-                let audio = Audio { view: Arc::clone(&self.name), index: self.index, samples };
+                let audio = Audio {
+                    view: Arc::clone(&self.name),
+                    index: self.index,
+                    samples,
+                };
                 self.index += 1;
-                return Some(Heard { audio, span, arrived: now_micros() });
+                return Some(Heard {
+                    audio,
+                    span,
+                    arrived: now_micros(),
+                });
             }
             if self.pieces.ended {
                 return None;
@@ -140,7 +186,11 @@ impl SoundReader {
             return self.samples.next().await;
         }
         let intake = Arc::clone(&self.samples.intake);
-        let patience = if intake.has_audio.load(Ordering::Acquire) { intake.options.connect } else { SECOND_STREAM };
+        let patience = if intake.has_audio.load(Ordering::Acquire) {
+            intake.options.connect
+        } else {
+            SECOND_STREAM
+        };
         match tokio::time::timeout(patience, self.samples.next()).await {
             Ok(sample) => sample,
             Err(_) => {
@@ -153,19 +203,28 @@ impl SoundReader {
 
     fn take(&mut self, sample: &gst::Sample) -> Result<()> {
         let odd = |what: &str| Error::bug(format!("view `{}`: {what}", self.name));
-        let buffer = sample.buffer().ok_or_else(|| odd("a sample without buffer"))?;
-        let data = buffer.map_readable().map_err(|_| odd("a buffer cannot be mapped"))?;
+        let buffer = sample
+            .buffer()
+            .ok_or_else(|| odd("a sample without buffer"))?;
+        let data = buffer
+            .map_readable()
+            .map_err(|_| odd("a buffer cannot be mapped"))?;
         if data.len() % SAMPLE != 0 {
             return Err(odd("a buffer ends within a sample"));
         }
-        self.pieces.push(buffer.pts().map(gst::ClockTime::nseconds), &data);
+        self.pieces
+            .push(buffer.pts().map(gst::ClockTime::nseconds), &data);
         Ok(())
     }
 }
 
 impl fmt::Debug for SoundReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SoundReader({} of {})", self.name, self.samples.intake.name)
+        write!(
+            f,
+            "SoundReader({} of {})",
+            self.name, self.samples.intake.name
+        )
     }
 }
 
@@ -187,7 +246,15 @@ struct Pieces {
 impl Pieces {
     fn new(piece: Duration) -> Self {
         let samples = (piece.as_nanos() * u128::from(SAMPLE_RATE) / 1_000_000_000).max(1) as usize;
-        Self { whole: samples * SAMPLE, pending: BytesMut::new(), start: None, gone: 0, short: None, last: 0, ended: false }
+        Self {
+            whole: samples * SAMPLE,
+            pending: BytesMut::new(),
+            start: None,
+            gone: 0,
+            short: None,
+            last: 0,
+            ended: false,
+        }
     }
 
     fn begun(&self) -> bool {
@@ -212,7 +279,13 @@ impl Pieces {
     }
 
     fn next(&mut self) -> Option<(Span, Bytes)> {
-        self.short.take().or_else(|| if self.pending.len() < self.whole { None } else { self.cut(self.whole) })
+        self.short.take().or_else(|| {
+            if self.pending.len() < self.whole {
+                None
+            } else {
+                self.cut(self.whole)
+            }
+        })
     }
 
     /// The time of so many bytes into `pending`.
@@ -239,7 +312,9 @@ mod tests {
     const MS: Nanos = 1_000_000;
 
     fn drain(pieces: &mut Pieces) -> Vec<(u64, u64, usize)> {
-        std::iter::from_fn(|| pieces.next()).map(|(span, data)| (span.start / MS, span.end / MS, data.len() / SAMPLE)).collect()
+        std::iter::from_fn(|| pieces.next())
+            .map(|(span, data)| (span.start / MS, span.end / MS, data.len() / SAMPLE))
+            .collect()
     }
 
     #[test]
@@ -249,14 +324,26 @@ mod tests {
         pieces.push(Some(20 * MS), &ms(150));
         assert_eq!(drain(&mut pieces), [(20, 120, 1600)]);
         pieces.push(Some(175 * MS), &ms(60));
-        assert_eq!(drain(&mut pieces), [(120, 220, 1600)], "5 ms off is no hole");
+        assert_eq!(
+            drain(&mut pieces),
+            [(120, 220, 1600)],
+            "5 ms off is no hole"
+        );
         pieces.push(None, &ms(10));
         assert_eq!(drain(&mut pieces), []);
         pieces.push(Some(500 * MS), &ms(30));
-        assert_eq!(drain(&mut pieces), [(220, 240, 320)], "what a hole cuts short leaves by itself");
+        assert_eq!(
+            drain(&mut pieces),
+            [(220, 240, 320)],
+            "what a hole cuts short leaves by itself"
+        );
         pieces.push(Some(100 * MS), &ms(30));
         assert_eq!(drain(&mut pieces), [(500, 530, 480)]);
         pieces.end();
-        assert_eq!(drain(&mut pieces), [(530, 560, 480)], "time does not run backwards");
+        assert_eq!(
+            drain(&mut pieces),
+            [(530, 560, 480)],
+            "time does not run backwards"
+        );
     }
 }

@@ -15,25 +15,67 @@ async fn listen(mut sound: SoundReader) -> Vec<Heard> {
 }
 
 fn with_sound(views: Vec<View>, piece: Duration) -> Options {
-    Options { sounds: vec![Sound { name: "sound".into(), piece }], ..options(views) }
+    Options {
+        sounds: vec![Sound {
+            name: "sound".into(),
+            piece,
+        }],
+        ..options(views)
+    }
 }
 
 #[tokio::test]
 async fn sound_comes_whole_and_in_step_with_the_pictures() {
-    let film = Film::make("film.mp4", &format!("mp4mux name=m {VIDEO} ! m. {AUDIO} ! m."));
+    let film = Film::make(
+        "film.mp4",
+        &format!("mp4mux name=m {VIDEO} ! m. {AUDIO} ! m."),
+    );
     for uri in [film.uri(), "test://?frames=90&size=64x48".to_owned()] {
-        let opened = open(&uri, &with_sound(vec![View::native("all").sized(32, 24)], Duration::from_millis(500))).await.expect("opens");
-        let Opened { mut views, mut sounds, mut handle, .. } = opened;
+        let opened = open(
+            &uri,
+            &with_sound(
+                vec![View::native("all").sized(32, 24)],
+                Duration::from_millis(500),
+            ),
+        )
+        .await
+        .expect("opens");
+        let Opened {
+            mut views,
+            mut sounds,
+            mut handle,
+            ..
+        } = opened;
         let (frames, heard) = tokio::join!(drain(views.remove(0)), listen(sounds.remove(0)));
         assert!(matches!(handle.ended().await, End::EndOfStream));
         assert_eq!(frames.len(), 90);
         let length: usize = heard.iter().map(|piece| piece.audio.len()).sum();
-        assert!((47_000..=49_200).contains(&length), "{uri}: {length} samples of three seconds");
-        assert!(heard[..5].iter().all(|piece| piece.audio.len() == 8000), "{uri}");
-        assert!(heard.windows(2).all(|pair| pair[0].span.end == pair[1].span.start && pair[0].audio.index + 1 == pair[1].audio.index));
-        assert!(heard[0].span.start < 50_000_000, "{uri}: {:?}", heard[0].span);
+        assert!(
+            (47_000..=49_200).contains(&length),
+            "{uri}: {length} samples of three seconds"
+        );
+        assert!(
+            heard[..5].iter().all(|piece| piece.audio.len() == 8000),
+            "{uri}"
+        );
+        assert!(
+            heard
+                .windows(2)
+                .all(|pair| pair[0].span.end == pair[1].span.start
+                    && pair[0].audio.index + 1 == pair[1].audio.index)
+        );
+        assert!(
+            heard[0].span.start < 50_000_000,
+            "{uri}: {:?}",
+            heard[0].span
+        );
         for piece in &heard[..5] {
-            let energy: f32 = piece.audio.to_samples().map(|sample| sample * sample).sum::<f32>() / piece.audio.len() as f32;
+            let energy: f32 = piece
+                .audio
+                .to_samples()
+                .map(|sample| sample * sample)
+                .sum::<f32>()
+                / piece.audio.len() as f32;
             assert!(energy > 0.01, "{uri}: {energy} in {:?}", piece.span);
         }
     }
@@ -42,8 +84,17 @@ async fn sound_comes_whole_and_in_step_with_the_pictures() {
 #[tokio::test]
 async fn a_film_without_sound_ends_its_view_of_sound() {
     let film = Film::video();
-    let Opened { mut views, mut sounds, mut handle, .. } =
-        open(&film.uri(), &with_sound(vec![View::native("all")], Duration::from_millis(500))).await.expect("opens");
+    let Opened {
+        mut views,
+        mut sounds,
+        mut handle,
+        ..
+    } = open(
+        &film.uri(),
+        &with_sound(vec![View::native("all")], Duration::from_millis(500)),
+    )
+    .await
+    .expect("opens");
     let (frames, heard) = tokio::join!(drain(views.remove(0)), listen(sounds.remove(0)));
     assert_eq!((frames.len(), heard.len()), (90, 0));
     assert!(matches!(handle.ended().await, End::EndOfStream));
@@ -53,19 +104,40 @@ async fn a_film_without_sound_ends_its_view_of_sound() {
 async fn live_sound_begins_with_the_first_picture() {
     let mut wanted = with_sound(vec![View::native("all")], Duration::from_millis(100));
     wanted.live = true;
-    let Opened { mut views, mut sounds, mut handle, .. } =
-        open("test://?live=true&fps=25&size=64x48&frames=50", &wanted).await.expect("opens");
+    let Opened {
+        mut views,
+        mut sounds,
+        mut handle,
+        ..
+    } = open("test://?live=true&fps=25&size=64x48&frames=50", &wanted)
+        .await
+        .expect("opens");
     let (frames, heard) = tokio::join!(drain(views.remove(0)), listen(sounds.remove(0)));
-    let (pictures, sound) = (frames.last().expect("frames").span.end, heard.last().expect("sound").span.end);
+    let (pictures, sound) = (
+        frames.last().expect("frames").span.end,
+        heard.last().expect("sound").span.end,
+    );
     assert!(heard[0].span.start < 200_000_000, "{:?}", heard[0].span);
-    assert!(pictures.abs_diff(sound) < 300_000_000, "pictures end at {pictures}, sound at {sound}");
+    assert!(
+        pictures.abs_diff(sound) < 300_000_000,
+        "pictures end at {pictures}, sound at {sound}"
+    );
     handle.stop().await;
 }
 
 #[tokio::test]
 async fn sound_alone_is_enough() {
-    let film = Film::make("film.mp4", &format!("mp4mux name=m {VIDEO} ! m. {AUDIO} ! m."));
-    let Opened { mut sounds, mut handle, .. } = open(&film.uri(), &with_sound(Vec::new(), Duration::from_secs(1))).await.expect("opens");
+    let film = Film::make(
+        "film.mp4",
+        &format!("mp4mux name=m {VIDEO} ! m. {AUDIO} ! m."),
+    );
+    let Opened {
+        mut sounds,
+        mut handle,
+        ..
+    } = open(&film.uri(), &with_sound(Vec::new(), Duration::from_secs(1)))
+        .await
+        .expect("opens");
     assert_eq!(listen(sounds.remove(0)).await.len(), 4);
     assert!(matches!(handle.ended().await, End::EndOfStream));
 }

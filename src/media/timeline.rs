@@ -1,4 +1,5 @@
-//! The timeline that all views of a stream share: running time, whatever segments and jumps the source sends.
+//! The timeline that all views of a stream share: running time, whatever segments and jumps the
+//! source sends.
 
 use gstreamer as gst;
 
@@ -30,17 +31,35 @@ pub(super) struct Timeline {
 
 impl Timeline {
     pub fn new(live: bool) -> Self {
-        Self { segment: None, picture: None, period: FRAME, live, base: None, shift: 0, last: None, holes: 0 }
+        Self {
+            segment: None,
+            picture: None,
+            period: FRAME,
+            live,
+            base: None,
+            shift: 0,
+            last: None,
+            holes: 0,
+        }
     }
 
     /// Notes a segment event, and makes a plain one of the first; later ones are taken out.
     pub fn follow(&mut self, event: &mut gst::Event) -> gst::PadProbeReturn {
-        let gst::EventView::Segment(segment) = event.view() else { return gst::PadProbeReturn::Ok };
-        let segment = segment.segment().downcast_ref::<gst::ClockTime>().cloned().unwrap_or_default();
+        let gst::EventView::Segment(segment) = event.view() else {
+            return gst::PadProbeReturn::Ok;
+        };
+        let segment = segment
+            .segment()
+            .downcast_ref::<gst::ClockTime>()
+            .cloned()
+            .unwrap_or_default();
         if self.segment.replace(segment).is_some() {
             return DISCARD;
         }
-        let (seqnum, plain) = (event.seqnum(), gst::FormattedSegment::<gst::ClockTime>::new());
+        let (seqnum, plain) = (
+            event.seqnum(),
+            gst::FormattedSegment::<gst::ClockTime>::new(),
+        );
         *event = gst::event::Segment::builder(&plain).seqnum(seqnum).build();
         gst::PadProbeReturn::Ok
     }
@@ -54,17 +73,28 @@ impl Timeline {
         Some(running.nseconds())
     }
 
-    /// Where a frame lies: pts and duration. A frame without pts follows the last one; one slightly out of order is moved behind it; a jump
-    /// back of more than a second is taken for a new beginning of the source's clock and goes on from where the stream was; a leap ahead
-    /// of more
+    /// Where a frame lies: pts and duration. A frame without pts follows the last one; one slightly
+    /// out of order is moved behind it; a jump back of more than a second is taken for a new
+    /// beginning of the source's clock and goes on from where the stream was; a leap ahead of more
     /// than an hour is taken for a damaged pts and ignored.
-    pub fn place(&mut self, pts: Option<gst::ClockTime>, duration: Option<gst::ClockTime>) -> (Nanos, Nanos) {
-        let duration = duration.map(gst::ClockTime::nseconds).filter(|duration| *duration > 0).unwrap_or(self.period);
+    pub fn place(
+        &mut self,
+        pts: Option<gst::ClockTime>,
+        duration: Option<gst::ClockTime>,
+    ) -> (Nanos, Nanos) {
+        let duration = duration
+            .map(gst::ClockTime::nseconds)
+            .filter(|duration| *duration > 0)
+            .unwrap_or(self.period);
         let running = self.running(pts);
         let follows = self.last.map_or(0, |(_, end)| end);
         let mut pts = match running {
             Some(running) => {
-                let base = if self.live { *self.base.get_or_insert(running) } else { 0 };
+                let base = if self.live {
+                    *self.base.get_or_insert(running)
+                } else {
+                    0
+                };
                 (running + self.shift).saturating_sub(base)
             }
             None => follows,
@@ -78,7 +108,10 @@ impl Timeline {
                 self.shift += if jumped { to - pts } else { 0 };
                 pts = to;
             }
-            self.holes += u64::from(self.picture.is_some_and(|picture| picture.fps.is_some()) && pts > end + self.period / 2);
+            self.holes += u64::from(
+                self.picture.is_some_and(|picture| picture.fps.is_some())
+                    && pts > end + self.period / 2,
+            );
         }
         self.last = Some((pts, pts + duration));
         (pts, duration)
@@ -100,12 +133,23 @@ mod tests {
         gst::init().expect("GStreamer");
         let mut timeline = Timeline::new(true);
         timeline.period = 10 * MS;
-        let placed: Vec<Nanos> = [at(5000), at(5010), None, at(5015)].into_iter().map(|pts| timeline.place(pts, None).0).collect();
+        let placed: Vec<Nanos> = [at(5000), at(5010), None, at(5015)]
+            .into_iter()
+            .map(|pts| timeline.place(pts, None).0)
+            .collect();
         assert_eq!(placed, [0, 10 * MS, 20 * MS, 20 * MS + 1]);
         timeline.place(at(8000), None);
-        assert_eq!(timeline.place(at(100), None).0, 3010 * MS, "the source's clock began anew");
+        assert_eq!(
+            timeline.place(at(100), None).0,
+            3010 * MS,
+            "the source's clock began anew"
+        );
         assert_eq!(timeline.place(at(110), None).0, 3020 * MS);
-        assert_eq!(timeline.place(at(9_999_999_999), None).0, 3030 * MS, "a damaged pts");
+        assert_eq!(
+            timeline.place(at(9_999_999_999), None).0,
+            3030 * MS,
+            "a damaged pts"
+        );
         assert_eq!(timeline.place(at(130), None).0, 3040 * MS);
     }
 

@@ -1,4 +1,5 @@
-//! What a caller may open: paths, URIs of known schemes, and `test://`; and how a URI is written down without its secrets.
+//! What a caller may open: paths, URIs of known schemes, and `test://`; and how a URI is written
+//! down without its secrets.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,10 @@ use url::Url;
 use super::options::Fraction;
 use crate::error::{Error, Result};
 
-const SCHEMES: [&str; 12] = ["file", "http", "https", "rtmp", "rtmps", "rtsp", "rtsps", "rtspt", "rtspu", "srt", "test", "rtmpt"];
+const SCHEMES: [&str; 12] = [
+    "file", "http", "https", "rtmp", "rtmps", "rtsp", "rtsps", "rtspt", "rtspu", "srt", "test",
+    "rtmpt",
+];
 const SECRETS: [&str; 14] = [
     "token",
     "key",
@@ -56,49 +60,78 @@ impl Source {
             return Self::file(Path::new(text));
         }
         let shown = redact(text);
-        let url = Url::parse(text).map_err(|error| Error::config(format!("{shown} is not a URI")).because(error))?;
+        let url = Url::parse(text)
+            .map_err(|error| Error::config(format!("{shown} is not a URI")).because(error))?;
         if !SCHEMES.contains(&url.scheme()) {
-            return Err(Error::config(format!("{shown}: no source reads the scheme `{}`", url.scheme()))
-                .hint(format!("known are paths and {}", SCHEMES.join(", "))));
+            return Err(Error::config(format!(
+                "{shown}: no source reads the scheme `{}`",
+                url.scheme()
+            ))
+            .hint(format!("known are paths and {}", SCHEMES.join(", "))));
         }
         match url.scheme() {
             "file" => {
-                let path = url.to_file_path().map_err(|()| Error::config(format!("{shown} does not name a file on this machine")))?;
+                let path = url.to_file_path().map_err(|()| {
+                    Error::config(format!("{shown} does not name a file on this machine"))
+                })?;
                 Self::file(&path)
             }
             "test" => TestSource::parse(&url).map(Source::Test),
-            _ if url.host_str().is_none_or(str::is_empty) && url.scheme() != "srt" => Err(Error::config(format!("{shown} names no host"))),
+            _ if url.host_str().is_none_or(str::is_empty) && url.scheme() != "srt" => {
+                Err(Error::config(format!("{shown} names no host")))
+            }
             _ => Ok(Source::Remote(text.to_owned())),
         }
     }
 
     fn file(path: &Path) -> Result<Self> {
         let shown = path.display();
-        let path = std::path::absolute(path).map_err(|error| Error::config(format!("{shown} is not a path")).because(error))?;
-        let meta = std::fs::metadata(&path).map_err(|error| Error::external(format!("cannot open {shown}")).because(error))?;
+        let path = std::path::absolute(path)
+            .map_err(|error| Error::config(format!("{shown} is not a path")).because(error))?;
+        let meta = std::fs::metadata(&path)
+            .map_err(|error| Error::external(format!("cannot open {shown}")).because(error))?;
         if meta.is_dir() {
-            return Err(Error::config(format!("{shown} is a directory")).hint("name a file, or a glob such as DIR/*.mp4"));
+            return Err(Error::config(format!("{shown} is a directory"))
+                .hint("name a file, or a glob such as DIR/*.mp4"));
         }
         if meta.is_file() && meta.len() == 0 {
             return Err(Error::external(format!("{shown} is empty")));
         }
-        let uri = Url::from_file_path(&path).map_err(|()| Error::config(format!("{shown} cannot be written as a URI")))?;
+        let uri = Url::from_file_path(&path)
+            .map_err(|()| Error::config(format!("{shown} cannot be written as a URI")))?;
         Ok(Source::File(path, uri.into()))
     }
 }
 
 impl TestSource {
     fn parse(url: &Url) -> Result<Self> {
-        let mut test = Self { pattern: "smpte".into(), fps: Fraction::new(30, 1), size: (320, 240), frames: None, live: false };
+        let mut test = Self {
+            pattern: "smpte".into(),
+            fps: Fraction::new(30, 1),
+            size: (320, 240),
+            frames: None,
+            live: false,
+        };
         for (key, value) in url.query_pairs() {
             let wrong = || Error::config(format!("{url}: `{value}` is no {key}"));
             match key.as_ref() {
                 "pattern" => test.pattern = value.into_owned(),
                 "fps" => test.fps = fraction(&value).ok_or_else(wrong)?,
                 "size" => test.size = size(&value).ok_or_else(wrong)?,
-                "frames" => test.frames = Some(value.parse().ok().filter(|frames| *frames <= i32::MAX as u32).ok_or_else(wrong)?),
+                "frames" => {
+                    test.frames = Some(
+                        value
+                            .parse()
+                            .ok()
+                            .filter(|frames| *frames <= i32::MAX as u32)
+                            .ok_or_else(wrong)?,
+                    )
+                }
                 "live" => test.live = value.parse().map_err(|_| wrong())?,
-                _ => return Err(Error::config(format!("{url}: unknown `{key}`")).hint("known are pattern, fps, size, frames, live")),
+                _ => {
+                    return Err(Error::config(format!("{url}: unknown `{key}`"))
+                        .hint("known are pattern, fps, size, frames, live"));
+                }
             }
         }
         Ok(test)
@@ -108,7 +141,10 @@ impl TestSource {
 fn fraction(text: &str) -> Option<Fraction> {
     let (num, den) = text.split_once('/').unwrap_or((text, "1"));
     let fraction = Fraction::new(num.parse().ok()?, den.parse().ok()?);
-    (fraction.num <= 1_000_000 && (1..=1_000_000).contains(&fraction.den) && fraction.period().is_some()).then_some(fraction)
+    (fraction.num <= 1_000_000
+        && (1..=1_000_000).contains(&fraction.den)
+        && fraction.period().is_some())
+    .then_some(fraction)
 }
 
 fn size(text: &str) -> Option<(u32, u32)> {
@@ -124,7 +160,9 @@ pub fn redact(text: &str) -> String {
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
         out.push_str(before);
-        let end = after.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '`')).unwrap_or(after.len());
+        let end = after
+            .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '`'))
+            .unwrap_or(after.len());
         let (uri, further) = after.split_at(end);
         out.push_str(&redact_tail(uri));
         rest = further;
@@ -136,15 +174,20 @@ pub fn redact(text: &str) -> String {
 /// What follows `scheme://`.
 fn redact_tail(tail: &str) -> Cow<'_, str> {
     let authority = tail.find(['/', '?', '#']).unwrap_or(tail.len());
-    // A password may hold an unescaped slash: what stands before the last @ of the path is then taken for credentials as well.
+    // A password may hold an unescaped slash: what stands before the last @ of the path is then
+    // taken for credentials as well.
     let path = tail.find(['?', '#']).unwrap_or(tail.len());
     let colon = tail[..authority].contains(':');
-    let credentials = tail[..authority].rfind('@').or_else(|| colon.then(|| tail[..path].rfind('@')).flatten());
+    let credentials = tail[..authority]
+        .rfind('@')
+        .or_else(|| colon.then(|| tail[..path].rfind('@')).flatten());
     let shown = match credentials {
         Some(at) => Cow::Owned(format!("***{}", &tail[at..])),
         None => Cow::Borrowed(tail),
     };
-    let Some((head, query)) = shown.split_once('?') else { return shown };
+    let Some((head, query)) = shown.split_once('?') else {
+        return shown;
+    };
     let query: Vec<Cow<'_, str>> = query
         .split('&')
         .map(|pair| match pair.split_once('=') {
@@ -157,7 +200,9 @@ fn redact_tail(tail: &str) -> Cow<'_, str> {
 
 fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    key.split(['-', '_', '.']).any(|word| SECRETS.contains(&word)) || SECRETS.contains(&key.as_str())
+    key.split(['-', '_', '.'])
+        .any(|word| SECRETS.contains(&word))
+        || SECRETS.contains(&key.as_str())
 }
 
 #[cfg(test)]
@@ -167,13 +212,25 @@ mod tests {
     #[test]
     fn credentials_are_never_shown() {
         for (uri, shown) in [
-            ("rtsp://joe:s3cret@cam:554/a?x=1", "rtsp://***@cam:554/a?x=1"),
+            (
+                "rtsp://joe:s3cret@cam:554/a?x=1",
+                "rtsp://***@cam:554/a?x=1",
+            ),
             ("rtmp://joe:a@b@cam/live", "rtmp://***@cam/live"),
             ("rtmp://joe:a/b@cam/live", "rtmp://***@cam/live"),
-            ("http://h/v.m3u8?token=abc&n=2&X-Amz-Signature=ff#t", "http://h/v.m3u8?token=***&n=2&X-Amz-Signature=***"),
-            ("srt://h:9?passphrase=0123456789", "srt://h:9?passphrase=***"),
+            (
+                "http://h/v.m3u8?token=abc&n=2&X-Amz-Signature=ff#t",
+                "http://h/v.m3u8?token=***&n=2&X-Amz-Signature=***",
+            ),
+            (
+                "srt://h:9?passphrase=0123456789",
+                "srt://h:9?passphrase=***",
+            ),
             ("no uri at all", "no uri at all"),
-            ("cannot open 'rtsp://u:p@h/x' now, nor http://k@g", "cannot open 'rtsp://***@h/x' now, nor http://***@g"),
+            (
+                "cannot open 'rtsp://u:p@h/x' now, nor http://k@g",
+                "cannot open 'rtsp://***@h/x' now, nor http://***@g",
+            ),
         ] {
             assert_eq!(redact(uri), shown);
         }
@@ -185,9 +242,15 @@ mod tests {
         let empty = dir.path().join("empty.mp4");
         std::fs::write(&empty, b"").expect("written");
         for (text, message) in [
-            ("gopher://joe:hunter2@host/x", "no source reads the scheme `gopher`"),
+            (
+                "gopher://joe:hunter2@host/x",
+                "no source reads the scheme `gopher`",
+            ),
             ("http://", "is not a URI"),
-            ("file://elsewhere/film.mp4", "does not name a file on this machine"),
+            (
+                "file://elsewhere/film.mp4",
+                "does not name a file on this machine",
+            ),
             ("/no/such/film.mp4", "cannot open /no/such/film.mp4"),
             ("file:///no/%00/film.mp4", "cannot open"),
             ("a\0b", "control character"),
@@ -208,17 +271,32 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("50% of #1?.mp4");
         std::fs::write(&path, b"x").expect("written");
-        let Source::File(found, uri) = Source::parse(&path.display().to_string()).expect("a file") else { panic!("not a file") };
+        let Source::File(found, uri) = Source::parse(&path.display().to_string()).expect("a file")
+        else {
+            panic!("not a file")
+        };
         assert_eq!(found, path);
-        assert_eq!(Source::parse(&uri).expect("the same file"), Source::File(path, uri.clone()));
+        assert_eq!(
+            Source::parse(&uri).expect("the same file"),
+            Source::File(path, uri.clone())
+        );
     }
 
     #[test]
     fn test_source_reads_its_parameters() {
-        let Source::Test(test) = Source::parse("test://?pattern=ball&fps=30000/1001&size=64x48&frames=9&live=true").expect("parses") else {
+        let Source::Test(test) =
+            Source::parse("test://?pattern=ball&fps=30000/1001&size=64x48&frames=9&live=true")
+                .expect("parses")
+        else {
             panic!("not a test source")
         };
-        let expected = TestSource { pattern: "ball".into(), fps: Fraction::new(30_000, 1001), size: (64, 48), frames: Some(9), live: true };
+        let expected = TestSource {
+            pattern: "ball".into(),
+            fps: Fraction::new(30_000, 1001),
+            size: (64, 48),
+            frames: Some(9),
+            live: true,
+        };
         assert_eq!(test, expected);
     }
 }

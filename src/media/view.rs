@@ -16,11 +16,12 @@ use crate::packet::{Frame, Micros, Nanos, PixelFormat, Span, now_micros};
 /// A frame of a view.
 #[derive(Debug, Clone)]
 pub struct Captured {
-    /// The picture; its pixels are the mapped GStreamer buffer, which returns to its pool when the last clone falls.
+    /// The picture; its pixels are the mapped GStreamer buffer, which returns to its pool when the
+    /// last clone falls.
     pub frame: Frame,
-    /// From its pts for as long as it stands: the view's period where it has a rate, else the frame's own duration. A pts is nanoseconds
-    /// of running
-    /// time, equal in all views of the stream and strictly increasing; a live stream's first decoded frame has 0.
+    /// From its pts for as long as it stands: the view's period where it has a rate, else the
+    /// frame's own duration. A pts is nanoseconds of running time, equal in all views of the stream
+    /// and strictly increasing; a live stream's first decoded frame has 0.
     pub span: Span,
     /// Wall clock when the frame left GStreamer.
     pub arrived: Micros,
@@ -59,7 +60,8 @@ impl ViewReader {
         &self.name
     }
 
-    /// The next frame, `None` at the end: [`super::Handle::ended`] then says why. Nothing is lost when the future is dropped.
+    /// The next frame, `None` at the end: [`super::Handle::ended`] then says why. Nothing is lost
+    /// when the future is dropped.
     pub async fn next(&mut self) -> Option<Captured> {
         let sample = self.samples.next().await?;
         match self.capture(sample) {
@@ -76,29 +78,50 @@ impl ViewReader {
         let name = &self.name;
         let odd = |what: &str| Error::bug(format!("view `{name}`: {what}"));
         let shape = match (&self.shape, sample.caps()) {
-            (Some((known, shape)), Some(caps)) if known.as_ptr() == caps.as_mut_ptr().cast_const() => *shape,
+            (Some((known, shape)), Some(caps))
+                if known.as_ptr() == caps.as_mut_ptr().cast_const() =>
+            {
+                *shape
+            }
             (_, Some(caps)) => {
-                let info = gst_video::VideoInfo::from_caps(caps).map_err(|error| odd("caps are not video").because(error))?;
-                let shape = Shape { width: info.width(), height: info.height(), stride: info.stride()[0].unsigned_abs() };
+                let info = gst_video::VideoInfo::from_caps(caps)
+                    .map_err(|error| odd("caps are not video").because(error))?;
+                let shape = Shape {
+                    width: info.width(),
+                    height: info.height(),
+                    stride: info.stride()[0].unsigned_abs(),
+                };
                 self.shape = Some((caps.to_owned(), shape));
                 shape
             }
             (_, None) => return Err(odd("a sample without caps")),
         };
-        let buffer = sample.buffer_owned().ok_or_else(|| odd("a sample without buffer"))?;
+        let buffer = sample
+            .buffer_owned()
+            .ok_or_else(|| odd("a sample without buffer"))?;
         drop(sample);
         let (offset, stride) = match buffer.meta::<gst_video::VideoMeta>() {
             Some(meta) => (meta.offset()[0], meta.stride()[0].unsigned_abs()),
             None => (0, shape.stride),
         };
         let start = buffer.pts().map_or(0, gst::ClockTime::nseconds);
-        let length = self.period.or(buffer.duration().map(gst::ClockTime::nseconds)).unwrap_or(0);
-        let mapped = buffer.into_mapped_buffer_readable().map_err(|_| odd("a buffer cannot be mapped"))?;
+        let length = self
+            .period
+            .or(buffer.duration().map(gst::ClockTime::nseconds))
+            .unwrap_or(0);
+        let mapped = buffer
+            .into_mapped_buffer_readable()
+            .map_err(|_| odd("a buffer cannot be mapped"))?;
         let mut pixels = Bytes::from_owner(mapped);
         let row = shape.width as usize * PixelFormat::Rgb8.bytes_per_pixel();
         let end = offset + stride as usize * (shape.height as usize - 1) + row;
         if end > pixels.len() || (stride as usize) < row {
-            return Err(odd(&format!("{} bytes hold no picture of {}x{}, stride {stride}", pixels.len(), shape.width, shape.height)));
+            return Err(odd(&format!(
+                "{} bytes hold no picture of {}x{}, stride {stride}",
+                pixels.len(),
+                shape.width,
+                shape.height
+            )));
         }
         if offset > 0 {
             pixels = pixels.slice(offset..);
@@ -113,12 +136,20 @@ impl ViewReader {
             pixels,
         };
         self.index += 1;
-        Ok(Captured { frame, span: Span::new(start, start + length), arrived })
+        Ok(Captured {
+            frame,
+            span: Span::new(start, start + length),
+            arrived,
+        })
     }
 }
 
 impl fmt::Debug for ViewReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ViewReader({} of {})", self.name, self.samples.intake.name)
+        write!(
+            f,
+            "ViewReader({} of {})",
+            self.name, self.samples.intake.name
+        )
     }
 }

@@ -1,5 +1,6 @@
-//! Attention of many heads, of a sequence with itself or with another: Vaswani et al., "Attention Is All You Need" (arXiv:1706.03762).
-//! Query, key and value of one input are one product; the keys of a context can be kept and asked again.
+//! Attention of many heads, of a sequence with itself or with another: Vaswani et al., "Attention
+//! Is All You Need" (arXiv:1706.03762). Query, key and value of one input are one product; the keys
+//! of a context can be kept and asked again.
 
 use tch::{Kind, Tensor};
 
@@ -15,7 +16,8 @@ pub enum AttentionKind {
     /// libtorch's fused kernel, which holds no matrix of scores where the device has one.
     #[default]
     Sdpa,
-    /// One head after the other, and of its queries so many at a time that a million scores are in memory.
+    /// One head after the other, and of its queries so many at a time that a million scores are in
+    /// memory.
     Sliced,
 }
 
@@ -38,7 +40,12 @@ pub struct Heads {
 impl Heads {
     /// Of a sequence with itself: `width / count` a head.
     pub fn of_self(width: i64, count: i64) -> Self {
-        Self { width, context: width, count, dim: width / count }
+        Self {
+            width,
+            context: width,
+            count,
+            dim: width / count,
+        }
     }
 }
 
@@ -57,9 +64,19 @@ pub struct Biases {
 
 impl Biases {
     /// All four.
-    pub const ALL: Self = Self { query: true, key: true, value: true, out: true };
+    pub const ALL: Self = Self {
+        query: true,
+        key: true,
+        value: true,
+        out: true,
+    };
     /// The output only.
-    pub const OUT: Self = Self { query: false, key: false, value: false, out: true };
+    pub const OUT: Self = Self {
+        query: false,
+        key: false,
+        value: false,
+        out: true,
+    };
 }
 
 /// Attention with its four projections.
@@ -105,49 +122,115 @@ impl Attention {
     ///
     /// # Errors
     /// Model, where the weights do not fit.
-    pub fn of_self(scope: &Scope<'_>, names: [&str; 4], heads: Heads, biases: Biases) -> Result<Self> {
+    pub fn of_self(
+        scope: &Scope<'_>,
+        names: [&str; 4],
+        heads: Heads,
+        biases: Biases,
+    ) -> Result<Self> {
         let [query, key, value] = parts(scope, names, heads, biases)?;
-        let out = Linear::read(&(scope / names[3]), heads.count * heads.dim, heads.width, biases.out)?;
-        Ok(Self::of_fused(join(&[query, key, value])?, out, heads, scope.weights().attention()))
+        let out = Linear::read(
+            &(scope / names[3]),
+            heads.count * heads.dim,
+            heads.width,
+            biases.out,
+        )?;
+        Ok(Self::of_fused(
+            join(&[query, key, value])?,
+            out,
+            heads,
+            scope.weights().attention(),
+        ))
     }
 
     /// The same, its output (which has a bias) multiplied by `factor`, `[width]`.
     ///
     /// # Errors
     /// Model, where the weights do not fit.
-    pub fn of_self_scaled(scope: &Scope<'_>, names: [&str; 4], heads: Heads, biases: Biases, factor: &Tensor) -> Result<Self> {
+    pub fn of_self_scaled(
+        scope: &Scope<'_>,
+        names: [&str; 4],
+        heads: Heads,
+        biases: Biases,
+        factor: &Tensor,
+    ) -> Result<Self> {
         let [query, key, value] = parts(scope, names, heads, biases)?;
-        let out = Linear::scaled(&(scope / names[3]), heads.count * heads.dim, heads.width, factor, factor)?;
-        Ok(Self::of_fused(join(&[query, key, value])?, out, heads, scope.weights().attention()))
+        let out = Linear::scaled(
+            &(scope / names[3]),
+            heads.count * heads.dim,
+            heads.width,
+            factor,
+            factor,
+        )?;
+        Ok(Self::of_fused(
+            join(&[query, key, value])?,
+            out,
+            heads,
+            scope.weights().attention(),
+        ))
     }
 
     /// Of a sequence with another. `names` as in [`of_self`](Self::of_self).
     ///
     /// # Errors
     /// Model, where the weights do not fit.
-    pub fn of_context(scope: &Scope<'_>, names: [&str; 4], heads: Heads, biases: Biases) -> Result<Self> {
+    pub fn of_context(
+        scope: &Scope<'_>,
+        names: [&str; 4],
+        heads: Heads,
+        biases: Biases,
+    ) -> Result<Self> {
         let inner = heads.count * heads.dim;
         let [query, key, value] = parts(scope, names, heads, biases)?;
-        let into = Projection::Split { query, key_value: join(&[key, value])? };
+        let into = Projection::Split {
+            query,
+            key_value: join(&[key, value])?,
+        };
         let out = Linear::read(&(scope / names[3]), inner, heads.width, biases.out)?;
-        Ok(Self { into, out, heads, kind: scope.weights().attention(), upcast: false })
+        Ok(Self {
+            into,
+            out,
+            heads,
+            kind: scope.weights().attention(),
+            upcast: false,
+        })
     }
 
-    /// Of a sequence with itself, from projections that lie elsewhere: `fused` gives `[.., 3 * count * dim]`, query before key before value.
+    /// Of a sequence with itself, from projections that lie elsewhere: `fused` gives `[.., 3 *
+    /// count * dim]`, query before key before value.
     pub fn of_fused(fused: Linear, out: Linear, heads: Heads, kind: AttentionKind) -> Self {
-        Self { into: Projection::Fused(fused), out, heads, kind, upcast: false }
+        Self {
+            into: Projection::Fused(fused),
+            out,
+            heads,
+            kind,
+            upcast: false,
+        }
     }
 
-    /// The same, with the scores of slices computed in f32 whatever the precision, for networks whose scores leave the range of f16. The
-    /// fused kernel always computes them so.
+    /// The same, with the scores of slices computed in f32 whatever the precision, for networks
+    /// whose scores leave the range of f16. The fused kernel always computes them so.
     #[must_use]
     pub fn upcast(self, upcast: bool) -> Self {
         Self { upcast, ..self }
     }
 
-    /// Of a sequence with another, from projections that lie elsewhere: `key_value` gives `[.., 2 * count * dim]`, key before value.
-    pub fn of_split(query: Linear, key_value: Linear, out: Linear, heads: Heads, kind: AttentionKind) -> Self {
-        Self { into: Projection::Split { query, key_value }, out, heads, kind, upcast: false }
+    /// Of a sequence with another, from projections that lie elsewhere: `key_value` gives `[.., 2 *
+    /// count * dim]`, key before value.
+    pub fn of_split(
+        query: Linear,
+        key_value: Linear,
+        out: Linear,
+        heads: Heads,
+        kind: AttentionKind,
+    ) -> Self {
+        Self {
+            into: Projection::Split { query, key_value },
+            out,
+            heads,
+            kind,
+            upcast: false,
+        }
     }
 
     /// The same with its weights laid out for oneDNN: see [`Linear::packed`].
@@ -157,12 +240,20 @@ impl Attention {
     pub fn packed(self) -> Result<Self> {
         let into = match self.into {
             Projection::Fused(fused) => Projection::Fused(fused.packed()?),
-            Projection::Split { query, key_value } => Projection::Split { query: query.packed()?, key_value: key_value.packed()? },
+            Projection::Split { query, key_value } => Projection::Split {
+                query: query.packed()?,
+                key_value: key_value.packed()?,
+            },
         };
-        Ok(Self { into, out: self.out.packed()?, ..self })
+        Ok(Self {
+            into,
+            out: self.out.packed()?,
+            ..self
+        })
     }
 
-    /// `[b, t, width]` mixed with itself. `mask`, broadcast to `[b, count, t, t]`, is added to the scores; `causal` hides what comes later.
+    /// `[b, t, width]` mixed with itself. `mask`, broadcast to `[b, count, t, t]`, is added to the
+    /// scores; `causal` hides what comes later.
     ///
     /// # Errors
     /// Model, where shapes do not fit; overload, where memory is short.
@@ -176,7 +267,8 @@ impl Attention {
         }
     }
 
-    /// The query `[b, count, t, dim]` and the keys of a sequence `[b, t, width]`, for callers that keep earlier keys.
+    /// The query `[b, count, t, dim]` and the keys of a sequence `[b, t, width]`, for callers that
+    /// keep earlier keys.
     ///
     /// # Errors
     /// As for [`forward`](Self::forward).
@@ -196,12 +288,16 @@ impl Attention {
             Projection::Fused(fused) => Ok(self.project(fused, context)?.1),
             Projection::Split { key_value, .. } => {
                 let both = self.split(&key_value.forward(context)?, 2)?;
-                Ok(Keys { keys: both.f_select(0, 0)?, values: both.f_select(0, 1)? })
+                Ok(Keys {
+                    keys: both.f_select(0, 0)?,
+                    values: both.f_select(0, 1)?,
+                })
             }
         }
     }
 
-    /// `[b, t, width]` mixed with what `keys` were made of. `mask`, broadcast to `[b, count, t, length]`, is added to the scores.
+    /// `[b, t, width]` mixed with what `keys` were made of. `mask`, broadcast to `[b, count, t,
+    /// length]`, is added to the scores.
     ///
     /// # Errors
     /// As for [`forward`](Self::forward).
@@ -216,7 +312,9 @@ impl Attention {
     pub fn query(&self, x: &Tensor) -> Result<Tensor> {
         match &self.into {
             Projection::Fused(fused) => Ok(self.project(fused, x)?.0),
-            Projection::Split { query, .. } => Ok(self.split(&query.forward(x)?, 1)?.f_select(0, 0)?),
+            Projection::Split { query, .. } => {
+                Ok(self.split(&query.forward(x)?, 1)?.f_select(0, 0)?)
+            }
         }
     }
 
@@ -224,30 +322,58 @@ impl Attention {
     ///
     /// # Errors
     /// As for [`forward`](Self::forward).
-    pub fn mix(&self, query: &Tensor, keys: &Keys, mask: Option<&Tensor>, causal: bool) -> Result<Tensor> {
+    pub fn mix(
+        &self,
+        query: &Tensor,
+        keys: &Keys,
+        mask: Option<&Tensor>,
+        causal: bool,
+    ) -> Result<Tensor> {
         let mixed = match self.kind {
             AttentionKind::Sdpa => fused(query, keys, mask, causal)?,
             AttentionKind::Sliced if self.upcast => {
-                let [query, keys, values] = [query, &keys.keys, &keys.values].map(|part| part.f_to_kind(Kind::Float));
+                let [query, keys, values] =
+                    [query, &keys.keys, &keys.values].map(|part| part.f_to_kind(Kind::Float));
                 let mask = mask.map(|mask| mask.f_to_kind(Kind::Float)).transpose()?;
-                let mixed = sliced(&query?, &Keys { keys: keys?, values: values? }, mask.as_ref(), causal)?;
+                let mixed = sliced(
+                    &query?,
+                    &Keys {
+                        keys: keys?,
+                        values: values?,
+                    },
+                    mask.as_ref(),
+                    causal,
+                )?;
                 mixed.f_to_kind(self.out.weight().kind())?
             }
             AttentionKind::Sliced => sliced(query, keys, mask, causal)?,
         };
         let (batch, _, time, _) = query.size4()?;
-        self.out.forward(&mixed.f_transpose(1, 2)?.f_reshape([batch, time, self.heads.count * self.heads.dim])?)
+        self.out.forward(&mixed.f_transpose(1, 2)?.f_reshape([
+            batch,
+            time,
+            self.heads.count * self.heads.dim,
+        ])?)
     }
 
     fn project(&self, fused: &Linear, x: &Tensor) -> Result<(Tensor, Keys)> {
         let split = self.split(&fused.forward(x)?, 3)?;
-        Ok((split.f_select(0, 0)?, Keys { keys: split.f_select(0, 1)?, values: split.f_select(0, 2)? }))
+        Ok((
+            split.f_select(0, 0)?,
+            Keys {
+                keys: split.f_select(0, 1)?,
+                values: split.f_select(0, 2)?,
+            },
+        ))
     }
 
     /// `[b, t, parts * count * dim]` to `[parts, b, count, t, dim]`.
     fn split(&self, x: &Tensor, parts: i64) -> Result<Tensor> {
         let (batch, time, _) = x.size3()?;
-        Ok(x.f_view([batch, time, parts, self.heads.count, self.heads.dim])?.f_permute([2, 0, 3, 1, 4])?)
+        Ok(
+            x.f_view([batch, time, parts, self.heads.count, self.heads.dim])?
+                .f_permute([2, 0, 3, 1, 4])?,
+        )
     }
 }
 
@@ -261,14 +387,25 @@ fn fused(query: &Tensor, keys: &Keys, mask: Option<&Tensor>, causal: bool) -> Re
     {
         return Ok(mixed);
     }
-    Ok(Tensor::f_scaled_dot_product_attention(query, &keys.keys, &keys.values, mask, 0., causal, None, false)?)
+    Ok(Tensor::f_scaled_dot_product_attention(
+        query,
+        &keys.keys,
+        &keys.values,
+        mask,
+        0.,
+        causal,
+        None,
+        false,
+    )?)
 }
 
 fn sliced(query: &Tensor, keys: &Keys, mask: Option<&Tensor>, causal: bool) -> Result<Tensor> {
     let (batch, count, time, dim) = query.size4()?;
     let (length, width) = (keys.keys.size4()?.2, keys.values.size4()?.3);
     let (options, scale) = ((query.kind(), query.device()), 1. / (dim as f64).sqrt());
-    let mask = mask.map(|mask| mask.f_expand([batch, count, time, length], true)).transpose()?;
+    let mask = mask
+        .map(|mask| mask.f_expand([batch, count, time, length], true))
+        .transpose()?;
     let most = (SLICE / (batch * length).max(1)).clamp(1, time.max(1));
     let mixed = Tensor::f_empty([batch, time, count, width], options)?;
     for head in 0..count {
@@ -281,7 +418,10 @@ fn sliced(query: &Tensor, keys: &Keys, mask: Option<&Tensor>, causal: bool) -> R
                 scores = scores.f_add_(&mask.f_select(1, head)?.f_narrow(1, start, rows)?)?;
             }
             if causal {
-                scores = scores.f_add_(&Tensor::f_full([rows, length], f64::NEG_INFINITY, options)?.f_triu(1 + start)?)?;
+                scores = scores.f_add_(
+                    &Tensor::f_full([rows, length], f64::NEG_INFINITY, options)?
+                        .f_triu(1 + start)?,
+                )?;
             }
             let mut place = mixed.f_select(2, head)?.f_narrow(1, start, rows)?;
             place.f_copy_(&scores.f_softmax(-1, query.kind())?.f_matmul(&v)?)?;
@@ -327,25 +467,65 @@ mod tests {
 
     #[test]
     fn slices_give_what_the_fused_kernel_gives() {
-        let (query, keys) = (random(&[2, 3, 5, 4]), Keys { keys: random(&[2, 3, 7, 4]), values: random(&[2, 3, 7, 4]) });
-        for mask in [None, Some(random(&[5, 7])), Some(random(&[2, 1, 5, 7])), Some(random(&[2, 3, 5, 7]))] {
-            let (whole, parts) =
-                (fused(&query, &keys, mask.as_ref(), false).unwrap(), sliced(&query, &keys, mask.as_ref(), false).unwrap());
+        let (query, keys) = (
+            random(&[2, 3, 5, 4]),
+            Keys {
+                keys: random(&[2, 3, 7, 4]),
+                values: random(&[2, 3, 7, 4]),
+            },
+        );
+        for mask in [
+            None,
+            Some(random(&[5, 7])),
+            Some(random(&[2, 1, 5, 7])),
+            Some(random(&[2, 3, 5, 7])),
+        ] {
+            let (whole, parts) = (
+                fused(&query, &keys, mask.as_ref(), false).unwrap(),
+                sliced(&query, &keys, mask.as_ref(), false).unwrap(),
+            );
             assert!(whole.allclose(&parts, 1e-5, 1e-6, false), "{mask:?}");
         }
-        let own = Keys { keys: random(&[2, 3, 5, 4]), values: random(&[2, 3, 5, 4]) };
-        assert!(fused(&query, &own, None, true).unwrap().allclose(&sliced(&query, &own, None, true).unwrap(), 1e-5, 1e-6, false));
+        let own = Keys {
+            keys: random(&[2, 3, 5, 4]),
+            values: random(&[2, 3, 5, 4]),
+        };
+        assert!(fused(&query, &own, None, true).unwrap().allclose(
+            &sliced(&query, &own, None, true).unwrap(),
+            1e-5,
+            1e-6,
+            false
+        ));
     }
 
     #[test]
     fn a_long_sequence_is_cut_into_slices_of_queries() {
         let (time, length) = (1600, 1400);
-        assert!(time * length > 2 * SLICE, "three slices, the last one shorter");
-        let keys = Keys { keys: random(&[1, 2, length, 4]), values: random(&[1, 2, length, 4]) };
+        assert!(
+            time * length > 2 * SLICE,
+            "three slices, the last one shorter"
+        );
+        let keys = Keys {
+            keys: random(&[1, 2, length, 4]),
+            values: random(&[1, 2, length, 4]),
+        };
         let (query, mask) = (random(&[1, 2, time, 4]), random(&[1, 2, time, length]));
         let whole = fused(&query, &keys, Some(&mask), false).unwrap();
-        assert!(whole.allclose(&sliced(&query, &keys, Some(&mask), false).unwrap(), 1e-4, 1e-5, false));
-        let own = Keys { keys: random(&[1, 2, time, 4]), values: random(&[1, 2, time, 4]) };
-        assert!(fused(&query, &own, None, true).unwrap().allclose(&sliced(&query, &own, None, true).unwrap(), 1e-4, 1e-5, false));
+        assert!(whole.allclose(
+            &sliced(&query, &keys, Some(&mask), false).unwrap(),
+            1e-4,
+            1e-5,
+            false
+        ));
+        let own = Keys {
+            keys: random(&[1, 2, time, 4]),
+            values: random(&[1, 2, time, 4]),
+        };
+        assert!(fused(&query, &own, None, true).unwrap().allclose(
+            &sliced(&query, &own, None, true).unwrap(),
+            1e-4,
+            1e-5,
+            false
+        ));
     }
 }

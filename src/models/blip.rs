@@ -1,5 +1,6 @@
-//! BLIP: captions of pictures, from nothing or going on from a beginning. Li et al., "BLIP: Bootstrapping Language-Image Pre-training"
-//! (arXiv:2201.12086); the reference is transformers' `BlipForConditionalGeneration`, whose checkpoint keys it reads.
+//! BLIP: captions of pictures, from nothing or going on from a beginning. Li et al., "BLIP:
+//! Bootstrapping Language-Image Pre-training" (arXiv:2201.12086); the reference is transformers'
+//! `BlipForConditionalGeneration`, whose checkpoint keys it reads.
 
 mod text;
 mod vision;
@@ -23,25 +24,39 @@ pub struct Blip {
 }
 
 impl Blip {
-    /// Reads a folder whose architecture is `BlipForConditionalGeneration`: config.json, weights, tokenizer.json, and where it is there
-    /// preprocessor_config.json.
+    /// Reads a folder whose architecture is `BlipForConditionalGeneration`: config.json, weights,
+    /// tokenizer.json, and where it is there preprocessor_config.json.
     ///
     /// # Errors
-    /// Config, where the folder lacks a file or is another network's; model, where a file is not what it should be; overload, where memory is
-    /// short.
+    /// Config, where the folder lacks a file or is another network's; model, where a file is not
+    /// what it should be; overload, where memory is short.
     pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let _frozen = guard();
         folder.expect("BlipForConditionalGeneration")?;
-        let (vision, text) = (BlipVisionConfig::read(folder.config())?, BlipTextConfig::read(folder.config())?);
-        let exact =
-            Preprocess { resize: Some(super::pictures::Resize::Exact([vision.image; 2])), crop: None, ..Preprocess::clip(vision.image) };
+        let (vision, text) = (
+            BlipVisionConfig::read(folder.config())?,
+            BlipTextConfig::read(folder.config())?,
+        );
+        let exact = Preprocess {
+            resize: Some(super::pictures::Resize::Exact([vision.image; 2])),
+            crop: None,
+            ..Preprocess::clip(vision.image)
+        };
         let preprocess = Preprocess::open(folder, exact)?;
         let weights = folder.weights(device, precision)?;
         let tower = BlipVision::part(&weights.root(), &vision, &preprocess)?;
-        let network = text::read(&(weights.root() / "text_decoder"), &text, vision.tower.width)?;
+        let network = text::read(
+            &(weights.root() / "text_decoder"),
+            &text,
+            vision.tower.width,
+        )?;
         weights.finish()?;
         let writer = Writer::new(Tokenizer::load(folder)?, text.ends);
-        Ok(Self { vision: tower, preprocess, captions: Captions::new(network, writer, text.start)? })
+        Ok(Self {
+            vision: tower,
+            preprocess,
+            captions: Captions::new(network, writer, text.start)?,
+        })
     }
 
     /// Where it runs.
@@ -54,7 +69,8 @@ impl Blip {
         self.vision.size()
     }
 
-    /// What it sees in frames on its device, bytes `[n, h, w, 3]` of any size: `[n, length, width]`.
+    /// What it sees in frames on its device, bytes `[n, h, w, 3]` of any size: `[n, length,
+    /// width]`.
     ///
     /// # Errors
     /// Model, where the input has another shape; overload, where memory is short.
@@ -75,7 +91,12 @@ impl Blip {
     ///
     /// # Errors
     /// As there.
-    pub fn write(&self, seen: &Tensor, requests: &[&CaptionRequest], cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Vec<Generation>>> {
+    pub fn write(
+        &self,
+        seen: &Tensor,
+        requests: &[&CaptionRequest],
+        cancelled: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Vec<Generation>>> {
         self.captions.write(seen, requests, cancelled)
     }
 }

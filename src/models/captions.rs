@@ -1,4 +1,5 @@
-//! Captions of what is shown: a decoder over pictures or videos, with its tokenizer, the token that its texts start with and those they end with.
+//! Captions of what is shown: a decoder over pictures or videos, with its tokenizer, the token that
+//! its texts start with and those they end with.
 
 use super::decoder::{CrossDecoder, Over};
 use super::text::{Generation, Job, Writer, Writing};
@@ -30,8 +31,14 @@ impl Captions {
     pub fn new(network: CrossDecoder, writer: Writer, start: i64) -> Result<Self> {
         let count = network.words.weight().size()[0];
         match u32::try_from(start) {
-            Ok(start) if i64::from(start) < count => Ok(Self { network, writer, start }),
-            _ => Err(Error::model(format!("a text cannot start with token {start} of {count}"))),
+            Ok(start) if i64::from(start) < count => Ok(Self {
+                network,
+                writer,
+                start,
+            }),
+            _ => Err(Error::model(format!(
+                "a text cannot start with token {start} of {count}"
+            ))),
         }
     }
 
@@ -48,34 +55,56 @@ impl Captions {
     /// Refuses what [`write`](Self::write) would fail on, with all beside it.
     ///
     /// # Errors
-    /// Config, where the writing contradicts itself; model, where the beginning is too long or cannot be tokenized.
+    /// Config, where the writing contradicts itself; model, where the beginning is too long or
+    /// cannot be tokenized.
     pub fn check(&self, request: &CaptionRequest) -> Result<()> {
         self.encode(request).map(drop)
     }
 
-    /// Captions about `states`, `[n, length, width]` of any number format, one request each; those of each request are its variants, in their
-    /// order. `cancelled` as in [`Writer::write`].
+    /// Captions about `states`, `[n, length, width]` of any number format, one request each; those
+    /// of each request are its variants, in their order. `cancelled` as in [`Writer::write`].
     ///
     /// # Errors
-    /// As for [`check`](Self::check); model, where `states` has another shape; overload, where memory is short.
-    pub fn write(&self, states: &Tensor, requests: &[&CaptionRequest], cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Vec<Generation>>> {
+    /// As for [`check`](Self::check); model, where `states` has another shape; overload, where
+    /// memory is short.
+    pub fn write(
+        &self,
+        states: &Tensor,
+        requests: &[&CaptionRequest],
+        cancelled: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Vec<Generation>>> {
         let _frozen = guard();
         if states.size().first() != Some(&(requests.len() as i64)) {
-            return Err(Error::bug(format!("{} captions are asked for about {:?}", requests.len(), states.size())));
+            return Err(Error::bug(format!(
+                "{} captions are asked for about {:?}",
+                requests.len(),
+                states.size()
+            )));
         }
         let over = self.over(states)?;
-        let prompts = requests.iter().map(|request| self.encode(request)).collect::<Result<Vec<_>>>()?;
+        let prompts = requests
+            .iter()
+            .map(|request| self.encode(request))
+            .collect::<Result<Vec<_>>>()?;
         let jobs: Vec<Job<'_>> = requests
             .iter()
             .zip(&prompts)
-            .map(|(request, prompt)| Job { prompt, begin: prompt.len() - 1, writing: &request.writing })
+            .map(|(request, prompt)| Job {
+                prompt,
+                begin: prompt.len() - 1,
+                writing: &request.writing,
+            })
             .collect();
         self.writer.write(&over, &jobs, cancelled)
     }
 
     /// The decoder over `states`, as [`write`](Self::write) takes them.
     pub(super) fn over(&self, states: &Tensor) -> Result<Over<'_>> {
-        self.network.over(&states.f_to_kind(self.network.kind)?.f_to_device(self.network.device)?)
+        self.network.over(
+            &states
+                .f_to_kind(self.network.kind)?
+                .f_to_device(self.network.device)?,
+        )
     }
 
     /// The token that texts start with, and what this one begins with.
@@ -83,7 +112,10 @@ impl Captions {
         request.writing.check()?;
         let mut tokens = vec![self.start];
         tokens.extend(self.writer.tokenizer().encode(&request.begin)?);
-        let (vocabulary, positions) = (self.network.words.weight().size()[0], self.network.places.size()[0]);
+        let (vocabulary, positions) = (
+            self.network.words.weight().size()[0],
+            self.network.places.size()[0],
+        );
         self.writer.check(&tokens, vocabulary, positions)?;
         Ok(tokens)
     }

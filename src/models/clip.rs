@@ -1,5 +1,6 @@
-//! CLIP: pictures and texts as vectors of one space. Radford et al., "Learning Transferable Visual Models From Natural Language
-//! Supervision" (arXiv:2103.00020); the reference is transformers' `modeling_clip.py`, whose checkpoint keys it reads.
+//! CLIP: pictures and texts as vectors of one space. Radford et al., "Learning Transferable Visual
+//! Models From Natural Language Supervision" (arXiv:2103.00020); the reference is transformers'
+//! `modeling_clip.py`, whose checkpoint keys it reads.
 
 mod text;
 mod tokenizer;
@@ -41,10 +42,12 @@ struct Words {
 }
 
 impl Clip {
-    /// The network of a folder whose architecture is `CLIPModel`, or `CLIPVisionModelWithProjection`, which reads no texts.
+    /// The network of a folder whose architecture is `CLIPModel`, or
+    /// `CLIPVisionModelWithProjection`, which reads no texts.
     ///
     /// # Errors
-    /// Config, where the folder is another network's; model, where its config or weights do not fit.
+    /// Config, where the folder is another network's; model, where its config or weights do not
+    /// fit.
     pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let vision = ClipVisionConfig::read(folder.config())?;
         let preprocess = Preprocess::open(folder, Preprocess::clip(vision.image))?;
@@ -53,9 +56,17 @@ impl Clip {
             return Self::new(weights, &vision, None, preprocess);
         }
         folder.expect("CLIPModel")?;
-        let mut clip = Self::new(weights, &vision, Some(&ClipTextConfig::read(folder.config())?), preprocess)?;
+        let mut clip = Self::new(
+            weights,
+            &vision,
+            Some(&ClipTextConfig::read(folder.config())?),
+            preprocess,
+        )?;
         if let Some(words) = &mut clip.words {
-            words.tokenizer = folder.file("tokenizer.json").map(|_| Tokenizer::load(folder)).transpose()?;
+            words.tokenizer = folder
+                .file("tokenizer.json")
+                .map(|_| Tokenizer::load(folder))
+                .transpose()?;
         }
         Ok(clip)
     }
@@ -64,22 +75,40 @@ impl Clip {
     ///
     /// # Errors
     /// Model, where they do not fit.
-    pub fn new(weights: Weights, vision: &ClipVisionConfig, text: Option<&ClipTextConfig>, preprocess: Preprocess) -> Result<Self> {
+    pub fn new(
+        weights: Weights,
+        vision: &ClipVisionConfig,
+        text: Option<&ClipTextConfig>,
+        preprocess: Preprocess,
+    ) -> Result<Self> {
         let _frozen = crate::tensor::guard();
         let (root, device) = (weights.root(), weights.device());
         let tower = ClipVision::part(&root, vision, &preprocess)?;
         let words = match text {
             Some(config) => {
-                let scale = root.take_f32("logit_scale", &[])?.f_exp()?.f_double_value(&[])?;
-                Some(Words { tower: ClipText::part(&root, config, true)?, scale, tokenizer: None })
+                let scale = root
+                    .take_f32("logit_scale", &[])?
+                    .f_exp()?
+                    .f_double_value(&[])?;
+                Some(Words {
+                    tower: ClipText::part(&root, config, true)?,
+                    scale,
+                    tokenizer: None,
+                })
             }
             None => None,
         };
         weights.finish()?;
-        Ok(Self { vision: tower, preprocess, words, device })
+        Ok(Self {
+            vision: tower,
+            preprocess,
+            words,
+            device,
+        })
     }
 
-    /// The vectors of texts of tokens `[n, t]`, as [`ClipText::forward`] takes them: `[n, projection]`, f32, of length 1.
+    /// The vectors of texts of tokens `[n, t]`, as [`ClipText::forward`] takes them: `[n,
+    /// projection]`, f32, of length 1.
     ///
     /// # Errors
     /// Those of [`ClipText::forward`]; config, where the network reads no texts.
@@ -90,7 +119,10 @@ impl Clip {
     }
 
     fn words(&self) -> Result<&Words> {
-        self.words.as_ref().ok_or_else(|| Error::config("a CLIPVisionModelWithProjection reads no texts").hint("labels need a CLIPModel"))
+        self.words.as_ref().ok_or_else(|| {
+            Error::config("a CLIPVisionModelWithProjection reads no texts")
+                .hint("labels need a CLIPModel")
+        })
     }
 }
 
@@ -106,31 +138,49 @@ impl PictureEncoder for Clip {
     fn encode(&self, frames: &Tensor) -> Result<Features> {
         let _frozen = crate::tensor::guard();
         let embedding = unit(&self.vision.forward(&self.preprocess.fit(frames)?)?)?;
-        Ok(Features { embedding, probabilities: None })
+        Ok(Features {
+            embedding,
+            probabilities: None,
+        })
     }
 
     fn texts(&self, texts: &[String]) -> Result<Texts> {
         let words = self.words()?;
         let tokenizer = words.tokenizer.as_ref();
-        let tokenizer = tokenizer.ok_or_else(|| Error::config("the model's folder has no tokenizer.json, which labels need"))?;
+        let tokenizer = tokenizer.ok_or_else(|| {
+            Error::config("the model's folder has no tokenizer.json, which labels need")
+        })?;
         let limit = words.tower.config().positions as usize;
         let mut vectors = Vec::new();
         for texts in texts.chunks(PASS) {
-            let rows = texts.iter().map(|text| tokenizer.encode_within(text, limit)).collect::<Result<Vec<_>>>()?;
+            let rows = texts
+                .iter()
+                .map(|text| tokenizer.encode_within(text, limit))
+                .collect::<Result<Vec<_>>>()?;
             vectors.push(self.text_vectors(&padded(rows)?)?);
         }
-        Ok(Texts { vectors: Tensor::f_cat(&vectors, 0)?, scoring: Scoring::Softmax { scale: words.scale } })
+        Ok(Texts {
+            vectors: Tensor::f_cat(&vectors, 0)?,
+            scoring: Scoring::Softmax { scale: words.scale },
+        })
     }
 }
 
-/// Texts as `[n, t]`, each filled up with its own last token, which ends it: what comes after the end changes nothing.
+/// Texts as `[n, t]`, each filled up with its own last token, which ends it: what comes after the
+/// end changes nothing.
 fn padded(mut rows: Vec<Vec<u32>>) -> Result<Tensor> {
     let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
     for row in &mut rows {
-        let end = row.last().copied().ok_or_else(|| Error::model("the tokenizer makes nothing of a text, not even its end"))?;
+        let end = row.last().copied().ok_or_else(|| {
+            Error::model("the tokenizer makes nothing of a text, not even its end")
+        })?;
         row.resize(longest, end);
     }
-    let tokens: Vec<i64> = rows.iter().flatten().map(|&token| i64::from(token)).collect();
+    let tokens: Vec<i64> = rows
+        .iter()
+        .flatten()
+        .map(|&token| i64::from(token))
+        .collect();
     Ok(Tensor::f_from_slice(&tokens)?.f_view([rows.len() as i64, longest as i64])?)
 }
 

@@ -1,4 +1,5 @@
-//! A model's config.json, read field by field, so that a wrong field is named with the file it stands in.
+//! A model's config.json, read field by field, so that a wrong field is named with the file it
+//! stands in.
 
 use std::path::Path;
 
@@ -19,19 +20,32 @@ impl Config {
     /// # Errors
     /// Config, where it cannot be read; model, where it is not a JSON object.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read(path).map_err(|error| Error::config(format!("cannot read {}", path.display())).because(error))?;
+        let text = std::fs::read(path).map_err(|error| {
+            Error::config(format!("cannot read {}", path.display())).because(error)
+        })?;
         let value: Value = serde_json::from_slice(&text)
             .or_else(|error| serde_json::from_str(&without_infinities(&text).ok_or(error)?))
-            .map_err(|error| Error::model(format!("{} is not JSON", path.display())).because(error))?;
+            .map_err(|error| {
+                Error::model(format!("{} is not JSON", path.display())).because(error)
+            })?;
         if !value.is_object() {
-            return Err(Error::model(format!("{} is not a JSON object", path.display())));
+            return Err(Error::model(format!(
+                "{} is not a JSON object",
+                path.display()
+            )));
         }
-        Ok(Self { place: path.display().to_string(), value })
+        Ok(Self {
+            place: path.display().to_string(),
+            value,
+        })
     }
 
     /// An object that stands in no file, for tests and for networks built without a folder.
     pub fn of(value: Value) -> Self {
-        Self { place: "config.json".to_owned(), value }
+        Self {
+            place: "config.json".to_owned(),
+            value,
+        }
     }
 
     /// The field as it stands; none where it is missing or null.
@@ -47,7 +61,9 @@ impl Config {
     /// Every field that is not null, by name.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &Value)> {
         let fields = self.value.as_object().into_iter().flatten();
-        fields.filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.as_str(), value))
+        fields
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| (name.as_str(), value))
     }
 
     /// The object under `key`, to be read in the same way; an empty one where it is missing.
@@ -56,8 +72,13 @@ impl Config {
     /// Model, where the field is something else.
     pub fn section(&self, key: &str) -> Result<Self> {
         let value = self.optional(key, "an object", |value| value.is_object().then_some(value))?;
-        let value = value.cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-        Ok(Self { place: format!("{}, {key}", self.place), value })
+        let value = value
+            .cloned()
+            .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+        Ok(Self {
+            place: format!("{}, {key}", self.place),
+            value,
+        })
     }
 
     /// An integer of 0 or more.
@@ -70,7 +91,8 @@ impl Config {
 
     /// As [`integer`](Self::integer), or `default` where the field is missing.
     pub fn integer_or(&self, key: &str, default: i64) -> Result<i64> {
-        self.optional(key, "an integer of 0 or more", natural).map(|value| value.unwrap_or(default))
+        self.optional(key, "an integer of 0 or more", natural)
+            .map(|value| value.unwrap_or(default))
     }
 
     /// A number, which may be infinite.
@@ -80,12 +102,14 @@ impl Config {
 
     /// As [`number`](Self::number), or `default` where the field is missing.
     pub fn number_or(&self, key: &str, default: f64) -> Result<f64> {
-        self.optional(key, "a number", number).map(|value| value.unwrap_or(default))
+        self.optional(key, "a number", number)
+            .map(|value| value.unwrap_or(default))
     }
 
     /// True or false, or `default` where the field is missing.
     pub fn boolean_or(&self, key: &str, default: bool) -> Result<bool> {
-        self.optional(key, "true or false", Value::as_bool).map(|value| value.unwrap_or(default))
+        self.optional(key, "true or false", Value::as_bool)
+            .map(|value| value.unwrap_or(default))
     }
 
     /// A string.
@@ -95,17 +119,24 @@ impl Config {
 
     /// As [`string`](Self::string), or `default` where the field is missing.
     pub fn string_or<'a>(&'a self, key: &str, default: &'a str) -> Result<&'a str> {
-        self.optional(key, "a string", Value::as_str).map(|value| value.unwrap_or(default))
+        self.optional(key, "a string", Value::as_str)
+            .map(|value| value.unwrap_or(default))
     }
 
     /// A list of integers of 0 or more.
     pub fn integers(&self, key: &str) -> Result<Vec<i64>> {
-        self.need(key, "a list of integers of 0 or more", |value| value.as_array()?.iter().map(natural).collect())
+        self.need(key, "a list of integers of 0 or more", |value| {
+            value.as_array()?.iter().map(natural).collect()
+        })
     }
 
     /// As [`integers`](Self::integers), or `default` where the field is missing.
     pub fn integers_or(&self, key: &str, default: &[i64]) -> Result<Vec<i64>> {
-        if self.field(key).is_none() { Ok(default.to_vec()) } else { self.integers(key) }
+        if self.field(key).is_none() {
+            Ok(default.to_vec())
+        } else {
+            self.integers(key)
+        }
     }
 
     /// An error about one of its fields: `<path>: <message>`.
@@ -113,12 +144,25 @@ impl Config {
         Error::model(format!("{}: {message}", self.place))
     }
 
-    fn need<'a, T>(&'a self, key: &str, kind: &str, read: impl FnOnce(&'a Value) -> Option<T>) -> Result<T> {
-        self.optional(key, kind, read)?.ok_or_else(|| self.error(format_args!("`{key}` is missing, it must be {kind}")))
+    fn need<'a, T>(
+        &'a self,
+        key: &str,
+        kind: &str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<T> {
+        self.optional(key, kind, read)?
+            .ok_or_else(|| self.error(format_args!("`{key}` is missing, it must be {kind}")))
     }
 
-    fn optional<'a, T>(&'a self, key: &str, kind: &str, read: impl FnOnce(&'a Value) -> Option<T>) -> Result<Option<T>> {
-        let Some(value) = self.field(key) else { return Ok(None) };
+    fn optional<'a, T>(
+        &'a self,
+        key: &str,
+        kind: &str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(value) = self.field(key) else {
+            return Ok(None);
+        };
         read(value).map(Some).ok_or_else(|| {
             let mut found = value.to_string();
             if found.len() > 40 {
@@ -129,13 +173,16 @@ impl Config {
     }
 }
 
-/// What Python writes for infinite numbers is no JSON: it becomes a string that [`number`] knows. None where the text is not UTF-8.
+/// What Python writes for infinite numbers is no JSON: it becomes a string that [`number`] knows.
+/// None where the text is not UTF-8.
 fn without_infinities(text: &[u8]) -> Option<String> {
     let mut rest = std::str::from_utf8(text).ok()?;
     let mut out = String::with_capacity(rest.len());
     let (mut quoted, mut escaped) = (false, false);
     while let Some(next) = rest.chars().next() {
-        let infinity = [("-Infinity", "\"-inf\""), ("Infinity", "\"inf\"")].into_iter().find(|(word, _)| !quoted && rest.starts_with(word));
+        let infinity = [("-Infinity", "\"-inf\""), ("Infinity", "\"inf\"")]
+            .into_iter()
+            .find(|(word, _)| !quoted && rest.starts_with(word));
         if let Some((word, number)) = infinity {
             out += number;
             rest = &rest[word.len()..];
@@ -168,7 +215,8 @@ mod tests {
 
     #[test]
     fn fields_come_typed() {
-        let config = Config::of(json!({"a": 3, "b": 0.5, "c": "relu", "d": [1, 2], "e": true, "f": null}));
+        let config =
+            Config::of(json!({"a": 3, "b": 0.5, "c": "relu", "d": [1, 2], "e": true, "f": null}));
         assert_eq!(config.integer("a").unwrap(), 3);
         assert_eq!(config.number("a").unwrap(), 3.0);
         assert_eq!(config.number("b").unwrap(), 0.5);
@@ -182,9 +230,18 @@ mod tests {
     #[test]
     fn wrong_fields_are_named_with_what_they_must_be() {
         let config = Config::of(json!({"a": -3, "d": [1, "x"]}));
-        assert_eq!(config.integer("a").unwrap_err().message(), "config.json: `a` must be an integer of 0 or more, it is -3");
-        assert_eq!(config.integer_or("a", 1).unwrap_err().kind(), crate::error::Kind::Model);
-        assert_eq!(config.string("b").unwrap_err().message(), "config.json: `b` is missing, it must be a string");
+        assert_eq!(
+            config.integer("a").unwrap_err().message(),
+            "config.json: `a` must be an integer of 0 or more, it is -3"
+        );
+        assert_eq!(
+            config.integer_or("a", 1).unwrap_err().kind(),
+            crate::error::Kind::Model
+        );
+        assert_eq!(
+            config.string("b").unwrap_err().message(),
+            "config.json: `b` is missing, it must be a string"
+        );
         assert!(config.integers("d").is_err());
     }
 
@@ -194,8 +251,17 @@ mod tests {
         let path = folder.path().join("scheduler_config.json");
         std::fs::write(&path, r#"{"lambda_min_clipped": -Infinity, "max": Infinity, "name": "\"Infinity-Infinity", "half": 0.5}"#).unwrap();
         let config = Config::read(&path).unwrap();
-        assert_eq!(config.number("lambda_min_clipped").unwrap(), f64::NEG_INFINITY);
-        assert_eq!((config.number("max").unwrap(), config.number_or("half", 1.).unwrap()), (f64::INFINITY, 0.5));
+        assert_eq!(
+            config.number("lambda_min_clipped").unwrap(),
+            f64::NEG_INFINITY
+        );
+        assert_eq!(
+            (
+                config.number("max").unwrap(),
+                config.number_or("half", 1.).unwrap()
+            ),
+            (f64::INFINITY, 0.5)
+        );
         assert_eq!(config.string("name").unwrap(), "\"Infinity-Infinity");
     }
 
@@ -204,8 +270,18 @@ mod tests {
         let config = Config::of(json!({"text_config": {"a": -3, "b": 2}, "c": 4}));
         let section = config.section("text_config").unwrap();
         assert_eq!(section.integer("b").unwrap(), 2);
-        assert_eq!(section.integer("a").unwrap_err().message(), "config.json, text_config: `a` must be an integer of 0 or more, it is -3");
-        assert_eq!(config.section("vision_config").unwrap().integer_or("b", 7).unwrap(), 7);
+        assert_eq!(
+            section.integer("a").unwrap_err().message(),
+            "config.json, text_config: `a` must be an integer of 0 or more, it is -3"
+        );
+        assert_eq!(
+            config
+                .section("vision_config")
+                .unwrap()
+                .integer_or("b", 7)
+                .unwrap(),
+            7
+        );
         assert!(config.section("c").is_err());
     }
 
@@ -213,10 +289,16 @@ mod tests {
     fn what_is_no_object_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
-        assert_eq!(Config::read(&path).unwrap_err().kind(), crate::error::Kind::Config);
+        assert_eq!(
+            Config::read(&path).unwrap_err().kind(),
+            crate::error::Kind::Config
+        );
         for text in ["[1]", "{\"a\": "] {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(Config::read(&path).unwrap_err().kind(), crate::error::Kind::Model);
+            assert_eq!(
+                Config::read(&path).unwrap_err().kind(),
+                crate::error::Kind::Model
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
-//! What a network that writes a text token by token must do, so that the ways of choosing tokens (greedy, drawn, beams) are written once over
-//! all of them: it reads prompts into a cache, continues every text of the cache by a token, and yields logits.
+//! What a network that writes a text token by token must do, so that the ways of choosing tokens
+//! (greedy, drawn, beams) are written once over all of them: it reads prompts into a cache,
+//! continues every text of the cache by a token, and yields logits.
 
 mod columns;
 mod crossed;
@@ -10,7 +11,8 @@ pub use crossed::{CrossCache, CrossDecoder, CrossLayer, Over, Transform};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, guard};
 
-/// Positions a pass takes at most, over all texts, so that what it holds between operations stays small.
+/// Positions a pass takes at most, over all texts, so that what it holds between operations stays
+/// small.
 const CHUNK: i64 = 1024;
 /// A beginning that all prompts share is read once if it is at least this long.
 const SHARED: usize = 8;
@@ -32,26 +34,29 @@ pub trait Decoder {
     /// Overload, where memory is short.
     fn empty(&self, columns: i64) -> Result<Self::Cache>;
 
-    /// Appends `columns` tokens to every text, `tokens` text after text. Returns their hidden states, `[texts * columns, width]` or
-    /// `[texts, columns, width]`.
+    /// Appends `columns` tokens to every text, `tokens` text after text. Returns their hidden
+    /// states, `[texts * columns, width]` or `[texts, columns, width]`.
     ///
     /// # Errors
-    /// Model, where the texts grow beyond what the network can hold; overload, where memory is short.
+    /// Model, where the texts grow beyond what the network can hold; overload, where memory is
+    /// short.
     fn pass(&self, cache: &mut Self::Cache, tokens: &[i64], columns: i64) -> Result<Tensor>;
 
-    /// The logits of the next token after each hidden state: `[n, width]` to `[n, vocabulary]`, f32.
+    /// The logits of the next token after each hidden state: `[n, width]` to `[n, vocabulary]`,
+    /// f32.
     ///
     /// # Errors
     /// Overload, where memory is short.
     fn logits(&self, hidden: &Tensor) -> Result<Tensor>;
 
-    /// Whether a text depends on nothing but its tokens, so that what all prompts begin with need be read only once.
+    /// Whether a text depends on nothing but its tokens, so that what all prompts begin with need
+    /// be read only once.
     fn reads_tokens_only(&self) -> bool {
         true
     }
 
-    /// Reads `prompts` (none empty) and returns their cache, with room for `further` tokens, and the logits after each one's last token:
-    /// `[prompts, vocabulary]`, f32.
+    /// Reads `prompts` (none empty) and returns their cache, with room for `further` tokens, and
+    /// the logits after each one's last token: `[prompts, vocabulary]`, f32.
     ///
     /// # Errors
     /// As for [`pass`](Self::pass).
@@ -63,19 +68,26 @@ pub trait Decoder {
             return Err(Error::bug("a prompt without tokens"));
         }
         let mut cache = self.empty(longest as i64 + further)?;
-        let shared = if prompts.len() > 1 && self.reads_tokens_only() { shared_prefix(prompts).min(shortest - 1) } else { 0 };
+        let shared = if prompts.len() > 1 && self.reads_tokens_only() {
+            shared_prefix(prompts).min(shortest - 1)
+        } else {
+            0
+        };
         let shared = if shared >= SHARED { shared } else { 0 };
         if shared > 0 {
             let _ = read(self, &mut cache, &[&prompts[0][..shared]])?;
         }
-        cache.columns().fan_out(prompts.iter().map(|p| (longest - p.len()) as i64).collect())?;
+        cache
+            .columns()
+            .fan_out(prompts.iter().map(|p| (longest - p.len()) as i64).collect())?;
         let rest: Vec<&[i64]> = prompts.iter().map(|p| &p[shared..]).collect();
         let last = read(self, &mut cache, &rest)?;
         cache.columns().prompts_are_read();
         Ok((cache, self.logits(&last)?))
     }
 
-    /// Appends one token to every text of `cache` and returns the logits after it: `[texts, vocabulary]`, f32.
+    /// Appends one token to every text of `cache` and returns the logits after it: `[texts,
+    /// vocabulary]`, f32.
     ///
     /// # Errors
     /// As for [`pass`](Self::pass).
@@ -83,7 +95,10 @@ pub trait Decoder {
         let _frozen = guard();
         let rows = cache.columns().rows();
         if tokens.len() as i64 != rows {
-            return Err(Error::bug(format!("{} tokens for {rows} texts", tokens.len())));
+            return Err(Error::bug(format!(
+                "{} tokens for {rows} texts",
+                tokens.len()
+            )));
         }
         let hidden = self.pass(cache, tokens, 1)?;
         self.logits(&hidden.f_reshape([rows, -1])?)
@@ -102,8 +117,13 @@ pub trait Cache {
     fn keep(&mut self, rows: &[usize]) -> Result<()>;
 }
 
-/// Reads texts, padded on the left to the longest, in passes of bounded size; returns the last position's hidden state, `[texts, width]`.
-fn read<D: Decoder + ?Sized>(decoder: &D, cache: &mut D::Cache, texts: &[&[i64]]) -> Result<Tensor> {
+/// Reads texts, padded on the left to the longest, in passes of bounded size; returns the last
+/// position's hidden state, `[texts, width]`.
+fn read<D: Decoder + ?Sized>(
+    decoder: &D,
+    cache: &mut D::Cache,
+    texts: &[&[i64]],
+) -> Result<Tensor> {
     let longest = texts.iter().map(|t| t.len()).max().unwrap_or(0);
     let rows = texts.len() as i64;
     let chunk = (CHUNK / rows).max(16) as usize;
@@ -121,13 +141,25 @@ fn read<D: Decoder + ?Sized>(decoder: &D, cache: &mut D::Cache, texts: &[&[i64]]
             .collect();
         let columns = (end - start) as i64;
         let hidden = decoder.pass(cache, &tokens, columns)?;
-        last = Some(hidden.f_reshape([rows, columns, -1])?.f_select(1, columns - 1)?);
+        last = Some(
+            hidden
+                .f_reshape([rows, columns, -1])?
+                .f_select(1, columns - 1)?,
+        );
         start = end;
     }
     last.ok_or_else(|| Error::bug("nothing to read"))
 }
 
 fn shared_prefix(texts: &[&[i64]]) -> usize {
-    let Some((first, rest)) = texts.split_first() else { return 0 };
-    rest.iter().fold(first.len(), |len, text| text.iter().zip(*first).take(len).take_while(|(a, b)| a == b).count())
+    let Some((first, rest)) = texts.split_first() else {
+        return 0;
+    };
+    rest.iter().fold(first.len(), |len, text| {
+        text.iter()
+            .zip(*first)
+            .take(len)
+            .take_while(|(a, b)| a == b)
+            .count()
+    })
 }

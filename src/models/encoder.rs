@@ -1,4 +1,5 @@
-//! What every encoder of pictures gives, whatever its network; and of those that know texts too, how well a text fits a picture.
+//! What every encoder of pictures gives, whatever its network; and of those that know texts too,
+//! how well a text fits a picture.
 
 use tch::{Device, Tensor};
 
@@ -47,11 +48,19 @@ impl Scoring {
             Self::Softmax { scale } => {
                 let logits: Vec<f64> = cosines.map(|cosine| scale * cosine).collect();
                 let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let powers: Vec<f64> = logits.into_iter().map(|logit| (logit - top).exp()).collect();
+                let powers: Vec<f64> = logits
+                    .into_iter()
+                    .map(|logit| (logit - top).exp())
+                    .collect();
                 let sum: f64 = powers.iter().sum();
-                powers.into_iter().map(|power| (power / sum) as f32).collect()
+                powers
+                    .into_iter()
+                    .map(|power| (power / sum) as f32)
+                    .collect()
             }
-            Self::Sigmoid { scale, bias } => cosines.map(|cosine| (1. / (1. + (-(scale * cosine + bias)).exp())) as f32).collect(),
+            Self::Sigmoid { scale, bias } => cosines
+                .map(|cosine| (1. / (1. + (-(scale * cosine + bias)).exp())) as f32)
+                .collect(),
         }
     }
 }
@@ -73,10 +82,11 @@ pub trait PictureEncoder {
     /// Texts in the space of its pictures.
     ///
     /// # Errors
-    /// Config, where it knows no texts or its folder lacks the tokenizer; model, where the tokenizer refuses one; overload, where memory
-    /// is short.
+    /// Config, where it knows no texts or its folder lacks the tokenizer; model, where the
+    /// tokenizer refuses one; overload, where memory is short.
     fn texts(&self, _texts: &[String]) -> Result<Texts> {
-        Err(Error::config("the network knows pictures only, no texts").hint("labels need a CLIPModel or a SiglipModel"))
+        Err(Error::config("the network knows pictures only, no texts")
+            .hint("labels need a CLIPModel or a SiglipModel"))
     }
 }
 
@@ -100,8 +110,19 @@ mod tests {
         let scores = Scoring::Softmax { scale: 10. }.scores(&cosines);
         assert!((scores.iter().sum::<f32>() - 1.).abs() < 1e-6);
         assert!((scores[0] / scores[1] - 2f32.exp()).abs() < 1e-4);
-        let scores = Scoring::Sigmoid { scale: 10., bias: -1. }.scores(&cosines);
-        assert!((scores[0] - 1. / (1. + (-2f32).exp())).abs() < 1e-6 && (scores[1] - 0.5).abs() < 1e-6);
-        assert!(Scoring::Softmax { scale: 1e4 }.scores(&cosines).iter().all(|score| score.is_finite()));
+        let scores = Scoring::Sigmoid {
+            scale: 10.,
+            bias: -1.,
+        }
+        .scores(&cosines);
+        assert!(
+            (scores[0] - 1. / (1. + (-2f32).exp())).abs() < 1e-6 && (scores[1] - 0.5).abs() < 1e-6
+        );
+        assert!(
+            Scoring::Softmax { scale: 1e4 }
+                .scores(&cosines)
+                .iter()
+                .all(|score| score.is_finite())
+        );
     }
 }

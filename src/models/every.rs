@@ -1,5 +1,6 @@
-//! What holds for every network: no autograd graph is built of it, even where its weights ask for gradients, and it runs in every number
-//! format on the CPU. A new network enters itself into `NETWORKS`.
+//! What holds for every network: no autograd graph is built of it, even where its weights ask for
+//! gradients, and it runs in every number format on the CPU. A new network enters itself into
+//! `NETWORKS`.
 
 use tch::{Device, Kind, Tensor};
 
@@ -10,7 +11,10 @@ use super::opus_encoder::{OpusEncoder, OpusEncoderConfig};
 use super::resnet::{LayerType, ResNet, ResNetConfig};
 use super::transnetv2::TransNetV2;
 use super::weights::ASK_FOR_GRADIENTS;
-use super::{ModelFolder, blip, clip, dinov2, gpt2, llama::Llama, opus_captions, siglip, torchscript, whisper};
+use super::{
+    ModelFolder, blip, clip, dinov2, gpt2, llama::Llama, opus_captions, siglip, torchscript,
+    whisper,
+};
 use crate::tensor::{Precision, grad_enabled};
 
 /// A small network, or a trained one, loaded in a number format and run once: its outputs.
@@ -35,18 +39,49 @@ const NETWORKS: &[(&str, Run)] = &[
 ];
 
 fn opus_encoder(precision: Precision) -> Vec<Tensor> {
-    let config = OpusEncoderConfig { channels: vec![8, 16, 24], kernels: vec![5, 3, 3], heads: 3, layers: 2, intermediate: 40, output: 20 };
-    let encoder = OpusEncoder::new(golden::weights("opus_encoder.json", "small", precision), &config).unwrap();
-    vec![encoder.forward(&noise("small", &[2, 5, 64, 96, 3])).unwrap()]
+    let config = OpusEncoderConfig {
+        channels: vec![8, 16, 24],
+        kernels: vec![5, 3, 3],
+        heads: 3,
+        layers: 2,
+        intermediate: 40,
+        output: 20,
+    };
+    let encoder = OpusEncoder::new(
+        golden::weights("opus_encoder.json", "small", precision),
+        &config,
+    )
+    .unwrap();
+    vec![
+        encoder
+            .forward(&noise("small", &[2, 5, 64, 96, 3]))
+            .unwrap(),
+    ]
 }
 
 fn resnet(precision: Precision) -> Vec<Tensor> {
     let (depths, hidden_sizes) = (vec![1, 2, 1, 1], vec![256, 512, 1024, 2048]);
-    let config = ResNetConfig { depths, hidden_sizes, layer_type: LayerType::Bottleneck, embedding_size: 64, num_labels: 10 };
-    let network = ResNet::new(golden::weights("resnet.json", "bottleneck", precision), &config).unwrap();
+    let config = ResNetConfig {
+        depths,
+        hidden_sizes,
+        layer_type: LayerType::Bottleneck,
+        embedding_size: 64,
+        num_labels: 10,
+    };
+    let network = ResNet::new(
+        golden::weights("resnet.json", "bottleneck", precision),
+        &config,
+    )
+    .unwrap();
     let features = network.forward(&noise("tiny", &[2, 64, 96, 3])).unwrap();
-    let resized = network.forward_resized(&noise("tiny", &[1, 40, 30, 3])).unwrap();
-    vec![features.embedding, features.probabilities.unwrap(), resized.embedding]
+    let resized = network
+        .forward_resized(&noise("tiny", &[1, 40, 30, 3]))
+        .unwrap();
+    vec![
+        features.embedding,
+        features.probabilities.unwrap(),
+        resized.embedding,
+    ]
 }
 
 fn transnetv2(precision: Precision) -> Vec<Tensor> {
@@ -59,10 +94,15 @@ fn llama(precision: Precision) -> Vec<Tensor> {
     let of = |member: &str| {
         let folder = ModelFolder::open(golden::path("tests/golden").join(member)).unwrap();
         let network = Llama::load(&folder, Device::Cpu, precision).unwrap();
-        let (mut cache, first) = network.start(&[[3, 4, 5, 6].as_slice(), &[3, 4]], 2).unwrap();
+        let (mut cache, first) = network
+            .start(&[[3, 4, 5, 6].as_slice(), &[3, 4]], 2)
+            .unwrap();
         [first, network.step(&mut cache, &[7, 8]).unwrap()]
     };
-    ["llama-tiny", "llama-biased-tiny", "qwen3-tiny"].into_iter().flat_map(of).collect()
+    ["llama-tiny", "llama-biased-tiny", "qwen3-tiny"]
+        .into_iter()
+        .flat_map(of)
+        .collect()
 }
 
 /// A module runs in the number format that it was saved in.

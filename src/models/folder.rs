@@ -1,5 +1,6 @@
-//! A model on disk: in Hugging Face's layout config.json beside model.safetensors, or beside the shards that an index names; in Diffusers'
-//! layout model_index.json over a subfolder for each part; a TorchScript module is a model.pt. No other pickled file is ever read.
+//! A model on disk: in Hugging Face's layout config.json beside model.safetensors, or beside the
+//! shards that an index names; in Diffusers' layout model_index.json over a subfolder for each
+//! part; a TorchScript module is a model.pt. No other pickled file is ever read.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -52,15 +53,23 @@ struct Inner {
 type Stamp = (PathBuf, Option<SystemTime>, u64);
 
 impl ModelFolder {
-    /// Opens the folder: reads its config.json and finds its safetensors files, or reads its model_index.json and finds its parts.
+    /// Opens the folder: reads its config.json and finds its safetensors files, or reads its
+    /// model_index.json and finds its parts.
     ///
     /// # Errors
-    /// Config, where the folder, its config.json or its weights are not there; model, where config.json or an index are not well formed.
+    /// Config, where the folder, its config.json or its weights are not there; model, where
+    /// config.json or an index are not well formed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if !path.is_dir() {
-            return Err(Error::config(format!("model folder {} is not there", path.display()))
-                .hint(format!("fill it with {CONFIG} and {SINGLE} in Hugging Face layout; ops/setup makes the folders of the examples")));
+            return Err(
+                Error::config(format!("model folder {} is not there", path.display())).hint(
+                    format!(
+                        "fill it with {CONFIG} and {SINGLE} in Hugging Face layout; ops/setup \
+                         makes the folders of the examples"
+                    ),
+                ),
+            );
         }
         let of_parts = path.join(PARTS);
         let (config, shards, files) = if of_parts.is_file() {
@@ -73,13 +82,30 @@ impl ModelFolder {
         } else {
             let file = path.join(CONFIG);
             let config = Config::read(&file)?;
-            let (shards, module) = if is_module(&config) { (Vec::new(), Some(module(path)?)) } else { (shards(path)?, None) };
+            let (shards, module) = if is_module(&config) {
+                (Vec::new(), Some(module(path)?))
+            } else {
+                (shards(path)?, None)
+            };
             let pictures = Some(path.join(PREPROCESSOR)).filter(|file| file.is_file());
-            let files = std::iter::once(file).chain(pictures).chain(module).chain(shards.iter().cloned()).collect();
+            let files = std::iter::once(file)
+                .chain(pictures)
+                .chain(module)
+                .chain(shards.iter().cloned())
+                .collect();
             (config, shards, files)
         };
-        let inner = Inner { path: path.to_path_buf(), config, shards, files, digest: Mutex::new(None) };
-        Ok(Self { inner: Arc::new(inner), attention: AttentionKind::default() })
+        let inner = Inner {
+            path: path.to_path_buf(),
+            config,
+            shards,
+            files,
+            digest: Mutex::new(None),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+            attention: AttentionKind::default(),
+        })
     }
 
     /// The network in one of its subfolders: `unet`, `vae`, `text_encoder`.
@@ -103,7 +129,14 @@ impl ModelFolder {
 
     /// The folder's own name, or the id that the hub's cache has it under.
     pub fn name(&self) -> String {
-        let own = || self.inner.path.file_name().and_then(|name| name.to_str()).unwrap_or("model").to_owned();
+        let own = || {
+            self.inner
+                .path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or("model")
+                .to_owned()
+        };
         repository_of(&self.inner.path).unwrap_or_else(own)
     }
 
@@ -117,9 +150,17 @@ impl ModelFolder {
     /// # Errors
     /// Model, where config.json names none.
     pub fn architecture(&self) -> Result<&str> {
-        let first = self.config().field("architectures").and_then(|list| list.get(0));
-        let name = first.or_else(|| self.config().field("_class_name")).and_then(|name| name.as_str());
-        name.ok_or_else(|| self.config().error("`architectures` must be a list with the name of the network's class"))
+        let first = self
+            .config()
+            .field("architectures")
+            .and_then(|list| list.get(0));
+        let name = first
+            .or_else(|| self.config().field("_class_name"))
+            .and_then(|name| name.as_str());
+        name.ok_or_else(|| {
+            self.config()
+                .error("`architectures` must be a list with the name of the network's class")
+        })
     }
 
     /// Refuses the folder unless `architecture` reads it.
@@ -131,17 +172,21 @@ impl ModelFolder {
         if found == architecture {
             return Ok(());
         }
-        Err(Error::config(format!("model {} is a {found}, a {architecture} is needed here", self.path().display())))
+        Err(Error::config(format!(
+            "model {} is a {found}, a {architecture} is needed here",
+            self.path().display()
+        )))
     }
 
-    /// Another file of the folder (tokenizer.json, scheduler/scheduler_config.json), where it is there.
+    /// Another file of the folder (tokenizer.json, scheduler/scheduler_config.json), where it is
+    /// there.
     pub fn file(&self, name: &str) -> Option<PathBuf> {
         Some(self.inner.path.join(name)).filter(|path| path.is_file())
     }
 
-    /// BLAKE3 over config.json, preprocessor_config.json and all weights, or over all that its parts are read from, hexadecimal: one
-    /// digest, one behaviour.
-    /// Kept as long as paths, times of change and sizes stay as they are.
+    /// BLAKE3 over config.json, preprocessor_config.json and all weights, or over all that its
+    /// parts are read from, hexadecimal: one digest, one behaviour. Kept as long as paths, times of
+    /// change and sizes stay as they are.
     ///
     /// # Errors
     /// External, where a file cannot be read.
@@ -157,7 +202,9 @@ impl ModelFolder {
         for (path, _, length) in &stamps {
             hasher.update(&length.to_le_bytes());
             let file = std::fs::File::open(path).map_err(|error| unreadable(path, error))?;
-            hasher.update_reader(file).map_err(|error| unreadable(path, error))?;
+            hasher
+                .update_reader(file)
+                .map_err(|error| unreadable(path, error))?;
         }
         let digest: Arc<str> = hasher.finalize().to_hex().as_str().into();
         *kept = Some((stamps, Arc::clone(&digest)));
@@ -167,10 +214,12 @@ impl ModelFolder {
     /// Its weights, to be taken key by key onto `device` in `precision`.
     ///
     /// # Errors
-    /// External, where a file cannot be read; model, where one is not safetensors, is cut short, or repeats another's key.
+    /// External, where a file cannot be read; model, where one is not safetensors, is cut short, or
+    /// repeats another's key.
     pub fn weights(&self, device: Device, precision: Precision) -> Result<Weights> {
         let weights = Weights::open(&self.inner.shards, device, precision);
-        let weights = weights.map_err(|error| error.context(format_args!("model {}", self.path().display())))?;
+        let weights = weights
+            .map_err(|error| error.context(format_args!("model {}", self.path().display())))?;
         Ok(weights.with_attention(self.attention))
     }
 
@@ -187,11 +236,14 @@ fn unreadable(path: &Path, error: std::io::Error) -> Error {
     Error::external(format!("cannot read {}", path.display())).because(error)
 }
 
-/// The subfolders that model_index.json names: `"unet": ["diffusers", "UNet2DConditionModel"]`, with nulls where a part is left out.
+/// The subfolders that model_index.json names: `"unet": ["diffusers", "UNet2DConditionModel"]`,
+/// with nulls where a part is left out.
 fn part_names(index: &Config) -> Result<Vec<&str>> {
     let mut names = Vec::new();
     for (name, value) in index.fields() {
-        let Some([library, class]) = value.as_array().map(Vec::as_slice) else { continue };
+        let Some([library, class]) = value.as_array().map(Vec::as_slice) else {
+            continue;
+        };
         if library.is_null() || class.is_null() || UNREAD.contains(&name) {
             continue;
         }
@@ -205,11 +257,21 @@ fn part_names(index: &Config) -> Result<Vec<&str>> {
 
 /// What a part is read from: its settings and, where it is a network, its weights.
 fn part_files(path: &Path) -> Result<Vec<PathBuf>> {
-    let missing = |error| Error::config(format!("model folder {} is not there, and its pipeline needs it", path.display())).because(error);
+    let missing = |error| {
+        Error::config(format!(
+            "model folder {} is not there, and its pipeline needs it",
+            path.display()
+        ))
+        .because(error)
+    };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(missing)? {
         let file = entry.map_err(|error| unreadable(path, error))?.path();
-        if file.extension().is_some_and(|extension| extension == "json" || extension == "txt") && file.is_file() {
+        if file
+            .extension()
+            .is_some_and(|extension| extension == "json" || extension == "txt")
+            && file.is_file()
+        {
             files.push(file);
         }
     }
@@ -221,13 +283,17 @@ fn part_files(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn is_module(config: &Config) -> bool {
-    config.field("architectures").and_then(|list| list.get(0)).is_some_and(|name| name == "TorchScript")
+    config
+        .field("architectures")
+        .and_then(|list| list.get(0))
+        .is_some_and(|name| name == "TorchScript")
 }
 
 fn module(path: &Path) -> Result<PathBuf> {
     let file = Some(path.join(MODULE)).filter(|file| file.is_file());
     file.ok_or_else(|| {
-        Error::config(format!("model folder {} has no {MODULE}", path.display())).hint("save the module there by torch.jit.save")
+        Error::config(format!("model folder {} has no {MODULE}", path.display()))
+            .hint("save the module there by torch.jit.save")
     })
 }
 
@@ -237,20 +303,37 @@ fn shards(path: &Path) -> Result<Vec<PathBuf>> {
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect();
     let Some(set) = WeightSet::among(names.iter().map(String::as_str), None) else {
-        return Err(Error::config(format!("model folder {} has no {SINGLE}", path.display()))
-            .hint("weights are read from safetensors only; a pickled checkpoint must be converted first"));
+        return Err(
+            Error::config(format!("model folder {} has no {SINGLE}", path.display())).hint(
+                "weights are read from safetensors only; a pickled checkpoint must be converted \
+                 first",
+            ),
+        );
     };
-    let Some(index) = set.index else { return Ok(set.files.iter().map(|file| path.join(file)).collect()) };
+    let Some(index) = set.index else {
+        return Ok(set.files.iter().map(|file| path.join(file)).collect());
+    };
     let index = Config::read(&path.join(index))?;
     let map = index.field("weight_map").and_then(|map| map.as_object());
     let map = map.ok_or_else(|| index.error("`weight_map` must be an object of file names"))?;
     let mut files = BTreeSet::new();
     for (key, file) in map {
-        let file = file.as_str().filter(|file| Path::new(file).file_name().is_some_and(|name| name == *file));
-        files.insert(file.ok_or_else(|| index.error(format_args!("`weight_map.{key}` must be the name of a file in the folder")))?);
+        let file = file.as_str().filter(|file| {
+            Path::new(file)
+                .file_name()
+                .is_some_and(|name| name == *file)
+        });
+        files.insert(file.ok_or_else(|| {
+            index.error(format_args!(
+                "`weight_map.{key}` must be the name of a file in the folder"
+            ))
+        })?);
     }
     if let Some(missing) = files.iter().find(|file| !path.join(file).is_file()) {
-        return Err(Error::config(format!("model folder {} has no {missing}, which its index names", path.display())));
+        return Err(Error::config(format!(
+            "model folder {} has no {missing}, which its index names",
+            path.display()
+        )));
     }
     Ok(files.into_iter().map(|file| path.join(file)).collect())
 }
@@ -268,7 +351,11 @@ mod tests {
 
     fn folder_with(architecture: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(CONFIG), format!("{{\"architectures\": [\"{architecture}\"]}}")).unwrap();
+        std::fs::write(
+            folder.path().join(CONFIG),
+            format!("{{\"architectures\": [\"{architecture}\"]}}"),
+        )
+        .unwrap();
         folder
     }
 
@@ -276,13 +363,20 @@ mod tests {
     fn a_missing_folder_says_what_to_fill_it_with() {
         let error = ModelFolder::open("/nowhere/resnet-18").unwrap_err();
         assert_eq!(error.kind(), Kind::Config);
-        assert!(error.to_string().contains("/nowhere/resnet-18") && error.to_string().contains("config.json"), "{error}");
+        assert!(
+            error.to_string().contains("/nowhere/resnet-18")
+                && error.to_string().contains("config.json"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_folder_without_weights_is_refused() {
         let folder = folder_with("TransNetV2");
-        assert_eq!(ModelFolder::open(folder.path()).unwrap_err().kind(), Kind::Config);
+        assert_eq!(
+            ModelFolder::open(folder.path()).unwrap_err().kind(),
+            Kind::Config
+        );
     }
 
     #[test]
@@ -292,7 +386,13 @@ mod tests {
         let model = ModelFolder::open(folder.path()).unwrap();
         assert_eq!(model.architecture().unwrap(), "TransNetV2");
         assert!(model.expect("TransNetV2").is_ok());
-        assert!(model.expect("LlamaForCausalLM").unwrap_err().message().contains("is a TransNetV2"));
+        assert!(
+            model
+                .expect("LlamaForCausalLM")
+                .unwrap_err()
+                .message()
+                .contains("is a TransNetV2")
+        );
     }
 
     #[test]
@@ -305,8 +405,14 @@ mod tests {
             r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#,
         )
         .unwrap();
-        let weights = ModelFolder::open(folder.path()).unwrap().weights(Device::Cpu, Precision::F32).unwrap();
-        let (a, b) = (weights.take("a", &[2]).unwrap(), weights.take("b", &[2]).unwrap());
+        let weights = ModelFolder::open(folder.path())
+            .unwrap()
+            .weights(Device::Cpu, Precision::F32)
+            .unwrap();
+        let (a, b) = (
+            weights.take("a", &[2]).unwrap(),
+            weights.take("b", &[2]).unwrap(),
+        );
         assert_eq!((a.double_value(&[0]), b.double_value(&[1])), (1., 2.));
         weights.finish().unwrap();
     }
@@ -314,8 +420,15 @@ mod tests {
     #[test]
     fn an_index_cannot_lead_out_of_the_folder() {
         let folder = folder_with("X");
-        std::fs::write(folder.path().join("model.safetensors.index.json"), r#"{"weight_map": {"a": "../one.safetensors"}}"#).unwrap();
-        assert_eq!(ModelFolder::open(folder.path()).unwrap_err().kind(), Kind::Model);
+        std::fs::write(
+            folder.path().join("model.safetensors.index.json"),
+            r#"{"weight_map": {"a": "../one.safetensors"}}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            ModelFolder::open(folder.path()).unwrap_err().kind(),
+            Kind::Model
+        );
     }
 
     #[test]
@@ -326,23 +439,36 @@ mod tests {
         let first = model.digest().unwrap();
         assert_eq!(first.len(), 64);
         assert!(Arc::ptr_eq(&first, &model.digest().unwrap()));
-        assert_eq!(first, ModelFolder::open(folder.path()).unwrap().digest().unwrap());
+        assert_eq!(
+            first,
+            ModelFolder::open(folder.path()).unwrap().digest().unwrap()
+        );
         write(folder.path(), SINGLE, "abc", 2.);
         let second = model.digest().unwrap();
         assert_ne!(first, second);
         std::fs::write(folder.path().join(PREPROCESSOR), "{}").unwrap();
-        assert_ne!(second, ModelFolder::open(folder.path()).unwrap().digest().unwrap());
+        assert_ne!(
+            second,
+            ModelFolder::open(folder.path()).unwrap().digest().unwrap()
+        );
     }
 
     #[test]
     fn a_modules_digest_follows_the_module() {
         let folder = folder_with("TorchScript");
         write(folder.path(), SINGLE, "a", 1.);
-        assert_eq!(ModelFolder::open(folder.path()).unwrap_err().kind(), Kind::Config, "its weights are in the module");
+        assert_eq!(
+            ModelFolder::open(folder.path()).unwrap_err().kind(),
+            Kind::Config,
+            "its weights are in the module"
+        );
         std::fs::write(folder.path().join(MODULE), "one").unwrap();
         let first = ModelFolder::open(folder.path()).unwrap().digest().unwrap();
         std::fs::write(folder.path().join(MODULE), "two").unwrap();
-        assert_ne!(first, ModelFolder::open(folder.path()).unwrap().digest().unwrap());
+        assert_ne!(
+            first,
+            ModelFolder::open(folder.path()).unwrap().digest().unwrap()
+        );
     }
 
     fn pipeline_folder() -> tempfile::TempDir {
@@ -354,8 +480,17 @@ mod tests {
         for part in ["unet", "tokenizer"] {
             std::fs::create_dir(folder.path().join(part)).unwrap();
         }
-        std::fs::write(folder.path().join("unet").join(CONFIG), r#"{"_class_name": "UNet2DConditionModel"}"#).unwrap();
-        write(&folder.path().join("unet"), "diffusion_pytorch_model.fp16.safetensors", "a", 1.);
+        std::fs::write(
+            folder.path().join("unet").join(CONFIG),
+            r#"{"_class_name": "UNet2DConditionModel"}"#,
+        )
+        .unwrap();
+        write(
+            &folder.path().join("unet"),
+            "diffusion_pytorch_model.fp16.safetensors",
+            "a",
+            1.,
+        );
         std::fs::write(folder.path().join("tokenizer/merges.txt"), "a b").unwrap();
         folder
     }
@@ -367,7 +502,14 @@ mod tests {
         assert_eq!(model.architecture().unwrap(), "StableDiffusionPipeline");
         let unet = model.part("unet").unwrap();
         assert!(unet.expect("UNet2DConditionModel").is_ok());
-        assert_eq!(unet.weights(Device::Cpu, Precision::F32).unwrap().take("a", &[2]).unwrap().double_value(&[0]), 1.);
+        assert_eq!(
+            unet.weights(Device::Cpu, Precision::F32)
+                .unwrap()
+                .take("a", &[2])
+                .unwrap()
+                .double_value(&[0]),
+            1.
+        );
         assert!(model.file("tokenizer/merges.txt").is_some());
         assert_eq!(model.part("vae").unwrap_err().kind(), Kind::Config);
     }
@@ -379,10 +521,20 @@ mod tests {
         let mut seen = vec![digest()];
         std::fs::write(folder.path().join("tokenizer/merges.txt"), "b c").unwrap();
         seen.push(digest());
-        write(&folder.path().join("unet"), "diffusion_pytorch_model.fp16.safetensors", "a", 2.);
+        write(
+            &folder.path().join("unet"),
+            "diffusion_pytorch_model.fp16.safetensors",
+            "a",
+            2.,
+        );
         seen.push(digest());
         // The whole weights go before the copy in half precision.
-        write(&folder.path().join("unet"), "diffusion_pytorch_model.safetensors", "a", 2.5);
+        write(
+            &folder.path().join("unet"),
+            "diffusion_pytorch_model.safetensors",
+            "a",
+            2.5,
+        );
         seen.push(digest());
         std::fs::create_dir(folder.path().join("safety_checker")).unwrap();
         write(&folder.path().join("safety_checker"), SINGLE, "a", 3.);
@@ -395,8 +547,18 @@ mod tests {
         let folder = pipeline_folder();
         std::fs::remove_dir_all(folder.path().join("tokenizer")).unwrap();
         let error = ModelFolder::open(folder.path()).unwrap_err();
-        assert!(error.kind() == Kind::Config && error.message().contains("tokenizer"), "{error}");
-        std::fs::write(folder.path().join(PARTS), r#"{"../x": ["diffusers", "UNet2DConditionModel"]}"#).unwrap();
-        assert_eq!(ModelFolder::open(folder.path()).unwrap_err().kind(), Kind::Model);
+        assert!(
+            error.kind() == Kind::Config && error.message().contains("tokenizer"),
+            "{error}"
+        );
+        std::fs::write(
+            folder.path().join(PARTS),
+            r#"{"../x": ["diffusers", "UNet2DConditionModel"]}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            ModelFolder::open(folder.path()).unwrap_err().kind(),
+            Kind::Model
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! GPT-2 (Radford et al., "Language Models are Unsupervised Multitask Learners", 2019), as transformers' `GPT2LMHeadModel` computes it: learned
-//! positions, normalisation before attention and feed-forward, GELU by its tanh, the head tied to the embedding.
+//! GPT-2 (Radford et al., "Language Models are Unsupervised Multitask Learners", 2019), as
+//! transformers' `GPT2LMHeadModel` computes it: learned positions, normalisation before attention
+//! and feed-forward, GELU by its tanh, the head tied to the embedding.
 
 use super::attention::{Attention, Heads};
 use super::config::Config;
@@ -52,12 +53,20 @@ impl Gpt2Config {
             tied: config.boolean_or("tie_word_embeddings", true)?,
         };
         if read.heads == 0 || width == 0 || width % read.heads != 0 || read.positions == 0 {
-            return Err(config.error("`n_embd` must be a multiple of `n_head`, and `n_positions` not 0"));
+            return Err(
+                config.error("`n_embd` must be a multiple of `n_head`, and `n_positions` not 0")
+            );
         }
-        let wrong = [("scale_attn_weights", true), ("scale_attn_by_inverse_layer_idx", false), ("add_cross_attention", false)];
+        let wrong = [
+            ("scale_attn_weights", true),
+            ("scale_attn_by_inverse_layer_idx", false),
+            ("add_cross_attention", false),
+        ];
         for (field, needed) in wrong {
             if config.boolean_or(field, needed)? != needed {
-                return Err(config.error(format_args!("`{field}` is not supported but as {needed}")));
+                return Err(
+                    config.error(format_args!("`{field}` is not supported but as {needed}"))
+                );
             }
         }
         Ok(read)
@@ -104,10 +113,14 @@ impl Gpt2 {
     /// The network of a folder whose architecture is `GPT2LMHeadModel`.
     ///
     /// # Errors
-    /// Config, where the folder is another network's; model, where its config or weights do not fit; overload, where memory is short.
+    /// Config, where the folder is another network's; model, where its config or weights do not
+    /// fit; overload, where memory is short.
     pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         folder.expect("GPT2LMHeadModel")?;
-        Self::new(folder.weights(device, precision)?, Gpt2Config::read(folder.config())?)
+        Self::new(
+            folder.weights(device, precision)?,
+            Gpt2Config::read(folder.config())?,
+        )
     }
 
     /// The network of these weights.
@@ -125,13 +138,23 @@ impl Gpt2 {
         }
         let (width, epsilon) = (config.width, config.epsilon);
         // OpenAI's own checkpoint is of the network without its head, so its keys have no prefix.
-        let root = if weights.has("wte.weight") { weights.root() } else { weights.root() / "transformer" };
+        let root = if weights.has("wte.weight") {
+            weights.root()
+        } else {
+            weights.root() / "transformer"
+        };
         let words = root.take("wte.weight", &[config.vocabulary, width])?;
-        let head = if config.tied { words.shallow_clone() } else { weights.take("lm_head.weight", &[config.vocabulary, width])? };
+        let head = if config.tied {
+            words.shallow_clone()
+        } else {
+            weights.take("lm_head.weight", &[config.vocabulary, width])?
+        };
         let network = Self {
             words: Embedding::of(words),
             places: Embedding::new(&(&root / "wpe"), config.positions, width)?,
-            layers: (0..config.layers).map(|n| Layer::new(&(&root / "h" / n), &config)).collect::<Result<_>>()?,
+            layers: (0..config.layers)
+                .map(|n| Layer::new(&(&root / "h" / n), &config))
+                .collect::<Result<_>>()?,
             last: LayerNorm::new(&(&root / "ln_f"), width, epsilon)?,
             head: Linear::of(head, None).packed()?,
             kind: weights.precision().kind(),
@@ -156,7 +179,12 @@ impl Layer {
         let out = conv1d(&(&attn / "c_proj"), width, width)?;
         Ok(Self {
             ln_1: LayerNorm::new(&(scope / "ln_1"), width, epsilon)?,
-            attention: Attention::of_fused(fused, out, Heads::of_self(width, config.heads), scope.weights().attention()),
+            attention: Attention::of_fused(
+                fused,
+                out,
+                Heads::of_self(width, config.heads),
+                scope.weights().attention(),
+            ),
             ln_2: LayerNorm::new(&(scope / "ln_2"), width, epsilon)?,
             fc: conv1d(&(&mlp / "c_fc"), width, inner)?,
             proj: conv1d(&(&mlp / "c_proj"), inner, width)?,
@@ -182,28 +210,54 @@ impl Decoder for Gpt2 {
     }
 
     fn empty(&self, columns: i64) -> Result<Cache> {
-        let Gpt2Config { width, layers, heads, positions, .. } = self.config;
-        let shape = Shape { layers, heads, dim: width / heads, positions };
+        let Gpt2Config {
+            width,
+            layers,
+            heads,
+            positions,
+            ..
+        } = self.config;
+        let shape = Shape {
+            layers,
+            heads,
+            dim: width / heads,
+            positions,
+        };
         Ok(Cache(Columns::new(shape, columns, self.kind, self.device)?))
     }
 
     fn pass(&self, cache: &mut Cache, tokens: &[i64], columns: i64) -> Result<Tensor> {
         let slots = cache.0.open(columns)?;
         let mask = cache.0.mask(columns, 1)?;
-        let tokens = Tensor::f_from_slice(tokens)?.f_to(self.device)?.f_view([-1, columns])?;
-        let mut x = self.words.forward(&tokens)?.f_add(&self.places.forward(&cache.0.positions(columns)?)?)?;
+        let tokens = Tensor::f_from_slice(tokens)?
+            .f_to(self.device)?
+            .f_view([-1, columns])?;
+        let mut x = self
+            .words
+            .forward(&tokens)?
+            .f_add(&self.places.forward(&cache.0.positions(columns)?)?)?;
         for (layer, mut slot) in self.layers.iter().zip(slots) {
             let (query, new) = layer.attention.queries(&layer.ln_1.forward(&x)?)?;
             slot.fill(&new)?;
-            x = x.f_add(&layer.attention.mix(&query, &slot.seen, mask.as_ref(), false)?)?;
-            let inner = self.config.activation.forward(&layer.fc.forward(&layer.ln_2.forward(&x)?)?)?;
+            x = x.f_add(
+                &layer
+                    .attention
+                    .mix(&query, &slot.seen, mask.as_ref(), false)?,
+            )?;
+            let inner = self
+                .config
+                .activation
+                .forward(&layer.fc.forward(&layer.ln_2.forward(&x)?)?)?;
             x = x.f_add(&layer.proj.forward(&inner)?)?;
         }
         Ok(x)
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(self.head.forward(&self.last.forward(hidden)?)?.f_to_kind(Kind::Float)?)
+        Ok(self
+            .head
+            .forward(&self.last.forward(hidden)?)?
+            .f_to_kind(Kind::Float)?)
     }
 }
 

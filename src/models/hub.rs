@@ -1,5 +1,6 @@
-//! The cache that huggingface_hub keeps of models from a hub, `models--OWNER--NAME/{blobs,refs,snapshots}`, laid out and locked as it does,
-//! so that Python's tools and opusflow share what either of them fetched.
+//! The cache that huggingface_hub keeps of models from a hub,
+//! `models--OWNER--NAME/{blobs,refs,snapshots}`, laid out and locked as it does, so that Python's
+//! tools and opusflow share what either of them fetched.
 
 mod hash;
 mod notes;
@@ -25,7 +26,8 @@ const MAIN: &str = "main";
 /// Folders of the cache that hold models begin with this.
 const PREFIX: &str = "models--";
 
-/// A model of a hub at a revision: `owner/name`, or `owner/name@revision` with a branch, a tag or a commit.
+/// A model of a hub at a revision: `owner/name`, or `owner/name@revision` with a branch, a tag or a
+/// commit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HubId {
     repository: String,
@@ -55,12 +57,14 @@ impl FromStr for HubId {
     /// Takes what huggingface_hub takes as the id of a repository.
     ///
     /// # Errors
-    /// Config, where it is no such id. What passes can stand in a path: it has no `..` and begins with no `/`.
+    /// Config, where it is no such id. What passes can stand in a path: it has no `..` and begins
+    /// with no `/`.
     fn from_str(text: &str) -> Result<Self> {
         let (repository, revision) = text.split_once('@').unwrap_or((text, MAIN));
         let letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
         let edge = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-        let part = |part: &str| part.starts_with(edge) && part.ends_with(edge) && part.bytes().all(letter);
+        let part =
+            |part: &str| part.starts_with(edge) && part.ends_with(edge) && part.bytes().all(letter);
         let repository_fits = repository.len() <= 96
             && repository.split('/').count() <= 2
             && repository.split('/').all(part)
@@ -69,34 +73,58 @@ impl FromStr for HubId {
             && !repository.ends_with(".git");
         if !repository_fits {
             return Err(
-                Error::config(format!("`{text}` is not the id of a model on a hub")).hint("write `owner/name` or `owner/name@revision`")
+                Error::config(format!("`{text}` is not the id of a model on a hub"))
+                    .hint("write `owner/name` or `owner/name@revision`"),
             );
         }
-        let step = |step: &str| !step.is_empty() && !step.starts_with('.') && step.bytes().all(|byte| letter(byte) || byte == b'+');
+        let step = |step: &str| {
+            !step.is_empty()
+                && !step.starts_with('.')
+                && step.bytes().all(|byte| letter(byte) || byte == b'+')
+        };
         if revision.len() > 200 || revision.contains("..") || !revision.split('/').all(step) {
-            return Err(Error::config(format!("`{revision}` in `{text}` is not a revision")).hint("name a branch, a tag or a commit"));
+            return Err(
+                Error::config(format!("`{revision}` in `{text}` is not a revision"))
+                    .hint("name a branch, a tag or a commit"),
+            );
         }
-        Ok(Self { repository: repository.to_owned(), revision: revision.to_owned() })
+        Ok(Self {
+            repository: repository.to_owned(),
+            revision: revision.to_owned(),
+        })
     }
 }
 
 impl fmt::Display for HubId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.repository)?;
-        if self.revision == MAIN { Ok(()) } else { write!(f, "@{}", self.revision) }
+        if self.revision == MAIN {
+            Ok(())
+        } else {
+            write!(f, "@{}", self.revision)
+        }
     }
 }
 
 /// Whether this is the full name of a commit.
 pub fn is_commit(text: &str) -> bool {
-    text.len() == 40 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    text.len() == 40
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The repository that a snapshot of the cache is of, read from its path.
 pub fn repository_of(snapshot: &Path) -> Option<String> {
     let commit = snapshot.file_name()?.to_str()?;
-    let snapshots = snapshot.parent().filter(|folder| folder.file_name().is_some_and(|name| name == "snapshots"))?;
-    let model = snapshots.parent()?.file_name()?.to_str()?.strip_prefix(PREFIX)?;
+    let snapshots = snapshot
+        .parent()
+        .filter(|folder| folder.file_name().is_some_and(|name| name == "snapshots"))?;
+    let model = snapshots
+        .parent()?
+        .file_name()?
+        .to_str()?
+        .strip_prefix(PREFIX)?;
     is_commit(commit).then(|| model.replace("--", "/"))
 }
 
@@ -158,14 +186,23 @@ impl HubCache {
 
     /// The file whose lock is held while the content with this hash is fetched.
     pub fn lock(&self, id: &HubId, hash: &FileHash) -> PathBuf {
-        self.0.join(".locks").join(folder_name(id)).join(format!("{}.lock", hash.as_str()))
+        self.0
+            .join(".locks")
+            .join(folder_name(id))
+            .join(format!("{}.lock", hash.as_str()))
     }
 
-    /// Puts a blob into the snapshot of a commit as `file`, a relative path with `/` that the caller knows to stay inside; gives the place.
+    /// Puts a blob into the snapshot of a commit as `file`, a relative path with `/` that the
+    /// caller knows to stay inside; gives the place.
     ///
     /// # Errors
     /// Where the link cannot be written.
-    pub fn link(&self, id: &HubId, commit: &str, (file, hash): (&str, &FileHash)) -> io::Result<PathBuf> {
+    pub fn link(
+        &self,
+        id: &HubId,
+        commit: &str,
+        (file, hash): (&str, &FileHash),
+    ) -> io::Result<PathBuf> {
         let link = self.snapshot_at(id, commit).join(file);
         let up = "../".repeat(2 + file.matches('/').count());
         let target = PathBuf::from(format!("{up}blobs/{}", hash.as_str()));
@@ -201,11 +238,25 @@ impl HubCache {
     pub fn snapshots(&self) -> io::Result<Vec<Snapshot>> {
         let mut found = Vec::new();
         for (name, model) in folders(&self.0)? {
-            let Some(repository) = name.strip_prefix(PREFIX).map(|name| name.replace("--", "/")) else { continue };
+            let Some(repository) = name
+                .strip_prefix(PREFIX)
+                .map(|name| name.replace("--", "/"))
+            else {
+                continue;
+            };
             let refs = references(&model.join("refs"));
             for (commit, path) in folders(&model.join("snapshots"))? {
-                let here = refs.iter().filter(|(_, at)| *at == commit).map(|(name, _)| name.clone()).collect();
-                found.push(Snapshot { repository: repository.clone(), commit, refs: here, path });
+                let here = refs
+                    .iter()
+                    .filter(|(_, at)| *at == commit)
+                    .map(|(name, _)| name.clone())
+                    .collect();
+                found.push(Snapshot {
+                    repository: repository.clone(),
+                    commit,
+                    refs: here,
+                    path,
+                });
             }
         }
         Ok(found)
@@ -235,7 +286,11 @@ fn folders(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        if let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| path.is_dir()) {
+        if let Some(name) = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .filter(|_| path.is_dir())
+        {
             found.push((name.to_owned(), path));
         }
     }
@@ -247,9 +302,16 @@ fn folders(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
 fn references(folder: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        let (path, name) = (
+            entry.path(),
+            entry.file_name().to_string_lossy().into_owned(),
+        );
         if path.is_dir() {
-            found.extend(references(&path).into_iter().map(|(inner, commit)| (format!("{name}/{inner}"), commit)));
+            found.extend(
+                references(&path)
+                    .into_iter()
+                    .map(|(inner, commit)| (format!("{name}/{inner}"), commit)),
+            );
         } else if let Ok(commit) = fs::read_to_string(&path)
             && is_commit(commit.trim())
             && !name.starts_with('.')

@@ -1,5 +1,5 @@
-//! The layers that networks here are made of, as inference wants them: batch norm folded into the convolution before it, weights laid
-//! out channels-last, no dropout.
+//! The layers that networks here are made of, as inference wants them: batch norm folded into the
+//! convolution before it, weights laid out channels-last, no dropout.
 
 use std::cell::{Cell, RefCell};
 
@@ -52,28 +52,64 @@ enum Layout {
 
 impl Conv2d {
     /// From `conv`'s weight (and bias, where `biased`) and the batch norm under `norm`.
-    pub fn folded(conv: &Scope<'_>, biased: bool, norm: &Scope<'_>, geometry: Geometry) -> Result<Self> {
+    pub fn folded(
+        conv: &Scope<'_>,
+        biased: bool,
+        norm: &Scope<'_>,
+        geometry: Geometry,
+    ) -> Result<Self> {
         Self::folded_over(conv, biased, norm, geometry, 1.)
     }
 
-    /// The same, for input that is the network's times `factor`: bytes where it wants 0..1 need no pass of their own to be scaled.
-    pub fn folded_over(conv: &Scope<'_>, biased: bool, norm: &Scope<'_>, geometry: Geometry, factor: f64) -> Result<Self> {
-        let Geometry { input, output, kernel, stride } = geometry;
+    /// The same, for input that is the network's times `factor`: bytes where it wants 0..1 need no
+    /// pass of their own to be scaled.
+    pub fn folded_over(
+        conv: &Scope<'_>,
+        biased: bool,
+        norm: &Scope<'_>,
+        geometry: Geometry,
+        factor: f64,
+    ) -> Result<Self> {
+        let Geometry {
+            input,
+            output,
+            kernel,
+            stride,
+        } = geometry;
         let weight = conv.take_f32("weight", &[output, input, kernel, kernel])?;
-        let bias = if biased { Some(conv.take_f32("bias", &[output])?) } else { None };
+        let bias = if biased {
+            Some(conv.take_f32("bias", &[output])?)
+        } else {
+            None
+        };
         let affine = Affine::batch_norm(norm, output, 1e-5)?;
         let weight = affine.scale_outputs(&weight)?.f_div_scalar(factor)?;
         let bias = match bias {
             Some(bias) => bias.f_mul(&affine.scale)?.f_add(&affine.shift)?,
             None => affine.shift,
         };
-        Self::placed(conv, &weight, &bias, [stride, stride], [kernel / 2, kernel / 2], [1, 1])
+        Self::placed(
+            conv,
+            &weight,
+            &bias,
+            [stride, stride],
+            [kernel / 2, kernel / 2],
+            [1, 1],
+        )
     }
 
     /// As the checkpoint has it, with no batch norm after it; padding is half the kernel.
     pub fn plain(scope: &Scope<'_>, geometry: Geometry) -> Result<Self> {
-        let Geometry { input, output, kernel, stride } = geometry;
-        let (weight, bias) = (scope.take("weight", &[output, input, kernel, kernel])?, scope.take("bias", &[output])?);
+        let Geometry {
+            input,
+            output,
+            kernel,
+            stride,
+        } = geometry;
+        let (weight, bias) = (
+            scope.take("weight", &[output, input, kernel, kernel])?,
+            scope.take("bias", &[output])?,
+        );
         Self::of(&weight, &bias, [stride, stride], [kernel / 2, kernel / 2])
     }
 
@@ -88,36 +124,63 @@ impl Conv2d {
     ) -> Result<Self> {
         let weight = channels_last(&scope.weights().place(weight)?)?;
         let bias = scope.weights().place(bias)?;
-        Ok(Self { weight: RefCell::new(weight), bias, sweep: Sweep { stride, padding, dilation }, layout: Cell::new(Layout::Plain) })
+        Ok(Self {
+            weight: RefCell::new(weight),
+            bias,
+            sweep: Sweep {
+                stride,
+                padding,
+                dilation,
+            },
+            layout: Cell::new(Layout::Plain),
+        })
     }
 
     /// Of these weights, where they lie.
     pub fn of(weight: &Tensor, bias: &Tensor, stride: [i64; 2], padding: [i64; 2]) -> Result<Self> {
-        let sweep = Sweep { stride, padding, dilation: [1, 1] };
-        Ok(Self { weight: RefCell::new(channels_last(weight)?), bias: bias.shallow_clone(), sweep, layout: Cell::new(Layout::Plain) })
+        let sweep = Sweep {
+            stride,
+            padding,
+            dilation: [1, 1],
+        };
+        Ok(Self {
+            weight: RefCell::new(channels_last(weight)?),
+            bias: bias.shallow_clone(),
+            sweep,
+            layout: Cell::new(Layout::Plain),
+        })
     }
 
-    /// The same with its weight laid out for oneDNN, where it lies on a CPU: for wide layers, whose weights are large beside the picture. That
-    /// is done for the size of the pictures that come, and again where another size comes; how many come at once hardly matters to it.
+    /// The same with its weight laid out for oneDNN, where it lies on a CPU: for wide layers, whose
+    /// weights are large beside the picture. That is done for the size of the pictures that come,
+    /// and again where another size comes; how many come at once hardly matters to it.
     pub fn packed(self) -> Self {
         self.layout.set(Layout::Waiting);
         self
     }
 
-    /// Lays the weight out for pictures of the size of `x`, unless it lies so. Says whether it is packed.
+    /// Lays the weight out for pictures of the size of `x`, unless it lies so. Says whether it is
+    /// packed.
     fn pack_for(&self, x: &Tensor) -> Result<bool> {
         let (layout, size) = (self.layout.get(), x.size());
-        let [_, channels, height, width] = size[..] else { return Ok(false) };
+        let [_, channels, height, width] = size[..] else {
+            return Ok(false);
+        };
         if layout == Layout::Plain || channels != self.weight.borrow().size()[1] {
             return Ok(false);
         }
         if layout == Layout::Packed([height, width]) {
             return Ok(true);
         }
-        // By libtorch's layout: oneDNN's way from one of its own to another takes twenty times as long.
+        // By libtorch's layout: oneDNN's way from one of its own to another takes twenty times as
+        // long.
         let plain = self.weight()?;
         let packed = self.sweep.pack(&plain, &size)?;
-        self.layout.set(if packed.is_some() { Layout::Packed([height, width]) } else { Layout::Plain });
+        self.layout.set(if packed.is_some() {
+            Layout::Packed([height, width])
+        } else {
+            Layout::Plain
+        });
         *self.weight.borrow_mut() = packed.unwrap_or(plain);
         Ok(self.layout.get() != Layout::Plain)
     }
@@ -125,7 +188,11 @@ impl Conv2d {
     /// `[output, input, h, w]`.
     pub fn weight(&self) -> Result<Tensor> {
         let weight = self.weight.borrow();
-        if let Layout::Packed(_) = self.layout.get() { Sweep::unpack(&weight) } else { Ok(weight.shallow_clone()) }
+        if let Layout::Packed(_) = self.layout.get() {
+            Sweep::unpack(&weight)
+        } else {
+            Ok(weight.shallow_clone())
+        }
     }
 
     /// One number for each of its outputs.
@@ -140,7 +207,12 @@ impl Conv2d {
 
     /// The same, and max(x, 0) of it, in one pass where the device can.
     pub fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
-        let fused = if self.pack_for(x)? { self.sweep.packed(x, &self.weight.borrow(), Some(&self.bias), Then::Relu) } else { None };
+        let fused = if self.pack_for(x)? {
+            self.sweep
+                .packed(x, &self.weight.borrow(), Some(&self.bias), Then::Relu)
+        } else {
+            None
+        };
         match fused {
             Some(made) => Ok(made),
             None => Ok(self.forward(x)?.f_relu_()?),
@@ -149,8 +221,17 @@ impl Conv2d {
 
     /// As [`forward`](Self::forward), with another bias, or with none.
     pub fn forward_biased(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        let Sweep { stride, padding, dilation } = self.sweep;
-        let packed = if self.pack_for(x)? { self.sweep.packed(x, &self.weight.borrow(), bias, Then::Nothing) } else { None };
+        let Sweep {
+            stride,
+            padding,
+            dilation,
+        } = self.sweep;
+        let packed = if self.pack_for(x)? {
+            self.sweep
+                .packed(x, &self.weight.borrow(), bias, Then::Nothing)
+        } else {
+            None
+        };
         match packed {
             Some(made) => Ok(made),
             // What is not packed; or oneDNN refuses what does not fit, and libtorch's own says why.
@@ -171,11 +252,23 @@ pub struct Affine {
 impl Affine {
     /// From running mean and variance, in f32 on the CPU; the arithmetic is done in f64.
     pub fn batch_norm(norm: &Scope<'_>, channels: i64, epsilon: f64) -> Result<Self> {
-        let take = |name| -> Result<Tensor> { Ok(norm.take_f32(name, &[channels])?.f_to_kind(tch::Kind::Double)?) };
-        let (weight, bias, mean, variance) = (take("weight")?, take("bias")?, take("running_mean")?, take("running_var")?);
+        let take = |name| -> Result<Tensor> {
+            Ok(norm
+                .take_f32(name, &[channels])?
+                .f_to_kind(tch::Kind::Double)?)
+        };
+        let (weight, bias, mean, variance) = (
+            take("weight")?,
+            take("bias")?,
+            take("running_mean")?,
+            take("running_var")?,
+        );
         let scale = weight.f_div(&variance.f_add_scalar(epsilon)?.f_sqrt()?)?;
         let shift = bias.f_sub(&mean.f_mul(&scale)?)?;
-        Ok(Self { scale: scale.f_to_kind(tch::Kind::Float)?, shift: shift.f_to_kind(tch::Kind::Float)? })
+        Ok(Self {
+            scale: scale.f_to_kind(tch::Kind::Float)?,
+            shift: shift.f_to_kind(tch::Kind::Float)?,
+        })
     }
 
     /// The weight of a convolution that this follows, with the factor folded in.
@@ -200,23 +293,46 @@ impl Linear {
     /// In the model's precision, with or without a bias.
     pub fn read(scope: &Scope<'_>, input: i64, output: i64, biased: bool) -> Result<Self> {
         let weight = scope.take("weight", &[output, input])?;
-        Ok(Self { weight, bias: if biased { Some(scope.take("bias", &[output])?) } else { None } })
+        Ok(Self {
+            weight,
+            bias: if biased {
+                Some(scope.take("bias", &[output])?)
+            } else {
+                None
+            },
+        })
     }
 
     /// In f32 whatever the model's precision, for heads that decide.
     pub fn f32(scope: &Scope<'_>, input: i64, output: i64) -> Result<Self> {
         let device = scope.weights().device();
-        let weight = scope.take_f32("weight", &[output, input])?.f_to_device(device)?;
+        let weight = scope
+            .take_f32("weight", &[output, input])?
+            .f_to_device(device)?;
         let bias = scope.take_f32("bias", &[output])?.f_to_device(device)?;
-        Ok(Self { weight, bias: Some(bias) })
+        Ok(Self {
+            weight,
+            bias: Some(bias),
+        })
     }
 
-    /// With its weight and its bias each multiplied by a factor, `[]` or `[output]`: what is constant after it, or before it, costs nothing
-    /// when it runs.
-    pub fn scaled(scope: &Scope<'_>, input: i64, output: i64, weight: &Tensor, bias: &Tensor) -> Result<Self> {
-        let scaled = scope.take_f32("weight", &[output, input])?.f_mul(&weight.f_reshape([-1, 1])?)?;
+    /// With its weight and its bias each multiplied by a factor, `[]` or `[output]`: what is
+    /// constant after it, or before it, costs nothing when it runs.
+    pub fn scaled(
+        scope: &Scope<'_>,
+        input: i64,
+        output: i64,
+        weight: &Tensor,
+        bias: &Tensor,
+    ) -> Result<Self> {
+        let scaled = scope
+            .take_f32("weight", &[output, input])?
+            .f_mul(&weight.f_reshape([-1, 1])?)?;
         let bias = scope.take_f32("bias", &[output])?.f_mul(bias)?;
-        Ok(Self { weight: scope.weights().place(&scaled)?, bias: Some(scope.weights().place(&bias)?) })
+        Ok(Self {
+            weight: scope.weights().place(&scaled)?,
+            bias: Some(scope.weights().place(&bias)?),
+        })
     }
 
     /// From tensors that do not lie under `weight` and `bias`.
@@ -224,8 +340,9 @@ impl Linear {
         Self { weight, bias }
     }
 
-    /// The same with its weight laid out for oneDNN, where it lies on a CPU: for few rows half the time or less. Its weight cannot be looked at
-    /// then. A table of words that is a head, too, is copied for it.
+    /// The same with its weight laid out for oneDNN, where it lies on a CPU: for few rows half the
+    /// time or less. Its weight cannot be looked at then. A table of words that is a head, too, is
+    /// copied for it.
     pub fn packed(self) -> Result<Self> {
         Ok(match pack(&self.weight)? {
             Some(weight) => Self { weight, ..self },
@@ -248,14 +365,18 @@ impl Linear {
         match product(x, &self.weight, self.bias.as_ref(), Then::Nothing) {
             Some(product) => Ok(product),
             // A packed weight is refused where x does not fit: libtorch's own says why.
-            None if self.weight.is_mkldnn() => Ok(x.f_linear(&self.weight.f_to_dense(None, false)?, self.bias.as_ref())?),
+            None if self.weight.is_mkldnn() => {
+                Ok(x.f_linear(&self.weight.f_to_dense(None, false)?, self.bias.as_ref())?)
+            }
             None => Ok(x.f_linear(&self.weight, self.bias.as_ref())?),
         }
     }
 
     /// The same, and the activation of it, in one pass where the device can.
     pub fn forward_then(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        let fused = activation.fused().and_then(|then| product(x, &self.weight, self.bias.as_ref(), then));
+        let fused = activation
+            .fused()
+            .and_then(|then| product(x, &self.weight, self.bias.as_ref(), then));
         match fused {
             Some(product) => Ok(product),
             None => activation.forward(&self.forward(x)?),
@@ -274,8 +395,17 @@ pub struct Conv1d {
 impl Conv1d {
     /// In the model's precision, with a bias; padding is half the kernel.
     pub fn new(scope: &Scope<'_>, geometry: Geometry) -> Result<Self> {
-        let Geometry { input, output, kernel, stride } = geometry;
-        Ok(Self { weight: scope.take("weight", &[output, input, kernel])?, bias: Some(scope.take("bias", &[output])?), stride })
+        let Geometry {
+            input,
+            output,
+            kernel,
+            stride,
+        } = geometry;
+        Ok(Self {
+            weight: scope.take("weight", &[output, input, kernel])?,
+            bias: Some(scope.take("bias", &[output])?),
+            stride,
+        })
     }
 
     /// `[n, input, t]` to `[n, output, t']`.
@@ -322,12 +452,22 @@ pub struct LayerNorm {
 impl LayerNorm {
     /// In the model's precision; `epsilon` is added to the variance.
     pub fn new(scope: &Scope<'_>, size: i64, epsilon: f64) -> Result<Self> {
-        Ok(Self { weight: scope.take("weight", &[size])?, bias: scope.take("bias", &[size])?, epsilon })
+        Ok(Self {
+            weight: scope.take("weight", &[size])?,
+            bias: scope.take("bias", &[size])?,
+            epsilon,
+        })
     }
 
     /// Values of mean 0 and variance 1, scaled and shifted.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.epsilon, true)?)
+        Ok(x.f_layer_norm(
+            self.weight.size(),
+            Some(&self.weight),
+            Some(&self.bias),
+            self.epsilon,
+            true,
+        )?)
     }
 }
 
@@ -343,7 +483,12 @@ pub struct GroupNorm {
 impl GroupNorm {
     /// `channels` in `groups`, in the model's precision; `epsilon` is added to the variance.
     pub fn new(scope: &Scope<'_>, channels: i64, groups: i64, epsilon: f64) -> Result<Self> {
-        Ok(Self { weight: scope.take("weight", &[channels])?, bias: scope.take("bias", &[channels])?, groups, epsilon })
+        Ok(Self {
+            weight: scope.take("weight", &[channels])?,
+            bias: scope.take("bias", &[channels])?,
+            groups,
+            epsilon,
+        })
     }
 
     /// `[n, channels, ...]` to the same.
@@ -368,7 +513,8 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// The activation that `field` of a config.json names, in transformers' words; `default` where it is missing.
+    /// The activation that `field` of a config.json names, in transformers' words; `default` where
+    /// it is missing.
     ///
     /// # Errors
     /// Model, where it is none of these.
@@ -379,10 +525,10 @@ impl Activation {
             "quick_gelu" => Ok(Self::QuickGelu),
             "silu" | "swish" => Ok(Self::Silu),
             "relu" => Ok(Self::Relu),
-            other => {
-                Err(config
-                    .error(format_args!("`{field}` must be gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, silu or relu, it is {other}")))
-            }
+            other => Err(config.error(format_args!(
+                "`{field}` must be gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, silu or relu, \
+                 it is {other}"
+            ))),
         }
     }
 
@@ -419,14 +565,24 @@ mod tests {
     #[test]
     fn a_packed_convolution_gives_what_libtorchs_gives_whatever_size_comes() {
         for precision in [Kind::Float, Kind::BFloat16] {
-            let random = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(precision);
+            let random =
+                |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(precision);
             let (weight, bias) = (random(&[96, 96, 3, 3]), random(&[96]));
             let packed = Conv2d::of(&weight, &bias, [1, 1], [1, 1]).unwrap().packed();
-            for size in [[1, 96, 8, 8], [1, 96, 16, 16], [2, 96, 16, 16], [2, 96, 9, 7], [1, 96, 8, 8]] {
+            for size in [
+                [1, 96, 8, 8],
+                [1, 96, 16, 16],
+                [2, 96, 16, 16],
+                [2, 96, 9, 7],
+                [1, 96, 8, 8],
+            ] {
                 let x = channels_last(&random(&size)).unwrap();
                 let expected = x.conv2d(&weight, Some(&bias), [1, 1], [1, 1], [1, 1], 1);
                 let error = relative_error(&packed.forward(&x).unwrap(), &expected);
-                assert!(error < if precision == Kind::Float { 1e-5 } else { 1e-2 }, "{size:?} in {precision:?}: {error}");
+                assert!(
+                    error < if precision == Kind::Float { 1e-5 } else { 1e-2 },
+                    "{size:?} in {precision:?}: {error}"
+                );
                 assert!(packed.weight().unwrap().equal(&weight));
                 assert!(packed.forward(&random(&[1, 95, 8, 8])).is_err());
             }

@@ -1,7 +1,8 @@
-//! Llama-family decoders (Llama, SmolLM2, TinyLlama, Mistral, Qwen2, Qwen3), as transformers computes them: RMSNorm, rotary positions,
-//! grouped-query attention, SwiGLU. Weights are rearranged at load so that a layer is few operations: gains folded into the projections
-//! after them, query, key and value fused, gate and up fused, query heads ordered so that a group's heads are further queries of one key
-//! head, rotary pairs laid side by side as complex numbers.
+//! Llama-family decoders (Llama, SmolLM2, TinyLlama, Mistral, Qwen2, Qwen3), as transformers
+//! computes them: RMSNorm, rotary positions, grouped-query attention, SwiGLU. Weights are
+//! rearranged at load so that a layer is few operations: gains folded into the projections after
+//! them, query, key and value fused, gate and up fused, query heads ordered so that a group's heads
+//! are further queries of one key head, rotary pairs laid side by side as complex numbers.
 
 mod cache;
 mod config;
@@ -54,8 +55,8 @@ impl Llama {
     /// Reads a folder's config.json and weights.
     ///
     /// # Errors
-    /// Config, where the folder is another network's; model, where config.json or the weights do not fit; external, where they cannot be
-    /// read; overload, where memory is short.
+    /// Config, where the folder is another network's; model, where config.json or the weights do
+    /// not fit; external, where they cannot be read; overload, where memory is short.
     pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let member = match folder.architecture()? {
             "MistralForCausalLM" => Member::Mistral,
@@ -79,18 +80,33 @@ impl Llama {
         let _frozen = guard();
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let (device, kind) = (weights.device(), weights.precision().kind());
-        let take = |key: &str, shape: &[i64]| -> Result<Tensor> { Ok(weights.take_f32(key, shape)?.f_to(device)?) };
+        let take = |key: &str, shape: &[i64]| -> Result<Tensor> {
+            Ok(weights.take_f32(key, shape)?.f_to(device)?)
+        };
         let embedding = take("model.embed_tokens.weight", &[vocab, hidden])?.f_to_kind(kind)?;
         let head = match config.tie_word_embeddings {
             true => matrix(&embedding, None, kind)?,
             false => matrix(&take("lm_head.weight", &[vocab, hidden])?, None, kind)?,
         };
         let gain = take("model.norm.weight", &[hidden])?.f_mul_scalar((hidden as f64).sqrt())?;
-        let layers = (0..config.num_hidden_layers).map(|n| Layer::new(&config, n, kind, &take)).collect::<Result<_>>()?;
+        let layers = (0..config.num_hidden_layers)
+            .map(|n| Layer::new(&config, n, kind, &take))
+            .collect::<Result<_>>()?;
         let floor = floor(hidden, &config, device)?;
-        // On a CPU attention is faster in f32 than in halves, and the cache is small beside the weights.
+        // On a CPU attention is faster in f32 than in halves, and the cache is small beside the
+        // weights.
         let cached = if device.is_cuda() { kind } else { Kind::Float };
-        Ok(Self { config, layers, embedding, gain, head, floor, kind, cached, device })
+        Ok(Self {
+            config,
+            layers,
+            embedding,
+            gain,
+            head,
+            floor,
+            kind,
+            cached,
+            device,
+        })
     }
 
     /// What config.json said.
@@ -98,8 +114,21 @@ impl Llama {
         &self.config
     }
 
-    fn attend(&self, layer: &Layer, x: &Tensor, mut slot: Slot, turns: &Tensor, mask: Option<&Tensor>, columns: i64) -> Result<Tensor> {
-        let Config { num_attention_heads: q_heads, num_key_value_heads: kv_heads, head_dim, .. } = self.config;
+    fn attend(
+        &self,
+        layer: &Layer,
+        x: &Tensor,
+        mut slot: Slot,
+        turns: &Tensor,
+        mask: Option<&Tensor>,
+        columns: i64,
+    ) -> Result<Tensor> {
+        let Config {
+            num_attention_heads: q_heads,
+            num_key_value_heads: kv_heads,
+            head_dim,
+            ..
+        } = self.config;
         let rows = x.size()[0] / columns;
         let mut qkv = layer.qkv.forward(x)?;
         if self.kind != Kind::Float {
@@ -112,19 +141,44 @@ impl Llama {
         }
         let pairs = turned.f_view([rows, columns, q_heads + kv_heads, head_dim / 2, 2])?;
         let _ = pairs.f_view_as_complex()?.f_mul_(turns)?;
-        slot.fresh.f_copy_(&qkv.f_narrow(2, q_heads, 2 * kv_heads)?.f_transpose(1, 2)?)?;
-        let queries = qkv.f_narrow(2, 0, q_heads)?.f_reshape([rows, columns * self.config.group(), kv_heads, head_dim])?;
+        slot.fresh
+            .f_copy_(&qkv.f_narrow(2, q_heads, 2 * kv_heads)?.f_transpose(1, 2)?)?;
+        let queries = qkv.f_narrow(2, 0, q_heads)?.f_reshape([
+            rows,
+            columns * self.config.group(),
+            kv_heads,
+            head_dim,
+        ])?;
         let queries = queries.f_transpose(1, 2)?.f_to_kind(self.cached)?;
         let scale = None::<f64>;
-        let out = Tensor::f_scaled_dot_product_attention(&queries, &slot.seen.keys, &slot.seen.values, mask, 0.0, false, scale, false)?;
-        let out = out.f_transpose(1, 2)?.f_reshape([rows * columns, q_heads * head_dim])?;
-        Ok(if self.cached == self.kind { out } else { out.f_to_kind(self.kind)? })
+        let out = Tensor::f_scaled_dot_product_attention(
+            &queries,
+            &slot.seen.keys,
+            &slot.seen.values,
+            mask,
+            0.0,
+            false,
+            scale,
+            false,
+        )?;
+        let out = out
+            .f_transpose(1, 2)?
+            .f_reshape([rows * columns, q_heads * head_dim])?;
+        Ok(if self.cached == self.kind {
+            out
+        } else {
+            out.f_to_kind(self.kind)?
+        })
     }
 
     /// `x` divided by its length; the factor to its root mean square lies in the weights.
     fn normed(&self, x: &Tensor) -> Result<Tensor> {
         let normed = self.unit(x)?;
-        Ok(if self.kind == Kind::Float { normed } else { normed.f_to_kind(self.kind)? })
+        Ok(if self.kind == Kind::Float {
+            normed
+        } else {
+            normed.f_to_kind(self.kind)?
+        })
     }
 
     fn unit(&self, x: &Tensor) -> Result<Tensor> {
@@ -132,9 +186,14 @@ impl Llama {
     }
 }
 
-/// RMSNorm's epsilon for lengths: sqrt(width * eps), as a root mean square is a length over sqrt(width).
+/// RMSNorm's epsilon for lengths: sqrt(width * eps), as a root mean square is a length over
+/// sqrt(width).
 fn floor(width: i64, config: &Config, device: Device) -> Result<Tensor> {
-    Ok(Tensor::f_full([1], (width as f64 * config.rms_norm_eps).sqrt(), (Kind::Float, device))?)
+    Ok(Tensor::f_full(
+        [1],
+        (width as f64 * config.rms_norm_eps).sqrt(),
+        (Kind::Float, device),
+    )?)
 }
 
 /// The length of each vector that the last dimension is of, not below `floor`.
@@ -163,79 +222,174 @@ impl Decoder for Llama {
         let mask = cache.columns.mask(columns, self.config.group())?;
         let tokens = Tensor::f_from_slice(tokens)?.f_to(self.device)?;
         // A copy, as the residual stream is added to in place.
-        let mut x = self.embedding.f_index_select(0, &tokens)?.f_to_kind(Kind::Float)?;
+        let mut x = self
+            .embedding
+            .f_index_select(0, &tokens)?
+            .f_to_kind(Kind::Float)?;
         for (layer, slot) in self.layers.iter().zip(slots) {
-            let attended = self.attend(layer, &self.normed(&x)?, slot, &turns, mask.as_ref(), columns)?;
+            let attended = self.attend(
+                layer,
+                &self.normed(&x)?,
+                slot,
+                &turns,
+                mask.as_ref(),
+                columns,
+            )?;
             x = x.f_add_(&layer.out.forward(&attended)?)?;
             let gate_up = layer.gate_up.forward(&self.normed(&x)?)?;
             let width = self.config.intermediate_size;
-            let inner = gate_up.f_narrow(1, 0, width)?.f_silu_()?.f_mul_(&gate_up.f_narrow(1, width, width)?)?;
+            let inner = gate_up
+                .f_narrow(1, 0, width)?
+                .f_silu_()?
+                .f_mul_(&gate_up.f_narrow(1, width, width)?)?;
             x = x.f_add_(&layer.down.forward(&inner)?)?;
         }
         Ok(x)
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let x = self.unit(hidden)?.f_mul_(&self.gain)?.f_to_kind(self.kind)?;
+        let x = self
+            .unit(hidden)?
+            .f_mul_(&self.gain)?
+            .f_to_kind(self.kind)?;
         Ok(self.head.forward(&x)?.f_to_kind(Kind::Float)?)
     }
 }
 
 impl Layer {
-    fn new(config: &Config, n: i64, kind: Kind, take: &dyn Fn(&str, &[i64]) -> Result<Tensor>) -> Result<Self> {
+    fn new(
+        config: &Config,
+        n: i64,
+        kind: Kind,
+        take: &dyn Fn(&str, &[i64]) -> Result<Tensor>,
+    ) -> Result<Self> {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let (q_heads, kv_heads, dim, group) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.group());
+        let (q_heads, kv_heads, dim, group) = (
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+            config.group(),
+        );
         let part = |name: &str, shape: &[i64]| take(&format!("model.layers.{n}.{name}"), shape);
-        let weight = |name: &str, outputs: i64, inputs: i64| part(&format!("{name}.weight"), &[outputs, inputs]);
+        let weight = |name: &str, outputs: i64, inputs: i64| {
+            part(&format!("{name}.weight"), &[outputs, inputs])
+        };
         // As a weight of one column.
-        let bias = |name: &str, outputs: i64| Ok::<_, Error>(part(&format!("{name}.bias"), &[outputs])?.f_view([outputs, 1])?);
+        let bias = |name: &str, outputs: i64| {
+            Ok::<_, Error>(part(&format!("{name}.bias"), &[outputs])?.f_view([outputs, 1])?)
+        };
         let scale = (hidden as f64).sqrt();
 
         let fused = |q: &Tensor, k: &Tensor, v: Tensor| -> Result<Tensor> {
             let columns = v.size()[1];
-            let q = paired(q, dim)?.f_view([kv_heads, group, dim, columns])?.f_transpose(0, 1)?.f_reshape([-1, columns])?;
+            let q = paired(q, dim)?
+                .f_view([kv_heads, group, dim, columns])?
+                .f_transpose(0, 1)?
+                .f_reshape([-1, columns])?;
             Ok(Tensor::f_cat(&[q, paired(k, dim)?, v], 0)?)
         };
-        let [q, k, v] = [("self_attn.q_proj", q_heads), ("self_attn.k_proj", kv_heads), ("self_attn.v_proj", kv_heads)];
+        let [q, k, v] = [
+            ("self_attn.q_proj", q_heads),
+            ("self_attn.k_proj", kv_heads),
+            ("self_attn.v_proj", kv_heads),
+        ];
         let gain = part("input_layernorm.weight", &[hidden])?.f_mul_scalar(scale)?;
-        let weights = fused(&weight(q.0, q.1 * dim, hidden)?, &weight(k.0, k.1 * dim, hidden)?, weight(v.0, v.1 * dim, hidden)?)?;
-        let biases = || fused(&bias(q.0, q.1 * dim)?, &bias(k.0, k.1 * dim)?, bias(v.0, v.1 * dim)?);
-        let qkv = matrix(&weights.f_mul(&gain)?, config.qkv_bias.then(biases).transpose()?, kind)?;
+        let weights = fused(
+            &weight(q.0, q.1 * dim, hidden)?,
+            &weight(k.0, k.1 * dim, hidden)?,
+            weight(v.0, v.1 * dim, hidden)?,
+        )?;
+        let biases = || {
+            fused(
+                &bias(q.0, q.1 * dim)?,
+                &bias(k.0, k.1 * dim)?,
+                bias(v.0, v.1 * dim)?,
+            )
+        };
+        let qkv = matrix(
+            &weights.f_mul(&gain)?,
+            config.qkv_bias.then(biases).transpose()?,
+            kind,
+        )?;
 
         let heads = || -> Result<HeadNorm> {
             let gain = |name: &str, heads: i64| -> Result<Tensor> {
-                Ok(paired(&part(name, &[dim])?.f_view([dim, 1])?, dim)?.f_view([1, dim])?.f_expand([heads, dim], false)?)
+                Ok(paired(&part(name, &[dim])?.f_view([dim, 1])?, dim)?
+                    .f_view([1, dim])?
+                    .f_expand([heads, dim], false)?)
             };
-            let gains = Tensor::f_cat(&[gain("self_attn.q_norm.weight", q_heads)?, gain("self_attn.k_norm.weight", kv_heads)?], 0)?;
-            Ok(HeadNorm { floor: floor(dim, config, gains.device())?, gain: gains.f_mul_scalar((dim as f64).sqrt())? })
+            let gains = Tensor::f_cat(
+                &[
+                    gain("self_attn.q_norm.weight", q_heads)?,
+                    gain("self_attn.k_norm.weight", kv_heads)?,
+                ],
+                0,
+            )?;
+            Ok(HeadNorm {
+                floor: floor(dim, config, gains.device())?,
+                gain: gains.f_mul_scalar((dim as f64).sqrt())?,
+            })
         };
         let heads = config.head_norm.then(heads).transpose()?;
 
         let out = weight("self_attn.o_proj", hidden, q_heads * dim)?;
-        let out = out.f_view([hidden, kv_heads, group, dim])?.f_transpose(1, 2)?.f_reshape([hidden, -1])?;
-        let out = matrix(&out, config.out_bias.then(|| bias("self_attn.o_proj", hidden)).transpose()?, kind)?;
+        let out = out
+            .f_view([hidden, kv_heads, group, dim])?
+            .f_transpose(1, 2)?
+            .f_reshape([hidden, -1])?;
+        let out = matrix(
+            &out,
+            config
+                .out_bias
+                .then(|| bias("self_attn.o_proj", hidden))
+                .transpose()?,
+            kind,
+        )?;
 
         let gain = part("post_attention_layernorm.weight", &[hidden])?.f_mul_scalar(scale)?;
         let [gate, up] = ["mlp.gate_proj", "mlp.up_proj"];
-        let weights = Tensor::f_cat(&[weight(gate, inner, hidden)?, weight(up, inner, hidden)?], 0)?.f_mul(&gain)?;
+        let weights = Tensor::f_cat(
+            &[weight(gate, inner, hidden)?, weight(up, inner, hidden)?],
+            0,
+        )?
+        .f_mul(&gain)?;
         let biases = || Ok::<_, Error>(Tensor::f_cat(&[bias(gate, inner)?, bias(up, inner)?], 0)?);
         let gate_up = matrix(&weights, config.mlp_bias.then(biases).transpose()?, kind)?;
         let down = weight("mlp.down_proj", hidden, inner)?;
-        let down = matrix(&down, config.mlp_bias.then(|| bias("mlp.down_proj", hidden)).transpose()?, kind)?;
-        Ok(Self { qkv, heads, out, gate_up, down })
+        let down = matrix(
+            &down,
+            config
+                .mlp_bias
+                .then(|| bias("mlp.down_proj", hidden))
+                .transpose()?,
+            kind,
+        )?;
+        Ok(Self {
+            qkv,
+            heads,
+            out,
+            gate_up,
+            down,
+        })
     }
 }
 
 /// A product in the network's number format; `bias` is a column.
 fn matrix(weight: &Tensor, bias: Option<Tensor>, kind: Kind) -> Result<Linear> {
-    let bias = bias.map(|bias| bias.f_view([-1])?.f_to_kind(kind)).transpose()?;
+    let bias = bias
+        .map(|bias| bias.f_view([-1])?.f_to_kind(kind))
+        .transpose()?;
     Linear::of(weight.f_to_kind(kind)?, bias).packed()
 }
 
-/// Lays the two numbers that are rotated together side by side; the checkpoint has them half a head apart.
+/// Lays the two numbers that are rotated together side by side; the checkpoint has them half a head
+/// apart.
 fn paired(weight: &Tensor, head_dim: i64) -> Result<Tensor> {
     let (outputs, hidden) = weight.size2()?;
-    Ok(weight.f_view([-1, 2, head_dim / 2, hidden])?.f_transpose(1, 2)?.f_reshape([outputs, hidden])?)
+    Ok(weight
+        .f_view([-1, 2, head_dim / 2, hidden])?
+        .f_transpose(1, 2)?
+        .f_reshape([outputs, hidden])?)
 }
 
 #[cfg(test)]

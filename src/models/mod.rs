@@ -1,4 +1,5 @@
-//! Neural networks in tch, from folders in Hugging Face layout; synchronous, they know nothing of tokio, YAML or metrics.
+//! Neural networks in tch, from folders in Hugging Face layout; synchronous, they know nothing of
+//! tokio, YAML or metrics.
 
 pub mod attention;
 pub mod blip;

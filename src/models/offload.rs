@@ -1,10 +1,12 @@
-//! Networks that lie on the CPU until they are used, so that the parts of a pipeline need the memory of a GPU one after the other.
+//! Networks that lie on the CPU until they are used, so that the parts of a pipeline need the
+//! memory of a GPU one after the other.
 
 use tch::{Device, Tensor};
 
 use crate::error::Result;
 
-/// What is made of tensors: each can be reached and exchanged, so that a network can be moved to another device and back.
+/// What is made of tensors: each can be reached and exchanged, so that a network can be moved to
+/// another device and back.
 pub trait Tensors {
     /// Calls `act` on every tensor, always in the same order.
     ///
@@ -56,7 +58,8 @@ macro_rules! tensors {
 }
 pub(crate) use tensors;
 
-/// A network that is where it is needed: on its device all the time, or there only while it is used.
+/// A network that is where it is needed: on its device all the time, or there only while it is
+/// used.
 #[derive(Debug)]
 pub struct Part<T> {
     network: T,
@@ -65,7 +68,8 @@ pub struct Part<T> {
 }
 
 impl<T: Tensors> Part<T> {
-    /// A network that was made on `device`; with `offload` it is put aside on the CPU until it is used. On a CPU there is nowhere to go.
+    /// A network that was made on `device`; with `offload` it is put aside on the CPU until it is
+    /// used. On a CPU there is nowhere to go.
     ///
     /// # Errors
     /// Overload, where memory is short.
@@ -82,7 +86,9 @@ impl<T: Tensors> Part<T> {
     /// # Errors
     /// Those of `work`; overload, where the device has no memory for it.
     pub fn with<R>(&mut self, work: impl FnOnce(&T) -> Result<R>) -> Result<R> {
-        let Some(device) = self.device else { return work(&self.network) };
+        let Some(device) = self.device else {
+            return work(&self.network);
+        };
         let mut home = Vec::new();
         let brought = self.network.each(&mut |tensor| {
             let there = tensor.f_to_device(device)?;
@@ -90,7 +96,8 @@ impl<T: Tensors> Part<T> {
             Ok(())
         });
         let result = brought.and_then(|()| work(&self.network));
-        // What was brought there goes, and the CPU's own take its place again: nothing is copied back.
+        // What was brought there goes, and the CPU's own take its place again: nothing is copied
+        // back.
         let mut home = home.into_iter();
         self.network.each(&mut |tensor| {
             if let Some(own) = home.next() {
@@ -126,7 +133,11 @@ mod tests {
 
     fn pair() -> Pair {
         let tensor = |value: f32| Tensor::from_slice(&[value]);
-        Pair { one: tensor(1.), many: vec![tensor(2.), tensor(3.)], none: None }
+        Pair {
+            one: tensor(1.),
+            many: vec![tensor(2.), tensor(3.)],
+            none: None,
+        }
     }
 
     #[test]
@@ -143,12 +154,19 @@ mod tests {
 
     #[test]
     fn a_part_is_as_it_was_when_its_use_has_failed() {
-        // Bringing a tensor to where it is already shares it, so the moves can be seen without a second device.
-        let mut part = Part { network: pair(), device: Some(Device::Cpu) };
+        // Bringing a tensor to where it is already shares it, so the moves can be seen without a
+        // second device.
+        let mut part = Part {
+            network: pair(),
+            device: Some(Device::Cpu),
+        };
         let before = part.network().many[1].data_ptr();
         let failed = part.with(|_| Err::<(), _>(crate::error::Error::overload("no memory")));
         assert!(failed.is_err());
         assert_eq!(part.network().many[1].data_ptr(), before);
-        assert_eq!(part.with(|pair| Ok(pair.one.double_value(&[0]))).unwrap(), 1.);
+        assert_eq!(
+            part.with(|pair| Ok(pair.one.double_value(&[0]))).unwrap(),
+            1.
+        );
     }
 }

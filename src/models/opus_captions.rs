@@ -1,6 +1,7 @@
-//! The caption decoder of the system that opusflow descends from: a transformer decoder that writes over the vectors of a video (post-norm,
-//! GELU). The reference is PyTorch's `nn.TransformerDecoder` between an embedding and a projection (`tests/golden/opus_captions.py`); Vaswani et
-//! al., "Attention Is All You Need" (arXiv:1706.03762).
+//! The caption decoder of the system that opusflow descends from: a transformer decoder that writes
+//! over the vectors of a video (post-norm, GELU). The reference is PyTorch's
+//! `nn.TransformerDecoder` between an embedding and a projection (`tests/golden/opus_captions.py`);
+//! Vaswani et al., "Attention Is All You Need" (arXiv:1706.03762).
 
 use super::attention::{Attention, Heads};
 use super::captions::Captions;
@@ -40,13 +41,15 @@ pub struct OpusCaptionConfig {
 pub enum Places {
     /// A table of the checkpoint.
     Learned,
-    /// Sines and cosines of ever lower frequencies; vectors of tokens are then multiplied by the root of the width.
+    /// Sines and cosines of ever lower frequencies; vectors of tokens are then multiplied by the
+    /// root of the width.
     Sinusoidal,
 }
 
 impl OpusCaptionConfig {
-    /// From config.json: `vocab_size`, `hidden_size` (512 where missing), `num_attention_heads` (8), `num_hidden_layers` (6),
-    /// `intermediate_size` (2048), `max_position_embeddings` (512), `position_embedding_type` (`learned` or `sinusoidal`).
+    /// From config.json: `vocab_size`, `hidden_size` (512 where missing), `num_attention_heads`
+    /// (8), `num_hidden_layers` (6), `intermediate_size` (2048), `max_position_embeddings` (512),
+    /// `position_embedding_type` (`learned` or `sinusoidal`).
     ///
     /// # Errors
     /// Model, where a field is not what it must be.
@@ -62,12 +65,22 @@ impl OpusCaptionConfig {
                 "learned" => Places::Learned,
                 "sinusoidal" => Places::Sinusoidal,
                 other => {
-                    return Err(config.error(format_args!("`position_embedding_type` must be learned or sinusoidal, it is {other}")));
+                    return Err(config.error(format_args!(
+                        "`position_embedding_type` must be learned or sinusoidal, it is {other}"
+                    )));
                 }
             },
         };
-        if read.heads == 0 || read.width == 0 || read.width % read.heads != 0 || read.width % 2 != 0 || read.positions == 0 {
-            return Err(config.error("`hidden_size` must be even and a multiple of `num_attention_heads`, `max_position_embeddings` not 0"));
+        if read.heads == 0
+            || read.width == 0
+            || read.width % read.heads != 0
+            || read.width % 2 != 0
+            || read.positions == 0
+        {
+            return Err(config.error(
+                "`hidden_size` must be even and a multiple of `num_attention_heads`, \
+                 `max_position_embeddings` not 0",
+            ));
         }
         Ok(read)
     }
@@ -82,13 +95,26 @@ pub fn read(weights: Weights, config: &OpusCaptionConfig) -> Result<CrossDecoder
     // A table of sines is computed here; some checkpoints carry it.
     weights.allow_surplus("pos_encoder.pe");
     let root = weights.root();
-    let OpusCaptionConfig { vocabulary, width, heads, layers, positions, .. } = *config;
+    let OpusCaptionConfig {
+        vocabulary,
+        width,
+        heads,
+        layers,
+        positions,
+        ..
+    } = *config;
     let words = Embedding::new(&(&root / "embedding"), vocabulary, width)?;
     let decoder = &root / "decoder";
     let head = Linear::new(&(&root / "output_proj"), width, vocabulary)?.packed()?;
     let (places, scale) = match config.places {
-        Places::Learned => (root.take("position_embedding.weight", &[positions, width])?, 1.),
-        Places::Sinusoidal => (weights.place(&sines(positions, width)?)?, (width as f64).sqrt()),
+        Places::Learned => (
+            root.take("position_embedding.weight", &[positions, width])?,
+            1.,
+        ),
+        Places::Sinusoidal => (
+            weights.place(&sines(positions, width)?)?,
+            (width as f64).sqrt(),
+        ),
     };
     let last = &decoder / "norm";
     let network = CrossDecoder {
@@ -96,8 +122,13 @@ pub fn read(weights: Weights, config: &OpusCaptionConfig) -> Result<CrossDecoder
         scale,
         places,
         first: None,
-        layers: (0..layers).map(|n| layer(&(&decoder / "layers" / n), config)).collect::<Result<_>>()?,
-        last: last.has("weight").then(|| LayerNorm::new(&last, width, EPSILON)).transpose()?,
+        layers: (0..layers)
+            .map(|n| layer(&(&decoder / "layers" / n), config))
+            .collect::<Result<_>>()?,
+        last: last
+            .has("weight")
+            .then(|| LayerNorm::new(&last, width, EPSILON))
+            .transpose()?,
         transform: None,
         head,
         heads,
@@ -111,20 +142,34 @@ pub fn read(weights: Weights, config: &OpusCaptionConfig) -> Result<CrossDecoder
 
 /// PyTorch's `nn.TransformerDecoderLayer(activation="gelu", batch_first=True)`: post-norm.
 fn layer(scope: &Scope<'_>, config: &OpusCaptionConfig) -> Result<CrossLayer> {
-    let OpusCaptionConfig { width, intermediate, .. } = *config;
+    let OpusCaptionConfig {
+        width,
+        intermediate,
+        ..
+    } = *config;
     let heads = Heads::of_self(width, config.heads);
     let kind = scope.weights().attention();
     let projections = |name: &str| -> Result<(Tensor, Tensor, Linear)> {
         let scope = scope / name;
-        let (weight, bias) = (scope.take("in_proj_weight", &[3 * width, width])?, scope.take("in_proj_bias", &[3 * width])?);
-        Ok((weight, bias, Linear::new(&(&scope / "out_proj"), width, width)?))
+        let (weight, bias) = (
+            scope.take("in_proj_weight", &[3 * width, width])?,
+            scope.take("in_proj_bias", &[3 * width])?,
+        );
+        Ok((
+            weight,
+            bias,
+            Linear::new(&(&scope / "out_proj"), width, width)?,
+        ))
     };
     let (weight, bias, out) = projections("self_attn")?;
     let own = Attention::of_fused(Linear::of(weight, Some(bias)), out, heads, kind).packed()?;
     let (weight, bias, out) = projections("multihead_attn")?;
     let part = |start: i64, length: i64| -> Result<Linear> {
         let weight = weight.f_narrow(0, start * width, length * width)?;
-        Ok(Linear::of(weight, Some(bias.f_narrow(0, start * width, length * width)?)))
+        Ok(Linear::of(
+            weight,
+            Some(bias.f_narrow(0, start * width, length * width)?),
+        ))
     };
     Ok(CrossLayer {
         own,
@@ -141,21 +186,27 @@ fn layer(scope: &Scope<'_>, config: &OpusCaptionConfig) -> Result<CrossLayer> {
 /// Sines in the even numbers of a vector, cosines in the odd ones: `[positions, width]`.
 fn sines(positions: i64, width: i64) -> Result<Tensor> {
     let options = (Kind::Float, Device::Cpu);
-    let rates = Tensor::f_arange(width / 2, options)?.f_mul_scalar(-2. * 10_000_f64.ln() / width as f64)?.f_exp()?;
+    let rates = Tensor::f_arange(width / 2, options)?
+        .f_mul_scalar(-2. * 10_000_f64.ln() / width as f64)?
+        .f_exp()?;
     let angles = Tensor::f_arange(positions, options)?.f_outer(&rates)?;
     Ok(Tensor::f_stack(&[angles.f_sin()?, angles.f_cos()?], 2)?.f_view([positions, width])?)
 }
 
-/// The captioner of a folder whose architecture is `OpusCaptionDecoder`: config.json, weights and tokenizer.json. It writes over the vectors of a
-/// video; a text begins with the token `bos_token_id` of config.json and ends with one of `eos_token_id`.
+/// The captioner of a folder whose architecture is `OpusCaptionDecoder`: config.json, weights and
+/// tokenizer.json. It writes over the vectors of a video; a text begins with the token
+/// `bos_token_id` of config.json and ends with one of `eos_token_id`.
 ///
 /// # Errors
-/// Config, where the folder lacks a file or is another network's; model, where a file is not what it should be; overload, where memory is
-/// short.
+/// Config, where the folder lacks a file or is another network's; model, where a file is not what
+/// it should be; overload, where memory is short.
 pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Captions> {
     folder.expect("OpusCaptionDecoder")?;
     let config = folder.config();
-    let network = read(folder.weights(device, precision)?, &OpusCaptionConfig::read(config)?)?;
+    let network = read(
+        folder.weights(device, precision)?,
+        &OpusCaptionConfig::read(config)?,
+    )?;
     let writer = Writer::new(Tokenizer::load(folder)?, token_ids(config, "eos_token_id")?);
     Captions::new(network, writer, config.integer("bos_token_id")?)
 }

@@ -1,9 +1,12 @@
-//! The video encoder of the system that opusflow descends from: a vector for a clip. Four convolutions a frame, attention over the
-//! frames, a transformer encoder (post-norm, GELU), the mean over frames, a projection. The reference is the same module in PyTorch
-//! (`tests/golden/opus_encoder.py`); Vaswani et al., "Attention Is All You Need" (arXiv:1706.03762) for the transformer.
+//! The video encoder of the system that opusflow descends from: a vector for a clip. Four
+//! convolutions a frame, attention over the frames, a transformer encoder (post-norm, GELU), the
+//! mean over frames, a projection. The reference is the same module in PyTorch
+//! (`tests/golden/opus_encoder.py`); Vaswani et al., "Attention Is All You Need" (arXiv:1706.03762)
+//! for the transformer.
 //!
-//! It is fast on a CPU because batch norm is folded into the convolutions, memory is channels-last, and the first convolutions see a few
-//! frames at a time, so that what lies between them stays in the cache; the later ones see more, attention all of them at once.
+//! It is fast on a CPU because batch norm is folded into the convolutions, memory is channels-last,
+//! and the first convolutions see a few frames at a time, so that what lies between them stays in
+//! the cache; the later ones see more, attention all of them at once.
 
 use tch::{Device, Kind, Tensor};
 
@@ -15,9 +18,11 @@ use super::weights::{Scope, Weights};
 use crate::error::{Error, Result};
 use crate::tensor::{Precision, channels_last};
 
-/// Frames that go through the first half of the convolutions at once on a CPU: as few as keep what lies between them in the cache.
+/// Frames that go through the first half of the convolutions at once on a CPU: as few as keep what
+/// lies between them in the cache.
 const CPU_PASS: i64 = 4;
-/// Frames that go through the second half: what lies between is small there, the weights are not, and are fetched once a pass.
+/// Frames that go through the second half: what lies between is small there, the weights are not,
+/// and are fetched once a pass.
 const CPU_GROUP: i64 = 48;
 /// On a GPU, where memory is the only limit.
 const GPU_PASS: i64 = 256;
@@ -42,13 +47,20 @@ pub struct OpusEncoderConfig {
 impl Default for OpusEncoderConfig {
     fn default() -> Self {
         let (channels, kernels) = (vec![64, 128, 256, 512], vec![7, 3, 3, 3]);
-        Self { channels, kernels, heads: 8, layers: 6, intermediate: 2048, output: 512 }
+        Self {
+            channels,
+            kernels,
+            heads: 8,
+            layers: 6,
+            intermediate: 2048,
+            output: 512,
+        }
     }
 }
 
 impl OpusEncoderConfig {
-    /// From config.json: `channels`, `kernels`, `num_attention_heads`, `num_hidden_layers`, `intermediate_size`, `projection_size`; what
-    /// is missing is the default's.
+    /// From config.json: `channels`, `kernels`, `num_attention_heads`, `num_hidden_layers`,
+    /// `intermediate_size`, `projection_size`; what is missing is the default's.
     ///
     /// # Errors
     /// Model, where a field is not what it must be.
@@ -65,11 +77,23 @@ impl OpusEncoderConfig {
             channels,
             kernels,
         };
-        if read.channels.len() != read.kernels.len() || read.channels.is_empty() || read.kernels.iter().any(|kernel| kernel % 2 == 0) {
-            return Err(config.error("`channels` and `kernels` must be equally long lists, kernels odd"));
+        if read.channels.len() != read.kernels.len()
+            || read.channels.is_empty()
+            || read.kernels.iter().any(|kernel| kernel % 2 == 0)
+        {
+            return Err(
+                config.error("`channels` and `kernels` must be equally long lists, kernels odd")
+            );
         }
-        if read.heads == 0 || width == 0 || width % read.heads != 0 || config.integer_or("hidden_size", width)? != width {
-            return Err(config.error("`hidden_size` must be the last of `channels` and a multiple of `num_attention_heads`"));
+        if read.heads == 0
+            || width == 0
+            || width % read.heads != 0
+            || config.integer_or("hidden_size", width)? != width
+        {
+            return Err(config.error(
+                "`hidden_size` must be the last of `channels` and a multiple of \
+                 `num_attention_heads`",
+            ));
         }
         Ok(read)
     }
@@ -94,10 +118,14 @@ impl OpusEncoder {
     /// The network of a folder whose architecture is `OpusEncoder`.
     ///
     /// # Errors
-    /// Config, where the folder is another network's; model, where its config or weights do not fit.
+    /// Config, where the folder is another network's; model, where its config or weights do not
+    /// fit.
     pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         folder.expect("OpusEncoder")?;
-        Self::new(folder.weights(device, precision)?, &OpusEncoderConfig::read(folder.config())?)
+        Self::new(
+            folder.weights(device, precision)?,
+            &OpusEncoderConfig::read(folder.config())?,
+        )
     }
 
     /// The network of these weights.
@@ -109,16 +137,34 @@ impl OpusEncoder {
         let (device, precision) = (weights.device(), weights.precision());
         let root = weights.root();
         let (conv, norm) = (&root / "conv_layers" / 0, &root / "bn_layers" / 0);
-        let geometry = Geometry { input: 3, output: config.channels[0], kernel: config.kernels[0], stride: 2 };
+        let geometry = Geometry {
+            input: 3,
+            output: config.channels[0],
+            kernel: config.kernels[0],
+            stride: 2,
+        };
         let bytes = Conv2d::folded_over(&conv, true, &norm, geometry, 255.)?;
-        let pairs = (device == Device::Cpu && precision == Precision::BF16).then(|| PixelPairs::new(&bytes, geometry)).transpose()?;
+        let pairs = (device == Device::Cpu && precision == Precision::BF16)
+            .then(|| PixelPairs::new(&bytes, geometry))
+            .transpose()?;
         let (mut convolutions, mut input) = (Vec::new(), 3);
         for (index, (&output, &kernel)) in config.channels.iter().zip(&config.kernels).enumerate() {
             let (conv, norm) = (&root / "conv_layers" / index, &root / "bn_layers" / index);
-            convolutions.push(Conv2d::folded(&conv, true, &norm, Geometry { input, output, kernel, stride: 2 })?);
+            convolutions.push(Conv2d::folded(
+                &conv,
+                true,
+                &norm,
+                Geometry {
+                    input,
+                    output,
+                    kernel,
+                    stride: 2,
+                },
+            )?);
             input = output;
         }
-        let layer = |index: i64| Layer::new(&(&root / "transformer" / "layers" / index), input, config);
+        let layer =
+            |index: i64| Layer::new(&(&root / "transformer" / "layers" / index), input, config);
         let network = Self {
             bytes,
             pairs,
@@ -143,11 +189,12 @@ impl OpusEncoder {
         self.precision
     }
 
-    /// Clips on its device to vectors `[b, output]`, f32. A clip is bytes `[b, t, h, w, 3]`, scaled to 0..1 here and nothing else, or
-    /// floating point `[b, t, 3, h, w]`, taken as it is.
+    /// Clips on its device to vectors `[b, output]`, f32. A clip is bytes `[b, t, h, w, 3]`, scaled
+    /// to 0..1 here and nothing else, or floating point `[b, t, 3, h, w]`, taken as it is.
     ///
     /// # Errors
-    /// Model, where the input has another shape or frames are too small for four halvings twice; overload, where memory is short.
+    /// Model, where the input has another shape or frames are too small for four halvings twice;
+    /// overload, where memory is short.
     pub fn forward(&self, clips: &Tensor) -> Result<Tensor> {
         let _guard = crate::tensor::guard();
         let size = clips.size();
@@ -159,18 +206,36 @@ impl OpusEncoder {
             )));
         }
         let frames = clips.f_reshape([&[-1], &size[2..]].concat())?;
-        let (pass, group) = if self.device == Device::Cpu { (CPU_PASS, CPU_GROUP) } else { (GPU_PASS, GPU_PASS) };
-        let (near, far) = self.convolutions.split_at(self.convolutions.len().div_ceil(2));
+        let (pass, group) = if self.device == Device::Cpu {
+            (CPU_PASS, CPU_GROUP)
+        } else {
+            (GPU_PASS, GPU_PASS)
+        };
+        let (near, far) = self
+            .convolutions
+            .split_at(self.convolutions.len().div_ceil(2));
         let mut vectors = Vec::new();
         for group in frames.f_split(group, 0)? {
-            let parts = group.f_split(pass, 0)?.into_iter().map(|part| self.first_of(near, &part)).collect::<Result<Vec<_>>>()?;
-            let mut x = if let [one] = parts.as_slice() { one.shallow_clone() } else { Tensor::f_cat(&parts, 0)? };
+            let parts = group
+                .f_split(pass, 0)?
+                .into_iter()
+                .map(|part| self.first_of(near, &part))
+                .collect::<Result<Vec<_>>>()?;
+            let mut x = if let [one] = parts.as_slice() {
+                one.shallow_clone()
+            } else {
+                Tensor::f_cat(&parts, 0)?
+            };
             for convolution in far {
                 x = pooled(convolution.forward(&x)?)?;
             }
             vectors.push(x.f_mean_dim([2, 3].as_slice(), false, None)?);
         }
-        let mut x = self.attention.forward(&Tensor::f_cat(&vectors, 0)?.f_view([size[0], size[1], -1])?, None, false)?;
+        let mut x = self.attention.forward(
+            &Tensor::f_cat(&vectors, 0)?.f_view([size[0], size[1], -1])?,
+            None,
+            false,
+        )?;
         for layer in &self.layers {
             x = layer.forward(&x)?;
         }
@@ -185,7 +250,10 @@ impl OpusEncoder {
         let mut x = match &self.pairs {
             _ if frames.kind() != Kind::Uint8 => channels_last(&frames.f_to_kind(kind)?)?,
             Some(pairs) if frames.size()[2] % 2 == 0 => pooled(pairs.forward(frames, kind)?)?,
-            _ => pooled(self.bytes.forward(&frames.f_to_kind(kind)?.f_permute([0, 3, 1, 2])?)?)?,
+            _ => pooled(
+                self.bytes
+                    .forward(&frames.f_to_kind(kind)?.f_permute([0, 3, 1, 2])?)?,
+            )?,
         };
         if frames.kind() == Kind::Uint8 {
             convolutions.next();
@@ -197,26 +265,33 @@ impl OpusEncoder {
     }
 }
 
-/// The maximum of each 2 x 2, and ReLU: it grows with its input, so it may follow the maximum that it stood before, a quarter of the work
-/// and the same values.
+/// The maximum of each 2 x 2, and ReLU: it grows with its input, so it may follow the maximum that
+/// it stood before, a quarter of the work and the same values.
 fn pooled(x: Tensor) -> Result<Tensor> {
     if x.device() != Device::Cpu {
-        return Ok(x.f_max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false)?.f_relu_()?);
+        return Ok(x
+            .f_max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false)?
+            .f_relu_()?);
     }
-    // On a CPU libtorch's pooling also writes down where each maximum lay; comparing neighbours takes half its time.
+    // On a CPU libtorch's pooling also writes down where each maximum lay; comparing neighbours
+    // takes half its time.
     let mut x = x;
     for side in [2, 3] {
         let end = x.size()[side as usize] / 2 * 2;
         if end == 0 {
-            return Err(Error::model("frames are too small to be halved twice by every convolution"));
+            return Err(Error::model(
+                "frames are too small to be halved twice by every convolution",
+            ));
         }
-        x = x.f_slice(side, 0, end, 2)?.f_maximum(&x.f_slice(side, 1, end, 2)?)?;
+        x = x
+            .f_slice(side, 0, end, 2)?
+            .f_maximum(&x.f_slice(side, 1, end, 2)?)?;
     }
     Ok(x.f_relu_()?)
 }
 
-/// A convolution of stride 2 over three channels, as one over pairs of neighbouring pixels, which are six: a CPU multiplies bf16 two and two, and
-/// three channels waste a quarter of that.
+/// A convolution of stride 2 over three channels, as one over pairs of neighbouring pixels, which
+/// are six: a CPU multiplies bf16 two and two, and three channels waste a quarter of that.
 #[derive(Debug)]
 struct PixelPairs {
     convolution: Conv2d,
@@ -226,21 +301,36 @@ struct PixelPairs {
 
 impl PixelPairs {
     fn new(convolution: &Conv2d, geometry: Geometry) -> Result<Self> {
-        let Geometry { input, output, kernel, .. } = geometry;
+        let Geometry {
+            input,
+            output,
+            kernel,
+            ..
+        } = geometry;
         let half = kernel / 2;
         // A kernel that reaches an odd number of pixels to the left begins in the middle of a pair.
-        let weight = convolution.weight()?.f_constant_pad_nd([half % 2, 1 - half % 2])?;
-        let weight = weight.f_reshape([output, input, kernel, half + 1, 2])?.f_permute([0, 4, 1, 2, 3])?;
+        let weight = convolution
+            .weight()?
+            .f_constant_pad_nd([half % 2, 1 - half % 2])?;
+        let weight = weight
+            .f_reshape([output, input, kernel, half + 1, 2])?
+            .f_permute([0, 4, 1, 2, 3])?;
         let weight = weight.f_reshape([output, 2 * input, kernel, half + 1])?;
         let convolution = Conv2d::of(&weight, convolution.bias(), [2, 1], [half, 0])?;
-        Ok(Self { convolution, margin: [(half + 1) / 2, half / 2] })
+        Ok(Self {
+            convolution,
+            margin: [(half + 1) / 2, half / 2],
+        })
     }
 
     /// Bytes `[n, h, w, 3]`, `w` even, to `[n, output, h / 2, w / 2]`.
     fn forward(&self, frames: &Tensor, kind: Kind) -> Result<Tensor> {
         let (n, h, w, channels) = frames.size4()?;
-        let pairs = frames.f_reshape([n, h, w / 2, 2 * channels])?.f_constant_pad_nd([0, 0, self.margin[0], self.margin[1]])?;
-        self.convolution.forward(&pairs.f_to_kind(kind)?.f_permute([0, 3, 1, 2])?)
+        let pairs = frames
+            .f_reshape([n, h, w / 2, 2 * channels])?
+            .f_constant_pad_nd([0, 0, self.margin[0], self.margin[1]])?;
+        self.convolution
+            .forward(&pairs.f_to_kind(kind)?.f_permute([0, 3, 1, 2])?)
     }
 }
 
@@ -249,7 +339,12 @@ fn attention(scope: &Scope<'_>, width: i64, heads: i64) -> Result<Attention> {
     let weight = scope.take("in_proj_weight", &[3 * width, width])?;
     let fused = Linear::of(weight, Some(scope.take("in_proj_bias", &[3 * width])?));
     let out = Linear::new(&(scope / "out_proj"), width, width)?;
-    Ok(Attention::of_fused(fused, out, Heads::of_self(width, heads), scope.weights().attention()))
+    Ok(Attention::of_fused(
+        fused,
+        out,
+        Heads::of_self(width, heads),
+        scope.weights().attention(),
+    ))
 }
 
 /// PyTorch's `nn.TransformerEncoderLayer(activation="gelu", batch_first=True)`: post-norm.
@@ -274,8 +369,12 @@ impl Layer {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.norm1.forward(&x.f_add(&self.self_attn.forward(x, None, false)?)?)?;
-        let fed = self.linear2.forward(&self.linear1.forward(&x)?.f_gelu("none")?)?;
+        let x = self
+            .norm1
+            .forward(&x.f_add(&self.self_attn.forward(x, None, false)?)?)?;
+        let fed = self
+            .linear2
+            .forward(&self.linear1.forward(&x)?.f_gelu("none")?)?;
         self.norm2.forward(&x.f_add(&fed)?)
     }
 }
@@ -288,20 +387,42 @@ mod tests {
     #[test]
     fn pairs_of_pixels_give_what_pixels_give() {
         for kernel in [3, 5, 7, 9] {
-            let geometry = Geometry { input: 3, output: 4, kernel, stride: 2 };
+            let geometry = Geometry {
+                input: 3,
+                output: 4,
+                kernel,
+                stride: 2,
+            };
             let weight = Tensor::randn([4, 3, kernel, kernel], (Kind::Float, Device::Cpu));
-            let plain = Conv2d::of(&weight, &Tensor::randn([4], (Kind::Float, Device::Cpu)), [2, 2], [kernel / 2; 2]).unwrap();
+            let plain = Conv2d::of(
+                &weight,
+                &Tensor::randn([4], (Kind::Float, Device::Cpu)),
+                [2, 2],
+                [kernel / 2; 2],
+            )
+            .unwrap();
             let frames = Tensor::randint(256, [2, 11, 14, 3], (Kind::Uint8, Device::Cpu));
-            let expected = plain.forward(&frames.to_kind(Kind::Float).permute([0, 3, 1, 2])).unwrap();
-            let found = PixelPairs::new(&plain, geometry).unwrap().forward(&frames, Kind::Float).unwrap();
+            let expected = plain
+                .forward(&frames.to_kind(Kind::Float).permute([0, 3, 1, 2]))
+                .unwrap();
+            let found = PixelPairs::new(&plain, geometry)
+                .unwrap()
+                .forward(&frames, Kind::Float)
+                .unwrap();
             assert_eq!(found.size(), expected.size());
-            assert!((&found - &expected).abs().max().double_value(&[]) < 1e-2, "kernel of {kernel}");
+            assert!(
+                (&found - &expected).abs().max().double_value(&[]) < 1e-2,
+                "kernel of {kernel}"
+            );
         }
     }
 
     #[test]
     fn config_defaults_to_the_seeds_sizes() {
-        assert_eq!(OpusEncoderConfig::read(&Config::of(json!({}))).unwrap(), OpusEncoderConfig::default());
+        assert_eq!(
+            OpusEncoderConfig::read(&Config::of(json!({}))).unwrap(),
+            OpusEncoderConfig::default()
+        );
     }
 
     #[test]
@@ -314,7 +435,10 @@ mod tests {
             json!({"hidden_size": 256}),
             json!({"channels": [], "kernels": []}),
         ] {
-            assert!(OpusEncoderConfig::read(&Config::of(config.clone())).is_err(), "{config}");
+            assert!(
+                OpusEncoderConfig::read(&Config::of(config.clone())).is_err(),
+                "{config}"
+            );
         }
     }
 }

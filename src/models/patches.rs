@@ -1,5 +1,6 @@
-//! The start of a vision transformer: a picture's patches as a sequence of vectors, straight from bytes. Scaling, normalisation, bias and
-//! positions are folded into the weights, and the convolution over patches that do not overlap is one product.
+//! The start of a vision transformer: a picture's patches as a sequence of vectors, straight from
+//! bytes. Scaling, normalisation, bias and positions are folded into the weights, and the
+//! convolution over patches that do not overlap is one product.
 
 use tch::{Device, Kind, Tensor};
 
@@ -11,7 +12,8 @@ use crate::error::{Error, Result};
 /// Patches to vectors.
 #[derive(Debug)]
 pub struct Patches {
-    /// Of a patch's pixels row by row, side * side * 3 bytes; without a bias, which is in the table.
+    /// Of a patch's pixels row by row, side * side * 3 bytes; without a bias, which is in the
+    /// table.
     product: Linear,
     /// `[rows * columns, width]`: positions, and what is constant in the product.
     table: Tensor,
@@ -19,7 +21,8 @@ pub struct Patches {
     before: Option<Tensor>,
     side: i64,
     size: [i64; 2],
-    /// Bytes go in less this, times that. Both are exact in halves, which the 255th of a byte is not; f32 takes bytes as they are.
+    /// Bytes go in less this, times that. Both are exact in halves, which the 255th of a byte is
+    /// not; f32 takes bytes as they are.
     entry: Option<(f64, f64)>,
 }
 
@@ -43,11 +46,14 @@ impl Patches {
     /// Model, where the sizes of pictures and positions do not fit each other.
     pub fn new(weights: &Weights, parts: &Parts, preprocess: &Preprocess) -> Result<Self> {
         let (width, _, side, _) = parts.weight.size4()?;
-        let size = preprocess.size().ok_or_else(|| Error::model("pictures of one size must come out of preprocessor_config.json"))?;
+        let size = preprocess.size().ok_or_else(|| {
+            Error::model("pictures of one size must come out of preprocessor_config.json")
+        })?;
         let patches = (size[0] / side) * (size[1] / side);
         if parts.positions.size() != [patches, width] || patches == 0 {
             return Err(Error::model(format!(
-                "pictures of {}x{} pixels have {patches} patches of {side}x{side}, the network has {} positions",
+                "pictures of {}x{} pixels have {patches} patches of {side}x{side}, the network \
+                 has {} positions",
                 size[0],
                 size[1],
                 parts.positions.size()[0]
@@ -60,18 +66,37 @@ impl Patches {
         // (byte - mean) / std, of what goes in: in / (times * std) + (less - mean) / std.
         let scale = column(preprocess.std.map(|std| 1. / (times * std)))?;
         let scaled = parts.weight.f_to_kind(Kind::Double)?.f_mul(&scale)?;
-        let weight = scaled.f_permute([0, 2, 3, 1])?.f_reshape([width, side * side * 3])?;
+        let weight = scaled
+            .f_permute([0, 2, 3, 1])?
+            .f_reshape([width, side * side * 3])?;
         let weight = weights.place(&weight.f_to_kind(Kind::Float)?)?;
-        // Of the weights as they were rounded, so that what the mean adds to a product is taken off again to the last digit.
-        let rounded = weight.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?.f_view([width, side * side, 3])?;
+        // Of the weights as they were rounded, so that what the mean adds to a product is taken off
+        // again to the last digit.
+        let rounded = weight
+            .f_to_device(Device::Cpu)?
+            .f_to_kind(Kind::Double)?
+            .f_view([width, side * side, 3])?;
         let shift = Tensor::f_from_slice(&preprocess.mean.map(|mean| (less - mean) * times))?;
-        let mut constant = rounded.f_sum_dim_intlist([1].as_slice(), false, None)?.f_matmul(&shift)?;
+        let mut constant = rounded
+            .f_sum_dim_intlist([1].as_slice(), false, None)?
+            .f_matmul(&shift)?;
         if let Some(bias) = &parts.bias {
             constant = constant.f_add(bias)?;
         }
         let table = weights.place(&parts.positions.f_add(&constant)?.f_to_kind(Kind::Float)?)?;
-        let before = parts.before.as_ref().map(|before| weights.place(&before.f_unsqueeze(0)?)).transpose()?;
-        Ok(Self { product: Linear::of(weight, None).packed()?, table, before, side, size, entry })
+        let before = parts
+            .before
+            .as_ref()
+            .map(|before| weights.place(&before.f_unsqueeze(0)?))
+            .transpose()?;
+        Ok(Self {
+            product: Linear::of(weight, None).packed()?,
+            table,
+            before,
+            side,
+            size,
+            entry,
+        })
     }
 
     /// Rows and columns of the pictures that it takes.
@@ -79,7 +104,8 @@ impl Patches {
         self.size
     }
 
-    /// Bytes `[n, h, w, 3]` of [`size`](Self::size) to `[n, t, width]`: what stands before, then the patches, row by row.
+    /// Bytes `[n, h, w, 3]` of [`size`](Self::size) to `[n, t, width]`: what stands before, then
+    /// the patches, row by row.
     ///
     /// # Errors
     /// Model, where the input has another shape; overload, where memory is short.
@@ -87,26 +113,41 @@ impl Patches {
         let found = check(frames)?;
         if found != self.size {
             let ([h, w], [rows, columns]) = (found, self.size);
-            return Err(Error::model(format!("frames of {h}x{w} pixels (rows x columns), the network reads {rows}x{columns}")));
+            return Err(Error::model(format!(
+                "frames of {h}x{w} pixels (rows x columns), the network reads {rows}x{columns}"
+            )));
         }
         let (n, side, width) = (frames.size()[0], self.side, self.table.size()[1]);
         let [rows, columns] = self.size.map(|pixels| pixels / side);
-        let whole = frames.f_narrow(1, 0, rows * side)?.f_narrow(2, 0, columns * side)?;
-        let patches = whole.f_reshape([n, rows, side, columns, side * 3])?.f_permute([0, 1, 3, 2, 4])?;
-        let mut numbers = patches.f_reshape([n * rows * columns, side * side * 3])?.f_to_kind(self.table.kind())?;
+        let whole = frames
+            .f_narrow(1, 0, rows * side)?
+            .f_narrow(2, 0, columns * side)?;
+        let patches = whole
+            .f_reshape([n, rows, side, columns, side * 3])?
+            .f_permute([0, 1, 3, 2, 4])?;
+        let mut numbers = patches
+            .f_reshape([n * rows * columns, side * side * 3])?
+            .f_to_kind(self.table.kind())?;
         if let Some((less, times)) = self.entry {
             numbers = numbers.f_sub_scalar_(less)?.f_mul_scalar_(times)?;
         }
-        let sequence = self.product.forward(&numbers)?.f_view([n, rows * columns, width])?.f_add_(&self.table)?;
+        let sequence = self
+            .product
+            .forward(&numbers)?
+            .f_view([n, rows * columns, width])?
+            .f_add_(&self.table)?;
         match &self.before {
-            Some(before) => Ok(Tensor::f_cat(&[&before.f_expand([n, -1, width], false)?, &sequence], 1)?),
+            Some(before) => Ok(Tensor::f_cat(
+                &[&before.f_expand([n, -1, width], false)?, &sequence],
+                1,
+            )?),
             None => Ok(sequence),
         }
     }
 }
 
-/// Positions `[rows * rows, width]` of a square of patches at another grid, by cubics: how a vision transformer reads pictures of another
-/// size than it was trained on.
+/// Positions `[rows * rows, width]` of a square of patches at another grid, by cubics: how a vision
+/// transformer reads pictures of another size than it was trained on.
 ///
 /// # Errors
 /// Model, where the positions are of no square.
@@ -119,10 +160,15 @@ pub fn regrid(positions: &Tensor, [rows, columns]: [i64; 2], antialias: bool) ->
     if [rows, columns] == [square, square] {
         return Ok(positions.shallow_clone());
     }
-    let planes = positions.f_reshape([1, square, square, width])?.f_permute([0, 3, 1, 2])?.f_contiguous()?;
+    let planes = positions
+        .f_reshape([1, square, square, width])?
+        .f_permute([0, 3, 1, 2])?
+        .f_contiguous()?;
     let grid = match antialias {
         true => planes.f_internal_upsample_bicubic2d_aa([rows, columns], false, None, None)?,
         false => planes.f_upsample_bicubic2d([rows, columns], false, None, None)?,
     };
-    Ok(grid.f_permute([0, 2, 3, 1])?.f_reshape([rows * columns, width])?)
+    Ok(grid
+        .f_permute([0, 2, 3, 1])?
+        .f_reshape([rows * columns, width])?)
 }

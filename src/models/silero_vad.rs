@@ -1,5 +1,6 @@
-//! Silero VAD 6 at 16 kHz, which says of every 32 ms of sound how likely somebody speaks: a short-time Fourier transform by convolution, four
-//! convolutions, an LSTM that remembers. After the network that the package silero-vad 6.2.3 runs.
+//! Silero VAD 6 at 16 kHz, which says of every 32 ms of sound how likely somebody speaks: a
+//! short-time Fourier transform by convolution, four convolutions, an LSTM that remembers. After
+//! the network that the package silero-vad 6.2.3 runs.
 
 mod spans;
 
@@ -43,7 +44,11 @@ pub struct Memory {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { context: vec![0.; CONTEXT], hidden: vec![0.; WIDTH as usize], cell: vec![0.; WIDTH as usize] }
+        Self {
+            context: vec![0.; CONTEXT],
+            hidden: vec![0.; WIDTH as usize],
+            cell: vec![0.; WIDTH as usize],
+        }
     }
 }
 
@@ -51,7 +56,8 @@ impl SileroVad {
     /// Reads a model folder.
     ///
     /// # Errors
-    /// Config, where the folder is another network's; model, where the weights do not fit; external, where they cannot be read.
+    /// Config, where the folder is another network's; model, where the weights do not fit;
+    /// external, where they cannot be read.
     pub fn load(folder: &ModelFolder, device: Device) -> Result<Self> {
         folder.expect("SileroVad")?;
         Self::new(folder.weights(device, Precision::F32)?)
@@ -60,7 +66,17 @@ impl SileroVad {
     fn new(weights: Weights) -> Result<Self> {
         let _frozen = guard();
         let root = weights.root();
-        let convolution = |name: &str, input, output, stride| Conv1d::new(&(&root / name), Geometry { input, output, kernel: 3, stride });
+        let convolution = |name: &str, input, output, stride| {
+            Conv1d::new(
+                &(&root / name),
+                Geometry {
+                    input,
+                    output,
+                    kernel: 3,
+                    stride,
+                },
+            )
+        };
         let lstm = &root / "lstm_cell";
         let network = Self {
             transform: (&root / "stft_conv").take("weight", &[2 * BINS, 1, 2 * STRIDE])?,
@@ -76,7 +92,9 @@ impl SileroVad {
                 lstm.take("bias_ih", &[4 * WIDTH])?,
                 lstm.take("bias_hh", &[4 * WIDTH])?,
             ],
-            head: (&root / "final_conv").take("weight", &[1, WIDTH, 1])?.f_view([1, WIDTH])?,
+            head: (&root / "final_conv")
+                .take("weight", &[1, WIDTH, 1])?
+                .f_view([1, WIDTH])?,
             bias: (&root / "final_conv").take("bias", &[1])?,
             device: weights.device(),
         };
@@ -84,36 +102,75 @@ impl SileroVad {
         Ok(network)
     }
 
-    /// Hears on in several streams, each by as many samples, whole chunks of them: the probability of speech in every chunk, and what is
-    /// remembered from then on.
+    /// Hears on in several streams, each by as many samples, whole chunks of them: the probability
+    /// of speech in every chunk, and what is remembered from then on.
     ///
     /// # Errors
     /// Bug, where the numbers of samples do not fit; overload, where memory is short.
     pub fn forward(&self, streams: &[(&[f32], &Memory)]) -> Result<Vec<(Vec<f32>, Memory)>> {
         let _frozen = guard();
         let length = streams.first().map_or(0, |(samples, _)| samples.len());
-        if !length.is_multiple_of(CHUNK) || streams.iter().any(|(samples, _)| samples.len() != length) {
-            return Err(Error::bug(format!("streams go on by equal numbers of {CHUNK} samples, not by {length}")));
+        if !length.is_multiple_of(CHUNK)
+            || streams.iter().any(|(samples, _)| samples.len() != length)
+        {
+            return Err(Error::bug(format!(
+                "streams go on by equal numbers of {CHUNK} samples, not by {length}"
+            )));
         }
         if length == 0 {
-            return Ok(streams.iter().map(|(_, memory)| (Vec::new(), (*memory).clone())).collect());
+            return Ok(streams
+                .iter()
+                .map(|(_, memory)| (Vec::new(), (*memory).clone()))
+                .collect());
         }
         let (rows, chunks) = (streams.len() as i64, (length / CHUNK) as i64);
-        let samples: Vec<f32> = streams.iter().flat_map(|(samples, memory)| memory.context.iter().chain(*samples).copied()).collect();
-        let samples = Tensor::f_from_slice(&samples)?.f_view([rows, -1])?.f_to(self.device)?;
-        let heard = samples.f_unfold(1, (CONTEXT + CHUNK) as i64, CHUNK as i64)?.f_reshape([rows * chunks, -1])?;
+        let samples: Vec<f32> = streams
+            .iter()
+            .flat_map(|(samples, memory)| memory.context.iter().chain(*samples).copied())
+            .collect();
+        let samples = Tensor::f_from_slice(&samples)?
+            .f_view([rows, -1])?
+            .f_to(self.device)?;
+        let heard = samples
+            .f_unfold(1, (CONTEXT + CHUNK) as i64, CHUNK as i64)?
+            .f_reshape([rows * chunks, -1])?;
         let features = self.features(&heard)?.f_view([rows, chunks, WIDTH])?;
         let state = |part: fn(&Memory) -> &Vec<f32>| -> Result<Tensor> {
-            let values: Vec<f32> = streams.iter().flat_map(|(_, memory)| part(memory).iter().copied()).collect();
-            Ok(Tensor::f_from_slice(&values)?.f_view([1, rows, WIDTH])?.f_to(self.device)?)
+            let values: Vec<f32> = streams
+                .iter()
+                .flat_map(|(_, memory)| part(memory).iter().copied())
+                .collect();
+            Ok(Tensor::f_from_slice(&values)?
+                .f_view([1, rows, WIDTH])?
+                .f_to(self.device)?)
         };
-        let state = [state(|memory| &memory.hidden)?, state(|memory| &memory.cell)?];
-        let (out, hidden, cell) = features.f_lstm(&state, &self.lstm, true, 1, 0., false, false, true)?;
-        let speech = out.f_relu()?.f_linear(&self.head, Some(&self.bias))?.f_sigmoid()?.f_view([rows, chunks])?;
-        let numbers = |tensor: &Tensor| -> Result<Vec<Vec<f32>>> { Ok(Vec::try_from(tensor.f_view([rows, -1])?.f_to(Device::Cpu)?)?) };
+        let state = [
+            state(|memory| &memory.hidden)?,
+            state(|memory| &memory.cell)?,
+        ];
+        let (out, hidden, cell) =
+            features.f_lstm(&state, &self.lstm, true, 1, 0., false, false, true)?;
+        let speech = out
+            .f_relu()?
+            .f_linear(&self.head, Some(&self.bias))?
+            .f_sigmoid()?
+            .f_view([rows, chunks])?;
+        let numbers = |tensor: &Tensor| -> Result<Vec<Vec<f32>>> {
+            Ok(Vec::try_from(
+                tensor.f_view([rows, -1])?.f_to(Device::Cpu)?,
+            )?)
+        };
         let states = numbers(&hidden)?.into_iter().zip(numbers(&cell)?);
-        let memory = |(samples, (hidden, cell)): (&[f32], _)| Memory { context: samples[length - CONTEXT..].to_vec(), hidden, cell };
-        let memories = streams.iter().map(|(samples, _)| *samples).zip(states).map(memory);
+        let memory = |(samples, (hidden, cell)): (&[f32], _)| Memory {
+            context: samples[length - CONTEXT..].to_vec(),
+            hidden,
+            cell,
+        };
+        let memories = streams
+            .iter()
+            .map(|(samples, _)| *samples)
+            .zip(states)
+            .map(memory);
         Ok(numbers(&speech)?.into_iter().zip(memories).collect())
     }
 
@@ -143,33 +200,68 @@ mod tests {
     #[test]
     fn probabilities_are_those_of_the_package() {
         let (network, mut samples) = (network(), film());
-        let expected: Vec<f32> = Vec::try_from(&goldens("silero.safetensors")["probabilities"]).unwrap();
+        let expected: Vec<f32> =
+            Vec::try_from(&goldens("silero.safetensors")["probabilities"]).unwrap();
         samples.resize(expected.len() * CHUNK, 0.);
         let (mut memory, mut found) = (Memory::default(), Vec::new());
         // A stream comes in pieces of any length.
         for piece in samples.chunks(33 * CHUNK) {
-            let (probabilities, remembered) = network.forward(&[(piece, &memory)]).unwrap().remove(0);
+            let (probabilities, remembered) =
+                network.forward(&[(piece, &memory)]).unwrap().remove(0);
             found.extend(probabilities);
             memory = remembered;
         }
         assert_eq!(found.len(), expected.len());
-        let apart = found.iter().zip(&expected).map(|(found, expected)| (found - expected).abs()).fold(0., f32::max);
+        let apart = found
+            .iter()
+            .zip(&expected)
+            .map(|(found, expected)| (found - expected).abs())
+            .fold(0., f32::max);
         assert!(apart < 1e-4, "{apart}");
-        let speech = expected.iter().filter(|&&probability| probability > 0.5).count();
-        assert!(speech > expected.len() / 3 && speech < expected.len(), "the film speaks, not always");
+        let speech = expected
+            .iter()
+            .filter(|&&probability| probability > 0.5)
+            .count();
+        assert!(
+            speech > expected.len() / 3 && speech < expected.len(),
+            "the film speaks, not always"
+        );
     }
 
     #[test]
     fn streams_do_not_hear_each_other() {
         let network = network();
-        let streams = [1., 2.].map(|factor| (0..3 * CHUNK).map(|n| (n as f32 * 0.05 * factor).sin() * 0.3).collect::<Vec<_>>());
+        let streams = [1., 2.].map(|factor| {
+            (0..3 * CHUNK)
+                .map(|n| (n as f32 * 0.05 * factor).sin() * 0.3)
+                .collect::<Vec<_>>()
+        });
         let fresh = Memory::default();
-        let warm = network.forward(&[(&streams[0], &fresh)]).unwrap().remove(0).1;
-        let alone = [(&streams[0], &warm), (&streams[1], &fresh)].map(|(s, memory)| network.forward(&[(s, memory)]).unwrap().remove(0));
-        let both = network.forward(&[(&streams[0], &warm), (&streams[1], &fresh)]).unwrap();
+        let warm = network
+            .forward(&[(&streams[0], &fresh)])
+            .unwrap()
+            .remove(0)
+            .1;
+        let alone = [(&streams[0], &warm), (&streams[1], &fresh)]
+            .map(|(s, memory)| network.forward(&[(s, memory)]).unwrap().remove(0));
+        let both = network
+            .forward(&[(&streams[0], &warm), (&streams[1], &fresh)])
+            .unwrap();
         for ((found, memory), (expected, remembered)) in both.iter().zip(&alone) {
-            assert!(found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-5), "{found:?} is not {expected:?}");
-            assert!(memory.hidden.iter().zip(&remembered.hidden).all(|(found, expected)| (found - expected).abs() < 1e-4));
+            assert!(
+                found
+                    .iter()
+                    .zip(expected)
+                    .all(|(found, expected)| (found - expected).abs() < 1e-5),
+                "{found:?} is not {expected:?}"
+            );
+            assert!(
+                memory
+                    .hidden
+                    .iter()
+                    .zip(&remembered.hidden)
+                    .all(|(found, expected)| (found - expected).abs() < 1e-4)
+            );
         }
     }
 
@@ -178,7 +270,14 @@ mod tests {
         let network = network();
         let memory = Memory::default();
         assert!(network.forward(&[(&[0.; 500], &memory)]).is_err());
-        assert!(network.forward(&[(&[0.; 512], &memory), (&[0.; 1024], &memory)]).is_err());
-        assert_eq!(network.forward(&[(&[], &memory)]).unwrap(), [(vec![], memory)]);
+        assert!(
+            network
+                .forward(&[(&[0.; 512], &memory), (&[0.; 1024], &memory)])
+                .is_err()
+        );
+        assert_eq!(
+            network.forward(&[(&[], &memory)]).unwrap(),
+            [(vec![], memory)]
+        );
     }
 }

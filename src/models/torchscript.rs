@@ -1,5 +1,5 @@
-//! TorchScript modules: any network that was traced or scripted in PyTorch, with what it takes and gives declared beside it. A module holds
-//! its own weights and computes as it was saved.
+//! TorchScript modules: any network that was traced or scripted in PyTorch, with what it takes and
+//! gives declared beside it. A module holds its own weights and computes as it was saved.
 
 use serde_json::Value;
 use tch::{CModule, Device, IValue, Kind, Tensor};
@@ -31,7 +31,8 @@ pub enum Output {
 impl Output {
     /// A number as it is written, or a name.
     pub fn parse(text: &str) -> Self {
-        text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Index)
+        text.parse()
+            .map_or_else(|_| Self::Name(text.to_owned()), Self::Index)
     }
 }
 
@@ -52,13 +53,20 @@ pub struct Declared {
 
 impl Default for Declared {
     fn default() -> Self {
-        Self { size: None, mean: [0.; 3], std: [1.; 3], layout: Layout::Nchw, output: Output::Index(0) }
+        Self {
+            size: None,
+            mean: [0.; 3],
+            std: [1.; 3],
+            layout: Layout::Nchw,
+            output: Output::Index(0),
+        }
     }
 }
 
 impl Declared {
-    /// From config.json: `input_size` (a number or `[rows, columns]`), `image_mean`, `image_std`, `layout` (`nchw` or `nhwc`), `output` (a
-    /// number or a name); what is missing is the default's.
+    /// From config.json: `input_size` (a number or `[rows, columns]`), `image_mean`, `image_std`,
+    /// `layout` (`nchw` or `nhwc`), `output` (a number or a name); what is missing is the
+    /// default's.
     ///
     /// # Errors
     /// Model, where a field is not what it must be.
@@ -81,18 +89,34 @@ impl Declared {
         let output = match config.field("output") {
             None => default.output,
             Some(Value::String(name)) => Output::Name(name.clone()),
-            Some(field) => Output::Index(field.as_u64().ok_or_else(|| wrong("output", "a number of 0 or more, or a name"))? as usize),
+            Some(field) => Output::Index(
+                field
+                    .as_u64()
+                    .ok_or_else(|| wrong("output", "a number of 0 or more, or a name"))?
+                    as usize,
+            ),
         };
         let layout = match config.string_or("layout", "nchw")? {
             "nchw" => Layout::Nchw,
             "nhwc" => Layout::Nhwc,
             _ => return Err(wrong("layout", "nchw or nhwc")),
         };
-        let (mean, std) = (channels("image_mean", default.mean)?, channels("image_std", default.std)?);
-        if std.iter().any(|&std| std <= 0.) || size.is_some_and(|size| size.iter().any(|&side| side <= 0)) {
+        let (mean, std) = (
+            channels("image_mean", default.mean)?,
+            channels("image_std", default.std)?,
+        );
+        if std.iter().any(|&std| std <= 0.)
+            || size.is_some_and(|size| size.iter().any(|&side| side <= 0))
+        {
             return Err(config.error("`image_std` and `input_size` must be above 0"));
         }
-        Ok(Self { size, mean, std, layout, output })
+        Ok(Self {
+            size,
+            mean,
+            std,
+            layout,
+            output,
+        })
     }
 
     /// Bytes `[n, h, w, 3]` as the module takes them.
@@ -100,7 +124,14 @@ impl Declared {
         let frames = match self.size {
             Some(size) => {
                 let resize = Some(Resize::Exact(size));
-                Preprocess { resize, crop: None, cubic: false, mean: self.mean, std: self.std }.fit(frames)?
+                Preprocess {
+                    resize,
+                    crop: None,
+                    cubic: false,
+                    mean: self.mean,
+                    std: self.std,
+                }
+                .fit(frames)?
             }
             None => frames.shallow_clone(),
         };
@@ -122,18 +153,24 @@ pub struct TorchScript {
 }
 
 impl TorchScript {
-    /// The module of a folder whose architecture is `TorchScript`. `precision` is that of the pictures it is given; the module must have been
-    /// saved in it.
+    /// The module of a folder whose architecture is `TorchScript`. `precision` is that of the
+    /// pictures it is given; the module must have been saved in it.
     ///
     /// # Errors
     /// Config, where the folder is another network's; model, where model.pt is no module.
     pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         folder.expect("TorchScript")?;
         let path = folder.path().join(MODULE);
-        let broken = |error| Error::from(error).context(format_args!("{} is no TorchScript module", path.display()));
+        let broken = |error| {
+            Error::from(error).context(format_args!("{} is no TorchScript module", path.display()))
+        };
         let mut module = CModule::load_on_device(&path, device).map_err(broken)?;
         module.f_set_eval()?;
-        Ok(Self { module, device, precision })
+        Ok(Self {
+            module,
+            device,
+            precision,
+        })
     }
 
     /// Where it runs.
@@ -141,10 +178,12 @@ impl TorchScript {
         self.device
     }
 
-    /// What it makes of frames on its device, bytes `[n, h, w, 3]`: the declared output, flattened, `[n, ..]` in f32.
+    /// What it makes of frames on its device, bytes `[n, h, w, 3]`: the declared output, flattened,
+    /// `[n, ..]` in f32.
     ///
     /// # Errors
-    /// Model, where the module refuses them, or gives no such output with an entry a frame; overload, where memory is short.
+    /// Model, where the module refuses them, or gives no such output with an entry a frame;
+    /// overload, where memory is short.
     pub fn forward(&self, frames: &Tensor, declared: &Declared) -> Result<Tensor> {
         let _frozen = crate::tensor::guard();
         let pictures = declared.pictures(frames, self.precision)?;
@@ -152,7 +191,10 @@ impl TorchScript {
         let answer = chosen(given, &declared.output)?;
         let n = frames.size()[0];
         if answer.size().first() != Some(&n) {
-            return Err(Error::model(format!("the module gives {:?} for {n} frames: its first size must be theirs", answer.size())));
+            return Err(Error::model(format!(
+                "the module gives {:?} for {n} frames: its first size must be theirs",
+                answer.size()
+            )));
         }
         Ok(answer.f_to_kind(Kind::Float)?.f_reshape([n, -1])?)
     }
@@ -160,24 +202,52 @@ impl TorchScript {
 
 /// The declared one of what a module gives.
 fn chosen(given: IValue, output: &Output) -> Result<Tensor> {
-    let lacks = |what: String| Error::model(format!("the module gives {what}, and not its output {output:?}"));
+    let lacks = |what: String| {
+        Error::model(format!(
+            "the module gives {what}, and not its output {output:?}"
+        ))
+    };
     let (kind, found) = match (given, output) {
         (IValue::Tensor(tensor), Output::Index(0)) => return Ok(tensor),
         (IValue::Tensor(_), _) => return Err(lacks("a single tensor".to_owned())),
-        (IValue::TensorList(mut tensors), Output::Index(at)) if *at < tensors.len() => return Ok(tensors.swap_remove(*at)),
-        (IValue::TensorList(tensors), _) => return Err(lacks(format!("a list of {} tensors", tensors.len()))),
-        (IValue::Tuple(mut parts) | IValue::GenericList(mut parts), Output::Index(at)) if *at < parts.len() => {
+        (IValue::TensorList(mut tensors), Output::Index(at)) if *at < tensors.len() => {
+            return Ok(tensors.swap_remove(*at));
+        }
+        (IValue::TensorList(tensors), _) => {
+            return Err(lacks(format!("a list of {} tensors", tensors.len())));
+        }
+        (IValue::Tuple(mut parts) | IValue::GenericList(mut parts), Output::Index(at))
+            if *at < parts.len() =>
+        {
             ("at that place", parts.swap_remove(*at))
         }
-        (IValue::Tuple(parts) | IValue::GenericList(parts), _) => return Err(lacks(format!("{} outputs by number", parts.len()))),
+        (IValue::Tuple(parts) | IValue::GenericList(parts), _) => {
+            return Err(lacks(format!("{} outputs by number", parts.len())));
+        }
         (IValue::GenericDict(parts), Output::Name(name)) => {
-            let names: Vec<String> =
-                parts.iter().map(|(key, _)| if let IValue::String(key) = key { key.clone() } else { String::new() }).collect();
+            let names: Vec<String> = parts
+                .iter()
+                .map(|(key, _)| {
+                    if let IValue::String(key) = key {
+                        key.clone()
+                    } else {
+                        String::new()
+                    }
+                })
+                .collect();
             let at = names.iter().position(|key| key == name);
             let at = at.ok_or_else(|| lacks(format!("outputs called {}", names.join(", "))))?;
-            ("under that name", parts.into_iter().nth(at).map_or(IValue::None, |(_, part)| part))
+            (
+                "under that name",
+                parts
+                    .into_iter()
+                    .nth(at)
+                    .map_or(IValue::None, |(_, part)| part),
+            )
         }
-        (IValue::GenericDict(parts), _) => return Err(lacks(format!("{} outputs by name", parts.len()))),
+        (IValue::GenericDict(parts), _) => {
+            return Err(lacks(format!("{} outputs by name", parts.len())));
+        }
         _ => return Err(lacks("something that holds no tensor".to_owned())),
     };
     match found {
@@ -187,7 +257,10 @@ fn chosen(given: IValue, output: &Output) -> Result<Tensor> {
 }
 
 fn numbers<T: serde::de::DeserializeOwned, const N: usize>(field: &Value) -> Option<[T; N]> {
-    serde_json::from_value::<Vec<T>>(field.clone()).ok()?.try_into().ok()
+    serde_json::from_value::<Vec<T>>(field.clone())
+        .ok()?
+        .try_into()
+        .ok()
 }
 
 #[cfg(test)]

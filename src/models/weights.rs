@@ -1,5 +1,6 @@
-//! The weights of a model, taken key by key by the network that they are for. Each is read when it is taken, so that loading needs no
-//! more memory than the network; what is missing, left over or of another shape is told in one error, all of it.
+//! The weights of a model, taken key by key by the network that they are for. Each is read when it
+//! is taken, so that loading needs no more memory than the network; what is missing, left over or
+//! of another shape is told in one error, all of it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,22 +53,38 @@ impl Weights {
     /// Reads the headers of the files.
     ///
     /// # Errors
-    /// External, where a file cannot be read; model, where one is not safetensors, is cut short, or repeats another's key.
+    /// External, where a file cannot be read; model, where one is not safetensors, is cut short, or
+    /// repeats another's key.
     pub fn open(files: &[PathBuf], device: Device, precision: Precision) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         let mut shards = Vec::new();
         for path in files {
             let (shard, metadata) = header(path)?;
             for (key, info) in metadata.tensors() {
-                if let Some((other, _)) = tensors.insert(key.clone(), (shards.len(), info.clone())) {
+                if let Some((other, _)) = tensors.insert(key.clone(), (shards.len(), info.clone()))
+                {
                     let shard: &Shard = &shards[other];
-                    return Err(Error::model(format!("`{key}` is in {} and in {}", shard.path.display(), path.display())));
+                    return Err(Error::model(format!(
+                        "`{key}` is in {} and in {}",
+                        shard.path.display(),
+                        path.display()
+                    )));
                 }
             }
             shards.push(shard);
         }
-        let progress = RefCell::new(Progress { surplus_allowed: vec!["num_batches_tracked".into()], ..Progress::default() });
-        Ok(Self { files: shards, tensors, device, precision, attention: AttentionKind::default(), progress })
+        let progress = RefCell::new(Progress {
+            surplus_allowed: vec!["num_batches_tracked".into()],
+            ..Progress::default()
+        });
+        Ok(Self {
+            files: shards,
+            tensors,
+            device,
+            precision,
+            attention: AttentionKind::default(),
+            progress,
+        })
     }
 
     /// Where tensors are put.
@@ -98,11 +115,14 @@ impl Weights {
 
     /// The start of the tree of keys: `weights.root() / "layer1.0" / "conv1"`.
     pub fn root(&self) -> Scope<'_> {
-        Scope { weights: self, prefix: String::new() }
+        Scope {
+            weights: self,
+            prefix: String::new(),
+        }
     }
 
-    /// A tensor in the model's precision on its device. One that is missing or has another shape is noted, and zeros stand in for it
-    /// until [`finish`](Self::finish) refuses the lot.
+    /// A tensor in the model's precision on its device. One that is missing or has another shape is
+    /// noted, and zeros stand in for it until [`finish`](Self::finish) refuses the lot.
     ///
     /// # Errors
     /// External, where the file cannot be read; model, where its number format is unknown.
@@ -110,7 +130,8 @@ impl Weights {
         self.place(&self.take_f32(key, shape)?)
     }
 
-    /// As [`take`](Self::take), in f32 on the CPU: for weights that are computed with before they are placed.
+    /// As [`take`](Self::take), in f32 on the CPU: for weights that are computed with before they
+    /// are placed.
     ///
     /// # Errors
     /// As for [`take`](Self::take).
@@ -123,7 +144,9 @@ impl Weights {
         progress.taken.insert(key.to_owned());
         let found: Vec<i64> = info.shape.iter().map(|&size| size as i64).collect();
         if found != shape {
-            progress.misshapen.insert(format!("{key} is {found:?}, not {shape:?}"));
+            progress
+                .misshapen
+                .insert(format!("{key} is {found:?}, not {shape:?}"));
             return Ok(Tensor::f_zeros(shape, (Kind::Float, Device::Cpu))?);
         }
         self.files[*shard].read(key, info, &found).map(as_wanted)
@@ -134,12 +157,19 @@ impl Weights {
     /// # Errors
     /// Overload, where memory is short.
     pub fn place(&self, tensor: &Tensor) -> Result<Tensor> {
-        Ok(as_wanted(tensor.f_to_kind(self.precision.kind())?.f_to_device(self.device)?))
+        Ok(as_wanted(
+            tensor
+                .f_to_kind(self.precision.kind())?
+                .f_to_device(self.device)?,
+        ))
     }
 
     /// Lets keys that end with `suffix` be left over. `num_batches_tracked` always may be.
     pub fn allow_surplus(&self, suffix: &str) {
-        self.progress.borrow_mut().surplus_allowed.push(suffix.to_owned());
+        self.progress
+            .borrow_mut()
+            .surplus_allowed
+            .push(suffix.to_owned());
     }
 
     /// Ends the taking. A network is whole only when this has passed.
@@ -147,28 +177,51 @@ impl Weights {
     /// # Errors
     /// Model, listing every key that was missing, had another shape, or was not taken.
     pub fn finish(self) -> Result<()> {
-        let Progress { taken, missing, misshapen, surplus_allowed } = self.progress.into_inner();
+        let Progress {
+            taken,
+            missing,
+            misshapen,
+            surplus_allowed,
+        } = self.progress.into_inner();
         let surplus: Vec<&String> = self
             .tensors
             .keys()
-            .filter(|key| !taken.contains(*key) && !surplus_allowed.iter().any(|suffix| key.ends_with(suffix.as_str())))
+            .filter(|key| {
+                !taken.contains(*key)
+                    && !surplus_allowed
+                        .iter()
+                        .any(|suffix| key.ends_with(suffix.as_str()))
+            })
             .collect();
         let mut faults = Vec::new();
         list(&mut faults, "missing", &missing.iter().collect::<Vec<_>>());
-        list(&mut faults, "misshapen", &misshapen.iter().collect::<Vec<_>>());
+        list(
+            &mut faults,
+            "misshapen",
+            &misshapen.iter().collect::<Vec<_>>(),
+        );
         list(&mut faults, "surplus", &surplus);
         if faults.is_empty() {
             return Ok(());
         }
-        let files: Vec<String> = self.files.iter().map(|shard| shard.path.display().to_string()).collect();
-        Err(Error::model(format!("weights in {} do not fit the network: {}", files.join(", "), faults.join("; ")))
-            .hint("config.json and the weights must be of the same model"))
+        let files: Vec<String> = self
+            .files
+            .iter()
+            .map(|shard| shard.path.display().to_string())
+            .collect();
+        Err(Error::model(format!(
+            "weights in {} do not fit the network: {}",
+            files.join(", "),
+            faults.join("; ")
+        ))
+        .hint("config.json and the weights must be of the same model"))
     }
 }
 
 #[cfg(test)]
 thread_local! {
-    /// Whether weights taken on this thread ask for gradients: then every number of a network would, were a graph built of it.
+    /// Whether weights taken on this thread ask for gradients: then every number of a network
+    /// would, were a graph built of it.
     pub(super) static ASK_FOR_GRADIENTS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
@@ -187,14 +240,24 @@ fn list(faults: &mut Vec<String>, what: &str, keys: &[&String]) {
     }
     let shown: Vec<&str> = keys.iter().take(LISTED).map(|key| key.as_str()).collect();
     let more = keys.len().saturating_sub(LISTED);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
     faults.push(format!("{what} {}: {}{more}", keys.len(), shown.join(", ")));
 }
 
 /// Opens a safetensors file and reads its header, which must tell its whole length.
 pub(super) fn header(path: &Path) -> Result<(Shard, Metadata)> {
-    let unreadable = |error| Error::external(format!("cannot read {}", path.display())).because(error);
-    let broken = |what: &str| Error::model(format!("{} is not a whole safetensors file: {what}", path.display()));
+    let unreadable =
+        |error| Error::external(format!("cannot read {}", path.display())).because(error);
+    let broken = |what: &str| {
+        Error::model(format!(
+            "{} is not a whole safetensors file: {what}",
+            path.display()
+        ))
+    };
     let file = File::open(path).map_err(unreadable)?;
     let length = file.metadata().map_err(unreadable)?.len();
     let mut size = [0; 8];
@@ -204,16 +267,27 @@ pub(super) fn header(path: &Path) -> Result<(Shard, Metadata)> {
     file.read_exact_at(&mut size, 0).map_err(unreadable)?;
     let size = u64::from_le_bytes(size);
     if size > MAX_HEADER.min(length - 8) {
-        return Err(broken("its header would be longer than the file or than 100 MB"));
+        return Err(broken(
+            "its header would be longer than the file or than 100 MB",
+        ));
     }
     let mut text = vec![0; size as usize];
     file.read_exact_at(&mut text, 8).map_err(unreadable)?;
-    let metadata: Metadata = serde_json::from_slice(&text).map_err(|error| broken("its header cannot be read").because(error))?;
+    let metadata: Metadata = serde_json::from_slice(&text)
+        .map_err(|error| broken("its header cannot be read").because(error))?;
     let data_start = 8 + size;
     if data_start + metadata.data_len() as u64 != length {
-        return Err(broken("its length is not what its header says").hint("it may have been cut short while it was copied"));
+        return Err(broken("its length is not what its header says")
+            .hint("it may have been cut short while it was copied"));
     }
-    Ok((Shard { path: path.to_path_buf(), file, data_start }, metadata))
+    Ok((
+        Shard {
+            path: path.to_path_buf(),
+            file,
+            data_start,
+        },
+        metadata,
+    ))
 }
 
 fn kind_of(dtype: Dtype) -> Option<Kind> {
@@ -232,13 +306,20 @@ fn kind_of(dtype: Dtype) -> Option<Kind> {
 impl Shard {
     fn read(&self, key: &str, info: &TensorInfo, shape: &[i64]) -> Result<Tensor> {
         let kind = kind_of(info.dtype).ok_or_else(|| {
-            Error::model(format!("`{key}` in {} is {:?}, a number format that is not read here", self.path.display(), info.dtype))
+            Error::model(format!(
+                "`{key}` in {} is {:?}, a number format that is not read here",
+                self.path.display(),
+                info.dtype
+            ))
         })?;
         let (start, end) = info.data_offsets;
         let mut data = vec![0; end - start];
         self.file
             .read_exact_at(&mut data, self.data_start + start as u64)
-            .map_err(|error| Error::external(format!("cannot read `{key}` from {}", self.path.display())).because(error))?;
+            .map_err(|error| {
+                Error::external(format!("cannot read `{key}` from {}", self.path.display()))
+                    .because(error)
+            })?;
         Ok(Tensor::f_from_data_size(&data, shape, kind)?.f_to_kind(Kind::Float)?)
     }
 }
@@ -278,7 +359,11 @@ impl<'a> Scope<'a> {
     }
 
     fn key(&self, name: &str) -> String {
-        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
+        if self.prefix.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.prefix)
+        }
     }
 }
 
@@ -286,7 +371,10 @@ impl<'a, T: fmt::Display> std::ops::Div<T> for &Scope<'a> {
     type Output = Scope<'a>;
 
     fn div(self, name: T) -> Scope<'a> {
-        Scope { weights: self.weights, prefix: self.key(&name.to_string()) }
+        Scope {
+            weights: self.weights,
+            prefix: self.key(&name.to_string()),
+        }
     }
 }
 
@@ -317,8 +405,12 @@ mod tests {
     #[test]
     fn every_fault_is_listed_at_once() {
         let ones = |shape: &[i64]| Tensor::ones(shape, (Kind::Float, Device::Cpu));
-        let (_folder, path) =
-            file(&[("a.weight", ones(&[2, 3])), ("b.weight", ones(&[4])), ("c.bias", ones(&[1])), ("bn.num_batches_tracked", ones(&[1]))]);
+        let (_folder, path) = file(&[
+            ("a.weight", ones(&[2, 3])),
+            ("b.weight", ones(&[4])),
+            ("c.bias", ones(&[1])),
+            ("bn.num_batches_tracked", ones(&[1])),
+        ]);
         let weights = open(&path, Precision::F32).unwrap();
         assert_eq!(weights.take("a.weight", &[3, 2]).unwrap().size(), [3, 2]);
         drop(weights.take("b.weight", &[4]).unwrap());
@@ -327,8 +419,14 @@ mod tests {
         assert_eq!(error.kind(), Who::Model);
         let text = error.message();
         assert!(text.contains("missing 1: d.weight [5]"), "{text}");
-        assert!(text.contains("misshapen 1: a.weight is [2, 3], not [3, 2]"), "{text}");
-        assert!(text.contains("surplus 1: c.bias") && !text.contains("num_batches_tracked"), "{text}");
+        assert!(
+            text.contains("misshapen 1: a.weight is [2, 3], not [3, 2]"),
+            "{text}"
+        );
+        assert!(
+            text.contains("surplus 1: c.bias") && !text.contains("num_batches_tracked"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -361,7 +459,13 @@ mod tests {
     fn broken_files_are_refused() {
         let (_folder, path) = file(&[("a", Tensor::from_slice(&[1f32, 2.]))]);
         let whole = std::fs::read(&path).unwrap();
-        for broken in [&whole[..4], &whole[..20], &whole[..whole.len() - 1], &[0xff; 64][..], b"PK\x03\x04 a pickled checkpoint"] {
+        for broken in [
+            &whole[..4],
+            &whole[..20],
+            &whole[..whole.len() - 1],
+            &[0xff; 64][..],
+            b"PK\x03\x04 a pickled checkpoint",
+        ] {
             std::fs::write(&path, broken).unwrap();
             assert_eq!(open(&path, Precision::F32).unwrap_err().kind(), Who::Model);
         }

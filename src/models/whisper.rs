@@ -1,5 +1,6 @@
-//! Whisper, speech to text: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision" (arXiv:2212.04356). A window of at
-//! most 30 s becomes segments with their times, and words with theirs, as transformers' `WhisperForConditionalGeneration.generate` has them.
+//! Whisper, speech to text: Radford et al., "Robust Speech Recognition via Large-Scale Weak
+//! Supervision" (arXiv:2212.04356). A window of at most 30 s becomes segments with their times, and
+//! words with theirs, as transformers' `WhisperForConditionalGeneration.generate` has them.
 
 mod abilities;
 mod alignment;
@@ -44,7 +45,8 @@ impl Task {
     }
 }
 
-/// How speech is written down. A text that fails a threshold is written anew at the next temperature, until the last.
+/// How speech is written down. A text that fails a threshold is written anew at the next
+/// temperature, until the last.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     /// What is written.
@@ -53,13 +55,15 @@ pub struct Options {
     pub language: Option<String>,
     /// Whether the words' times are found.
     pub words: bool,
-    /// Temperatures in the order in which they are tried; 0 always takes the likeliest token. At least one.
+    /// Temperatures in the order in which they are tried; 0 always takes the likeliest token. At
+    /// least one.
     pub temperatures: Vec<f32>,
     /// A text whose tokens compress by more repeats itself; none to let that pass.
     pub compression_ratio: Option<f32>,
     /// A text whose mean log probability lies below is doubtful; none to let that pass.
     pub log_probability: Option<f32>,
-    /// Above this probability that nobody speaks, a doubtful text is left out; none to let that pass.
+    /// Above this probability that nobody speaks, a doubtful text is left out; none to let that
+    /// pass.
     pub no_speech: Option<f32>,
     /// Whether a pass reads what was written about the window so far.
     pub remember: bool,
@@ -72,8 +76,8 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// As OpenAI's: temperatures up to 1, a mean log probability of -1, a probability of 0.6 that nobody speaks; the ratio is transformers',
-    /// whose measure is taken of tokens.
+    /// As OpenAI's: temperatures up to 1, a mean log probability of -1, a probability of 0.6 that
+    /// nobody speaks; the ratio is transformers', whose measure is taken of tokens.
     fn default() -> Self {
         Self {
             task: Task::Transcribe,
@@ -159,13 +163,17 @@ impl Whisper {
     /// Reads a model folder: config.json, generation_config.json, weights, tokenizer.
     ///
     /// # Errors
-    /// Config, where the folder lacks a file or is another network's; model, where a file is not what it should be; external, where one
-    /// cannot be read; overload, where memory is short.
+    /// Config, where the folder lacks a file or is another network's; model, where a file is not
+    /// what it should be; external, where one cannot be read; overload, where memory is short.
     pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let abilities = Abilities::read(folder)?;
         let tokenizer = Tokenizer::load(folder)?;
         let (config, tokens) = (abilities.config.clone(), abilities.tokens.clone());
-        Ok(Self { network: Network::new(folder.weights(device, precision)?, config, tokens)?, tokenizer, abilities })
+        Ok(Self {
+            network: Network::new(folder.weights(device, precision)?, config, tokens)?,
+            tokenizer,
+            abilities,
+        })
     }
 
     /// What may be asked of it.
@@ -173,16 +181,23 @@ impl Whisper {
         &self.abilities
     }
 
-    /// Refuses a request that [`transcribe`](Self::transcribe) would fail on, with all those beside it.
+    /// Refuses a request that [`transcribe`](Self::transcribe) would fail on, with all those beside
+    /// it.
     ///
     /// # Errors
-    /// Config, where an option has no meaning for this model; model, where the window is too long or what is no number is in it.
+    /// Config, where an option has no meaning for this model; model, where the window is too long
+    /// or what is no number is in it.
     pub fn check(&self, request: &Request) -> Result<()> {
         self.abilities.check(&request.options)?;
         let longest = self.abilities.longest();
         if request.samples.len() > longest {
-            let (found, most) = (request.samples.len() as f64 / SAMPLE_RATE as f64, longest / SAMPLE_RATE);
-            return Err(Error::model(format!("a window of {found} s, the model hears {most} s at once")));
+            let (found, most) = (
+                request.samples.len() as f64 / SAMPLE_RATE as f64,
+                longest / SAMPLE_RATE,
+            );
+            return Err(Error::model(format!(
+                "a window of {found} s, the model hears {most} s at once"
+            )));
         }
         if request.samples.iter().any(|sample| !sample.is_finite()) {
             return Err(Error::model("the sound has samples that are no numbers"));
@@ -190,13 +205,20 @@ impl Whisper {
         Ok(())
     }
 
-    /// Writes down every window, all in one batch. Between tokens, `cancelled` is asked with a request's place: one that is cancelled is
-    /// left as it is. A text does not depend on what else is in the batch, but for the rounding of sums.
+    /// Writes down every window, all in one batch. Between tokens, `cancelled` is asked with a
+    /// request's place: one that is cancelled is left as it is. A text does not depend on what else
+    /// is in the batch, but for the rounding of sums.
     ///
     /// # Errors
     /// As for [`check`](Self::check); overload, where memory is short: fewer at once may pass.
-    pub fn transcribe(&self, requests: &[Request], cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Transcription>> {
-        requests.iter().try_for_each(|request| self.check(request))?;
+    pub fn transcribe(
+        &self,
+        requests: &[Request],
+        cancelled: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Transcription>> {
+        requests
+            .iter()
+            .try_for_each(|request| self.check(request))?;
         passes::transcribe(self, requests, cancelled)
     }
 }

@@ -55,7 +55,8 @@ impl Event {
     }
 }
 
-/// The terms of a ledger's account: `ingested = delivered + absorbed + dropped + dead_lettered + leaked + in_flight`.
+/// The terms of a ledger's account: `ingested = delivered + absorbed + dropped + dead_lettered +
+/// leaked + in_flight`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Balance {
     /// Frames that left the source.
@@ -78,6 +79,12 @@ impl Balance {
     /// Whether the terms add up.
     pub fn balances(&self) -> bool {
         let dropped: u64 = self.dropped.values().sum();
-        self.ingested == self.delivered + self.absorbed + dropped + self.dead_lettered + self.leaked + self.in_flight
+        self.ingested
+            == self.delivered
+                + self.absorbed
+                + dropped
+                + self.dead_lettered
+                + self.leaked
+                + self.in_flight
     }
 }

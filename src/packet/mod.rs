@@ -1,4 +1,5 @@
-//! What flows through a pipeline: packets of a stream with their payload and receipt, and the marks between them.
+//! What flows through a pipeline: packets of a stream with their payload and receipt, and the marks
+//! between them.
 
 mod event;
 mod payload;
@@ -15,7 +16,8 @@ pub use receipt::{Account, Outcome, Reason, Receipt};
 pub use sound::{Audio, SAMPLE_RATE, SpeechTask, SpokenWord, Transcript};
 pub use stream::{Micros, Nanos, Span, Stream, TimeSource, now_micros};
 
-/// The identity of a record: equal inputs, model and parameters give an equal id, so that a consumer can drop duplicates.
+/// The identity of a record: equal inputs, model and parameters give an equal id, so that a
+/// consumer can drop duplicates.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordId(pub [u8; 16]);
 
@@ -71,11 +73,13 @@ pub struct Channel {
 pub struct Head {
     /// The stream it belongs to and the stage it came from.
     pub channel: Arc<Channel>,
-    /// The stretch of the stream without discontinuity: connection time in microseconds for live streams, a count from 0 for files.
+    /// The stretch of the stream without discontinuity: connection time in microseconds for live
+    /// streams, a count from 0 for files.
     pub epoch: u64,
     /// Where in the epoch it lies.
     pub span: Span,
-    /// Number per (stream, stage, epoch, kind of payload), from 0, without holes as emitted: a consumer sees losses.
+    /// Number per (stream, stage, epoch, kind of payload), from 0, without holes as emitted: a
+    /// consumer sees losses.
     pub seq: u64,
     /// Which of several packets with equal stage and span it is.
     pub ordinal: u32,
@@ -96,7 +100,8 @@ pub struct Head {
 }
 
 impl Head {
-    /// The id of the record that this packet becomes: a hash of stream, epoch, kind, stage, span, ordinal, model revision and parameters.
+    /// The id of the record that this packet becomes: a hash of stream, epoch, kind, stage, span,
+    /// ordinal, model revision and parameters.
     pub fn id(&self, kind: PayloadKind) -> RecordId {
         let mut hasher = blake3::Hasher::new();
         for part in [
@@ -105,13 +110,23 @@ impl Head {
             self.channel.origin.stage.as_bytes(),
             &self.channel.origin.parameters,
         ] {
-            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+            hasher
+                .update(&(part.len() as u64).to_le_bytes())
+                .update(part);
         }
-        for number in [self.epoch, self.span.start, self.span.end, u64::from(self.ordinal), u64::from(self.revision)] {
+        for number in [
+            self.epoch,
+            self.span.start,
+            self.span.end,
+            u64::from(self.ordinal),
+            u64::from(self.revision),
+        ] {
             hasher.update(&number.to_le_bytes());
         }
         if let Some(model) = &self.model {
-            hasher.update(model.revision.as_bytes()).update(model.precision.as_bytes());
+            hasher
+                .update(model.revision.as_bytes())
+                .update(model.precision.as_bytes());
         }
         let mut id = [0; 16];
         id.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
@@ -134,7 +149,11 @@ impl Packet {
     /// The same packet for a further reader: nothing is copied, the frames gain a holder.
     #[must_use = "a packet that falls unsettled is a leak"]
     pub fn split(&self) -> Self {
-        Self { head: Arc::clone(&self.head), payload: self.payload.clone(), receipt: self.receipt.split() }
+        Self {
+            head: Arc::clone(&self.head),
+            payload: self.payload.clone(),
+            receipt: self.receipt.split(),
+        }
     }
 
     /// Its record's id.

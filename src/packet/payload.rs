@@ -114,7 +114,8 @@ impl Payload {
         }
     }
 
-    /// What it weighs in a queue, in bytes: pixels, vectors and encoded data; a flat 256 for what is small.
+    /// What it weighs in a queue, in bytes: pixels, vectors and encoded data; a flat 256 for what
+    /// is small.
     pub fn weight(&self) -> usize {
         const SMALL: usize = 256;
         const WORD: usize = 48;
@@ -122,10 +123,18 @@ impl Payload {
             + match self {
                 Payload::Frame(frame) => frame.pixels.len(),
                 Payload::Audio(audio) => audio.samples.len(),
-                Payload::Embedding(embedding) => embedding.vector.len() + embedding.scores.as_ref().map_or(0, |scores| scores.len() * 4),
+                Payload::Embedding(embedding) => {
+                    embedding.vector.len()
+                        + embedding
+                            .scores
+                            .as_ref()
+                            .map_or(0, |scores| scores.len() * 4)
+                }
                 Payload::Picture(picture) => picture.data.len(),
                 Payload::Caption(caption) => caption.text.len(),
-                Payload::Transcript(transcript) => transcript.text.len() + WORD * transcript.words.len(),
+                Payload::Transcript(transcript) => {
+                    transcript.text.len() + WORD * transcript.words.len()
+                }
                 _ => 0,
             }
     }
@@ -169,7 +178,8 @@ pub struct Frame {
     pub stride: u32,
     /// How pixels lie in memory.
     pub format: PixelFormat,
-    /// `height` rows of `stride` bytes (the last may end with its pixels), over the decoder's own memory where it is mapped.
+    /// `height` rows of `stride` bytes (the last may end with its pixels), over the decoder's own
+    /// memory where it is mapped.
     pub pixels: Bytes,
 }
 
@@ -244,8 +254,14 @@ impl VectorType {
     /// Numbers as they lie in records.
     pub fn bytes(self, numbers: &[f32]) -> Bytes {
         match self {
-            VectorType::F32 => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
-            VectorType::F16 => numbers.iter().flat_map(|number| f16::from_f32(*number).to_le_bytes()).collect(),
+            VectorType::F32 => numbers
+                .iter()
+                .flat_map(|number| number.to_le_bytes())
+                .collect(),
+            VectorType::F16 => numbers
+                .iter()
+                .flat_map(|number| f16::from_f32(*number).to_le_bytes())
+                .collect(),
         }
     }
 
@@ -293,15 +309,28 @@ impl Scores {
     pub fn top(&self, k: usize) -> Vec<Label> {
         let mut order: Vec<usize> = (0..self.values.len().min(self.names.len())).collect();
         order.sort_by(|&a, &b| self.values[b].total_cmp(&self.values[a]));
-        order.iter().take(k).map(|&at| Label { name: Arc::clone(&self.names[at]), score: self.values[at] }).collect()
+        order
+            .iter()
+            .take(k)
+            .map(|&at| Label {
+                name: Arc::clone(&self.names[at]),
+                score: self.values[at],
+            })
+            .collect()
     }
 
     /// The mean probability of each class of the first's model; none of none.
     pub fn mean<'a>(scores: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
         let mut scores = scores.into_iter();
         let (mut mean, mut count) = (scores.next()?.clone(), 1.0f32);
-        for other in scores.filter(|other| other.values.len() == mean.values.len()).collect::<Vec<_>>() {
-            mean.values.iter_mut().zip(&other.values).for_each(|(sum, value)| *sum += value);
+        for other in scores
+            .filter(|other| other.values.len() == mean.values.len())
+            .collect::<Vec<_>>()
+        {
+            mean.values
+                .iter_mut()
+                .zip(&other.values)
+                .for_each(|(sum, value)| *sum += value);
             count += 1.0;
         }
         mean.values.iter_mut().for_each(|sum| *sum /= count);
@@ -380,7 +409,8 @@ pub struct Picture {
     pub data: Bytes,
     /// Whether `data` travels in the record.
     pub inline: bool,
-    /// How much painted frames flicker beyond their sources: luma levels, 0 to 255, over the segment or since the picture before.
+    /// How much painted frames flicker beyond their sources: luma levels, 0 to 255, over the
+    /// segment or since the picture before.
     pub flicker: Option<f32>,
 }
 

@@ -1,5 +1,6 @@
-//! Receipts: who still holds something made of a frame, and what became of it. A root settles once, when its last holder goes; the worst
-//! outcome wins, so that a frame counts as lost if any branch lost it.
+//! Receipts: who still holds something made of a frame, and what became of it. A root settles once,
+//! when its last holder goes; the worst outcome wins, so that a frame counts as lost if any branch
+//! lost it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +26,14 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Reason; 6] = [Reason::QueueFull, Reason::Stale, Reason::Late, Reason::Gap, Reason::Shutdown, Reason::Failed];
+    pub const ALL: [Reason; 6] = [
+        Reason::QueueFull,
+        Reason::Stale,
+        Reason::Late,
+        Reason::Gap,
+        Reason::Shutdown,
+        Reason::Failed,
+    ];
 
     /// The label's value.
     pub const fn as_str(self) -> &'static str {
@@ -86,7 +94,8 @@ pub trait Account: Send + Sync {
     fn settle(&self, slot: u64, outcome: Outcome);
 }
 
-/// One hold on what a packet was made of. Not `Clone`: a further hold is taken by [`Receipt::split`] and each must be settled.
+/// One hold on what a packet was made of. Not `Clone`: a further hold is taken by
+/// [`Receipt::split`] and each must be settled.
 pub struct Receipt(Option<Arc<Node>>);
 
 struct Node {
@@ -121,7 +130,10 @@ impl Receipt {
     }
 
     fn of(origin: Origin) -> Self {
-        Self(Some(Arc::new(Node { worst: AtomicU8::new(0), origin })))
+        Self(Some(Arc::new(Node {
+            worst: AtomicU8::new(0),
+            origin,
+        })))
     }
 
     /// A further hold on the same.
@@ -137,7 +149,8 @@ impl Receipt {
         }
     }
 
-    /// Notes an outcome without letting go, when the end is known but something of it still travels (a dead letter).
+    /// Notes an outcome without letting go, when the end is known but something of it still travels
+    /// (a dead letter).
     pub fn note(&self, outcome: Outcome) {
         if let Some(node) = &self.0 {
             node.note(outcome);
@@ -214,7 +227,10 @@ mod tests {
         let joined = Receipt::join(vec![kept.split(), root(&book, 2), Receipt::none()]);
         kept.settle(Outcome::Absorbed);
         joined.settle(Outcome::Delivered);
-        assert_eq!(*book.0.lock(), [(1, Outcome::Delivered), (2, Outcome::Delivered)]);
+        assert_eq!(
+            *book.0.lock(),
+            [(1, Outcome::Delivered), (2, Outcome::Delivered)]
+        );
     }
 
     #[test]
@@ -226,8 +242,16 @@ mod tests {
 
     #[test]
     fn ranks_survive_the_round_trip() {
-        let outcomes = [Outcome::Absorbed, Outcome::Delivered, Outcome::DeadLettered, Outcome::Leaked];
-        for outcome in outcomes.into_iter().chain(Reason::ALL.map(Outcome::Dropped)) {
+        let outcomes = [
+            Outcome::Absorbed,
+            Outcome::Delivered,
+            Outcome::DeadLettered,
+            Outcome::Leaked,
+        ];
+        for outcome in outcomes
+            .into_iter()
+            .chain(Reason::ALL.map(Outcome::Dropped))
+        {
             assert_eq!(Outcome::of_rank(outcome.rank()), outcome);
         }
     }

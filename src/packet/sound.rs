@@ -9,8 +9,8 @@ use super::Span;
 /// Samples a second of all sound here.
 pub const SAMPLE_RATE: u32 = 16_000;
 
-/// A piece of a view's sound: one channel at [`SAMPLE_RATE`]. Its pts is the packet's `span.start`; pieces follow one another without a hole
-/// unless the stream has one.
+/// A piece of a view's sound: one channel at [`SAMPLE_RATE`]. Its pts is the packet's `span.start`;
+/// pieces follow one another without a hole unless the stream has one.
 #[derive(Debug, Clone)]
 pub struct Audio {
     /// The view it belongs to.
@@ -34,7 +34,9 @@ impl Audio {
 
     /// The samples as numbers.
     pub fn to_samples(&self) -> impl Iterator<Item = f32> {
-        self.samples.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+        self.samples
+            .chunks_exact(4)
+            .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
     }
 }
 

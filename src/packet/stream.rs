@@ -14,7 +14,9 @@ pub type Nanos = u64;
 pub fn now_micros() -> Micros {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs() as Micros * 1_000_000 + Micros::from(elapsed.subsec_micros()))
+        .map_or(0, |elapsed| {
+            elapsed.as_secs() as Micros * 1_000_000 + Micros::from(elapsed.subsec_micros())
+        })
 }
 
 /// Where a stream's event times come from.

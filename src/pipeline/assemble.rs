@@ -1,4 +1,5 @@
-//! From a plan to what its stages share: models loaded, cache and objects opened, brokers found and topics there.
+//! From a plan to what its stages share: models loaded, cache and objects opened, brokers found and
+//! topics there.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +15,9 @@ use super::plan::{KafkaPlan, KafkaRecords, ModelPlan, Plan};
 use crate::broker::{Brokers, CreateTopics, Embedded, Producer, Settings, Topics};
 use crate::cache::{Cache, CacheSettings, ObjectStore};
 use crate::codec::{Codec, Registry, RegistrySettings};
-use crate::inference::{BatchSettings, MemorySettings, ModelSettings, Models, Relief, Workers, keep};
+use crate::inference::{
+    BatchSettings, MemorySettings, ModelSettings, Models, Relief, Workers, keep,
+};
 use crate::stage::{Deps, Kafka, Print};
 use crate::{Error, Result};
 
@@ -45,7 +48,8 @@ pub struct Connected {
 }
 
 impl Connected {
-    /// Finds the brokers and the registry of `plan`, if it writes to Kafka, and sees to its topics. What is away is waited for until `stop`.
+    /// Finds the brokers and the registry of `plan`, if it writes to Kafka, and sees to its topics.
+    /// What is away is waited for until `stop`.
     ///
     /// # Errors
     /// Where a topic or a schema is missing and may not be made, or a setting is refused.
@@ -58,19 +62,39 @@ impl Connected {
 }
 
 impl Assembled {
-    /// Loads and opens what else `plan` needs. Where that fails, no thread is left at work on a model.
+    /// Loads and opens what else `plan` needs. Where that fails, no thread is left at work on a
+    /// model.
     ///
     /// # Errors
-    /// What cannot be had: a model that does not load, a folder that cannot be written; overload where `stop` came before all was there.
-    pub async fn of(plan: &Plan, connected: Connected, print: Print, stop: &CancellationToken) -> Result<Self> {
+    /// What cannot be had: a model that does not load, a folder that cannot be written; overload
+    /// where `stop` came before all was there.
+    pub async fn of(
+        plan: &Plan,
+        connected: Connected,
+        print: Print,
+        stop: &CancellationToken,
+    ) -> Result<Self> {
         let Connected { embedded, kafka } = connected;
         let producer = kafka.as_ref().map(|kafka| Arc::clone(&kafka.producer));
-        let redis = plan.cache.redis.as_ref().map(|url| url.reveal().to_owned()).filter(|url| !url.is_empty());
+        let redis = plan
+            .cache
+            .redis
+            .as_ref()
+            .map(|url| url.reveal().to_owned())
+            .filter(|url| !url.is_empty());
         let compress_above = usize::try_from(plan.cache.compress_over).unwrap_or(usize::MAX);
-        let cache = Cache::open(&CacheSettings { memory: plan.cache.memory, redis: redis.clone(), compress_above }).await?;
+        let cache = Cache::open(&CacheSettings {
+            memory: plan.cache.memory,
+            redis: redis.clone(),
+            compress_above,
+        })
+        .await?;
         let workers = Workers::new();
-        let settings: BTreeMap<_, _> =
-            plan.models.iter().map(|(name, model)| (name.clone(), model_settings(model, &plan.model_cache))).collect();
+        let settings: BTreeMap<_, _> = plan
+            .models
+            .iter()
+            .map(|(name, model)| (name.clone(), model_settings(model, &plan.model_cache)))
+            .collect();
         let objects = ObjectStore::open(&plan.objects.store, plan.objects.inline_max)?;
         let models = Models::load(&settings, &workers, stop).await;
         if models.is_err() {
@@ -78,12 +102,22 @@ impl Assembled {
         }
         let models = models?;
         let mut chores = Vec::new();
-        let mut chore = |work: BoxFuture<'static, ()>| chores.push(AbortOnDropHandle::new(tokio::spawn(work)));
+        let mut chore =
+            |work: BoxFuture<'static, ()>| chores.push(AbortOnDropHandle::new(tokio::spawn(work)));
         if plan.objects.ttl.is_some() {
             chore(sweep(objects.clone()).boxed());
         }
         if let Some(threshold) = plan.memory.threshold {
-            chore(keep(workers.clone(), MemorySettings { threshold, idle: plan.memory.idle }).boxed());
+            chore(
+                keep(
+                    workers.clone(),
+                    MemorySettings {
+                        threshold,
+                        idle: plan.memory.idle,
+                    },
+                )
+                .boxed(),
+            );
         }
         let deps = Deps {
             models,
@@ -96,15 +130,23 @@ impl Assembled {
             decode_threads: plan.threads.decode,
             print,
         };
-        Ok(Self { deps: Arc::new(deps), embedded, workers, producer, chores })
+        Ok(Self {
+            deps: Arc::new(deps),
+            embedded,
+            workers,
+            producer,
+            chores,
+        })
     }
 
-    /// Puts down every model that has nothing to do now, until it is asked again, and gives freed memory back to the system.
+    /// Puts down every model that has nothing to do now, until it is asked again, and gives freed
+    /// memory back to the system.
     pub async fn relieve(&self) -> Relief {
         self.workers.relieve(Duration::ZERO, || false).await
     }
 
-    /// Closes the producer and the workers; gives the number of messages that Kafka did not confirm in time.
+    /// Closes the producer and the workers; gives the number of messages that Kafka did not confirm
+    /// in time.
     pub async fn close(&self, patience: Duration) -> usize {
         let unconfirmed = match &self.producer {
             Some(producer) => producer.close(patience).await,
@@ -132,7 +174,12 @@ async fn sweep(objects: ObjectStore) {
 /// How a model entry is loaded.
 fn model_settings(model: &ModelPlan, cache: &Path) -> ModelSettings {
     let batch = match model.max_size {
-        Some(max_size) => BatchSettings { max_size, measured: false, max_wait: model.max_wait, queue: model.queue.max(max_size) },
+        Some(max_size) => BatchSettings {
+            max_size,
+            measured: false,
+            max_wait: model.max_wait,
+            queue: model.queue.max(max_size),
+        },
         None => BatchSettings::measured(model.max_wait, model.queue),
     };
     ModelSettings {
@@ -156,7 +203,11 @@ pub fn broker_settings(plan: &KafkaPlan, brokers: Brokers) -> Result<Settings> {
     let count = |number: i32| u32::try_from(number).ok().filter(|number| *number > 0);
     Ok(Settings {
         properties: plan.properties.clone(),
-        secrets: plan.secrets.iter().map(|(key, secret)| (key.clone(), secret.reveal().to_owned())).collect(),
+        secrets: plan
+            .secrets
+            .iter()
+            .map(|(key, secret)| (key.clone(), secret.reveal().to_owned()))
+            .collect(),
         create_topics: CreateTopics {
             policy: plan.topics.parse()?,
             partitions: count(plan.partitions),
@@ -169,38 +220,69 @@ pub fn broker_settings(plan: &KafkaPlan, brokers: Brokers) -> Result<Settings> {
 
 /// The registry of a plan.
 pub fn registry(plan: &KafkaPlan) -> Result<Registry> {
-    let url = plan.registry.clone().ok_or_else(|| Error::config("`encoding: avro_registry` needs `registry: { url: ... }`"))?;
-    let login = plan.registry_auth.as_ref().map(|(user, password)| (user.clone(), password.reveal().to_owned()));
-    Registry::new(&RegistrySettings { login, ..RegistrySettings::at(url) })
+    let url = plan
+        .registry
+        .clone()
+        .ok_or_else(|| Error::config("`encoding: avro_registry` needs `registry: { url: ... }`"))?;
+    let login = plan
+        .registry_auth
+        .as_ref()
+        .map(|(user, password)| (user.clone(), password.reveal().to_owned()));
+    Registry::new(&RegistrySettings {
+        login,
+        ..RegistrySettings::at(url)
+    })
 }
 
 async fn connect(plan: &Plan, kafka: &KafkaPlan, stop: &CancellationToken) -> Result<Connected> {
     let (brokers, embedded) = if kafka.brokers == "embedded" {
         let embedded = tokio::task::spawn_blocking(Embedded::start).await;
-        let embedded = Arc::new(embedded.map_err(|error| Error::bug(format!("the embedded broker ended: {error}")))??);
+        let embedded = Arc::new(
+            embedded
+                .map_err(|error| Error::bug(format!("the embedded broker ended: {error}")))??,
+        );
         (Brokers::Embedded(Arc::clone(&embedded)), Some(embedded))
     } else {
         (Brokers::Addresses(kafka.brokers.clone()), None)
     };
     let settings = broker_settings(kafka, brokers)?;
     let KafkaRecords { records, letters } = plan.kafka_records();
-    patiently("kafka", stop, || async { Topics::new(&settings).ensure(&records, &letters).await }).await?;
+    patiently("kafka", stop, || async {
+        Topics::new(&settings).ensure(&records, &letters).await
+    })
+    .await?;
     let codec = match kafka.encoding.as_str() {
         "avro_registry" => {
             let registry = registry(kafka)?;
             // Where topics may not be created, schemas are the operator's too.
             let register = kafka.topics == "create";
-            Codec::registry(patiently("the schema registry", stop, || async { registry.ids(&kafka.namespace, register).await }).await?)
+            Codec::registry(
+                patiently("the schema registry", stop, || async {
+                    registry.ids(&kafka.namespace, register).await
+                })
+                .await?,
+            )
         }
         "avro" => Codec::avro(),
         _ => Codec::json(),
     };
     let producer = Arc::new(Producer::new(&settings)?);
-    Ok(Connected { embedded, kafka: Some(Kafka { producer, codec, namespace: kafka.namespace.clone() }) })
+    Ok(Connected {
+        embedded,
+        kafka: Some(Kafka {
+            producer,
+            codec,
+            namespace: kafka.namespace.clone(),
+        }),
+    })
 }
 
 /// Tries until it works, fails for good, or `stop` is told.
-async fn patiently<T, F: Future<Output = Result<T>>>(what: &str, stop: &CancellationToken, attempt: impl Fn() -> F) -> Result<T> {
+async fn patiently<T, F: Future<Output = Result<T>>>(
+    what: &str,
+    stop: &CancellationToken,
+    attempt: impl Fn() -> F,
+) -> Result<T> {
     let mut told = false;
     loop {
         match attempt().await {
@@ -208,7 +290,11 @@ async fn patiently<T, F: Future<Output = Result<T>>>(what: &str, stop: &Cancella
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(%error, "{what} is away, waiting for it");
                 }
-                if stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await.is_none() {
+                if stop
+                    .run_until_cancelled(tokio::time::sleep(AGAIN))
+                    .await
+                    .is_none()
+                {
                     return Err(error);
                 }
             }

@@ -26,33 +26,62 @@ pub(crate) enum Done {
     /// It gave drafts, or none.
     Emit { input: Hold, drafts: Vec<Draft> },
     /// It failed for good.
-    Fail { input: Hold, at_risk: Vec<Held>, kind: PayloadKind, error: Error, attempts: u32 },
+    Fail {
+        input: Hold,
+        at_risk: Vec<Held>,
+        kind: PayloadKind,
+        error: Error,
+        attempts: u32,
+    },
     /// Nothing earlier will follow.
     Watermark { epoch: u64, pts: Nanos },
 }
 
-/// Works on one input until it has ended. `drafts` is an empty list that the first try may fill; a call is timed from `since`, if from any.
-/// What is seldom needed is boxed: this future is made for every packet.
-pub(crate) fn attempt(caller: Arc<Caller>, taken: Taken, drafts: Vec<Draft>, since: Option<Instant>) -> impl Future<Output = Done> + Send {
+/// Works on one input until it has ended. `drafts` is an empty list that the first try may fill; a
+/// call is timed from `since`, if from any. What is seldom needed is boxed: this future is made for
+/// every packet.
+pub(crate) fn attempt(
+    caller: Arc<Caller>,
+    taken: Taken,
+    drafts: Vec<Draft>,
+    since: Option<Instant>,
+) -> impl Future<Output = Done> + Send {
     let Taken { hold, given } = taken;
     async move {
         let (kind, settings) = (given.payload.kind(), caller.stage.settings());
         // A stage with memory may have taken in half of it: trying again could count it twice.
-        let again = (settings.retry.attempts > 1 && !settings.kind.remembers()).then(|| given.clone());
-        let mut out = Out { drafts, at_risk: Vec::new() };
+        let again =
+            (settings.retry.attempts > 1 && !settings.kind.remembers()).then(|| given.clone());
+        let mut out = Out {
+            drafts,
+            at_risk: Vec::new(),
+        };
         match call(&caller, given.under(&hold, &caller.fate), &mut out).await {
             Ok(()) => {
                 if let Some(since) = since {
-                    caller.stage.metrics.process_seconds.record(since.elapsed().as_secs_f64());
+                    caller
+                        .stage
+                        .metrics
+                        .process_seconds
+                        .record(since.elapsed().as_secs_f64());
                 }
-                Done::Emit { input: hold, drafts: out.drafts }
+                Done::Emit {
+                    input: hold,
+                    drafts: out.drafts,
+                }
             }
             Err(error) => match again {
                 Some(given) if error.is_transient() => {
                     drop((error, out));
                     Box::pin(retry(caller, Taken { hold, given }, since)).await
                 }
-                _ => Done::Fail { input: hold, at_risk: at_risk(out), kind, error, attempts: 1 },
+                _ => Done::Fail {
+                    input: hold,
+                    at_risk: at_risk(out),
+                    kind,
+                    error,
+                    attempts: 1,
+                },
             },
         }
     }
@@ -71,22 +100,41 @@ async fn retry(caller: Arc<Caller>, taken: Taken, since: Option<Instant>) -> Don
         match call(&caller, given.clone().under(&hold, &caller.fate), &mut out).await {
             Ok(()) => {
                 if let Some(since) = since {
-                    caller.stage.metrics.process_seconds.record(since.elapsed().as_secs_f64());
+                    caller
+                        .stage
+                        .metrics
+                        .process_seconds
+                        .record(since.elapsed().as_secs_f64());
                 }
-                return Done::Emit { input: hold, drafts: out.drafts };
+                return Done::Emit {
+                    input: hold,
+                    drafts: out.drafts,
+                };
             }
             Err(error) if attempts >= retry.attempts || !error.is_transient() => {
                 let kind = given.payload.kind();
-                return Done::Fail { input: hold, at_risk: at_risk(out), kind, error, attempts };
+                return Done::Fail {
+                    input: hold,
+                    at_risk: at_risk(out),
+                    kind,
+                    error,
+                    attempts,
+                };
             }
             Err(_) => {}
         }
     }
 }
 
-/// One try, within the stage's timeout. It is called at once and may panic before it gives a future.
-fn call<'a>(caller: &'a Caller, input: Input<'a>, out: &'a mut Out) -> impl Future<Output = Result<()>> + Send + 'a {
-    let called = std::panic::catch_unwind(AssertUnwindSafe(|| caller.transform.process(input, out)));
+/// One try, within the stage's timeout. It is called at once and may panic before it gives a
+/// future.
+fn call<'a>(
+    caller: &'a Caller,
+    input: Input<'a>,
+    out: &'a mut Out,
+) -> impl Future<Output = Result<()>> + Send + 'a {
+    let called =
+        std::panic::catch_unwind(AssertUnwindSafe(|| caller.transform.process(input, out)));
     async move {
         let ended = match called {
             Err(panic) => Err(panic),
@@ -96,7 +144,9 @@ fn call<'a>(caller: &'a Caller, input: Input<'a>, out: &'a mut Out) -> impl Futu
                 match ((&mut call).now_or_never(), caller.stage.settings().timeout) {
                     (Some(ended), _) => ended,
                     (None, None) => call.await,
-                    (None, Some(limit)) => Box::pin(timeout(limit, call)).await.unwrap_or_else(|_| Ok(Err(late(caller, limit)))),
+                    (None, Some(limit)) => Box::pin(timeout(limit, call))
+                        .await
+                        .unwrap_or_else(|_| Ok(Err(late(caller, limit)))),
                 }
             }
         };
@@ -109,18 +159,30 @@ fn call<'a>(caller: &'a Caller, input: Input<'a>, out: &'a mut Out) -> impl Futu
 
 fn late(caller: &Caller, limit: Duration) -> Error {
     caller.stage.metrics.timeouts.increment(1);
-    Error::overload(format!("no answer within {limit:?}")).hint("raise the stage's `timeout` or give it less to do")
+    Error::overload(format!("no answer within {limit:?}"))
+        .hint("raise the stage's `timeout` or give it less to do")
 }
 
 /// Earlier inputs that are lost with the call that failed.
 pub(crate) fn at_risk(out: Out) -> Vec<Held> {
     let mut at_risk = out.at_risk;
-    at_risk.extend(out.drafts.into_iter().filter_map(|draft| draft.held).flatten());
+    at_risk.extend(
+        out.drafts
+            .into_iter()
+            .filter_map(|draft| draft.held)
+            .flatten(),
+    );
     at_risk
 }
 
 /// What a panic said, as an error.
 pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Error {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
-    Error::bug(format!("panicked: {}", text.unwrap_or_else(|| "no message".to_owned())))
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    Error::bug(format!(
+        "panicked: {}",
+        text.unwrap_or_else(|| "no message".to_owned())
+    ))
 }

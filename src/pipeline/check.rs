@@ -1,4 +1,5 @@
-//! The check: from a file, its variables and flags to a plan, or to every problem at once. Nothing is opened but model folders and secrets.
+//! The check: from a file, its variables and flags to a plan, or to every problem at once. Nothing
+//! is opened but model folders and secrets.
 
 mod capacity;
 mod join;
@@ -49,7 +50,12 @@ pub struct Written {
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn check(source: &Source, kinds: &[&'static StageKind], environment: &Environment, overrides: &Overrides) -> Result<Plan, Problems> {
+pub fn check(
+    source: &Source,
+    kinds: &[&'static StageKind],
+    environment: &Environment,
+    overrides: &Overrides,
+) -> Result<Plan, Problems> {
     checked(source, kinds, environment, overrides).map(|checked| checked.plan)
 }
 
@@ -66,7 +72,9 @@ pub fn checked(
     let mut problems = Problems::of(source);
     let Some(mut root) = parse(&mut problems, 0, 0) else {
         if problems.is_empty() {
-            problems.add(None, "the file says nothing").help("begin with `version: 1`, `name:` and `stages:`");
+            problems
+                .add(None, "the file says nothing")
+                .help("begin with `version: 1`, `name:` and `stages:`");
         }
         return Err(problems);
     };
@@ -76,31 +84,54 @@ pub fn checked(
     let mut top = reader.object(&root, root.place, TOP);
     sections::fill_profiles(&mut top);
     let mut drafts = stages::read(&root, kinds, &mut reader);
-    let (models, mentioned) = (std::mem::take(&mut reader.models), std::mem::take(&mut reader.stages));
+    let (models, mentioned) = (
+        std::mem::take(&mut reader.models),
+        std::mem::take(&mut reader.stages),
+    );
     let links = Links::of(&drafts, &mut problems);
     links.mentions(&mentioned, &drafts, &mut problems);
     stages::roles(&drafts, &mut problems);
     stages::fill(&mut drafts, &links);
     let networks = sections::architectures(&top, environment);
-    let joins: Vec<_> = (0..drafts.len()).map(|at| join::settings(at, &mut drafts, &links, &networks, &mut problems)).collect();
+    let joins: Vec<_> = (0..drafts.len())
+        .map(|at| join::settings(at, &mut drafts, &links, &networks, &mut problems))
+        .collect();
     for at in 0..drafts.len() {
         capacity::check(at, &joins, &mut drafts, &links, &mut problems);
     }
     let letters = sinks::check(&mut drafts, &links, &mut problems);
     let sections = sections::read(&top, &root, &drafts, &models, environment, &mut problems);
-    let (Some(order), Some(sections), true) = (links.order(), sections, problems.is_empty()) else { return Err(problems) };
-    let plans: Vec<StagePlan> = drafts.iter().zip(joins).zip(letters).map(|((draft, join), letter)| draft.plan(join, letter)).collect();
+    let (Some(order), Some(sections), true) = (links.order(), sections, problems.is_empty()) else {
+        return Err(problems);
+    };
+    let plans: Vec<StagePlan> = drafts
+        .iter()
+        .zip(joins)
+        .zip(letters)
+        .map(|((draft, join), letter)| draft.plan(join, letter))
+        .collect();
     let mut plans: Vec<Option<StagePlan>> = plans.into_iter().map(Some).collect();
-    let stages = order.into_iter().filter_map(|at| plans[at].take()).collect();
+    let stages = order
+        .into_iter()
+        .filter_map(|at| plans[at].take())
+        .collect();
     let written = drafts.into_iter().filter_map(Draft::written).collect();
-    let mut checked = Checked { plan: sections.plan(stages), top, stages: written };
+    let mut checked = Checked {
+        plan: sections.plan(stages),
+        top,
+        stages: written,
+    };
     checked.plan.config_hash = effective::digest(&checked).into();
     Ok(checked)
 }
 
 impl Draft<'_> {
     /// The stage's plan; asked only when nothing is wrong.
-    fn plan(&self, join: Option<crate::stage::JoinSettings>, dead_letter: Option<Arc<str>>) -> StagePlan {
+    fn plan(
+        &self,
+        join: Option<crate::stage::JoinSettings>,
+        dead_letter: Option<Arc<str>>,
+    ) -> StagePlan {
         let kind = self.kind.expect("an unknown kind is a problem");
         let timeout = self.keys.duration("timeout");
         let retry = self.keys.object("retry");
@@ -111,7 +142,10 @@ impl Draft<'_> {
             join,
             concurrency: to_usize(self.keys.opt_int("concurrency").unwrap_or(1)),
             timeout: (!timeout.is_zero()).then_some(timeout),
-            retry: Retry { attempts: u32::try_from(retry.int("attempts")).unwrap_or(u32::MAX), backoff: retry.duration("backoff") },
+            retry: Retry {
+                attempts: u32::try_from(retry.int("attempts")).unwrap_or(u32::MAX),
+                backoff: retry.duration("backoff"),
+            },
             dead_letter,
             required: kind.role() == Role::Sink && self.keys.opt_bool("required").unwrap_or(true),
             params: self.with.clone(),
@@ -134,7 +168,11 @@ impl stages::DraftInput {
             when_full,
             max_age: queue.opt_duration("max_age").filter(|age| !age.is_zero()),
         };
-        InputPlan { from: self.from.as_str().into(), view: self.view.as_deref().map(Into::into), queue: settings }
+        InputPlan {
+            from: self.from.as_str().into(),
+            view: self.view.as_deref().map(Into::into),
+            queue: settings,
+        }
     }
 }
 

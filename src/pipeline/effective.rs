@@ -1,15 +1,21 @@
-//! A pipeline file with every default filled in and where each value came from. Without its comments it is what `config_hash` digests, so a
-//! file and its effective form have the same hash.
+//! A pipeline file with every default filled in and where each value came from. Without its
+//! comments it is what `config_hash` digests, so a file and its effective form have the same hash.
 
 use super::check::{Checked, Written, applies};
 use super::grammar::{INPUT, STAGE, TOP};
 use crate::config::{Field, Params, Provenance, Setting, Type, Value, units};
 use crate::stage::StageKind;
 
-/// The file that says in full what `checked` says. Secrets, and passwords inside URLs, are left out.
+/// The file that says in full what `checked` says. Secrets, and passwords inside URLs, are left
+/// out.
 pub fn effective(checked: &Checked) -> String {
     let lines = Lines::of(checked).0;
-    let width = lines.iter().map(|line| line.text.chars().count()).filter(|width| *width <= 60).max().unwrap_or_default();
+    let width = lines
+        .iter()
+        .map(|line| line.text.chars().count())
+        .filter(|width| *width <= 60)
+        .max()
+        .unwrap_or_default();
     let mut out = String::new();
     for Line { text, comment } in lines {
         match comment {
@@ -38,9 +44,22 @@ pub fn parameters(kind: &StageKind, with: &Params) -> [u8; 16] {
 
 /// A text with the password of the URL in it, and the query's secrets, replaced by `***`.
 pub fn redact(text: &str) -> String {
-    const SECRET: [&str; 8] = ["passphrase", "password", "pass", "token", "secret", "key", "sig", "signature"];
-    let Some(scheme) = text.find("://").map(|at| at + 3) else { return text.to_owned() };
-    let end = text[scheme..].find(['/', '?', '#']).map_or(text.len(), |at| scheme + at);
+    const SECRET: [&str; 8] = [
+        "passphrase",
+        "password",
+        "pass",
+        "token",
+        "secret",
+        "key",
+        "sig",
+        "signature",
+    ];
+    let Some(scheme) = text.find("://").map(|at| at + 3) else {
+        return text.to_owned();
+    };
+    let end = text[scheme..]
+        .find(['/', '?', '#'])
+        .map_or(text.len(), |at| scheme + at);
     let mut out = match text[scheme..end].rsplit_once('@') {
         Some((user, host)) => match user.split_once(':') {
             Some((name, _)) => format!("{}{name}:***@{host}", &text[..scheme]),
@@ -48,12 +67,16 @@ pub fn redact(text: &str) -> String {
         },
         None => text[..end].to_owned(),
     };
-    let Some((path, query)) = text[end..].split_once('?') else { return out + &text[end..] };
+    let Some((path, query)) = text[end..].split_once('?') else {
+        return out + &text[end..];
+    };
     out.push_str(path);
     for (number, pair) in query.split('&').enumerate() {
         out.push(if number == 0 { '?' } else { '&' });
         match pair.split_once('=') {
-            Some((key, _)) if SECRET.contains(&key.to_ascii_lowercase().as_str()) => out.push_str(&format!("{key}=***")),
+            Some((key, _)) if SECRET.contains(&key.to_ascii_lowercase().as_str()) => {
+                out.push_str(&format!("{key}=***"))
+            }
             _ => out.push_str(pair),
         }
     }
@@ -95,7 +118,10 @@ impl Lines {
             Provenance::Environment(name, _) => format!("${{{name}}}"),
             Provenance::Flag => "command line".to_owned(),
         });
-        self.0.push(Line { text: format!("{:indent$}{text}", ""), comment });
+        self.0.push(Line {
+            text: format!("{:indent$}{text}", ""),
+            comment,
+        });
     }
 
     fn stage(&mut self, stage: &Written) {
@@ -105,7 +131,10 @@ impl Lines {
             match field.name {
                 "inputs" => {
                     self.push(4, "inputs:".to_owned(), None);
-                    stage.inputs.iter().for_each(|input| self.item(6, input, INPUT));
+                    stage
+                        .inputs
+                        .iter()
+                        .for_each(|input| self.item(6, input, INPUT));
                 }
                 "with" if stage.with.iter().next().is_none() => {}
                 "with" => {
@@ -119,7 +148,9 @@ impl Lines {
     }
 
     fn params(&mut self, indent: usize, params: &Params, fields: &[Field]) {
-        fields.iter().for_each(|field| self.field(indent, params, field));
+        fields
+            .iter()
+            .for_each(|field| self.field(indent, params, field));
     }
 
     fn field(&mut self, indent: usize, params: &Params, field: &Field) {
@@ -128,7 +159,14 @@ impl Lines {
         }
     }
 
-    fn value(&mut self, indent: usize, key: &str, value: &Value, ty: &Type, provenance: &Provenance) {
+    fn value(
+        &mut self,
+        indent: usize,
+        key: &str,
+        value: &Value,
+        ty: &Type,
+        provenance: &Provenance,
+    ) {
         match (value, ty) {
             (Value::Object(params), Type::Object(fields)) if params.iter().next().is_some() => {
                 self.push(indent, format!("{key}:"), None);
@@ -142,9 +180,16 @@ impl Lines {
             }
             (Value::List(items), Type::List(Type::Object(fields))) if !items.is_empty() => {
                 self.push(indent, format!("{key}:"), None);
-                items.iter().filter_map(Value::as_object).for_each(|item| self.item(indent + 2, item, fields));
+                items
+                    .iter()
+                    .filter_map(Value::as_object)
+                    .for_each(|item| self.item(indent + 2, item, fields));
             }
-            _ => self.push(indent, format!("{key}: {}", inline(value)), Some(provenance)),
+            _ => self.push(
+                indent,
+                format!("{key}: {}", inline(value)),
+                Some(provenance),
+            ),
         }
     }
 
@@ -175,13 +220,22 @@ fn inline(value: &Value) -> String {
         Value::Fps(value) => units::write_fps(*value),
         Value::Size(value) => units::write_size(*value),
         Value::Secret(_) => "\"[redacted]\"".to_owned(),
-        Value::List(items) => format!("[{}]", items.iter().map(inline).collect::<Vec<_>>().join(", ")),
+        Value::List(items) => format!(
+            "[{}]",
+            items.iter().map(inline).collect::<Vec<_>>().join(", ")
+        ),
         Value::Map(entries) => {
-            let pairs: Vec<String> = entries.iter().map(|(key, value)| format!("{}: {}", quoted(key), inline(value))).collect();
+            let pairs: Vec<String> = entries
+                .iter()
+                .map(|(key, value)| format!("{}: {}", quoted(key), inline(value)))
+                .collect();
             format!("{{{}}}", pairs.join(", "))
         }
         Value::Object(params) => {
-            let pairs: Vec<String> = params.iter().map(|(key, setting)| format!("{key}: {}", inline(&setting.value))).collect();
+            let pairs: Vec<String> = params
+                .iter()
+                .map(|(key, setting)| format!("{key}: {}", inline(&setting.value)))
+                .collect();
             format!("{{{}}}", pairs.join(", "))
         }
     }
@@ -190,7 +244,9 @@ fn inline(value: &Value) -> String {
 /// A text as YAML reads it back: in quotes unless it is plainly a word, with `${` escaped.
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | '+');
-    let word = text.starts_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '/' | '_')) && text.chars().all(plain);
+    let word = text
+        .starts_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '/' | '_'))
+        && text.chars().all(plain);
     if word && !text.eq_ignore_ascii_case("null") {
         return text.to_owned();
     }
@@ -203,23 +259,55 @@ mod tests {
 
     #[test]
     fn passwords_in_urls_are_not_shown() {
-        assert_eq!(redact("rtsp://me:hunter2@camera:554/one?a=b"), "rtsp://me:***@camera:554/one?a=b");
+        assert_eq!(
+            redact("rtsp://me:hunter2@camera:554/one?a=b"),
+            "rtsp://me:***@camera:554/one?a=b"
+        );
         assert_eq!(redact("redis://:hunter2@cache/0"), "redis://:***@cache/0");
-        assert_eq!(redact("srt://h:1?mode=caller&passphrase=hunter2"), "srt://h:1?mode=caller&passphrase=***");
-        for text in ["rtmp://h/live/one", "films/*.mp4", "a: b", "http://user@h/x@y:z"] {
+        assert_eq!(
+            redact("srt://h:1?mode=caller&passphrase=hunter2"),
+            "srt://h:1?mode=caller&passphrase=***"
+        );
+        for text in [
+            "rtmp://h/live/one",
+            "films/*.mp4",
+            "a: b",
+            "http://user@h/x@y:z",
+        ] {
             assert_eq!(redact(text), text);
         }
-        assert_eq!(redact(&redact("redis://:hunter2@cache/0")), redact("redis://:hunter2@cache/0"));
+        assert_eq!(
+            redact(&redact("redis://:hunter2@cache/0")),
+            redact("redis://:hunter2@cache/0")
+        );
     }
 
     #[test]
     fn texts_are_read_back_as_they_were() {
-        for text in ["a", "", "a: b", "null", "5", "say \"x\"\n", "${X}", "- a", "ü", "x #y", "[redacted]", "$${X}"] {
+        for text in [
+            "a",
+            "",
+            "a: b",
+            "null",
+            "5",
+            "say \"x\"\n",
+            "${X}",
+            "- a",
+            "ü",
+            "x #y",
+            "[redacted]",
+            "$${X}",
+        ] {
             let source = crate::config::Source::new("x", &format!("a: {}", quoted(text)));
             let mut problems = crate::config::Problems::of(&source);
             let mut node = crate::config::parse(&mut problems, 0, 0).unwrap();
             crate::config::expand(&mut node, &Default::default(), &mut problems);
-            assert_eq!(node.entry("a").unwrap().value.text(), Some(text), "{}", quoted(text));
+            assert_eq!(
+                node.entry("a").unwrap().value.text(),
+                Some(text),
+                "{}",
+                quoted(text)
+            );
         }
     }
 }

@@ -9,7 +9,10 @@ use tokio::sync::oneshot;
 
 use super::outlet::Outlet;
 use super::topology::{Stage, StageCounts};
-use crate::packet::{Audio, Channel, Event, Frame, Head, Mark, Micros, Nanos, Origin, Packet, Payload, Receipt, Span, Stream, now_micros};
+use crate::packet::{
+    Audio, Channel, Event, Frame, Head, Mark, Micros, Nanos, Origin, Packet, Payload, Receipt,
+    Span, Stream, now_micros,
+};
 use crate::stage::{Account, Feed, Sender};
 
 /// The way in for one view.
@@ -44,7 +47,12 @@ pub(crate) struct FeedCounts {
 }
 
 impl SessionFeed {
-    pub fn new(source: Arc<Stage>, entries: Vec<Entry>, events: Arc<Events>, end: oneshot::Sender<String>) -> Self {
+    pub fn new(
+        source: Arc<Stage>,
+        entries: Vec<Entry>,
+        events: Arc<Events>,
+        end: oneshot::Sender<String>,
+    ) -> Self {
         Self {
             source,
             entries,
@@ -64,7 +72,11 @@ impl SessionFeed {
     }
 
     fn entries(&self) -> &[Entry] {
-        if self.ended.load(Ordering::Acquire) { &[] } else { &self.entries }
+        if self.ended.load(Ordering::Acquire) {
+            &[]
+        } else {
+            &self.entries
+        }
     }
 }
 
@@ -75,22 +87,42 @@ impl Feed for SessionFeed {
         self.base.store(base, Ordering::Release);
         self.events.begin(epoch, base);
         if self.begun.swap(true, Ordering::AcqRel) {
-            self.entries().iter().for_each(|entry| entry.outlet.mark(&Mark::Gap { from_epoch, to_epoch: epoch }));
+            self.entries().iter().for_each(|entry| {
+                entry.outlet.mark(&Mark::Gap {
+                    from_epoch,
+                    to_epoch: epoch,
+                })
+            });
         }
     }
 
     async fn frame(&self, frame: Frame, span: Span, arrived: Micros) {
         let (view, index) = (Arc::clone(&frame.view), frame.index);
-        self.push(&view, index, Payload::Frame(Arc::new(frame)), (span, arrived)).await;
+        self.push(
+            &view,
+            index,
+            Payload::Frame(Arc::new(frame)),
+            (span, arrived),
+        )
+        .await;
     }
 
     async fn audio(&self, audio: Audio, span: Span, arrived: Micros) {
         let (view, index) = (Arc::clone(&audio.view), audio.index);
-        self.push(&view, index, Payload::Audio(Arc::new(audio)), (span, arrived)).await;
+        self.push(
+            &view,
+            index,
+            Payload::Audio(Arc::new(audio)),
+            (span, arrived),
+        )
+        .await;
     }
 
     async fn end(&self, view: &str) {
-        self.entries().iter().filter(|entry| *entry.view == *view).for_each(|entry| entry.outlet.close());
+        self.entries()
+            .iter()
+            .filter(|entry| *entry.view == *view)
+            .for_each(|entry| entry.outlet.close());
     }
 
     async fn event(&self, event: Event) {
@@ -117,8 +149,16 @@ impl Feed for SessionFeed {
 
 impl SessionFeed {
     /// What a view gives becomes a packet with a root receipt.
-    async fn push(&self, view: &str, index: u64, payload: Payload, (span, arrived): (Span, Micros)) {
-        let Some(entry) = self.entries().iter().find(|entry| *entry.view == *view) else { return };
+    async fn push(
+        &self,
+        view: &str,
+        index: u64,
+        payload: Payload,
+        (span, arrived): (Span, Micros),
+    ) {
+        let Some(entry) = self.entries().iter().find(|entry| *entry.view == *view) else {
+            return;
+        };
         self.counts.position.fetch_max(span.end, Ordering::Relaxed);
         StageCounts::add(&self.source.counts.emitted, 1);
         let epoch = self.epoch.load(Ordering::Acquire);
@@ -137,7 +177,14 @@ impl SessionFeed {
             is_final: true,
         };
         let receipt = entry.account.open(epoch, span.end);
-        entry.outlet.send(Packet { head: Arc::new(head), payload, receipt }).await;
+        entry
+            .outlet
+            .send(Packet {
+                head: Arc::new(head),
+                payload,
+                receipt,
+            })
+            .await;
     }
 }
 
@@ -151,8 +198,17 @@ pub(crate) struct Events {
 
 impl Events {
     pub fn new(stream: Arc<Stream>, origin: Arc<Origin>) -> Arc<Self> {
-        let (sinks, count, base) = (RwLock::default(), Mutex::new((0, 0)), AtomicI64::new(now_micros()));
-        Arc::new(Self { channel: Arc::new(Channel { stream, origin }), sinks, count, base })
+        let (sinks, count, base) = (
+            RwLock::default(),
+            Mutex::new((0, 0)),
+            AtomicI64::new(now_micros()),
+        );
+        Arc::new(Self {
+            channel: Arc::new(Channel { stream, origin }),
+            sinks,
+            count,
+            base,
+        })
     }
 
     pub fn add(&self, sink: Sender) {
@@ -211,7 +267,12 @@ impl Events {
         });
         let payload = Payload::Event(Arc::new(event));
         for sink in sinks {
-            sink.send(Packet { head: Arc::clone(&head), payload: payload.clone(), receipt: Receipt::none() }).await;
+            sink.send(Packet {
+                head: Arc::clone(&head),
+                payload: payload.clone(),
+                receipt: Receipt::none(),
+            })
+            .await;
         }
     }
 }

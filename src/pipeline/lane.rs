@@ -1,5 +1,6 @@
-//! A lane: one transform at work on one stream. Inputs are worked on concurrently up to the stage's `concurrency`, results leave in the
-//! order of the inputs; a failure keeps its place, and other streams have lanes of their own.
+//! A lane: one transform at work on one stream. Inputs are worked on concurrently up to the stage's
+//! `concurrency`, results leave in the order of the inputs; a failure keeps its place, and other
+//! streams have lanes of their own.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -16,9 +17,12 @@ use super::outlet::Outlet;
 use super::topology::StageCounts;
 use crate::error::Error;
 use crate::packet::{Head, Item, Mark, Nanos, Outcome, Reason};
-use crate::stage::{Arrival, Draft, Fate, Flush, Hold, Inbox, Joined, Joiner, Out, Taken, Transform};
+use crate::stage::{
+    Arrival, Draft, Fate, Flush, Hold, Inbox, Joined, Joiner, Out, Taken, Transform,
+};
 
-/// Items that are moved out of a queue at a time, at most, and inputs begun between two looks at the clock and the token.
+/// Items that are moved out of a queue at a time, at most, and inputs begun between two looks at
+/// the clock and the token.
 const GULP: usize = 64;
 
 /// One call in this many is timed.
@@ -53,8 +57,9 @@ pub(crate) struct Lane {
     spare: Option<Work>,
     /// An empty list that the next input's drafts can be put into.
     drafts: Vec<Draft>,
-    /// How far the inputs in `working` and `finished` let the stage be, as it said when each had just begun: a stage that works on several at
-    /// once remembers more by the time one ends. Empty for other stages, which are asked then.
+    /// How far the inputs in `working` and `finished` let the stage be, as it said when each had
+    /// just begun: a stage that works on several at once remembers more by the time one ends. Empty
+    /// for other stages, which are asked then.
     passed: VecDeque<Nanos>,
     /// The watermark that follows the inputs at work.
     trailing: Option<(u64, Nanos)>,
@@ -65,15 +70,37 @@ pub(crate) struct Lane {
 
 impl Lane {
     /// `ordered` says of each input whether its packets come in the order of their times.
-    pub fn new(transform: Arc<dyn Transform>, outlet: Outlet, inbox: Inbox, ordered: &[bool], force: CancellationToken) -> Self {
+    pub fn new(
+        transform: Arc<dyn Transform>,
+        outlet: Outlet,
+        inbox: Inbox,
+        ordered: &[bool],
+        force: CancellationToken,
+    ) -> Self {
         let settings = outlet.stage.settings();
         let (remembers, sequential) = (settings.kind.remembers(), settings.kind.is_sequential());
-        let most = if sequential { 1 } else { settings.concurrency.max(1) };
-        let unordered = ordered.iter().enumerate().filter(|(_, ordered)| !**ordered).map(|(input, _)| input).collect();
-        let joiner = settings.join.clone().map(|settings| Joiner::new(settings).unordered(unordered));
+        let most = if sequential {
+            1
+        } else {
+            settings.concurrency.max(1)
+        };
+        let unordered = ordered
+            .iter()
+            .enumerate()
+            .filter(|(_, ordered)| !**ordered)
+            .map(|(input, _)| input)
+            .collect();
+        let joiner = settings
+            .join
+            .clone()
+            .map(|settings| Joiner::new(settings).unordered(unordered));
         let merge = (joiner.is_none() && ordered.len() > 1).then(|| Merge::new(ordered));
         Self {
-            caller: Arc::new(Caller { stage: Arc::clone(&outlet.stage), transform, fate: Fate::default() }),
+            caller: Arc::new(Caller {
+                stage: Arc::clone(&outlet.stage),
+                transform,
+                fate: Fate::default(),
+            }),
             outlet,
             inbox,
             joiner,
@@ -99,14 +126,18 @@ impl Lane {
         }
     }
 
-    /// Works until every input is closed and everything is emitted, or until `force`: then what is left counts as lost in the shutdown.
-    /// `force` ends a wait for work, never one for a reader: that ends when the reader goes.
+    /// Works until every input is closed and everything is emitted, or until `force`: then what is
+    /// left counts as lost in the shutdown. `force` ends a wait for work, never one for a reader:
+    /// that ends when the reader goes.
     pub async fn run(mut self) {
         while !self.force.is_cancelled() {
             // A queue that never runs dry must not keep the thread from others.
             tokio::task::coop::consume_budget().await;
             let all = self.take_up().await;
-            StageCounts::add(&self.outlet.stage.counts.taken, (self.calls - std::mem::replace(&mut self.counted, self.calls)) as usize);
+            StageCounts::add(
+                &self.outlet.stage.counts.taken,
+                (self.calls - std::mem::replace(&mut self.counted, self.calls)) as usize,
+            );
             if !all {
                 continue;
             }
@@ -119,9 +150,13 @@ impl Lane {
                 self.send().await;
                 break;
             }
-            let deadline = self.joiner.as_ref().filter(|_| self.has_room()).and_then(Joiner::deadline);
-            // No more is taken from the queue than the lane has room for: there it is counted, and can be dropped. A join reads on, for all
-            // its sides; what it has read keeps its room.
+            let deadline = self
+                .joiner
+                .as_ref()
+                .filter(|_| self.has_room())
+                .and_then(Joiner::deadline);
+            // No more is taken from the queue than the lane has room for: there it is counted, and
+            // can be dropped. A join reads on, for all its sides; what it has read keeps its room.
             let most = self.gulp();
             let reads = self.open && most > 0;
             tokio::select! {
@@ -144,7 +179,13 @@ impl Lane {
 
     /// Items to move out of a queue now.
     fn gulp(&self) -> usize {
-        if self.joiner.is_some() { GULP } else { self.most.saturating_sub(self.busy + self.ready.len()).min(GULP) }
+        if self.joiner.is_some() {
+            GULP
+        } else {
+            self.most
+                .saturating_sub(self.busy + self.ready.len())
+                .min(GULP)
+        }
     }
 
     fn idle(&self) -> bool {
@@ -159,7 +200,11 @@ impl Lane {
             } else if self.idle()
                 && let Some((epoch, pts)) = self.trailing.take()
             {
-                let pts = if self.gathers { self.watermark(pts) } else { pts };
+                let pts = if self.gathers {
+                    self.watermark(pts)
+                } else {
+                    pts
+                };
                 self.end(Done::Watermark { epoch, pts }).await;
             } else if self.has_room()
                 && let Some(next) = self.next()
@@ -175,7 +220,9 @@ impl Lane {
     fn next(&mut self) -> Option<Joined> {
         if let Some(joiner) = &mut self.joiner {
             let next = joiner.next(Instant::now());
-            joiner.released().for_each(|(input, weight)| self.inbox.release(input, weight));
+            joiner
+                .released()
+                .for_each(|(input, weight)| self.inbox.release(input, weight));
             return next;
         }
         while self.ready.is_empty() && self.open {
@@ -193,37 +240,55 @@ impl Lane {
             match arrival {
                 Arrival::Items(input) => {
                     let now = Instant::now();
-                    self.arrived.drain(..).for_each(|item| joiner.accept(input, item, now));
+                    self.arrived
+                        .drain(..)
+                        .for_each(|item| joiner.accept(input, item, now));
                 }
                 Arrival::Closed(input) => joiner.close(input),
                 Arrival::Done => {}
             }
-            joiner.released().for_each(|(input, weight)| self.inbox.release(input, weight));
+            joiner
+                .released()
+                .for_each(|(input, weight)| self.inbox.release(input, weight));
             return;
         }
         match (&mut self.merge, arrival) {
             (Some(merge), Arrival::Items(side)) => {
                 for item in self.arrived.drain(..) {
-                    self.ready.extend(merge.accept(side, item, &mut self.inbox).into_iter().flatten());
+                    self.ready.extend(
+                        merge
+                            .accept(side, item, &mut self.inbox)
+                            .into_iter()
+                            .flatten(),
+                    );
                 }
             }
-            (Some(merge), Arrival::Closed(side)) => self.ready.extend(merge.close(side, &mut self.inbox).into_iter().flatten()),
-            _ => self.ready.extend(self.arrived.drain(..).map(|item| match item {
-                Item::Packet(packet) => Joined::Input(Taken::new(packet, Vec::new(), false)),
-                Item::Mark(mark) => Joined::Mark(mark),
-            })),
+            (Some(merge), Arrival::Closed(side)) => self
+                .ready
+                .extend(merge.close(side, &mut self.inbox).into_iter().flatten()),
+            _ => self
+                .ready
+                .extend(self.arrived.drain(..).map(|item| match item {
+                    Item::Packet(packet) => Joined::Input(Taken::new(packet, Vec::new(), false)),
+                    Item::Mark(mark) => Joined::Mark(mark),
+                })),
         }
     }
 
     async fn begin(&mut self, next: Joined) {
         match next {
             Joined::Input(taken) => {
-                if self.epoch.is_some_and(|epoch| epoch < taken.hold.head.epoch) {
+                if self
+                    .epoch
+                    .is_some_and(|epoch| epoch < taken.hold.head.epoch)
+                {
                     self.drain().await;
                 }
                 self.work_on(taken).await;
             }
-            Joined::Mark(Mark::Watermark { epoch, pts }) => self.trailing = self.trailing.max(Some((epoch, pts))),
+            Joined::Mark(Mark::Watermark { epoch, pts }) => {
+                self.trailing = self.trailing.max(Some((epoch, pts)))
+            }
             Joined::Mark(mark @ Mark::Gap { .. }) => {
                 self.drain().await;
                 self.flush(Flush::Gap).await;
@@ -236,13 +301,28 @@ impl Lane {
 
     async fn work_on(&mut self, taken: Taken) {
         if let Some((epoch, pts)) = self.trailing.take() {
-            let pts = if self.gathers { self.watermark(pts) } else { pts };
-            self.working.push_back(ReusableBoxFuture::new(std::future::ready(Done::Watermark { epoch, pts })));
+            let pts = if self.gathers {
+                self.watermark(pts)
+            } else {
+                pts
+            };
+            self.working
+                .push_back(ReusableBoxFuture::new(std::future::ready(
+                    Done::Watermark { epoch, pts },
+                )));
         }
         let start = taken.hold.head.span.start;
-        let since = self.calls.is_multiple_of(TIMED).then(std::time::Instant::now);
+        let since = self
+            .calls
+            .is_multiple_of(TIMED)
+            .then(std::time::Instant::now);
         self.calls += 1;
-        let work = attempt(Arc::clone(&self.caller), taken, std::mem::take(&mut self.drafts), since);
+        let work = attempt(
+            Arc::clone(&self.caller),
+            taken,
+            std::mem::take(&mut self.drafts),
+            since,
+        );
         let mut boxed = match self.spare.take() {
             None => ReusableBoxFuture::new(work),
             Some(mut spare) => {
@@ -271,7 +351,10 @@ impl Lane {
 
     fn watermark(&self, incoming: Nanos) -> Nanos {
         // A stage that cannot say how far it is holds its readers back rather than mislead them.
-        std::panic::catch_unwind(AssertUnwindSafe(|| self.caller.transform.watermark(incoming))).unwrap_or(0)
+        std::panic::catch_unwind(AssertUnwindSafe(|| {
+            self.caller.transform.watermark(incoming)
+        }))
+        .unwrap_or(0)
     }
 
     async fn drain(&mut self) {
@@ -291,7 +374,11 @@ impl Lane {
     async fn end(&mut self, done: Done) {
         let passed = match &done {
             Done::Watermark { epoch, pts } => {
-                let pts = if self.gathers { *pts } else { self.watermark(*pts) };
+                let pts = if self.gathers {
+                    *pts
+                } else {
+                    self.watermark(*pts)
+                };
                 self.outlet.watermark(*epoch, pts);
                 None
             }
@@ -312,11 +399,20 @@ impl Lane {
                     self.outlet.watermark(epoch, pts);
                 }
             }
-            Done::Fail { input, at_risk, kind, error, attempts } => {
+            Done::Fail {
+                input,
+                at_risk,
+                kind,
+                error,
+                attempts,
+            } => {
                 let (epoch, start) = self.note(&input);
                 let letter = self.outlet.fail(input, at_risk, kind, &error, attempts);
                 let outlet = &self.outlet;
-                meanwhile(&mut self.working, &mut self.finished, async { outlet.bury(letter).await }).await;
+                meanwhile(&mut self.working, &mut self.finished, async {
+                    outlet.bury(letter).await
+                })
+                .await;
                 if self.outlet.ordered {
                     let pts = passed.unwrap_or_else(|| self.watermark(start));
                     self.outlet.watermark(epoch, pts);
@@ -337,22 +433,32 @@ impl Lane {
         (head.epoch, head.span.start)
     }
 
-    /// Sends on what is emitted. The inputs behind it are worked on meanwhile, so that a full reader costs them no timeout.
+    /// Sends on what is emitted. The inputs behind it are worked on meanwhile, so that a full
+    /// reader costs them no timeout.
     async fn send(&mut self) {
-        meanwhile(&mut self.working, &mut self.finished, self.outlet.send_burst()).await;
+        meanwhile(
+            &mut self.working,
+            &mut self.finished,
+            self.outlet.send_burst(),
+        )
+        .await;
     }
 
     async fn flush(&mut self, why: Flush) {
-        let Some(last) = self.last.clone() else { return };
+        let Some(last) = self.last.clone() else {
+            return;
+        };
         let limit = self.outlet.stage.settings().timeout;
         let mut out = Out::default();
         let call = AssertUnwindSafe(self.caller.transform.flush(why, &mut out)).catch_unwind();
         let call = async {
             match limit {
                 None => call.await,
-                Some(limit) => {
-                    timeout(limit, call).await.unwrap_or_else(|_| Ok(Err(Error::overload(format!("not flushed within {limit:?}")))))
-                }
+                Some(limit) => timeout(limit, call).await.unwrap_or_else(|_| {
+                    Ok(Err(Error::overload(format!(
+                        "not flushed within {limit:?}"
+                    ))))
+                }),
             }
         };
         let Some(flushed) = self.force.run_until_cancelled(call).await else {
@@ -370,12 +476,18 @@ impl Lane {
     fn fail_flush(&self, out: Out, error: &Error) {
         StageCounts::add(&self.outlet.stage.counts.failed, 1);
         tracing::error!(stage = self.outlet.stage.id(), %error, "flush failed");
-        at_risk(out).into_iter().for_each(|held| held.settle(Outcome::Dropped(Reason::Failed)));
+        at_risk(out)
+            .into_iter()
+            .for_each(|held| held.settle(Outcome::Dropped(Reason::Failed)));
     }
 }
 
 /// Waits for `sending`; what is at work goes on.
-async fn meanwhile(working: &mut FuturesOrdered<Work>, finished: &mut VecDeque<Done>, sending: impl Future<Output = ()>) {
+async fn meanwhile(
+    working: &mut FuturesOrdered<Work>,
+    finished: &mut VecDeque<Done>,
+    sending: impl Future<Output = ()>,
+) {
     if working.is_empty() {
         return sending.await;
     }

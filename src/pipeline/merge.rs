@@ -1,4 +1,5 @@
-//! Several inputs read as one: a watermark is the least of all sides, and a gap waits until every side has come to it.
+//! Several inputs read as one: a watermark is the least of all sides, and a gap waits until every
+//! side has come to it.
 
 use crate::packet::{Item, Mark, Nanos};
 use crate::stage::{Inbox, Joined, Taken};
@@ -22,9 +23,20 @@ struct Side {
 }
 
 impl Merge {
-    /// Merges one side for each of `ordered`, which says whether its packets come in the order of their times.
+    /// Merges one side for each of `ordered`, which says whether its packets come in the order of
+    /// their times.
     pub fn new(ordered: &[bool]) -> Self {
-        Self { sides: ordered.iter().map(|&ordered| Side { ordered, reached: (0, 0) }).collect(), told: (0, 0), gap: None }
+        Self {
+            sides: ordered
+                .iter()
+                .map(|&ordered| Side {
+                    ordered,
+                    reached: (0, 0),
+                })
+                .collect(),
+            told: (0, 0),
+            gap: None,
+        }
     }
 
     /// What follows from an item of `side`.
@@ -33,7 +45,14 @@ impl Merge {
             Item::Packet(packet) => {
                 let position = (packet.head.epoch, packet.head.span.start);
                 let input = Some(Joined::Input(Taken::new(packet, Vec::new(), false)));
-                [input, if self.sides[side].ordered { self.reach(side, position) } else { None }]
+                [
+                    input,
+                    if self.sides[side].ordered {
+                        self.reach(side, position)
+                    } else {
+                        None
+                    },
+                ]
             }
             Item::Mark(Mark::Watermark { epoch, pts }) => [self.reach(side, (epoch, pts)), None],
             Item::Mark(gap @ Mark::Gap { .. }) => {
@@ -56,7 +75,9 @@ impl Merge {
         inbox.resume();
         if let Some(Mark::Gap { to_epoch, .. }) = self.gap {
             self.told = self.told.max((to_epoch, 0));
-            self.sides.iter_mut().for_each(|side| side.reached = side.reached.max((to_epoch, 0)));
+            self.sides
+                .iter_mut()
+                .for_each(|side| side.reached = side.reached.max((to_epoch, 0)));
         }
         self.gap.take().map(Joined::Mark)
     }
@@ -69,6 +90,9 @@ impl Merge {
             return None;
         }
         self.told = least;
-        Some(Joined::Mark(Mark::Watermark { epoch: least.0, pts: least.1 }))
+        Some(Joined::Mark(Mark::Watermark {
+            epoch: least.0,
+            pts: least.1,
+        }))
     }
 }

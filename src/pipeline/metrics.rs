@@ -1,5 +1,5 @@
-//! The metrics of a running pipeline, told once a second from the counts that stages, queues and ledgers keep anyway, so that packets pay
-//! nothing for them.
+//! The metrics of a running pipeline, told once a second from the counts that stages, queues and
+//! ledgers keep anyway, so that packets pay nothing for them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -38,17 +38,33 @@ impl Teller {
         let name = Arc::clone(&topology.plan.name);
         let broker = producer.map(|producer| (Arc::clone(producer), BrokerMetrics::new(&name)));
         let pipeline = PipelineMetrics::new(&name);
-        Self { name, stages: topology.stages.clone(), broker, pipeline, queues: HashMap::new(), sessions: Vec::new() }
+        Self {
+            name,
+            stages: topology.stages.clone(),
+            broker,
+            pipeline,
+            queues: HashMap::new(),
+            sessions: Vec::new(),
+        }
     }
 
-    /// Tells what `open` sessions and all stages have come to. Sessions that have ended since are told of a last time.
+    /// Tells what `open` sessions and all stages have come to. Sessions that have ended since are
+    /// told of a last time.
     pub fn tell(&mut self, open: &[Arc<Session>]) {
         for stage in &self.stages {
             let (counts, metrics) = (&stage.counts, &stage.metrics);
-            metrics.packets_in.absolute(counts.taken.load(Ordering::Relaxed));
-            metrics.packets_out.absolute(counts.emitted.load(Ordering::Relaxed));
-            metrics.retries.absolute(counts.retried.load(Ordering::Relaxed));
-            metrics.failed.absolute(counts.failed.load(Ordering::Relaxed));
+            metrics
+                .packets_in
+                .absolute(counts.taken.load(Ordering::Relaxed));
+            metrics
+                .packets_out
+                .absolute(counts.emitted.load(Ordering::Relaxed));
+            metrics
+                .retries
+                .absolute(counts.retried.load(Ordering::Relaxed));
+            metrics
+                .failed
+                .absolute(counts.failed.load(Ordering::Relaxed));
         }
         if let Some((producer, metrics)) = &self.broker {
             metrics.in_flight_bytes.set(producer.in_flight().1 as f64);
@@ -56,7 +72,11 @@ impl Teller {
         }
         self.pipeline.streams.set(open.len() as f64);
         for session in open {
-            if !self.sessions.iter().any(|(known, _)| Arc::ptr_eq(known, session)) {
+            if !self
+                .sessions
+                .iter()
+                .any(|(known, _)| Arc::ptr_eq(known, session))
+            {
                 self.sessions.push((Arc::clone(session), Told::default()));
             }
         }
@@ -89,18 +109,30 @@ impl Teller {
                 ("dead_lettered", now.dead_lettered - before.dead_lettered),
                 ("leaked", now.leaked - before.leaked),
             ];
-            terms.into_iter().for_each(|(term, frames)| self.pipeline.frames(term).increment(frames));
+            terms
+                .into_iter()
+                .for_each(|(term, frames)| self.pipeline.frames(term).increment(frames));
             *before = now.clone();
         }
     }
 
-    fn queues(&mut self, status: &SessionStatus, told: &mut Told, depths: &mut HashMap<String, (usize, usize)>) {
+    fn queues(
+        &mut self,
+        status: &SessionStatus,
+        told: &mut Told,
+        depths: &mut HashMap<String, (usize, usize)>,
+    ) {
         for (name, _, now) in &status.queues {
             let (input, stage) = name.split_once(" -> ").unwrap_or((name, ""));
-            let metrics = self.queues.entry(name.clone()).or_insert_with(|| QueueMetrics::new(&self.name, stage, input));
+            let metrics = self
+                .queues
+                .entry(name.clone())
+                .or_insert_with(|| QueueMetrics::new(&self.name, stage, input));
             let before = told.queues.insert(name.clone(), *now).unwrap_or_default();
             if now.blocked > before.blocked {
-                metrics.blocked_seconds.record((now.blocked - before.blocked).as_secs_f64());
+                metrics
+                    .blocked_seconds
+                    .record((now.blocked - before.blocked).as_secs_f64());
             }
             if now.timed > before.timed {
                 metrics.wait_seconds.record(now.wait.as_secs_f64());
@@ -108,8 +140,14 @@ impl Teller {
             let depth = depths.entry(name.clone()).or_default();
             *depth = (depth.0 + now.frames, depth.1 + now.bytes);
             if let Some(stage) = self.stages.iter().find(|other| other.id() == stage) {
-                stage.metrics.dropped(Reason::QueueFull.as_str()).increment(now.dropped_full - before.dropped_full);
-                stage.metrics.dropped(Reason::Stale.as_str()).increment(now.dropped_stale - before.dropped_stale);
+                stage
+                    .metrics
+                    .dropped(Reason::QueueFull.as_str())
+                    .increment(now.dropped_full - before.dropped_full);
+                stage
+                    .metrics
+                    .dropped(Reason::Stale.as_str())
+                    .increment(now.dropped_stale - before.dropped_stale);
             }
         }
     }

@@ -1,4 +1,5 @@
-//! A checked pipeline: spawned, run, drained. Sessions hold the queues of one stream, lanes and deliveries work on them.
+//! A checked pipeline: spawned, run, drained. Sessions hold the queues of one stream, lanes and
+//! deliveries work on them.
 
 mod assemble;
 mod attempt;

@@ -1,11 +1,13 @@
-//! The way out of a stage for one stream: drafts are stamped into packets and put into every queue that reads them.
+//! The way out of a stage for one stream: drafts are stamped into packets and put into every queue
+//! that reads them.
 
 use std::sync::Arc;
 
 use super::topology::{Stage, StageCounts};
 use crate::error::Error;
 use crate::packet::{
-    Channel, DeadLetter, Head, Item, Mark, Micros, Nanos, Outcome, Packet, Payload, PayloadKind, Reason, Receipt, Stream, now_micros,
+    Channel, DeadLetter, Head, Item, Mark, Micros, Nanos, Outcome, Packet, Payload, PayloadKind,
+    Reason, Receipt, Stream, now_micros,
 };
 use crate::stage::{Burst, Draft, Held, Hold, InHand, Sender};
 
@@ -35,10 +37,29 @@ pub(crate) struct Outlet {
 }
 
 impl Outlet {
-    pub fn new(stage: Arc<Stage>, stream: &Arc<Stream>, readers: Vec<Sender>, dead_letters: Option<Sender>) -> Self {
-        let channel = Arc::new(Channel { stream: Arc::clone(stream), origin: Arc::clone(&stage.origin) });
+    pub fn new(
+        stage: Arc<Stage>,
+        stream: &Arc<Stream>,
+        readers: Vec<Sender>,
+        dead_letters: Option<Sender>,
+    ) -> Self {
+        let channel = Arc::new(Channel {
+            stream: Arc::clone(stream),
+            origin: Arc::clone(&stage.origin),
+        });
         let (sequence, burst) = ([0; PayloadKind::ALL.len()], Burst::default());
-        Self { stage, channel, readers, dead_letters, sequence, epoch: 0, told: None, ordered: true, burst, emitted: (0, 0) }
+        Self {
+            stage,
+            channel,
+            readers,
+            dead_letters,
+            sequence,
+            epoch: 0,
+            told: None,
+            ordered: true,
+            burst,
+            emitted: (0, 0),
+        }
     }
 
     /// Readers go by watermarks alone, unless `ordered`.
@@ -46,20 +67,30 @@ impl Outlet {
         Self { ordered, ..self }
     }
 
-    /// Emits what a call gave about its input: drafts that name nothing else hold it. What is emitted goes out with `send`.
+    /// Emits what a call gave about its input: drafts that name nothing else hold it. What is
+    /// emitted goes out with `send`.
     pub fn emit(&mut self, drafts: &mut Vec<Draft>, input: Hold) {
         let last = drafts.len().saturating_sub(1);
         let mut input = Some(input);
         for (at, mut draft) in drafts.drain(..).enumerate() {
-            let own = if at == last { input.take() } else { input.as_ref().map(Hold::split) };
-            let Some(own) = own else { unreachable!("the input is taken only by the last draft") };
+            let own = if at == last {
+                input.take()
+            } else {
+                input.as_ref().map(Hold::split)
+            };
+            let Some(own) = own else {
+                unreachable!("the input is taken only by the last draft")
+            };
             let (head, receipt) = match draft.held.take() {
                 Some(held) => {
                     let made = self.explicit(&mut draft, held, &own.head);
                     own.settle(Outcome::Absorbed);
                     made
                 }
-                None => (self.stamp(&mut draft, &own.head, own.head.ingest_time), own.into_receipt()),
+                None => (
+                    self.stamp(&mut draft, &own.head, own.head.ingest_time),
+                    own.into_receipt(),
+                ),
             };
             self.put(head, draft.payload, receipt);
         }
@@ -73,7 +104,10 @@ impl Outlet {
         for mut draft in drafts.drain(..) {
             let (head, receipt) = match draft.held.take() {
                 Some(held) => self.explicit(&mut draft, held, like),
-                None => (self.stamp(&mut draft, like, like.ingest_time), Receipt::none()),
+                None => (
+                    self.stamp(&mut draft, like, like.ingest_time),
+                    Receipt::none(),
+                ),
             };
             self.put(head, draft.payload, receipt);
         }
@@ -87,12 +121,17 @@ impl Outlet {
             self.emitted.0 = head.emit_time;
         }
         self.emitted.1 = head.emit_time;
-        self.burst.push(Item::Packet(Packet { head: Arc::new(head), payload, receipt }));
+        self.burst.push(Item::Packet(Packet {
+            head: Arc::new(head),
+            payload,
+            receipt,
+        }));
     }
 
     /// Whether what is emitted should go out before more is.
     pub fn is_due(&self) -> bool {
-        self.burst.len() >= BURST || (!self.burst.is_empty() && self.emitted.1 - self.emitted.0 >= PATIENCE)
+        self.burst.len() >= BURST
+            || (!self.burst.is_empty() && self.emitted.1 - self.emitted.0 >= PATIENCE)
     }
 
     /// Whether something is emitted that has not gone out.
@@ -114,11 +153,25 @@ impl Outlet {
         last.send_all(&mut self.burst).await;
     }
 
-    fn explicit(&mut self, draft: &mut Draft, held: Vec<Held>, like: &Arc<Head>) -> (Head, Receipt) {
-        let newest = held.iter().map(|held| held.head().ingest_time).max().unwrap_or(like.ingest_time);
-        let like = held.last().map_or_else(|| Arc::clone(like), |held| Arc::clone(held.head()));
+    fn explicit(
+        &mut self,
+        draft: &mut Draft,
+        held: Vec<Held>,
+        like: &Arc<Head>,
+    ) -> (Head, Receipt) {
+        let newest = held
+            .iter()
+            .map(|held| held.head().ingest_time)
+            .max()
+            .unwrap_or(like.ingest_time);
+        let like = held
+            .last()
+            .map_or_else(|| Arc::clone(like), |held| Arc::clone(held.head()));
         let head = self.stamp(draft, &like, newest);
-        (head, Receipt::join(held.into_iter().map(Held::into_receipt).collect()))
+        (
+            head,
+            Receipt::join(held.into_iter().map(Held::into_receipt).collect()),
+        )
     }
 
     fn stamp(&mut self, draft: &mut Draft, like: &Head, ingest_time: Micros) -> Head {
@@ -178,24 +231,45 @@ impl Outlet {
 
     /// Puts a mark into every queue, at once: what is emitted must have gone out.
     pub fn mark(&self, mark: &Mark) {
-        self.readers.iter().for_each(|reader| reader.mark(mark.clone()));
+        self.readers
+            .iter()
+            .for_each(|reader| reader.mark(mark.clone()));
     }
 
     /// What failed, as a letter for `bury`; counted as lost where there are no dead letters.
-    pub fn fail(&self, input: Hold, at_risk: Vec<Held>, kind: PayloadKind, error: &Error, attempts: u32) -> Option<Packet> {
+    pub fn fail(
+        &self,
+        input: Hold,
+        at_risk: Vec<Held>,
+        kind: PayloadKind,
+        error: &Error,
+        attempts: u32,
+    ) -> Option<Packet> {
         StageCounts::add(&self.stage.counts.failed, 1);
         let stage = self.stage.id();
         let head = Arc::clone(&input.head);
         if let Some(unlogged) = self.stage.failures.pass() {
-            let (stream, pts, unlogged) = (&head.channel.stream.id, head.span.start, (unlogged > 0).then_some(unlogged));
+            let (stream, pts, unlogged) = (
+                &head.channel.stream.id,
+                head.span.start,
+                (unlogged > 0).then_some(unlogged),
+            );
             tracing::warn!(stage, %stream, pts, attempts, %error, unlogged, "{} failed", kind.as_str());
         }
         if self.dead_letters.is_none() {
-            at_risk.into_iter().for_each(|held| held.settle(Outcome::Dropped(Reason::Failed)));
+            at_risk
+                .into_iter()
+                .for_each(|held| held.settle(Outcome::Dropped(Reason::Failed)));
             input.settle(Outcome::Dropped(Reason::Failed));
             return None;
         }
-        let receipt = Receipt::join(at_risk.into_iter().map(Held::into_receipt).chain([input.into_receipt()]).collect());
+        let receipt = Receipt::join(
+            at_risk
+                .into_iter()
+                .map(Held::into_receipt)
+                .chain([input.into_receipt()])
+                .collect(),
+        );
         Some(dead_letter_of(head, receipt, kind, stage, error, attempts))
     }
 
@@ -209,12 +283,36 @@ impl Outlet {
 
 /// A packet as a dead letter: its frames count as dead-lettered from now on.
 pub(crate) fn dead_letter(packet: Packet, stage: &str, error: &Error, attempts: u32) -> Packet {
-    dead_letter_of(packet.head, packet.receipt, packet.payload.kind(), stage, error, attempts)
+    dead_letter_of(
+        packet.head,
+        packet.receipt,
+        packet.payload.kind(),
+        stage,
+        error,
+        attempts,
+    )
 }
 
-fn dead_letter_of(head: Arc<Head>, receipt: Receipt, record: PayloadKind, stage: &str, error: &Error, attempts: u32) -> Packet {
+fn dead_letter_of(
+    head: Arc<Head>,
+    receipt: Receipt,
+    record: PayloadKind,
+    stage: &str,
+    error: &Error,
+    attempts: u32,
+) -> Packet {
     receipt.note(Outcome::DeadLettered);
     let error_kind = error.kind().as_str().to_owned();
-    let letter = DeadLetter { record, stage: stage.to_owned(), error_kind, error: error.to_string(), attempts };
-    Packet { head, payload: Payload::DeadLetter(Arc::new(letter)), receipt }
+    let letter = DeadLetter {
+        record,
+        stage: stage.to_owned(),
+        error_kind,
+        error: error.to_string(),
+        attempts,
+    };
+    Packet {
+        head,
+        payload: Payload::DeadLetter(Arc::new(letter)),
+        receipt,
+    }
 }

@@ -1,4 +1,5 @@
-//! The plan: what a checked pipeline file says, with every default filled in and every name resolved.
+//! The plan: what a checked pipeline file says, with every default filled in and every name
+//! resolved.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -36,7 +37,8 @@ pub struct Plan {
     pub telemetry: TelemetryPlan,
     /// Models by name.
     pub models: BTreeMap<String, ModelPlan>,
-    /// Those of `models:` that are to be fetched from the hub first; they are not among the models until they are there.
+    /// Those of `models:` that are to be fetched from the hub first; they are not among the models
+    /// until they are there.
     pub absent: BTreeMap<String, AbsentModel>,
     /// Where measured batch sizes are kept.
     pub model_cache: PathBuf,
@@ -56,7 +58,8 @@ pub struct KafkaRecords {
 }
 
 impl Plan {
-    /// What can reach the Kafka sinks: events, what their inputs give, and the letters of the stages whose dead letters go there.
+    /// What can reach the Kafka sinks: events, what their inputs give, and the letters of the
+    /// stages whose dead letters go there.
     pub fn kafka_records(&self) -> KafkaRecords {
         let mut found = KafkaRecords::default();
         let gives = |stage: &StagePlan| -> BTreeSet<PayloadKind> {
@@ -66,13 +69,23 @@ impl Plan {
             });
             given.flatten().copied().collect()
         };
-        for sink in self.stages.iter().filter(|stage| stage.kind.name == "kafka") {
+        for sink in self
+            .stages
+            .iter()
+            .filter(|stage| stage.kind.name == "kafka")
+        {
             found.records.insert(PayloadKind::Event);
             found.records.extend(gives(sink));
-            for stage in self.stages.iter().filter(|stage| stage.dead_letter.as_ref() == Some(&sink.id)) {
+            for stage in self
+                .stages
+                .iter()
+                .filter(|stage| stage.dead_letter.as_ref() == Some(&sink.id))
+            {
                 found.letters.extend(gives(stage));
                 // Sinks are told of events too, and may fail on them.
-                found.letters.extend((stage.kind.role() == Role::Sink).then_some(PayloadKind::Event));
+                found
+                    .letters
+                    .extend((stage.kind.role() == Role::Sink).then_some(PayloadKind::Event));
             }
         }
         found

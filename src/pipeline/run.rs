@@ -1,4 +1,5 @@
-//! Running a pipeline: its sources open sessions, a stop is told to sources only, queues drain downstream, sinks flush; a deadline ends it.
+//! Running a pipeline: its sources open sessions, a stop is told to sources only, queues drain
+//! downstream, sinks flush; a deadline ends it.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -75,19 +76,33 @@ impl Host for SourceHost {
         if self.shared.stop.is_cancelled() {
             return Err(Error::overload("the pipeline is shutting down"));
         }
-        let open = || Session::open(&self.shared.topology, self.place, stream, &self.shared.force);
+        let open = || {
+            Session::open(
+                &self.shared.topology,
+                self.place,
+                stream,
+                &self.shared.force,
+            )
+        };
         let opened = std::panic::catch_unwind(AssertUnwindSafe(open));
-        let (session, feed, driver) = opened.map_err(|panic| panicked(&*panic).context("a stage could not be opened for the stream"))?;
+        let (session, feed, driver) = opened.map_err(|panic| {
+            panicked(&*panic).context("a stage could not be opened for the stream")
+        })?;
         let session = Arc::new(session);
         let shared = Arc::downgrade(&self.shared);
         let stop = self.shared.stop.clone();
         let mut drivers = self.shared.drivers.lock();
-        let Some(drivers) = drivers.as_mut() else { return Err(Error::overload("the pipeline has ended")) };
+        let Some(drivers) = drivers.as_mut() else {
+            return Err(Error::overload("the pipeline has ended"));
+        };
         self.shared.sessions.lock().push(Arc::clone(&session));
         drivers.spawn(async move {
             let report = driver.run(stop).await;
             if let Some(shared) = shared.upgrade() {
-                shared.sessions.lock().retain(|other| !Arc::ptr_eq(other, &session));
+                shared
+                    .sessions
+                    .lock()
+                    .retain(|other| !Arc::ptr_eq(other, &session));
             }
             report
         });
@@ -112,7 +127,11 @@ impl Running {
         let producer = deps.kafka.as_ref().map(|kafka| &kafka.producer);
         let teller = Teller::new(&topology, producer);
         let finished = tokio::spawn(Arc::clone(&shared).run(teller));
-        Ok(Self { topology, shared, finished })
+        Ok(Self {
+            topology,
+            shared,
+            finished,
+        })
     }
 
     /// Tells the sources to end; what is under way is drained until the plan's deadline.
@@ -133,7 +152,12 @@ impl Running {
 
     /// What the open sessions look like now.
     pub fn sessions(&self) -> Vec<SessionStatus> {
-        self.shared.sessions.lock().iter().map(|session| session.status()).collect()
+        self.shared
+            .sessions
+            .lock()
+            .iter()
+            .map(|session| session.status())
+            .collect()
     }
 
     /// What the stages have done.
@@ -154,7 +178,9 @@ impl Running {
     /// # Errors
     /// When the runner itself broke.
     pub async fn wait(&mut self) -> Result<Summary> {
-        (&mut self.finished).await.map_err(|error| Error::bug(format!("the runner ended: {error}")))
+        (&mut self.finished)
+            .await
+            .map_err(|error| Error::bug(format!("the runner ended: {error}")))
     }
 }
 
@@ -167,11 +193,16 @@ impl Shared {
         for (place, stage) in self.topology.stages.iter().enumerate() {
             if let Built::Source(source) = &stage.built {
                 let (source, stop) = (Arc::clone(source), self.stop.clone());
-                let host = Arc::new(SourceHost { shared: Arc::clone(&self), place });
+                let host = Arc::new(SourceHost {
+                    shared: Arc::clone(&self),
+                    place,
+                });
                 let id = stage.id().to_owned();
                 sources.spawn(async move {
-                    let ended =
-                        AssertUnwindSafe(source.run(host, stop)).catch_unwind().await.unwrap_or_else(|panic| Err(panicked(&*panic)));
+                    let ended = AssertUnwindSafe(source.run(host, stop))
+                        .catch_unwind()
+                        .await
+                        .unwrap_or_else(|panic| Err(panicked(&*panic)));
                     ended.map_err(|error| error.context(format_args!("stage `{id}`")))
                 });
             }
@@ -184,19 +215,26 @@ impl Shared {
                     tracing::error!(%error, "source failed");
                     summary.errors.push(error);
                 }
-                Err(error) => summary.errors.push(Error::bug(format!("a source ended: {error}"))),
+                Err(error) => summary
+                    .errors
+                    .push(Error::bug(format!("a source ended: {error}"))),
             }
         }
-        // Sources that did not hear the stop lose their feeds here; one that blocks its thread is left to itself.
+        // Sources that did not hear the stop lose their feeds here; one that blocks its thread is
+        // left to itself.
         if timeout(GRACE, sources.shutdown()).await.is_err() {
-            summary.errors.push(Error::bug("a source did not end when it was aborted"));
+            summary
+                .errors
+                .push(Error::bug("a source did not end when it was aborted"));
             sources.detach_all();
         }
         let mut drivers = self.drivers.lock().take().unwrap_or_default();
         while let Some(ended) = drivers.join_next().await {
             match ended {
                 Ok(report) => summary.sessions.push(report),
-                Err(error) => summary.errors.push(Error::bug(format!("a session ended: {error}"))),
+                Err(error) => summary
+                    .errors
+                    .push(Error::bug(format!("a session ended: {error}"))),
             }
         }
         self.close_sinks(&mut summary).await;
@@ -204,14 +242,20 @@ impl Shared {
         deadline.abort();
         ended.cancel();
         if telling.await.is_err() {
-            summary.errors.push(Error::bug("the metrics were not told to the end"));
+            summary
+                .errors
+                .push(Error::bug("the metrics were not told to the end"));
         }
         summary
     }
 
     /// Tells the metrics now and then, and once at the end.
     async fn tell(self: Arc<Self>, mut teller: Teller, ended: CancellationToken) {
-        while ended.run_until_cancelled(sleep(metrics::INTERVAL)).await.is_some() {
+        while ended
+            .run_until_cancelled(sleep(metrics::INTERVAL))
+            .await
+            .is_some()
+        {
             let open = self.sessions.lock().clone();
             teller.tell(&open);
         }
@@ -221,17 +265,28 @@ impl Shared {
     async fn close_sinks(&self, summary: &mut Summary) {
         for stage in &self.topology.stages {
             if let Built::Sink(sink) = &stage.built {
-                match self.unless_forced(AssertUnwindSafe(sink.close()).catch_unwind()).await {
-                    None => summary.errors.push(Error::overload("not closed in time").context(format_args!("stage `{}`", stage.id()))),
+                match self
+                    .unless_forced(AssertUnwindSafe(sink.close()).catch_unwind())
+                    .await
+                {
+                    None => summary.errors.push(
+                        Error::overload("not closed in time")
+                            .context(format_args!("stage `{}`", stage.id())),
+                    ),
                     Some(Ok(Ok(()))) => {}
-                    Some(Ok(Err(error))) => summary.errors.push(error.context(format_args!("stage `{}`", stage.id()))),
-                    Some(Err(panic)) => summary.errors.push(panicked(&*panic).context(format_args!("stage `{}`", stage.id()))),
+                    Some(Ok(Err(error))) => summary
+                        .errors
+                        .push(error.context(format_args!("stage `{}`", stage.id()))),
+                    Some(Err(panic)) => summary
+                        .errors
+                        .push(panicked(&*panic).context(format_args!("stage `{}`", stage.id()))),
                 }
             }
         }
     }
 
-    /// What `work` gives, or none some time after the forced end: what ends by itself then can still say how.
+    /// What `work` gives, or none some time after the forced end: what ends by itself then can
+    /// still say how.
     async fn unless_forced<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
@@ -243,7 +298,8 @@ impl Shared {
     async fn deadline(self: Arc<Self>) {
         self.stop.cancelled().await;
         sleep(self.topology.plan.shutdown).await;
-        tracing::warn!(after = ?self.topology.plan.shutdown, "the shutdown's deadline has passed: what is left is dropped and counted");
+        tracing::warn!(after = ?self.topology.plan.shutdown, "the shutdown's deadline has passed: \
+                                                              what is left is dropped and counted");
         self.force.cancel();
     }
 }

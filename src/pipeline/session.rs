@@ -1,5 +1,6 @@
-//! A session: one run of the pipeline over one stream. It makes the queues, starts a lane for each transform and a delivery for each sink
-//! behind the source, and closes the ledger when the stream has ended.
+//! A session: one run of the pipeline over one stream. It makes the queues, starts a lane for each
+//! transform and a delivery for each sink behind the source, and closes the ledger when the stream
+//! has ended.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,11 +19,18 @@ use super::outlet::Outlet;
 use super::topology::{Built, Topology};
 use crate::Result;
 use crate::packet::{Balance, Event, PayloadKind, Stream};
-use crate::stage::{Feed, Gauge, Inbox, Ledger, QueueCounts, QueueSettings, Receiver, Role, Sender, WhenFull, queue};
+use crate::stage::{
+    Feed, Gauge, Inbox, Ledger, QueueCounts, QueueSettings, Receiver, Role, Sender, WhenFull, queue,
+};
 use crate::telemetry::SinkMetrics;
 
 /// Room for events and dead letters in front of a sink.
-const SIDE_QUEUE: QueueSettings = QueueSettings { frames: 256, bytes: 64 << 20, when_full: WhenFull::Block, max_age: None };
+const SIDE_QUEUE: QueueSettings = QueueSettings {
+    frames: 256,
+    bytes: 64 << 20,
+    when_full: WhenFull::Block,
+    max_age: None,
+};
 
 /// How often those that hold up a shutdown are named.
 const LAGGARDS: Duration = Duration::from_secs(5);
@@ -90,7 +98,8 @@ pub(crate) struct Driver {
 /// The queues of a session while they are being laid.
 #[derive(Default)]
 struct Wiring {
-    /// Per stage: the notifier and the receivers, in the order of the inputs, events and dead letters after them.
+    /// Per stage: the notifier and the receivers, in the order of the inputs, events and dead
+    /// letters after them.
     inboxes: HashMap<usize, (Arc<Notify>, Vec<Receiver>)>,
     senders: HashMap<(usize, Option<Arc<str>>), Vec<Sender>>,
     gauges: Vec<(String, Gauge)>,
@@ -110,15 +119,32 @@ impl Wiring {
             let plan = &topology.plan.stages[place];
             for input in &plan.inputs {
                 let sender = wiring.add(place, input.queue);
-                let Some(from) = topology.place(&input.from) else { continue };
+                let Some(from) = topology.place(&input.from) else {
+                    continue;
+                };
                 // What only counts holds no frame back.
                 let stage = &topology.stages[place];
-                let sender = if stage.role() == Role::Sink && !plan.required { sender.uncounted() } else { sender };
-                // An input that this source does not reach is closed from the start: its only sender falls here.
+                let sender = if stage.role() == Role::Sink && !plan.required {
+                    sender.uncounted()
+                } else {
+                    sender
+                };
+                // An input that this source does not reach is closed from the start: its only
+                // sender falls here.
                 if from == source || behind.contains(&from) {
-                    let view = input.view.as_ref().map_or_else(String::new, |view| format!(".{view}"));
-                    wiring.gauges.push((format!("{}{view} -> {}", input.from, plan.id), sender.gauge()));
-                    wiring.senders.entry((from, input.view.clone())).or_default().push(sender);
+                    let view = input
+                        .view
+                        .as_ref()
+                        .map_or_else(String::new, |view| format!(".{view}"));
+                    wiring.gauges.push((
+                        format!("{}{view} -> {}", input.from, plan.id),
+                        sender.gauge(),
+                    ));
+                    wiring
+                        .senders
+                        .entry((from, input.view.clone()))
+                        .or_default()
+                        .push(sender);
                 }
             }
         }
@@ -133,12 +159,23 @@ impl Wiring {
 
 impl Session {
     /// Starts the stages behind the source at `source` for `stream`.
-    pub fn open(topology: &Topology, source: usize, stream: Stream, force: &CancellationToken) -> (Self, Arc<dyn Feed>, Driver) {
+    pub fn open(
+        topology: &Topology,
+        source: usize,
+        stream: Stream,
+        force: &CancellationToken,
+    ) -> (Self, Arc<dyn Feed>, Driver) {
         let stream = Arc::new(stream);
         let behind = topology.behind(source);
         let mut wiring = Wiring::lay(topology, source, &behind);
-        let events = Events::new(Arc::clone(&stream), Arc::clone(&topology.stages[source].origin));
-        let hears = |place: usize| topology.stages[place].role() == Role::Sink && topology.stages[place].takes(PayloadKind::Event);
+        let events = Events::new(
+            Arc::clone(&stream),
+            Arc::clone(&topology.stages[source].origin),
+        );
+        let hears = |place: usize| {
+            topology.stages[place].role() == Role::Sink
+                && topology.stages[place].takes(PayloadKind::Event)
+        };
         for &place in behind.iter().filter(|&&place| hears(place)) {
             events.add(wiring.add(place, SIDE_QUEUE));
         }
@@ -146,16 +183,28 @@ impl Session {
             .iter()
             .filter_map(|&place| {
                 let sink = topology.place(topology.plan.stages[place].dead_letter.as_deref()?)?;
-                (behind.contains(&sink) && !comes_round(topology, place)).then(|| (place, wiring.add(sink, SIDE_QUEUE)))
+                (behind.contains(&sink) && !comes_round(topology, place))
+                    .then(|| (place, wiring.add(sink, SIDE_QUEUE)))
             })
             .collect();
         let ledger = Arc::new(Ledger::default());
         let entries = entries(topology, (source, &stream), &mut wiring, &ledger);
         let queues = std::mem::take(&mut wiring.gauges);
-        let started = Started { topology, source, behind: &behind, stream: &stream, force };
+        let started = Started {
+            topology,
+            source,
+            behind: &behind,
+            stream: &stream,
+            force,
+        };
         let (lanes, deliveries, delivered) = started.spawn(wiring, letters);
         let (end, ended) = oneshot::channel();
-        let feed = SessionFeed::new(Arc::clone(&topology.stages[source]), entries, Arc::clone(&events), end);
+        let feed = SessionFeed::new(
+            Arc::clone(&topology.stages[source]),
+            entries,
+            Arc::clone(&events),
+            end,
+        );
         let counts = Arc::clone(feed.counts());
         let driver = Driver {
             stream: Arc::clone(&stream),
@@ -170,7 +219,16 @@ impl Session {
             force: force.clone(),
             began: Instant::now(),
         };
-        (Self { stream, ledger, queues, counts }, Arc::new(feed), driver)
+        (
+            Self {
+                stream,
+                ledger,
+                queues,
+                counts,
+            },
+            Arc::new(feed),
+            driver,
+        )
     }
 
     /// What it looks like now.
@@ -178,27 +236,48 @@ impl Session {
         SessionStatus {
             stream: Arc::clone(&self.stream.id),
             ledger: self.ledger.balances(),
-            queues: self.queues.iter().map(|(name, gauge)| (name.clone(), gauge.settings(), gauge.counts())).collect(),
+            queues: self
+                .queues
+                .iter()
+                .map(|(name, gauge)| (name.clone(), gauge.settings(), gauge.counts()))
+                .collect(),
             position: self.counts.position.load(Ordering::Relaxed),
             length: Some(self.counts.length.load(Ordering::Relaxed)).filter(|length| *length > 0),
         }
     }
 }
 
-/// Whether the dead letters of the stage at `place` would come back to it: two sinks that wait for each other's letters would never end.
+/// Whether the dead letters of the stage at `place` would come back to it: two sinks that wait for
+/// each other's letters would never end.
 fn comes_round(topology: &Topology, place: usize) -> bool {
     let next = |at: usize| topology.place(topology.plan.stages[at].dead_letter.as_deref()?);
-    std::iter::successors(next(place), |&at| next(at)).take(topology.stages.len()).any(|at| at == place)
+    std::iter::successors(next(place), |&at| next(at))
+        .take(topology.stages.len())
+        .any(|at| at == place)
 }
 
 /// The ways into the session, by view.
-fn entries(topology: &Topology, (source, stream): (usize, &Arc<Stream>), wiring: &mut Wiring, ledger: &Ledger) -> Vec<Entry> {
-    let views: Vec<_> = wiring.senders.keys().filter(|(from, _)| *from == source).cloned().collect();
+fn entries(
+    topology: &Topology,
+    (source, stream): (usize, &Arc<Stream>),
+    wiring: &mut Wiring,
+    ledger: &Ledger,
+) -> Vec<Entry> {
+    let views: Vec<_> = wiring
+        .senders
+        .keys()
+        .filter(|(from, _)| *from == source)
+        .cloned()
+        .collect();
     let entry = |key: (usize, Option<Arc<str>>)| {
         let readers = wiring.senders.remove(&key).unwrap_or_default();
         let view = key.1.unwrap_or_else(|| Arc::from(""));
         let outlet = Outlet::new(Arc::clone(&topology.stages[source]), stream, readers, None);
-        Entry { account: ledger.account(&view), view, outlet }
+        Entry {
+            account: ledger.account(&view),
+            view,
+            outlet,
+        }
     };
     views.into_iter().map(entry).collect()
 }
@@ -212,7 +291,11 @@ struct Started<'a> {
     force: &'a CancellationToken,
 }
 
-type Tasks = (Vec<(String, JoinHandle<()>)>, Vec<(String, JoinHandle<Result<()>>)>, Delivered);
+type Tasks = (
+    Vec<(String, JoinHandle<()>)>,
+    Vec<(String, JoinHandle<Result<()>>)>,
+    Delivered,
+);
 
 impl Started<'_> {
     fn spawn(&self, mut wiring: Wiring, mut letters: HashMap<usize, Sender>) -> Tasks {
@@ -227,11 +310,25 @@ impl Started<'_> {
                 Built::Shared(transform) => Arc::clone(transform),
                 Built::PerStream(open) => open(self.stream),
                 Built::Sink(sink) => {
-                    let (sink, stream, delivered) = (Arc::clone(sink), Arc::clone(self.stream), Arc::clone(&delivered));
+                    let (sink, stream, delivered) = (
+                        Arc::clone(sink),
+                        Arc::clone(self.stream),
+                        Arc::clone(&delivered),
+                    );
                     let inbox = wiring.inbox(place, false);
                     let metrics = SinkMetrics::new(&self.topology.plan.name, &id);
                     let tally = Default::default();
-                    let delivery = Delivery { stage, sink, stream, inbox, dead_letters, delivered, force, tally, metrics };
+                    let delivery = Delivery {
+                        stage,
+                        sink,
+                        stream,
+                        inbox,
+                        dead_letters,
+                        delivered,
+                        force,
+                        tally,
+                        metrics,
+                    };
                     deliveries.push((id, tokio::spawn(delivery.run())));
                     continue;
                 }
@@ -239,8 +336,15 @@ impl Started<'_> {
             let inbox = wiring.inbox(place, stage.settings().join.is_some());
             let readers = wiring.senders.remove(&(place, None)).unwrap_or_default();
             let inputs = stage.settings().inputs.iter();
-            let sides: Vec<_> = inputs.map(|input| self.topology.place(&input.from).is_none_or(|from| ordered[from])).collect();
-            let outlet = Outlet::new(stage, self.stream, readers, dead_letters).ordered(ordered[place]);
+            let sides: Vec<_> = inputs
+                .map(|input| {
+                    self.topology
+                        .place(&input.from)
+                        .is_none_or(|from| ordered[from])
+                })
+                .collect();
+            let outlet =
+                Outlet::new(stage, self.stream, readers, dead_letters).ordered(ordered[place]);
             let lane = Lane::new(transform, outlet, inbox, &sides, force);
             lanes.push((id, tokio::spawn(lane.run())));
         }
@@ -252,21 +356,35 @@ impl Driver {
     /// Waits for the stream's end, drains, emits the `ended` event and closes the sinks.
     pub async fn run(mut self, stop: CancellationToken) -> SessionReport {
         let reason = self.until_ended().await;
-        let laggards = tokio::spawn(name_laggards(self.unfinished(), Arc::clone(&self.stream.id), stop));
+        let laggards = tokio::spawn(name_laggards(
+            self.unfinished(),
+            Arc::clone(&self.stream.id),
+            stop,
+        ));
         let mut errors = Vec::new();
         for (stage, lane) in self.lanes.drain(..) {
             if let Err(error) = lane.await {
-                errors.push(crate::Error::bug(format!("the lane of stage `{stage}` ended: {error}")));
+                errors.push(crate::Error::bug(format!(
+                    "the lane of stage `{stage}` ended: {error}"
+                )));
             }
         }
         self.until_settled().await;
         let (ledger, records) = (self.ledger.balances(), self.delivered.lock().clone());
-        self.events.end(Event::Ended { reason: reason.clone(), ledger, records }).await;
+        self.events
+            .end(Event::Ended {
+                reason: reason.clone(),
+                ledger,
+                records,
+            })
+            .await;
         for (stage, delivery) in self.deliveries.drain(..) {
             match delivery.await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => errors.push(error),
-                Err(error) => errors.push(crate::Error::bug(format!("the delivery of stage `{stage}` ended: {error}"))),
+                Err(error) => errors.push(crate::Error::bug(format!(
+                    "the delivery of stage `{stage}` ended: {error}"
+                ))),
             }
         }
         laggards.abort();
@@ -306,32 +424,62 @@ impl Driver {
     }
 
     fn gone(&self) -> String {
-        if self.force.is_cancelled() { "shutdown".to_owned() } else { "the source went away".to_owned() }
+        if self.force.is_cancelled() {
+            "shutdown".to_owned()
+        } else {
+            "the source went away".to_owned()
+        }
     }
 
     /// Waits until every frame has settled, and says so while it waits long.
     async fn until_settled(&self) {
         let settled = async {
-            while tokio::time::timeout(LAGGARDS, self.ledger.drained()).await.is_err() {
-                let in_flight: u64 = self.ledger.balances().values().map(|balance| balance.in_flight).sum();
-                tracing::warn!(stream = %self.stream.id, in_flight, "frames are still on their way to the sinks");
+            while tokio::time::timeout(LAGGARDS, self.ledger.drained())
+                .await
+                .is_err()
+            {
+                let in_flight: u64 = self
+                    .ledger
+                    .balances()
+                    .values()
+                    .map(|balance| balance.in_flight)
+                    .sum();
+                tracing::warn!(stream = %self.stream.id, in_flight, "frames are still on their \
+                                                                     way to the sinks");
             }
         };
         self.force.run_until_cancelled(settled).await;
     }
 
     fn unfinished(&self) -> Vec<(String, tokio::task::AbortHandle)> {
-        let lanes = self.lanes.iter().map(|(stage, task)| (stage.clone(), task.abort_handle()));
-        lanes.chain(self.deliveries.iter().map(|(stage, task)| (stage.clone(), task.abort_handle()))).collect()
+        let lanes = self
+            .lanes
+            .iter()
+            .map(|(stage, task)| (stage.clone(), task.abort_handle()));
+        lanes
+            .chain(
+                self.deliveries
+                    .iter()
+                    .map(|(stage, task)| (stage.clone(), task.abort_handle())),
+            )
+            .collect()
     }
 }
 
 /// Once the shutdown is told, says every few seconds which stages still work.
-async fn name_laggards(tasks: Vec<(String, tokio::task::AbortHandle)>, stream: Arc<str>, stop: CancellationToken) {
+async fn name_laggards(
+    tasks: Vec<(String, tokio::task::AbortHandle)>,
+    stream: Arc<str>,
+    stop: CancellationToken,
+) {
     stop.cancelled().await;
     loop {
         tokio::time::sleep(LAGGARDS).await;
-        let stages: Vec<_> = tasks.iter().filter(|(_, task)| !task.is_finished()).map(|(stage, _)| stage.as_str()).collect();
+        let stages: Vec<_> = tasks
+            .iter()
+            .filter(|(_, task)| !task.is_finished())
+            .map(|(stage, _)| stage.as_str())
+            .collect();
         if !stages.is_empty() {
             tracing::warn!(stream = %stream, stages = stages.join(", "), "still draining");
         }

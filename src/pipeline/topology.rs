@@ -56,31 +56,52 @@ impl StageCounts {
 impl Topology {
     /// Builds every stage of `plan`.
     pub fn build(plan: Arc<Plan>, deps: &Arc<Deps>) -> Result<Self> {
-        let stages = plan.stages.iter().enumerate().map(|(place, stage)| Stage::build(place, stage, &plan, deps).map(Arc::new));
+        let stages = plan
+            .stages
+            .iter()
+            .enumerate()
+            .map(|(place, stage)| Stage::build(place, stage, &plan, deps).map(Arc::new));
         let stages = stages.collect::<Result<Vec<_>>>()?;
         Ok(Self { plan, stages })
     }
 
-    /// The places of the stages that a stream of the source at `place` passes, in order, the source left out.
+    /// The places of the stages that a stream of the source at `place` passes, in order, the source
+    /// left out.
     pub fn behind(&self, place: usize) -> Vec<usize> {
         let mut reached = vec![false; self.stages.len()];
         reached[place] = true;
         for (at, stage) in self.plan.stages.iter().enumerate() {
-            let fed = |from: &Arc<str>| self.plan.stages.iter().position(|other| other.id == *from).is_some_and(|from| reached[from]);
+            let fed = |from: &Arc<str>| {
+                self.plan
+                    .stages
+                    .iter()
+                    .position(|other| other.id == *from)
+                    .is_some_and(|from| reached[from])
+            };
             reached[at] |= stage.inputs.iter().any(|input| fed(&input.from));
         }
-        (0..self.stages.len()).filter(|&at| at != place && reached[at]).collect()
+        (0..self.stages.len())
+            .filter(|&at| at != place && reached[at])
+            .collect()
     }
 
-    /// Whether packets of each stage leave in the order of their times, as long as every stage keeps the order of its own inputs. Inputs
-    /// merged as they come do not: their readers must go by watermarks alone.
+    /// Whether packets of each stage leave in the order of their times, as long as every stage
+    /// keeps the order of its own inputs. Inputs merged as they come do not: their readers must go
+    /// by watermarks alone.
     pub fn ordered(&self, behind: &[usize], source: usize) -> Vec<bool> {
         let mut ordered = vec![true; self.stages.len()];
         for &at in behind {
             let plan = &self.plan.stages[at];
-            let reached = |input: &InputPlan| self.place(&input.from).filter(|from| *from == source || behind.contains(from));
+            let reached = |input: &InputPlan| {
+                self.place(&input.from)
+                    .filter(|from| *from == source || behind.contains(from))
+            };
             ordered[at] = match &plan.join {
-                Some(join) => plan.inputs.get(join.per).and_then(reached).is_none_or(|from| ordered[from]),
+                Some(join) => plan
+                    .inputs
+                    .get(join.per)
+                    .and_then(reached)
+                    .is_none_or(|from| ordered[from]),
                 None => {
                     let mut from = plan.inputs.iter().filter_map(reached);
                     let first = from.next();
@@ -106,17 +127,33 @@ impl Stage {
             config_hash: Arc::clone(&whole.config_hash),
             parameters: plan.parameters,
         });
-        let context = Context { origin: &origin, params: &plan.params, deps };
+        let context = Context {
+            origin: &origin,
+            params: &plan.params,
+            deps,
+        };
         let build = || match plan.kind.build {
             Build::Source(build) => build(&context).map(Built::Source),
             Build::Transform(build) => build(&context).map(Built::Shared),
-            Build::Windowed(build) | Build::Stateful(build) => build(&context).map(Built::PerStream),
+            Build::Windowed(build) | Build::Stateful(build) => {
+                build(&context).map(Built::PerStream)
+            }
             Build::Sink(build) => build(&context).map(Built::Sink),
         };
-        let built = std::panic::catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|panic| Err(panicked(&*panic)));
-        let built = built.map_err(|error: Error| error.context(format_args!("stage `{}`", plan.id)))?;
+        let built = std::panic::catch_unwind(AssertUnwindSafe(build))
+            .unwrap_or_else(|panic| Err(panicked(&*panic)));
+        let built =
+            built.map_err(|error: Error| error.context(format_args!("stage `{}`", plan.id)))?;
         let metrics = StageMetrics::new(&whole.name, &plan.id);
-        Ok(Self { place, plan: Arc::clone(whole), origin, built, counts: StageCounts::default(), metrics, failures: Throttle::default() })
+        Ok(Self {
+            place,
+            plan: Arc::clone(whole),
+            origin,
+            built,
+            counts: StageCounts::default(),
+            metrics,
+            failures: Throttle::default(),
+        })
     }
 
     pub fn settings(&self) -> &StagePlan {
@@ -135,7 +172,11 @@ impl Stage {
     pub fn say_unlogged(&self) {
         let unlogged = self.failures.rest();
         if unlogged > 0 {
-            tracing::warn!(stage = self.id(), unlogged, "further failures were not logged one by one");
+            tracing::warn!(
+                stage = self.id(),
+                unlogged,
+                "further failures were not logged one by one"
+            );
         }
     }
 

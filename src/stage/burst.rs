@@ -1,10 +1,12 @@
-//! Packets between two queues: whoever carries them may be cancelled, and then they count as lost in the shutdown.
+//! Packets between two queues: whoever carries them may be cancelled, and then they count as lost
+//! in the shutdown.
 
 use std::collections::VecDeque;
 
 use crate::packet::{Item, Outcome, Packet, Reason};
 
-/// A packet on its way into a queue: if its sender is cancelled meanwhile, it counts as lost in the shutdown.
+/// A packet on its way into a queue: if its sender is cancelled meanwhile, it counts as lost in the
+/// shutdown.
 pub(crate) struct InHand(pub(super) Option<Packet>);
 
 impl InHand {
@@ -30,7 +32,8 @@ impl Drop for InHand {
     }
 }
 
-/// Items on their way into a queue, together: what is left of them when it falls counts as lost in the shutdown.
+/// Items on their way into a queue, together: what is left of them when it falls counts as lost in
+/// the shutdown.
 #[derive(Default)]
 pub(crate) struct Burst(pub(super) VecDeque<Item>);
 
@@ -48,7 +51,10 @@ impl Burst {
     }
 
     pub fn packets(&self) -> usize {
-        self.0.iter().filter(|item| matches!(item, Item::Packet(_))).count()
+        self.0
+            .iter()
+            .filter(|item| matches!(item, Item::Packet(_)))
+            .count()
     }
 
     /// The same for a further reader.

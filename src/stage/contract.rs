@@ -1,5 +1,5 @@
-//! The three roles a stage can have. The runner owns channels, retries, timeouts, panics, metrics, receipts, order and shutdown; an author
-//! sees inputs and emits drafts.
+//! The three roles a stage can have. The runner owns channels, retries, timeouts, panics, metrics,
+//! receipts, order and shutdown; an author sees inputs and emits drafts.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,13 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Result;
 use crate::packet::{
-    Audio, Event, Frame, Head, Micros, ModelTag, Nanos, Outcome, Packet, Payload, PayloadKind, Reason, Receipt, RecordId, Span, Stream,
+    Audio, Event, Frame, Head, Micros, ModelTag, Nanos, Outcome, Packet, Payload, PayloadKind,
+    Reason, Receipt, RecordId, Span, Stream,
 };
 
 /// Opens streams and pushes their frames.
 #[async_trait]
 pub trait Source: Send + Sync {
-    /// Runs until its streams have ended or `stop` is told. Each stream gets a session from `host` and feeds it.
+    /// Runs until its streams have ended or `stop` is told. Each stream gets a session from `host`
+    /// and feeds it.
     ///
     /// # Errors
     /// What keeps the source as a whole from going on; what ends one stream is said to its feed.
@@ -36,10 +38,12 @@ pub trait Host: Send + Sync {
 /// Where a source pushes one stream into.
 #[async_trait]
 pub trait Feed: Send + Sync {
-    /// Begins an epoch: `base` is the wall clock at its pts 0. After the first, it tells every view of a gap.
+    /// Begins an epoch: `base` is the wall clock at its pts 0. After the first, it tells every view
+    /// of a gap.
     async fn epoch(&self, epoch: u64, base: Micros);
 
-    /// Pushes a frame into the queues that read its view. Waits while one of them is full and blocks.
+    /// Pushes a frame into the queues that read its view. Waits while one of them is full and
+    /// blocks.
     async fn frame(&self, frame: Frame, span: Span, arrived: Micros);
 
     /// Pushes a piece of sound, as [`frame`](Self::frame) does.
@@ -51,25 +55,29 @@ pub trait Feed: Send + Sync {
     /// Emits an event into the sinks.
     async fn event(&self, event: Event);
 
-    /// Ends the stream: what is under way is drained, then the `ended` event follows with this reason.
+    /// Ends the stream: what is under way is drained, then the `ended` event follows with this
+    /// reason.
     async fn finish(&self, reason: String);
 
     /// Says how long the stream will be, in nanoseconds, where that is known.
     fn length(&self, nanos: Nanos);
 
-    /// Notes frames that the decoder could not give, by the decoder's count, for the session's summary.
+    /// Notes frames that the decoder could not give, by the decoder's count, for the session's
+    /// summary.
     fn lost(&self, frames: u64);
 }
 
 /// A packet in, packets out.
 #[async_trait]
 pub trait Transform: Send + Sync {
-    /// Takes one input and emits what it makes of it. A kind built by `Build::Transform` or `Build::Windowed` is asked concurrently, one
-    /// built by `Build::Stateful` a packet at a time. Calls begin in the order of the inputs, and each runs to its first wait before the
-    /// next begins.
+    /// Takes one input and emits what it makes of it. A kind built by `Build::Transform` or
+    /// `Build::Windowed` is asked concurrently, one built by `Build::Stateful` a packet at a time.
+    /// Calls begin in the order of the inputs, and each runs to its first wait before the next
+    /// begins.
     ///
     /// # Errors
-    /// One that may pass is tried again as `retry` says; any other sends the input to the dead letters, and its neighbours go on.
+    /// One that may pass is tried again as `retry` says; any other sends the input to the dead
+    /// letters, and its neighbours go on.
     async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()>;
 
     /// Emits what is still open.
@@ -98,7 +106,8 @@ pub enum Flush {
 /// Delivers records.
 #[async_trait]
 pub trait Sink: Send + Sync {
-    /// Delivers a batch of one stream and reports each packet's outcome, in order. Waits while the other side cannot take more.
+    /// Delivers a batch of one stream and reports each packet's outcome, in order. Waits while the
+    /// other side cannot take more.
     async fn deliver(&self, batch: &[Packet]) -> Vec<Result<()>>;
 
     /// Where records of `kind` go, for the session's summary: a topic, a folder.
@@ -134,7 +143,8 @@ pub struct Input<'a> {
     pub collected: Vec<(Arc<Head>, Payload)>,
     /// With a `join`: whether a collected side had not caught up in time.
     pub partial: bool,
-    /// The hold on the frames behind it, for stages that emit later: one that keeps none says that nothing more will come of them here.
+    /// The hold on the frames behind it, for stages that emit later: one that keeps none says that
+    /// nothing more will come of them here.
     pub held: Holding<'a>,
 }
 
@@ -175,19 +185,40 @@ impl Taken {
             }
             receipt = Receipt::join(receipts);
         }
-        Self { hold: Hold { head: packet.head, receipt }, given: Given { payload: packet.payload, collected: gathered, partial } }
+        Self {
+            hold: Hold {
+                head: packet.head,
+                receipt,
+            },
+            given: Given {
+                payload: packet.payload,
+                collected: gathered,
+                partial,
+            },
+        }
     }
 }
 
 impl Given {
     /// For one call.
     pub fn under<'a>(self, hold: &'a Hold, fate: &'a Fate) -> Input<'a> {
-        let Self { payload, collected, partial } = self;
-        Input { head: &hold.head, payload, collected, partial, held: Holding { hold, fate } }
+        let Self {
+            payload,
+            collected,
+            partial,
+        } = self;
+        Input {
+            head: &hold.head,
+            payload,
+            collected,
+            partial,
+            held: Holding { hold, fate },
+        }
     }
 }
 
-/// The runner's hold on the frames behind an input. It says itself what became of them: falling, they are lost in the shutdown.
+/// The runner's hold on the frames behind an input. It says itself what became of them: falling,
+/// they are lost in the shutdown.
 #[derive(Debug)]
 pub(crate) struct Hold {
     pub head: Arc<Head>,
@@ -196,7 +227,10 @@ pub(crate) struct Hold {
 
 impl Hold {
     pub fn split(&self) -> Self {
-        Self { head: Arc::clone(&self.head), receipt: self.receipt.split() }
+        Self {
+            head: Arc::clone(&self.head),
+            receipt: self.receipt.split(),
+        }
     }
 
     pub fn settle(mut self, outcome: Outcome) {
@@ -230,11 +264,16 @@ impl Holding<'_> {
     #[must_use]
     pub fn split(&self) -> Held {
         let Hold { head, receipt } = self.hold;
-        Held { head: Arc::clone(head), receipt: receipt.split(), fate: self.fate.clone() }
+        Held {
+            head: Arc::clone(head),
+            receipt: receipt.split(),
+            fate: self.fate.clone(),
+        }
     }
 }
 
-/// What becomes of the inputs that a stage still holds when it goes: absorbed as a rule, lost when the shutdown's deadline has passed.
+/// What becomes of the inputs that a stage still holds when it goes: absorbed as a rule, lost when
+/// the shutdown's deadline has passed.
 #[derive(Debug, Clone, Default)]
 pub struct Fate(Arc<AtomicBool>);
 
@@ -245,11 +284,16 @@ impl Fate {
     }
 
     fn outcome(&self) -> Outcome {
-        if self.0.load(Ordering::Acquire) { Outcome::Dropped(Reason::Shutdown) } else { Outcome::Absorbed }
+        if self.0.load(Ordering::Acquire) {
+            Outcome::Dropped(Reason::Shutdown)
+        } else {
+            Outcome::Absorbed
+        }
     }
 }
 
-/// A hold on the frames behind an input, for stages that emit later what they made of it. Pixels are not held.
+/// A hold on the frames behind an input, for stages that emit later what they made of it. Pixels
+/// are not held.
 pub struct Held {
     head: Arc<Head>,
     receipt: Receipt,
@@ -265,7 +309,11 @@ impl Held {
     /// A further hold on the same.
     #[must_use]
     pub fn split(&self) -> Self {
-        Self { head: Arc::clone(&self.head), receipt: self.receipt.split(), fate: self.fate.clone() }
+        Self {
+            head: Arc::clone(&self.head),
+            receipt: self.receipt.split(),
+            fate: self.fate.clone(),
+        }
     }
 
     pub(crate) fn settle(mut self, outcome: Outcome) {
@@ -294,7 +342,8 @@ impl fmt::Debug for Held {
     }
 }
 
-/// A packet to be: the runner completes it with stream, origin, times, sequence number and receipts.
+/// A packet to be: the runner completes it with stream, origin, times, sequence number and
+/// receipts.
 #[derive(Debug)]
 pub struct Draft {
     /// What it carries.
@@ -314,7 +363,14 @@ pub struct Draft {
 impl Draft {
     /// Carries `payload` about `span`.
     pub fn new(payload: Payload, span: Span) -> Self {
-        Self { payload, span, ordinal: 0, model: None, parents: Vec::new(), held: None }
+        Self {
+            payload,
+            span,
+            ordinal: 0,
+            model: None,
+            parents: Vec::new(),
+            held: None,
+        }
     }
 
     /// Names the model that made it.

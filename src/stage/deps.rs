@@ -53,9 +53,10 @@ impl Deps {
     /// # Errors
     /// Where the pipeline has none.
     pub fn objects(&self) -> Result<&ObjectStore> {
-        self.objects
-            .as_ref()
-            .ok_or_else(|| Error::config("pictures need a place to lie").hint("add `objects: { store: \"file:./out/objects\" }`"))
+        self.objects.as_ref().ok_or_else(|| {
+            Error::config("pictures need a place to lie")
+                .hint("add `objects: { store: \"file:./out/objects\" }`")
+        })
     }
 }
 
@@ -78,6 +79,9 @@ impl Default for Deps {
 
 impl std::fmt::Debug for Deps {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Deps").field("models", &self.models).field("kafka", &self.kafka.is_some()).finish_non_exhaustive()
+        f.debug_struct("Deps")
+            .field("models", &self.models)
+            .field("kafka", &self.kafka.is_some())
+            .finish_non_exhaustive()
     }
 }

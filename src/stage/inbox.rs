@@ -37,9 +37,16 @@ pub enum Arrival {
 }
 
 impl Inbox {
-    /// Reads `receivers`, which were all made with `filled`. With `hold`, what is read keeps its room until it is released.
+    /// Reads `receivers`, which were all made with `filled`. With `hold`, what is read keeps its
+    /// room until it is released.
     pub fn new(receivers: Vec<Receiver>, filled: Arc<Notify>, hold: bool) -> Self {
-        Self { sides: vec![SideState::Open; receivers.len()], receivers, filled, next: 0, hold }
+        Self {
+            sides: vec![SideState::Open; receivers.len()],
+            receivers,
+            filled,
+            next: 0,
+            hold,
+        }
     }
 
     /// Queues it reads.
@@ -50,7 +57,8 @@ impl Inbox {
     /// Moves up to `most` items of one input into `into`, waiting for the first. Cancel-safe.
     pub async fn recv(&mut self, into: &mut VecDeque<Item>, most: usize) -> Arrival {
         loop {
-            // Everything that comes leaves a permit when nobody waits, so that nothing that comes after the look is missed.
+            // Everything that comes leaves a permit when nobody waits, so that nothing that comes
+            // after the look is missed.
             if let Some(arrival) = self.try_recv(into, most) {
                 return arrival;
             }
@@ -78,7 +86,10 @@ impl Inbox {
                 Read::Empty => {}
             }
         }
-        self.sides.iter().all(|side| *side == SideState::Closed).then_some(Arrival::Done)
+        self.sides
+            .iter()
+            .all(|side| *side == SideState::Closed)
+            .then_some(Arrival::Done)
     }
 
     /// Leaves `side` unread until `resume`.
@@ -95,7 +106,10 @@ impl Inbox {
 
     /// Reads every side again.
     pub fn resume(&mut self) {
-        self.sides.iter_mut().filter(|side| **side == SideState::Paused).for_each(|side| *side = SideState::Open);
+        self.sides
+            .iter_mut()
+            .filter(|side| **side == SideState::Paused)
+            .for_each(|side| *side = SideState::Open);
     }
 
     /// Gives back the room of what was read from `side` and held.

@@ -1,4 +1,5 @@
-//! From an opened video to a session's feed: the part that every source shares, and the parameters that go with it.
+//! From an opened video to a session's feed: the part that every source shares, and the parameters
+//! that go with it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,21 +26,32 @@ pub const VIEWS: Field = Field {
             default: Default::Is("native"),
             doc: "Frames a second; frames are only left out, never doubled.",
         },
-        Field { name: "size", ty: Type::Size, default: Default::Is("native"), doc: "Width and height in pixels." },
+        Field {
+            name: "size",
+            ty: Type::Size,
+            default: Default::Is("native"),
+            doc: "Width and height in pixels.",
+        },
         Field {
             name: "audio",
             ty: Type::Duration,
             default: Default::Absent,
-            doc: "Makes it a view of the sound instead, one channel at 16 kHz, in pieces of this length (10 ms to 1 min).",
+            doc: "Makes it a view of the sound instead, one channel at 16 kHz, in pieces of this \
+                  length (10 ms to 1 min).",
         },
     ])),
     default: Default::Required,
-    doc: "What stages can read from this source, by name: `inputs: [id.view]`. One decoder serves all views.",
+    doc: "What stages can read from this source, by name: `inputs: [id.view]`. One decoder serves \
+          all views.",
 };
 
 /// The key `labels`.
-pub const LABELS: Field =
-    Field { name: "labels", ty: Type::Map(&Type::Text), default: Default::Absent, doc: "Labels that every record of the stream carries." };
+pub const LABELS: Field = Field {
+    name: "labels",
+    ty: Type::Map(&Type::Text),
+    default: Default::Absent,
+    doc: "Labels that every record of the stream carries.",
+};
 
 /// The key `stall`.
 pub const STALL: Field = Field {
@@ -50,8 +62,12 @@ pub const STALL: Field = Field {
 };
 
 /// The key `connect`.
-pub const CONNECT: Field =
-    Field { name: "connect", ty: Type::Duration, default: Default::Is("15s"), doc: "How long the first frame may take." };
+pub const CONNECT: Field = Field {
+    name: "connect",
+    ty: Type::Duration,
+    default: Default::Is("15s"),
+    doc: "How long the first frame may take.",
+};
 
 /// The key `max_pixels`.
 pub const MAX_PIXELS: Field = Field {
@@ -76,7 +92,11 @@ impl Intake {
     /// From the keys of a source; `live` where its frames come at their own pace.
     pub fn of(context: &Context<'_>, live: bool) -> Self {
         let (origin, labels) = (Arc::clone(context.origin), labels(context.params));
-        Self { origin, labels, options: options(context.params, live, context.deps.decode_threads) }
+        Self {
+            origin,
+            labels,
+            options: options(context.params, live, context.deps.decode_threads),
+        }
     }
 
     /// A session of the stream `id`.
@@ -87,23 +107,52 @@ impl Intake {
             true => TimeSource::Ingest,
             false => TimeSource::File,
         };
-        Stream { id, labels, session: format!("{:016x}", rand::random::<u64>()).into(), live, time_source }
+        Stream {
+            id,
+            labels,
+            session: format!("{:016x}", rand::random::<u64>()).into(),
+            live,
+            time_source,
+        }
     }
 
     /// Plays a video from start to end, or until `stop`, as a session of its own.
     ///
     /// # Errors
     /// What ended it, where that was not its regular end.
-    pub async fn play(&self, opened: Opened, id: Arc<str>, started: Event, to: (&Arc<dyn Host>, &CancellationToken)) -> Result<()> {
+    pub async fn play(
+        &self,
+        opened: Opened,
+        id: Arc<str>,
+        started: Event,
+        to: (&Arc<dyn Host>, &CancellationToken),
+    ) -> Result<()> {
         let (host, stop) = to;
         let feed = host.open(self.stream(id, self.labels.clone())).await?;
         let now = now_micros();
-        feed.epoch(if self.options.live { now.unsigned_abs() } else { 0 }, now).await;
+        feed.epoch(
+            if self.options.live {
+                now.unsigned_abs()
+            } else {
+                0
+            },
+            now,
+        )
+        .await;
         feed.event(started).await;
         if let Some(length) = opened.info.duration {
             feed.length(length);
         }
-        let ended = pump(opened, Way { feed: &feed, origin: &self.origin, stop, once: true }).await;
+        let ended = pump(
+            opened,
+            Way {
+                feed: &feed,
+                origin: &self.origin,
+                stop,
+                once: true,
+            },
+        )
+        .await;
         feed.finish(ended.reason()).await;
         ended.error.map_or(Ok(()), Err)
     }
@@ -111,13 +160,22 @@ impl Intake {
 
 fn options(params: &Params, live: bool, decode_threads: usize) -> Options {
     let views = params.map("views").iter().filter_map(|(name, view)| {
-        let view = view.as_object().filter(|view| view.opt_duration("audio").is_none())?;
+        let view = view
+            .as_object()
+            .filter(|view| view.opt_duration("audio").is_none())?;
         let fps = view.fps("fps").map(|(num, den)| Fraction::new(num, den));
-        Some(View { fps, size: view.size("size"), ..View::native(name.as_str()) })
+        Some(View {
+            fps,
+            size: view.size("size"),
+            ..View::native(name.as_str())
+        })
     });
     let sounds = params.map("views").iter().filter_map(|(name, view)| {
         let piece = view.as_object()?.opt_duration("audio")?;
-        Some(Sound { name: name.as_str().into(), piece })
+        Some(Sound {
+            name: name.as_str().into(),
+            piece,
+        })
     });
     Options {
         views: views.collect(),
@@ -135,7 +193,10 @@ fn options(params: &Params, live: bool, decode_threads: usize) -> Options {
 /// The key `labels`, as records carry it.
 pub fn labels(params: &Params) -> BTreeMap<String, String> {
     let labels = params.opt_map("labels").unwrap_or_default();
-    labels.iter().filter_map(|(key, value)| Some((key.clone(), value.as_text()?.to_string()))).collect()
+    labels
+        .iter()
+        .filter_map(|(key, value)| Some((key.clone(), value.as_text()?.to_string())))
+        .collect()
 }
 
 /// How a connection ended.
@@ -173,7 +234,8 @@ pub struct Way<'a> {
     pub once: bool,
 }
 
-/// Pushes every frame of every view and all sound until the video ends or it is stopped. Views wait for their own readers only.
+/// Pushes every frame of every view and all sound until the video ends or it is stopped. Views wait
+/// for their own readers only.
 pub async fn pump(mut opened: Opened, way: Way<'_>) -> Ended {
     let readers = std::mem::take(&mut opened.views);
     let pictures = join_all(readers.into_iter().map(|reader| pump_view(reader, way)));
@@ -189,15 +251,23 @@ pub async fn pump(mut opened: Opened, way: Way<'_>) -> Ended {
         match tokio::time::timeout(Duration::from_secs(5), opened.handle.ended()).await {
             Ok(End::EndOfStream | End::Stopped) => None,
             Ok(End::Failed(error)) => Some(error),
-            Err(_) => Some(crate::Error::external("the stream ended without saying why")),
+            Err(_) => Some(crate::Error::external(
+                "the stream ended without saying why",
+            )),
         }
     };
     let lost = opened.handle.lost();
     let lost = lost.corrupt + lost.undecodable;
-    SourceMetrics::new(&way.origin.pipeline, &way.origin.stage).corrupt.increment(lost);
+    SourceMetrics::new(&way.origin.pipeline, &way.origin.stage)
+        .corrupt
+        .increment(lost);
     way.feed.lost(lost);
     opened.handle.stop().await;
-    Ended { error, stopped, last }
+    Ended {
+        error,
+        stopped,
+        last,
+    }
 }
 
 async fn pump_view(mut reader: ViewReader, way: Way<'_>) -> Option<Micros> {
@@ -207,7 +277,9 @@ async fn pump_view(mut reader: ViewReader, way: Way<'_>) -> Option<Micros> {
         last = Some(captured.arrived);
         metrics.frames.increment(1);
         metrics.bytes.increment(captured.frame.pixels.len() as u64);
-        way.feed.frame(captured.frame, captured.span, captured.arrived).await;
+        way.feed
+            .frame(captured.frame, captured.span, captured.arrived)
+            .await;
     }
     way.ended(reader.name()).await;
     last
@@ -234,5 +306,8 @@ impl Way<'_> {
 
 /// The text values of a list.
 pub fn texts(values: &[Value]) -> Vec<Arc<str>> {
-    values.iter().filter_map(|value| value.as_text().cloned()).collect()
+    values
+        .iter()
+        .filter_map(|value| value.as_text().cloned())
+        .collect()
 }

@@ -1,5 +1,6 @@
-//! The join: one side drives, packets of the collected sides inside its spans are gathered, and it emits when every collected side has
-//! passed the span's end, or after a wait, then marked partial. A pure state machine: the runner brings items and the time.
+//! The join: one side drives, packets of the collected sides inside its spans are gathered, and it
+//! emits when every collected side has passed the span's end, or after a wait, then marked partial.
+//! A pure state machine: the runner brings items and the time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -56,7 +57,8 @@ pub struct Joiner {
     /// Spans up to here were emitted without waiting longer.
     gone: Position,
     released: Vec<(usize, usize)>,
-    /// Inputs whose packets do not come in the order of their times: only marks say how far they are.
+    /// Inputs whose packets do not come in the order of their times: only marks say how far they
+    /// are.
     unordered: Vec<usize>,
 }
 
@@ -70,8 +72,24 @@ struct Side {
 impl Joiner {
     /// Joins as `settings` say.
     pub fn new(settings: JoinSettings) -> Self {
-        let sides = settings.collect.iter().map(|&input| Side { input, packets: VecDeque::new(), watermark: (0, 0) }).collect();
-        Self { settings, pending: VecDeque::new(), sides, driven: (0, 0), gone: (0, 0), released: Vec::new(), unordered: Vec::new() }
+        let sides = settings
+            .collect
+            .iter()
+            .map(|&input| Side {
+                input,
+                packets: VecDeque::new(),
+                watermark: (0, 0),
+            })
+            .collect();
+        Self {
+            settings,
+            pending: VecDeque::new(),
+            sides,
+            driven: (0, 0),
+            gone: (0, 0),
+            released: Vec::new(),
+            unordered: Vec::new(),
+        }
     }
 
     /// Names the inputs whose packets do not come in the order of their times.
@@ -86,7 +104,8 @@ impl Joiner {
         if input == self.settings.per {
             // Marks weigh nothing, so they must not pile up behind a span that waits.
             if let Item::Mark(Mark::Watermark { epoch, .. }) = &item
-                && let Some((Item::Mark(Mark::Watermark { epoch: last, .. }), _)) = self.pending.back()
+                && let Some((Item::Mark(Mark::Watermark { epoch: last, .. }), _)) =
+                    self.pending.back()
                 && epoch == last
             {
                 self.pending.pop_back();
@@ -99,15 +118,23 @@ impl Joiner {
             unreachable!("a join reads only the inputs it names")
         };
         match item {
-            Item::Mark(Mark::Watermark { epoch, pts }) => side.watermark = side.watermark.max((epoch, pts)),
-            Item::Mark(Mark::Gap { to_epoch, .. }) => side.watermark = side.watermark.max((to_epoch, 0)),
+            Item::Mark(Mark::Watermark { epoch, pts }) => {
+                side.watermark = side.watermark.max((epoch, pts))
+            }
+            Item::Mark(Mark::Gap { to_epoch, .. }) => {
+                side.watermark = side.watermark.max((to_epoch, 0))
+            }
             Item::Packet(packet) => {
                 let position = position(&packet);
                 if !self.unordered.contains(&input) {
                     side.watermark = side.watermark.max(position);
                 }
                 if position < self.gone || position < keep {
-                    let outcome = if position < self.gone { Outcome::Dropped(Reason::Late) } else { Outcome::Absorbed };
+                    let outcome = if position < self.gone {
+                        Outcome::Dropped(Reason::Late)
+                    } else {
+                        Outcome::Absorbed
+                    };
                     self.released.push((input, packet.weight()));
                     packet.receipt.settle(outcome);
                 } else {
@@ -134,7 +161,9 @@ impl Joiner {
     pub fn next(&mut self, now: Instant) -> Option<Joined> {
         loop {
             let (Item::Packet(packet), since) = self.pending.front()? else {
-                let (Item::Mark(mark), _) = self.pending.pop_front()? else { return None };
+                let (Item::Mark(mark), _) = self.pending.pop_front()? else {
+                    return None;
+                };
                 self.advance(match mark {
                     Mark::Watermark { epoch, pts } => (epoch, pts),
                     Mark::Gap { to_epoch, .. } => (to_epoch, 0),
@@ -147,7 +176,9 @@ impl Joiner {
             if !complete && !overdue {
                 return None;
             }
-            let (Item::Packet(packet), _) = self.pending.pop_front()? else { return None };
+            let (Item::Packet(packet), _) = self.pending.pop_front()? else {
+                return None;
+            };
             self.released.push((self.settings.per, packet.weight()));
             if !self.unordered.contains(&self.settings.per) {
                 self.driven = self.driven.max(position(&packet));
@@ -179,7 +210,11 @@ impl Joiner {
     /// Lets go of everything, as lost in the shutdown.
     pub fn abandon(&mut self) {
         let pending = self.pending.drain(..).map(|(item, _)| item);
-        let collected = self.sides.iter_mut().flat_map(|side| side.packets.drain(..)).map(Item::Packet);
+        let collected = self
+            .sides
+            .iter_mut()
+            .flat_map(|side| side.packets.drain(..))
+            .map(Item::Packet);
         for item in pending.chain(collected) {
             if let Item::Packet(packet) = item {
                 packet.receipt.settle(Outcome::Dropped(Reason::Shutdown));
@@ -189,8 +224,13 @@ impl Joiner {
 
     fn gather(&mut self, packet: Packet, partial: bool) -> Taken {
         let (epoch, span) = (packet.head.epoch, packet.head.span);
-        let inside = |other: &&Packet| other.head.epoch == epoch && span.contains(other.head.span.start);
-        let mut collected: Vec<_> = self.sides.iter().flat_map(|side| side.packets.iter().filter(inside).map(Packet::split)).collect();
+        let inside =
+            |other: &&Packet| other.head.epoch == epoch && span.contains(other.head.span.start);
+        let mut collected: Vec<_> = self
+            .sides
+            .iter()
+            .flat_map(|side| side.packets.iter().filter(inside).map(Packet::split))
+            .collect();
         collected.sort_by_key(|packet| packet.head.span.start);
         self.forget();
         Taken::new(packet, collected, partial)
@@ -201,11 +241,21 @@ impl Joiner {
         self.forget();
     }
 
-    /// Where the earliest span begins that is pending or may still come: what is pending counts also when its side has ended.
+    /// Where the earliest span begins that is pending or may still come: what is pending counts
+    /// also when its side has ended.
     fn keep(&self) -> Position {
-        let mut starts =
-            self.pending.iter().filter_map(|(item, _)| if let Item::Packet(packet) = item { Some(position(packet)) } else { None });
-        let pending = if self.unordered.contains(&self.settings.per) { starts.min() } else { starts.next() };
+        let mut starts = self.pending.iter().filter_map(|(item, _)| {
+            if let Item::Packet(packet) = item {
+                Some(position(packet))
+            } else {
+                None
+            }
+        });
+        let pending = if self.unordered.contains(&self.settings.per) {
+            starts.min()
+        } else {
+            starts.next()
+        };
         pending.map_or(self.driven, |pending| pending.min(self.driven))
     }
 
@@ -250,19 +300,43 @@ mod tests {
     const WAIT: Duration = Duration::from_secs(3);
 
     fn joiner(late: Late) -> Joiner {
-        Joiner::new(JoinSettings { per: 0, collect: vec![1], wait: Some(WAIT), late })
+        Joiner::new(JoinSettings {
+            per: 0,
+            collect: vec![1],
+            wait: Some(WAIT),
+            late,
+        })
     }
 
     fn segment(start: u64, end: u64) -> Item {
-        let segment = Segment { index: 0, cut: crate::packet::Cut::Hard, confidence: 1.0, frames: end - start };
+        let segment = Segment {
+            index: 0,
+            cut: crate::packet::Cut::Hard,
+            confidence: 1.0,
+            frames: end - start,
+        };
         let head = Arc::new(head(Span::new(start, end)));
-        Item::Packet(Packet { head, payload: Payload::Segment(Arc::new(segment)), receipt: Receipt::none() })
+        Item::Packet(Packet {
+            head,
+            payload: Payload::Segment(Arc::new(segment)),
+            receipt: Receipt::none(),
+        })
     }
 
     fn input(joined: Option<Joined>) -> (Vec<u64>, bool) {
-        let Some(Joined::Input(input)) = joined else { panic!("no input: {joined:?}") };
+        let Some(Joined::Input(input)) = joined else {
+            panic!("no input: {joined:?}")
+        };
         input.hold.settle(Outcome::Absorbed);
-        (input.given.collected.iter().map(|(head, _)| head.span.start).collect(), input.given.partial)
+        (
+            input
+                .given
+                .collected
+                .iter()
+                .map(|(head, _)| head.span.start)
+                .collect(),
+            input.given.partial,
+        )
     }
 
     #[tokio::test(start_paused = true)]
@@ -284,7 +358,10 @@ mod tests {
         join.close(0);
         drop(join);
         let balance = account.balance();
-        assert_eq!((balance.absorbed, balance.leaked, balance.in_flight), (5, 0, 0));
+        assert_eq!(
+            (balance.absorbed, balance.leaked, balance.in_flight),
+            (5, 0, 0)
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -313,7 +390,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn overlapping_spans_share_points() {
         let (account, mut join, now) = (root(), joiner(Late::Partial), Instant::now());
-        frames(&account, 6).into_iter().for_each(|packet| join.accept(1, Item::Packet(packet), now));
+        frames(&account, 6)
+            .into_iter()
+            .for_each(|packet| join.accept(1, Item::Packet(packet), now));
         join.accept(0, segment(0, 4), now);
         join.accept(0, segment(2, 5), now);
         assert_eq!(input(join.next(now)), (vec![0, 1, 2, 3], false));
@@ -332,7 +411,9 @@ mod tests {
         join.accept(0, segment(0, 3), now);
         join.accept(0, segment(3, 5), now);
         join.close(0);
-        frames(&account, 6).into_iter().for_each(|packet| join.accept(1, Item::Packet(packet), now));
+        frames(&account, 6)
+            .into_iter()
+            .for_each(|packet| join.accept(1, Item::Packet(packet), now));
         assert_eq!(input(join.next(now)), (vec![0, 1, 2], false));
         assert_eq!(input(join.next(now)), (vec![3, 4], false));
         assert_eq!(account.balance().in_flight, 0);
@@ -342,17 +423,27 @@ mod tests {
     async fn watermarks_do_not_pile_up_behind_a_span_that_waits() {
         let (mut join, now) = (joiner(Late::Partial), Instant::now());
         join.accept(0, segment(0, 3), now);
-        (3..1000).for_each(|pts| join.accept(0, Item::Mark(Mark::Watermark { epoch: 0, pts }), now));
+        (3..1000)
+            .for_each(|pts| join.accept(0, Item::Mark(Mark::Watermark { epoch: 0, pts }), now));
         assert_eq!(join.pending.len(), 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_new_epoch_closes_the_old() {
         let (account, mut join, now) = (root(), joiner(Late::Partial), Instant::now());
-        frames(&account, 2).into_iter().for_each(|packet| join.accept(1, Item::Packet(packet), now));
+        frames(&account, 2)
+            .into_iter()
+            .for_each(|packet| join.accept(1, Item::Packet(packet), now));
         join.accept(0, segment(0, 9), now);
         assert!(join.next(now).is_none());
-        join.accept(1, Item::Mark(Mark::Gap { from_epoch: 0, to_epoch: 1 }), now);
+        join.accept(
+            1,
+            Item::Mark(Mark::Gap {
+                from_epoch: 0,
+                to_epoch: 1,
+            }),
+            now,
+        );
         assert_eq!(input(join.next(now)), (vec![0, 1], false));
     }
 }

@@ -35,11 +35,13 @@ pub struct StageKind {
 pub enum Joins {
     /// As the file says: joined, or merged as they come.
     AsWritten,
-    /// Each call is about a packet of this kind; packets of another come only as what a `join` has collected for it.
+    /// Each call is about a packet of this kind; packets of another come only as what a `join` has
+    /// collected for it.
     Per(PayloadKind),
     /// As `Per`, and without what was collected there is nothing to do.
     Always(PayloadKind),
-    /// Each call is about a packet of `alone`; or, where a `join` collects those, about one of `per` with what was collected for it.
+    /// Each call is about a packet of `alone`; or, where a `join` collects those, about one of
+    /// `per` with what was collected for it.
     Either {
         /// What each call is about where nothing is joined, and what a join must collect.
         alone: PayloadKind,
@@ -51,13 +53,14 @@ pub enum Joins {
 }
 
 impl Joins {
-    /// What it comes to with a model of this architecture. A network that is not listed, or is not known, asks for nothing here: it is
-    /// refused elsewhere.
+    /// What it comes to with a model of this architecture. A network that is not listed, or is not
+    /// known, asks for nothing here: it is refused elsewhere.
     pub fn with(self, architecture: Option<&str>) -> Self {
         match self {
-            Joins::ByModel(networks) => {
-                networks.iter().find(|(name, _)| Some(*name) == architecture).map_or(Joins::AsWritten, |(_, joins)| *joins)
-            }
+            Joins::ByModel(networks) => networks
+                .iter()
+                .find(|(name, _)| Some(*name) == architecture)
+                .map_or(Joins::AsWritten, |(_, joins)| *joins),
             joins => joins,
         }
     }
@@ -66,7 +69,9 @@ impl Joins {
     pub const fn per(self) -> Option<PayloadKind> {
         match self {
             Joins::AsWritten | Joins::ByModel(_) => None,
-            Joins::Per(payload) | Joins::Always(payload) | Joins::Either { per: payload, .. } => Some(payload),
+            Joins::Per(payload) | Joins::Always(payload) | Joins::Either { per: payload, .. } => {
+                Some(payload)
+            }
         }
     }
 }
@@ -108,8 +113,8 @@ pub enum Build {
     Source(fn(&Context<'_>) -> Result<Arc<dyn Source>>),
     /// A transform without memory: one for all streams, several packets at a time.
     Transform(fn(&Context<'_>) -> Result<Arc<dyn Transform>>),
-    /// A transform that gathers windows of its inputs: one for each stream, several packets at a time. What it remembers it takes in before
-    /// its first wait.
+    /// A transform that gathers windows of its inputs: one for each stream, several packets at a
+    /// time. What it remembers it takes in before its first wait.
     Windowed(fn(&Context<'_>) -> Result<OpenTransform>),
     /// A transform whose memory hangs on its answers: one for each stream, a packet at a time.
     Stateful(fn(&Context<'_>) -> Result<OpenTransform>),
@@ -149,7 +154,8 @@ impl StageKind {
         }
     }
 
-    /// What a stage of this kind with these keys of `with:` gives, or one of its views: a view is of pictures or of sound.
+    /// What a stage of this kind with these keys of `with:` gives, or one of its views: a view is
+    /// of pictures or of sound.
     pub fn gives(&self, params: &Params, view: Option<&str>) -> &'static [PayloadKind] {
         match view.and_then(|view| self.view(params, view)) {
             Some(view) if view.opt_duration("audio").is_some() => &[PayloadKind::Audio],
@@ -161,7 +167,10 @@ impl StageKind {
     /// The keys of a view, where this is a source with views.
     pub fn view<'a>(&self, params: &'a Params, name: &str) -> Option<&'a Params> {
         let has_views = self.params.iter().any(|field| field.name == "views");
-        let (_, view) = has_views.then(|| params.opt_map("views"))??.iter().find(|(view, _)| view == name)?;
+        let (_, view) = has_views
+            .then(|| params.opt_map("views"))??
+            .iter()
+            .find(|(view, _)| view == name)?;
         view.as_object()
     }
 

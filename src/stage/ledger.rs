@@ -1,5 +1,6 @@
-//! The ledger: one account for each (stream, view), in which every frame that left a source settles exactly once. At all times
-//! `ingested = delivered + absorbed + dropped + dead_lettered + leaked + in_flight`.
+//! The ledger: one account for each (stream, view), in which every frame that left a source settles
+//! exactly once. At all times `ingested = delivered + absorbed + dropped + dead_lettered + leaked +
+//! in_flight`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -52,13 +53,21 @@ impl Ledger {
 
     /// Every account's terms, by view.
     pub fn balances(&self) -> BTreeMap<String, Balance> {
-        self.accounts.lock().iter().map(|(view, account)| (view.to_string(), account.balance())).collect()
+        self.accounts
+            .lock()
+            .iter()
+            .map(|(view, account)| (view.to_string(), account.balance()))
+            .collect()
     }
 
-    /// The contiguous settled prefix over all views: every frame of `epoch` that ended by that time has settled, in every view. None as long
-    /// as some view has settled nothing.
+    /// The contiguous settled prefix over all views: every frame of `epoch` that ended by that time
+    /// has settled, in every view. None as long as some view has settled nothing.
     pub fn complete(&self) -> Option<(u64, Nanos)> {
-        self.accounts.lock().values().map(|account| account.book.lock().complete).min()?
+        self.accounts
+            .lock()
+            .values()
+            .map(|account| account.book.lock().complete)
+            .min()?
     }
 
     /// Waits until nothing is in flight.
@@ -76,20 +85,33 @@ impl Account {
         let mut book = self.book.lock();
         let slot = book.ingested;
         book.ingested += 1;
-        book.open.push_back(Slot { epoch, end, settled: false });
+        book.open.push_back(Slot {
+            epoch,
+            end,
+            settled: false,
+        });
         Receipt::root(Arc::clone(self) as Arc<dyn packet::Account>, slot)
     }
 
     /// The terms now.
     pub fn balance(&self) -> Balance {
         let book = self.book.lock();
-        let dropped = Reason::ALL.into_iter().zip(book.dropped).filter(|(_, count)| *count > 0);
-        let settled = book.delivered + book.absorbed + book.dropped.iter().sum::<u64>() + book.dead_lettered + book.leaked;
+        let dropped = Reason::ALL
+            .into_iter()
+            .zip(book.dropped)
+            .filter(|(_, count)| *count > 0);
+        let settled = book.delivered
+            + book.absorbed
+            + book.dropped.iter().sum::<u64>()
+            + book.dead_lettered
+            + book.leaked;
         Balance {
             ingested: book.ingested,
             delivered: book.delivered,
             absorbed: book.absorbed,
-            dropped: dropped.map(|(reason, count)| (reason.as_str().to_owned(), count)).collect(),
+            dropped: dropped
+                .map(|(reason, count)| (reason.as_str().to_owned(), count))
+                .collect(),
             dead_lettered: book.dead_lettered,
             leaked: book.leaked,
             in_flight: book.ingested - settled,
@@ -149,15 +171,28 @@ mod tests {
         assert_eq!(ledger.complete(), Some((0, 20)));
         let balance = account.balance();
         assert!(balance.balances());
-        assert_eq!((balance.ingested, balance.delivered, balance.dropped["stale"], balance.in_flight), (4, 1, 1, 2));
-        receipts.into_iter().for_each(|receipt| receipt.settle(Outcome::Absorbed));
+        assert_eq!(
+            (
+                balance.ingested,
+                balance.delivered,
+                balance.dropped["stale"],
+                balance.in_flight
+            ),
+            (4, 1, 1, 2)
+        );
+        receipts
+            .into_iter()
+            .for_each(|receipt| receipt.settle(Outcome::Absorbed));
         assert_eq!(ledger.complete(), Some((0, 40)));
     }
 
     #[test]
     fn the_slowest_view_holds_the_prefix_back() {
         let ledger = Ledger::default();
-        let (a, b) = (ledger.account(&Arc::from("a")), ledger.account(&Arc::from("b")));
+        let (a, b) = (
+            ledger.account(&Arc::from("a")),
+            ledger.account(&Arc::from("b")),
+        );
         a.open(0, 10).settle(Outcome::Delivered);
         assert_eq!(ledger.complete(), None);
         b.open(0, 5).settle(Outcome::Delivered);

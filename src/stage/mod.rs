@@ -1,4 +1,5 @@
-//! The stage contract: what an author of a stage writes against, and the queues, joins and ledger that the runner puts around it.
+//! The stage contract: what an author of a stage writes against, and the queues, joins and ledger
+//! that the runner puts around it.
 
 mod burst;
 mod contract;
@@ -15,7 +16,9 @@ pub mod testing;
 
 pub(crate) use burst::{Burst, InHand};
 pub(crate) use contract::Hold;
-pub use contract::{Draft, Fate, Feed, Flush, Held, Holding, Host, Input, Out, Sink, Source, Taken, Transform};
+pub use contract::{
+    Draft, Fate, Feed, Flush, Held, Holding, Host, Input, Out, Sink, Source, Taken, Transform,
+};
 pub use deps::{Deps, Kafka, Print};
 pub use inbox::{Arrival, Inbox};
 pub use join::{JoinSettings, Joined, Joiner, Late};

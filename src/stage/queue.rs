@@ -1,4 +1,5 @@
-//! The bounded queue between two stages, capped in frames and in bytes. What happens when it is full is the user's choice, and counted.
+//! The bounded queue between two stages, capped in frames and in bytes. What happens when it is
+//! full is the user's choice, and counted.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,10 +36,22 @@ struct State {
     timing: Option<(u64, Instant)>,
 }
 
-/// Makes a queue. `filled` is told of everything that comes, so that one reader can wait on several queues.
+/// Makes a queue. `filled` is told of everything that comes, so that one reader can wait on several
+/// queues.
 pub fn queue(settings: QueueSettings, filled: &Arc<Notify>) -> (Sender, Receiver) {
-    let shared = Arc::new(Shared { settings, state: Mutex::default(), filled: Arc::clone(filled), freed: Notify::new() });
-    (Sender { shared: Arc::clone(&shared), holds: true }, Receiver(shared))
+    let shared = Arc::new(Shared {
+        settings,
+        state: Mutex::default(),
+        filled: Arc::clone(filled),
+        freed: Notify::new(),
+    });
+    (
+        Sender {
+            shared: Arc::clone(&shared),
+            holds: true,
+        },
+        Receiver(shared),
+    )
 }
 
 /// The end that is written. Dropping it closes the queue: what is inside can still be read.
@@ -56,11 +69,18 @@ pub struct Gauge(Arc<Shared>);
 
 impl State {
     fn fits(&self, settings: &QueueSettings, weight: usize) -> bool {
-        self.counts.frames == 0 || (self.counts.frames < settings.frames && self.counts.bytes + weight <= settings.bytes)
+        self.counts.frames == 0
+            || (self.counts.frames < settings.frames
+                && self.counts.bytes + weight <= settings.bytes)
     }
 
     /// Takes a packet in as `when_full` says; gives it back when it must wait.
-    fn admit(&mut self, settings: &QueueSettings, packet: Packet, lost: &mut Lost) -> Option<Packet> {
+    fn admit(
+        &mut self,
+        settings: &QueueSettings,
+        packet: Packet,
+        lost: &mut Lost,
+    ) -> Option<Packet> {
         let weight = packet.weight();
         if self.abandoned {
             lost.push((packet, Reason::Shutdown));
@@ -105,7 +125,10 @@ impl State {
         if self.abandoned {
             return;
         }
-        if let (Mark::Watermark { epoch, .. }, Some(Item::Mark(Mark::Watermark { epoch: last, .. }))) = (&mark, self.items.back())
+        if let (
+            Mark::Watermark { epoch, .. },
+            Some(Item::Mark(Mark::Watermark { epoch: last, .. })),
+        ) = (&mark, self.items.back())
             && epoch == last
         {
             self.items.pop_back();
@@ -115,14 +138,21 @@ impl State {
 
     /// Takes the oldest packet out; marks before it stay in their place.
     fn evict(&mut self) -> Option<Packet> {
-        let at = self.items.iter().position(|item| matches!(item, Item::Packet(_)))?;
-        let Some(Item::Packet(packet)) = self.items.remove(at) else { return None };
+        let at = self
+            .items
+            .iter()
+            .position(|item| matches!(item, Item::Packet(_)))?;
+        let Some(Item::Packet(packet)) = self.items.remove(at) else {
+            return None;
+        };
         self.leave();
         self.forget(&packet);
         self.counts.dropped_full += 1;
         if at > 0
-            && let (Some(Item::Mark(Mark::Watermark { epoch: a, .. })), Some(Item::Mark(Mark::Watermark { epoch: b, .. }))) =
-                (self.items.get(at - 1), self.items.get(at))
+            && let (
+                Some(Item::Mark(Mark::Watermark { epoch: a, .. })),
+                Some(Item::Mark(Mark::Watermark { epoch: b, .. })),
+            ) = (self.items.get(at - 1), self.items.get(at))
             && a == b
         {
             self.items.remove(at - 1);
@@ -155,20 +185,23 @@ impl State {
 }
 
 impl Sender {
-    /// For readers that only count: a packet that enters holds no receipt, so that neither a loss nor a delay here shows in the ledger.
+    /// For readers that only count: a packet that enters holds no receipt, so that neither a loss
+    /// nor a delay here shows in the ledger.
     #[must_use]
     pub fn uncounted(mut self) -> Self {
         self.holds = false;
         self
     }
 
-    /// Puts a packet in, as `when_full` says. A packet that is dropped settles its receipt; one that nobody will read any more is dropped as
-    /// lost in the shutdown.
+    /// Puts a packet in, as `when_full` says. A packet that is dropped settles its receipt; one
+    /// that nobody will read any more is dropped as lost in the shutdown.
     pub async fn send(&self, mut packet: Packet) {
         self.count_out(&mut packet);
         let mut packet = InHand::new(packet);
         self.put(|state, settings, lost| {
-            packet.0 = packet.take().and_then(|packet| state.admit(settings, packet, lost));
+            packet.0 = packet
+                .take()
+                .and_then(|packet| state.admit(settings, packet, lost));
             packet.0.is_none()
         })
         .await;
@@ -221,7 +254,11 @@ impl Sender {
         }
     }
 
-    fn offer(&self, put: &mut impl FnMut(&mut State, &QueueSettings, &mut Lost) -> bool, waiting: Option<Instant>) -> bool {
+    fn offer(
+        &self,
+        put: &mut impl FnMut(&mut State, &QueueSettings, &mut Lost) -> bool,
+        waiting: Option<Instant>,
+    ) -> bool {
         let mut lost = Lost::new();
         let (done, wake) = {
             let mut state = self.shared.state.lock();
@@ -238,7 +275,8 @@ impl Sender {
             self.shared.filled.notify_one();
         }
         // Receipts settle outside the lock: the last one may run an account's code.
-        lost.into_iter().for_each(|(packet, reason)| packet.receipt.settle(Outcome::Dropped(reason)));
+        lost.into_iter()
+            .for_each(|(packet, reason)| packet.receipt.settle(Outcome::Dropped(reason)));
         done
     }
 
@@ -278,11 +316,15 @@ pub enum Read {
 }
 
 impl Receiver {
-    /// Moves up to `most` items to the end of `into`, at once, none beyond a gap. With `hold`, packets keep their room in the queue until
-    /// `release`.
+    /// Moves up to `most` items to the end of `into`, at once, none beyond a gap. With `hold`,
+    /// packets keep their room in the queue until `release`.
     pub fn read(&mut self, into: &mut VecDeque<Item>, most: usize, hold: bool) -> Read {
         let mut stale = Vec::new();
-        let oldest = self.0.settings.max_age.map(|age| now_micros() - age.as_micros() as Micros);
+        let oldest = self
+            .0
+            .settings
+            .max_age
+            .map(|age| now_micros() - age.as_micros() as Micros);
         let mut wake = false;
         let read = {
             let mut state = self.0.state.lock();
@@ -322,7 +364,9 @@ impl Receiver {
         if wake {
             self.0.freed.notify_waiters();
         }
-        stale.into_iter().for_each(|packet| packet.receipt.settle(Outcome::Dropped(Reason::Stale)));
+        stale
+            .into_iter()
+            .for_each(|packet| packet.receipt.settle(Outcome::Dropped(Reason::Stale)));
         read
     }
 

@@ -7,7 +7,12 @@ use crate::stage::testing::{frames, root};
 use crate::stage::{Arrival, Inbox};
 
 fn settings(frames: usize, when_full: WhenFull) -> QueueSettings {
-    QueueSettings { frames, bytes: 1 << 20, when_full, max_age: None }
+    QueueSettings {
+        frames,
+        bytes: 1 << 20,
+        when_full,
+        max_age: None,
+    }
 }
 
 fn pair(settings: QueueSettings) -> (Sender, Receiver) {
@@ -91,7 +96,10 @@ async fn watermarks_do_not_pile_up() {
     for (pts, packet) in frames(&account, 100).into_iter().enumerate() {
         sender.send(packet).await;
         for _ in 0..3 {
-            sender.mark(Mark::Watermark { epoch: 0, pts: pts as u64 });
+            sender.mark(Mark::Watermark {
+                epoch: 0,
+                pts: pts as u64,
+            });
         }
     }
     let mut items = VecDeque::new();
@@ -112,12 +120,24 @@ async fn what_nobody_reads_is_lost_in_the_shutdown() {
 
 #[tokio::test]
 async fn stale_packets_are_dropped_when_read() {
-    let aged = QueueSettings { max_age: Some(Duration::from_secs(1)), ..settings(8, WhenFull::Block) };
+    let aged = QueueSettings {
+        max_age: Some(Duration::from_secs(1)),
+        ..settings(8, WhenFull::Block)
+    };
     let (account, (sender, mut receiver)) = (root(), pair(aged));
     for packet in frames(&account, 2) {
         let mut head = (*packet.head).clone();
-        head.ingest_time = if head.span.start == 0 { now_micros() - 2_000_000 } else { now_micros() };
-        sender.send(Packet { head: Arc::new(head), ..packet }).await;
+        head.ingest_time = if head.span.start == 0 {
+            now_micros() - 2_000_000
+        } else {
+            now_micros()
+        };
+        sender
+            .send(Packet {
+                head: Arc::new(head),
+                ..packet
+            })
+            .await;
     }
     let mut items = VecDeque::new();
     assert_eq!(receiver.read(&mut items, 8, false), Read::Some);
@@ -139,7 +159,10 @@ async fn every_waiting_sender_hears_that_the_reader_has_gone() {
     tokio::time::sleep(Duration::from_millis(1)).await;
     drop(receiver);
     for sent in senders {
-        tokio::time::timeout(Duration::from_secs(1), sent).await.expect("it was woken").expect("it does not panic");
+        tokio::time::timeout(Duration::from_secs(1), sent)
+            .await
+            .expect("it was woken")
+            .expect("it does not panic");
     }
     assert_eq!(account.balance().dropped["shutdown"], 4);
 }
@@ -151,7 +174,13 @@ async fn what_only_counts_holds_no_receipt() {
     for packet in frames(&account, 2) {
         sender.send(packet).await;
     }
-    assert_eq!((account.balance().absorbed, receiver.gauge().counts().dropped_full), (2, 1));
+    assert_eq!(
+        (
+            account.balance().absorbed,
+            receiver.gauge().counts().dropped_full
+        ),
+        (2, 1)
+    );
     let mut items = VecDeque::new();
     receiver.read(&mut items, 10, false);
     assert_eq!(pts(items), [0]);

@@ -7,7 +7,10 @@ use bytes::Bytes;
 
 use super::{Account, StageKind};
 use crate::config::{Params, Problems, Reader, Source, parse};
-use crate::packet::{Channel, Frame, Head, Origin, Packet, Payload, PixelFormat, Span, Stream, TimeSource, now_micros};
+use crate::packet::{
+    Channel, Frame, Head, Origin, Packet, Payload, PixelFormat, Span, Stream, TimeSource,
+    now_micros,
+};
 
 /// An account to open roots in.
 pub fn root() -> Arc<Account> {
@@ -17,19 +20,34 @@ pub fn root() -> Arc<Account> {
 /// A stream called `id`.
 pub fn stream(id: &str) -> Arc<Stream> {
     let (id, session) = (Arc::from(id), Arc::from("test"));
-    Arc::new(Stream { id, labels: BTreeMap::new(), session, live: false, time_source: TimeSource::File })
+    Arc::new(Stream {
+        id,
+        labels: BTreeMap::new(),
+        session,
+        live: false,
+        time_source: TimeSource::File,
+    })
 }
 
 /// A stage called `stage`.
 pub fn origin(stage: &str) -> Arc<Origin> {
     let (stage, pipeline, config_hash) = (Arc::from(stage), Arc::from("test"), Arc::from("0"));
-    Arc::new(Origin { stage, kind: "test", pipeline, config_hash, parameters: [0; 16] })
+    Arc::new(Origin {
+        stage,
+        kind: "test",
+        pipeline,
+        config_hash,
+        parameters: [0; 16],
+    })
 }
 
 /// A head about `span` of stream `test`.
 pub fn head(span: Span) -> Head {
     Head {
-        channel: Arc::new(Channel { stream: stream("test"), origin: origin("source") }),
+        channel: Arc::new(Channel {
+            stream: stream("test"),
+            origin: origin("source"),
+        }),
         epoch: 0,
         span,
         seq: span.start,
@@ -47,7 +65,15 @@ pub fn head(span: Span) -> Head {
 /// A frame of 2 x 2 pixels.
 pub fn frame(index: u64) -> Frame {
     let pixels = Bytes::from_static(&[0; 12]);
-    Frame { view: Arc::from("frames"), index, width: 2, height: 2, stride: 6, format: PixelFormat::Rgb8, pixels }
+    Frame {
+        view: Arc::from("frames"),
+        index,
+        width: 2,
+        height: 2,
+        stride: 6,
+        format: PixelFormat::Rgb8,
+        pixels,
+    }
 }
 
 /// `count` frames with pts 0, 1, 2... of `account`.

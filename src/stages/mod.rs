@@ -1,4 +1,5 @@
-//! Every stage kind, one file each, and the table that lists them. To add a kind: write its file, add its line to `KINDS`.
+//! Every stage kind, one file each, and the table that lists them. To add a kind: write its file,
+//! add its line to `KINDS`.
 
 pub mod sinks;
 pub mod sources;
@@ -34,12 +35,25 @@ mod tests {
 
     #[test]
     fn every_kind_has_one_name_a_text_and_fitting_payloads() {
-        let names: BTreeSet<_> = KINDS.iter().map(|kind| (kind.name, kind.role().as_str())).collect();
+        let names: BTreeSet<_> = KINDS
+            .iter()
+            .map(|kind| (kind.name, kind.role().as_str()))
+            .collect();
         assert_eq!(names.len(), KINDS.len());
         for kind in KINDS {
             assert!(kind.doc.ends_with('.'), "{}", kind.name);
-            assert_eq!(kind.accepts.is_empty(), kind.role() == crate::stage::Role::Source, "{}", kind.name);
-            assert_eq!(kind.emits.is_empty(), kind.role() == crate::stage::Role::Sink, "{}", kind.name);
+            assert_eq!(
+                kind.accepts.is_empty(),
+                kind.role() == crate::stage::Role::Source,
+                "{}",
+                kind.name
+            );
+            assert_eq!(
+                kind.emits.is_empty(),
+                kind.role() == crate::stage::Role::Sink,
+                "{}",
+                kind.name
+            );
             for field in kind.params {
                 assert!(field.doc.ends_with('.'), "{}.{}", kind.name, field.name);
             }

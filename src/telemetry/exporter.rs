@@ -4,14 +4,18 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 
 use super::metrics::{describe, names};
 use crate::error::{Error, Result};
 
 /// Upper bounds in seconds, from a queue's handover to a slow caption.
-const SECONDS: [f64; 19] =
-    [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+const SECONDS: [f64; 19] = [
+    5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0, 30.0, 60.0,
+];
 const BATCH: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 const FILL: [f64; 8] = [0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0];
 
@@ -21,7 +25,8 @@ const ADDRESS: &str = "give an address of this machine and a port that it may op
 
 type Serve = Pin<Box<dyn Future<Output = bool> + Send>>;
 
-/// The installed recorder. Install it before anything makes its metric handles: a handle made earlier counts into nothing.
+/// The installed recorder. Install it before anything makes its metric handles: a handle made
+/// earlier counts into nothing.
 #[derive(Clone)]
 pub struct Exporter {
     handle: PrometheusHandle,
@@ -29,15 +34,16 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Installs the process's recorder and, given an address, serves it over HTTP there; on port 0, on a port that is free. Call it inside the
-    /// tokio runtime, once.
+    /// Installs the process's recorder and, given an address, serves it over HTTP there; on port 0,
+    /// on a port that is free. Call it inside the tokio runtime, once.
     ///
     /// # Errors
     /// External where the address cannot be listened on, bug where a recorder is already installed.
     pub fn install(address: Option<SocketAddr>) -> Result<Self> {
         let (recorder, serve, address) = open(address)?;
         let handle = recorder.handle();
-        ::metrics::set_global_recorder(recorder).map_err(|_| Error::bug("a metrics recorder is already installed"))?;
+        ::metrics::set_global_recorder(recorder)
+            .map_err(|_| Error::bug("a metrics recorder is already installed"))?;
         describe();
         match serve {
             Some(serve) => {
@@ -72,14 +78,28 @@ pub fn recorder() -> Result<PrometheusRecorder> {
 }
 
 /// The recorder, and with an address what serves it, and where; the port is taken from here on.
-fn open(address: Option<SocketAddr>) -> Result<(PrometheusRecorder, Option<Serve>, Option<SocketAddr>)> {
-    let Some(address) = address else { return Ok((recorder()?, None, None)) };
+fn open(
+    address: Option<SocketAddr>,
+) -> Result<(PrometheusRecorder, Option<Serve>, Option<SocketAddr>)> {
+    let Some(address) = address else {
+        return Ok((recorder()?, None, None));
+    };
     let mut tries = if address.port() == 0 { TRIES } else { 1 };
     loop {
         tries -= 1;
-        let chosen = if address.port() == 0 { free(address)? } else { address };
+        let chosen = if address.port() == 0 {
+            free(address)?
+        } else {
+            address
+        };
         match builder()?.with_http_listener(chosen).build() {
-            Ok((recorder, serve)) => return Ok((recorder, Some(Box::pin(async move { serve.await.is_ok() })), Some(chosen))),
+            Ok((recorder, serve)) => {
+                return Ok((
+                    recorder,
+                    Some(Box::pin(async move { serve.await.is_ok() })),
+                    Some(chosen),
+                ));
+            }
             // Between the look and the taking another process may take a free port.
             Err(error) if tries > 0 && taken(&error) => {}
             Err(error) => return Err(refused(chosen, error)),
@@ -87,10 +107,15 @@ fn open(address: Option<SocketAddr>) -> Result<(PrometheusRecorder, Option<Serve
     }
 }
 
-/// The address with a port that is free now. The exporter does not say which one it got, so it is not left to it to choose.
+/// The address with a port that is free now. The exporter does not say which one it got, so it is
+/// not left to it to choose.
 fn free(address: SocketAddr) -> Result<SocketAddr> {
     let bound = std::net::TcpListener::bind(address).and_then(|listener| listener.local_addr());
-    bound.map_err(|error| Error::external(format!("cannot serve metrics on {address}")).because(error).hint(ADDRESS))
+    bound.map_err(|error| {
+        Error::external(format!("cannot serve metrics on {address}"))
+            .because(error)
+            .hint(ADDRESS)
+    })
 }
 
 fn builder() -> Result<PrometheusBuilder> {
@@ -98,8 +123,13 @@ fn builder() -> Result<PrometheusBuilder> {
     PrometheusBuilder::new()
         .upkeep_timeout(Duration::from_secs(1))
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
-        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full(names::WORKER_BATCH.name.to_owned()), &BATCH))
-        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full(names::WORKER_FILL.name.to_owned()), &FILL))
+        .and_then(|builder| {
+            builder
+                .set_buckets_for_metric(Matcher::Full(names::WORKER_BATCH.name.to_owned()), &BATCH)
+        })
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(Matcher::Full(names::WORKER_FILL.name.to_owned()), &FILL)
+        })
         .map_err(wrong)
 }
 
@@ -107,7 +137,9 @@ fn refused(address: SocketAddr, error: BuildError) -> Error {
     let taken = taken(&error);
     let refused = Error::external(format!("cannot serve metrics on {address}")).because(error);
     match taken {
-        true => refused.hint("another process listens there: give another port, or stop that process"),
+        true => {
+            refused.hint("another process listens there: give another port, or stop that process")
+        }
         false => refused.hint(ADDRESS),
     }
 }
@@ -140,14 +172,25 @@ mod tests {
             stage.packets_in.increment(3);
             stage.dropped("stale").increment(2);
             stage.process_seconds.record(0.002);
-            QueueMetrics::new("news", "shots", "cams.cuts").frames.set(7.0);
-            SinkMetrics::new("news", "topics").record("segment").records.increment(1);
+            QueueMetrics::new("news", "shots", "cams.cuts")
+                .frames
+                .set(7.0);
+            SinkMetrics::new("news", "topics")
+                .record("segment")
+                .records
+                .increment(1);
         });
         let text = handle.render();
-        assert!(text.contains(r#"opusflow_stage_in_packets_total{pipeline="news",stage="shots"} 3"#), "{text}");
+        assert!(
+            text.contains(r#"opusflow_stage_in_packets_total{pipeline="news",stage="shots"} 3"#),
+            "{text}"
+        );
         assert!(text.contains(r#"reason="stale"} 2"#), "{text}");
         assert!(text.contains(r#"opusflow_stage_process_seconds_bucket{pipeline="news",stage="shots",le="0.0025"} 1"#), "{text}");
-        assert!(text.contains("# HELP opusflow_stage_queue_frames Packets that wait"), "{text}");
+        assert!(
+            text.contains("# HELP opusflow_stage_queue_frames Packets that wait"),
+            "{text}"
+        );
         assert!(text.contains(r#"record="segment"} 1"#), "{text}");
     }
 
@@ -158,7 +201,12 @@ mod tests {
         assert_ne!(address.port(), 0, "it says which port it took");
         let server = tokio::spawn(serve.expect("an address is served"));
         ::metrics::with_local_recorder(&recorder, || names::CACHE_REDIS_UP.gauge(&[]).set(1.0));
-        let text = reqwest::get(format!("http://{address}/metrics")).await.unwrap().text().await.unwrap();
+        let text = reqwest::get(format!("http://{address}/metrics"))
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
         assert!(text.contains("opusflow_cache_redis_up 1"), "{text}");
         server.abort();
     }
@@ -170,6 +218,11 @@ mod tests {
         let error = open(Some(address)).err().expect("the port is taken");
         assert_eq!(error.kind(), crate::error::Kind::External);
         assert!(error.message().contains(&address.to_string()));
-        assert!(error.hint_text().is_some_and(|hint| hint.contains("another port")), "{error}");
+        assert!(
+            error
+                .hint_text()
+                .is_some_and(|hint| hint.contains("another port")),
+            "{error}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The metrics of one stage, queue, worker, sink or stream as cached handles: what the hot path does with them is an atomic add.
+//! The metrics of one stage, queue, worker, sink or stream as cached handles: what the hot path
+//! does with them is an atomic add.
 
 use ::metrics::{Counter, Gauge, Histogram};
 
@@ -38,7 +39,11 @@ impl StageMetrics {
             panics: names::STAGE_PANICS.counter(&labels),
             process_seconds: names::STAGE_PROCESS.histogram(&labels),
             dropped: Family::new(move |reason| {
-                names::STAGE_DROPPED.counter(&[("pipeline", &pipeline), ("stage", &stage), ("reason", reason)])
+                names::STAGE_DROPPED.counter(&[
+                    ("pipeline", &pipeline),
+                    ("stage", &stage),
+                    ("reason", reason),
+                ])
             }),
         }
     }
@@ -90,11 +95,14 @@ impl PipelineMetrics {
         let pipeline = pipeline.to_owned();
         Self {
             streams,
-            frames: Family::new(move |outcome| names::PIPELINE_FRAMES.counter(&[("pipeline", &pipeline), ("outcome", outcome)])),
+            frames: Family::new(move |outcome| {
+                names::PIPELINE_FRAMES.counter(&[("pipeline", &pipeline), ("outcome", outcome)])
+            }),
         }
     }
 
-    /// Frames that came to `outcome`: a term of the ledger (`ingested`, `delivered`, `absorbed`, `dropped`, `dead_lettered`, `leaked`).
+    /// Frames that came to `outcome`: a term of the ledger (`ingested`, `delivered`, `absorbed`,
+    /// `dropped`, `dead_lettered`, `leaked`).
     pub fn frames(&self, outcome: &'static str) -> &Counter {
         self.frames.with(outcome)
     }
@@ -172,17 +180,25 @@ pub struct SinkMetrics {
 impl SinkMetrics {
     /// Those of the sink `stage` in `pipeline`.
     pub fn new(pipeline: &str, stage: &str) -> Self {
-        let delivery_seconds = names::SINK_DELIVERY.histogram(&[("pipeline", pipeline), ("stage", stage)]);
+        let delivery_seconds =
+            names::SINK_DELIVERY.histogram(&[("pipeline", pipeline), ("stage", stage)]);
         let (pipeline, stage) = (pipeline.to_owned(), stage.to_owned());
         let records = Family::new(move |record| {
-            let labels = [("pipeline", pipeline.as_str()), ("stage", stage.as_str()), ("record", record)];
+            let labels = [
+                ("pipeline", pipeline.as_str()),
+                ("stage", stage.as_str()),
+                ("record", record),
+            ];
             SinkRecordMetrics {
                 records: names::SINK_RECORDS.counter(&labels),
                 failed: names::SINK_FAILED.counter(&labels),
                 latency_seconds: names::SINK_LATENCY.histogram(&labels),
             }
         });
-        Self { delivery_seconds, records }
+        Self {
+            delivery_seconds,
+            records,
+        }
     }
 
     /// Those of the records of kind `record` (a payload kind's word).
@@ -204,7 +220,10 @@ impl BrokerMetrics {
     /// Those of the producer of `pipeline`.
     pub fn new(pipeline: &str) -> Self {
         let labels = [("pipeline", pipeline)];
-        Self { in_flight_bytes: names::BROKER_IN_FLIGHT.gauge(&labels), up: names::BROKER_UP.gauge(&labels) }
+        Self {
+            in_flight_bytes: names::BROKER_IN_FLIGHT.gauge(&labels),
+            up: names::BROKER_UP.gauge(&labels),
+        }
     }
 }
 
@@ -218,10 +237,14 @@ pub struct MediaMetrics {
 }
 
 impl MediaMetrics {
-    /// Those of `view` of the source `stage` in `pipeline`; its streams share them, as files are many.
+    /// Those of `view` of the source `stage` in `pipeline`; its streams share them, as files are
+    /// many.
     pub fn new(pipeline: &str, stage: &str, view: &str) -> Self {
         let labels = [("pipeline", pipeline), ("stage", stage), ("view", view)];
-        Self { frames: names::MEDIA_FRAMES.counter(&labels), bytes: names::MEDIA_BYTES.counter(&labels) }
+        Self {
+            frames: names::MEDIA_FRAMES.counter(&labels),
+            bytes: names::MEDIA_BYTES.counter(&labels),
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Logs to stderr: compact with colours on a terminal, JSON lines otherwise, and never through the middle of a progress bar.
+//! Logs to stderr: compact with colours on a terminal, JSON lines otherwise, and never through the
+//! middle of a progress bar.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
@@ -40,7 +41,10 @@ pub struct LogSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { filter: "info".to_owned(), format: LogFormat::Auto }
+        Self {
+            filter: "info".to_owned(),
+            format: LogFormat::Auto,
+        }
     }
 }
 
@@ -51,16 +55,27 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Installs the process's subscriber, once. Crates that use `log` are carried over, and panics are logged instead of printed, so that
-    /// one that is caught and counted does not tear the bar or the JSON.
+    /// Installs the process's subscriber, once. Crates that use `log` are carried over, and panics
+    /// are logged instead of printed, so that one that is caught and counted does not tear the bar
+    /// or the JSON.
     ///
     /// # Errors
     /// Config where the filter does not parse, bug where a subscriber is already installed.
     pub fn install(settings: &LogSettings) -> Result<Self> {
         let logs = Self::default();
-        let layer = layer(settings.format, io::stderr().is_terminal(), Lines { bar: Arc::clone(&logs.bar), out: io::stderr });
-        let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter(&settings.filter)?));
-        subscriber.try_init().map_err(|error| Error::bug("logs are already set up").because(error))?;
+        let layer = layer(
+            settings.format,
+            io::stderr().is_terminal(),
+            Lines {
+                bar: Arc::clone(&logs.bar),
+                out: io::stderr,
+            },
+        );
+        let subscriber =
+            tracing_subscriber::registry().with(layer.with_filter(filter(&settings.filter)?));
+        subscriber
+            .try_init()
+            .map_err(|error| Error::bug("logs are already set up").because(error))?;
         std::panic::set_hook(Box::new(log_panic));
         Ok(logs)
     }
@@ -73,17 +88,27 @@ impl Logs {
 
 impl fmt::Debug for Logs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Logs").field("bar", &self.bar.read().is_some()).finish()
+        f.debug_struct("Logs")
+            .field("bar", &self.bar.read().is_some())
+            .finish()
     }
 }
 
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let message = panic.payload_as_str().unwrap_or("without a message");
-    let place = panic.location().map(ToString::to_string).unwrap_or_default();
-    let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+    let place = panic
+        .location()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let thread = std::thread::current()
+        .name()
+        .unwrap_or("unnamed")
+        .to_owned();
     let backtrace = Backtrace::capture();
     match backtrace.status() {
-        BacktraceStatus::Captured => tracing::error!(panic = message, place, thread, %backtrace, "panicked"),
+        BacktraceStatus::Captured => {
+            tracing::error!(panic = message, place, thread, %backtrace, "panicked")
+        }
         _ => tracing::error!(panic = message, place, thread, "panicked"),
     }
 }
@@ -92,7 +117,10 @@ fn filter(directives: &str) -> Result<EnvFilter> {
     EnvFilter::builder().parse(directives).map_err(|error| {
         Error::config(format!("log filter {directives:?} does not parse"))
             .because(error)
-            .hint("write a level (error, warn, info, debug, trace) or directives such as info,opusflow::media=debug")
+            .hint(
+                "write a level (error, warn, info, debug, trace) or directives such as \
+                 info,opusflow::media=debug",
+            )
     })
 }
 
@@ -101,9 +129,15 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let json = format == LogFormat::Json || (format == LogFormat::Auto && !terminal);
-    let layer = tracing_subscriber::fmt::layer().with_writer(lines).with_ansi(terminal && !json);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(lines)
+        .with_ansi(terminal && !json);
     match json {
-        true => layer.json().flatten_event(true).with_span_list(false).boxed(),
+        true => layer
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .boxed(),
         false => layer.compact().with_timer(Clock).with_target(false).boxed(),
     }
 }
@@ -207,7 +241,11 @@ mod tests {
             self.note(b"[bar]")
         }
         fn write_str(&self, text: &str) -> io::Result<()> {
-            if text.trim().is_empty() { Ok(()) } else { self.note(b"[bar]") }
+            if text.trim().is_empty() {
+                Ok(())
+            } else {
+                self.note(b"[bar]")
+            }
         }
         fn clear_line(&self) -> io::Result<()> {
             self.note(b"[clear]")
@@ -217,14 +255,29 @@ mod tests {
         }
     }
 
-    fn logged(format: LogFormat, terminal: bool, directives: &str, bar: Option<MultiProgress>) -> String {
+    fn logged(
+        format: LogFormat,
+        terminal: bool,
+        directives: &str,
+        bar: Option<MultiProgress>,
+    ) -> String {
         logged_into(Sink::default(), format, terminal, directives, bar)
     }
 
-    fn logged_into(sink: Sink, format: LogFormat, terminal: bool, directives: &str, bar: Option<MultiProgress>) -> String {
+    fn logged_into(
+        sink: Sink,
+        format: LogFormat,
+        terminal: bool,
+        directives: &str,
+        bar: Option<MultiProgress>,
+    ) -> String {
         let out = sink.clone();
-        let lines = Lines { bar: Arc::new(RwLock::new(bar)), out: move || out.clone() };
-        let subscriber = tracing_subscriber::registry().with(layer(format, terminal, lines).with_filter(filter(directives).unwrap()));
+        let lines = Lines {
+            bar: Arc::new(RwLock::new(bar)),
+            out: move || out.clone(),
+        };
+        let subscriber = tracing_subscriber::registry()
+            .with(layer(format, terminal, lines).with_filter(filter(directives).unwrap()));
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(stage = "shots", frames = 3, "video_processed");
             tracing::debug!("not at info");
@@ -238,7 +291,10 @@ mod tests {
         let text = logged(LogFormat::Auto, false, "info", None);
         assert_eq!(text.lines().count(), 1, "{text}");
         let line: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((&line["message"], &line["stage"], &line["frames"]), (&"video_processed".into(), &"shots".into(), &3.into()));
+        assert_eq!(
+            (&line["message"], &line["stage"], &line["frames"]),
+            (&"video_processed".into(), &"shots".into(), &3.into())
+        );
         assert_eq!(line["level"], "INFO");
     }
 
@@ -246,19 +302,27 @@ mod tests {
     fn compact_on_a_terminal() {
         let text = logged(LogFormat::Auto, true, "debug", None);
         assert_eq!(text.lines().count(), 2, "{text}");
-        assert!(text.contains("video_processed") && text.contains('\u{1b}'), "{text}");
+        assert!(
+            text.contains("video_processed") && text.contains('\u{1b}'),
+            "{text}"
+        );
         assert!(serde_json::from_str::<serde_json::Value>(&text).is_err());
     }
 
     #[test]
     fn bar_is_taken_away_for_each_line_and_drawn_again() {
         let sink = Sink::default();
-        let multi = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(Term(sink.clone()))));
+        let multi = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(Term(
+            sink.clone(),
+        ))));
         let bar = multi.add(ProgressBar::new(10));
         bar.tick();
         sink.0.lock().clear();
         let text = logged_into(sink, LogFormat::Compact, false, "info", Some(multi));
-        let at = |word: &str| text.find(word).unwrap_or_else(|| panic!("{word} in {text}"));
+        let at = |word: &str| {
+            text.find(word)
+                .unwrap_or_else(|| panic!("{word} in {text}"))
+        };
         assert!(at("[clear]") < at("video_processed"), "{text}");
         assert!(text.rfind("[bar]") > text.find("video_processed"), "{text}");
         drop(bar);

@@ -1,6 +1,9 @@
-//! Every metric of the crate: name, kind, unit and text in one table, so that a dashboard's author reads one file. The name's second word
-//! is the room it comes from.
-#![allow(clippy::disallowed_macros, reason = "the one place where names meet the recorder")]
+//! Every metric of the crate: name, kind, unit and text in one table, so that a dashboard's author
+//! reads one file. The name's second word is the room it comes from.
+#![allow(
+    clippy::disallowed_macros,
+    reason = "the one place where names meet the recorder"
+)]
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -36,13 +39,28 @@ pub mod names {
     use super::{Metric, MetricKind, Unit};
 
     const fn counter(name: &'static str, unit: Unit, text: &'static str) -> Metric {
-        Metric { name, kind: MetricKind::Counter, unit, text }
+        Metric {
+            name,
+            kind: MetricKind::Counter,
+            unit,
+            text,
+        }
     }
     const fn gauge(name: &'static str, unit: Unit, text: &'static str) -> Metric {
-        Metric { name, kind: MetricKind::Gauge, unit, text }
+        Metric {
+            name,
+            kind: MetricKind::Gauge,
+            unit,
+            text,
+        }
     }
     const fn histogram(name: &'static str, unit: Unit, text: &'static str) -> Metric {
-        Metric { name, kind: MetricKind::Histogram, unit, text }
+        Metric {
+            name,
+            kind: MetricKind::Histogram,
+            unit,
+            text,
+        }
     }
 
     macro_rules! table {
@@ -60,10 +78,13 @@ pub mod names {
         STAGE_FAILED = counter("opusflow_stage_failed_packets_total", Count, "Packets a stage failed on: dead letters, or dropped without them.");
         STAGE_RETRIES = counter("opusflow_stage_retries_total", Count, "Repeated attempts at a packet.");
         STAGE_TIMEOUTS = counter("opusflow_stage_timeouts_total", Count, "Attempts at a packet that ran out of time.");
-        STAGE_PANICS = counter("opusflow_stage_panics_total", Count, "Panics caught while a stage processed a packet.");
+        STAGE_PANICS = counter("opusflow_stage_panics_total", Count, "Panics caught while a stage \
+                                                                      processed a packet.");
         STAGE_PROCESS = histogram("opusflow_stage_process_seconds", Seconds, "Time from taking a packet to having its results; one packet in 16 is timed.");
-        QUEUE_FRAMES = gauge("opusflow_stage_queue_frames", Count, "Packets that wait in an input's queue.");
-        QUEUE_BYTES = gauge("opusflow_stage_queue_bytes", Bytes, "Bytes that wait in an input's queue.");
+        QUEUE_FRAMES = gauge("opusflow_stage_queue_frames", Count, "Packets that wait in an \
+                                                                    input's queue.");
+        QUEUE_BYTES = gauge("opusflow_stage_queue_bytes", Bytes, "Bytes that wait in an input's \
+                                                                  queue.");
         QUEUE_WAIT = histogram("opusflow_stage_queue_wait_seconds", Seconds, "Time a packet lay in an input's queue; sampled.");
         QUEUE_BLOCKED = histogram("opusflow_stage_queue_blocked_seconds", Seconds, "Time a producer stood before a full queue.");
         PIPELINE_FRAMES = counter("opusflow_pipeline_frames_total", Count, "Frames by what the ledger says became of them.");
@@ -86,7 +107,8 @@ pub mod names {
         WORKER_PANICS = counter("opusflow_inference_panics_total", Count, "Panics caught inside a model.");
         CACHE_HITS = counter("opusflow_cache_hits_total", Count, "Results found, by tier.");
         CACHE_MISSES = counter("opusflow_cache_misses_total", Count, "Results found in no tier.");
-        CACHE_ERRORS = counter("opusflow_cache_errors_total", Count, "Failed calls to Redis and values that did not decode.");
+        CACHE_ERRORS = counter("opusflow_cache_errors_total", Count, "Failed calls to Redis and \
+                                                                      values that did not decode.");
         CACHE_SKIPPED = counter("opusflow_cache_skipped_writes_total", Count, "Results not written to Redis: it was away or too slow.");
         CACHE_REDIS = histogram("opusflow_cache_redis_seconds", Seconds, "Time of a call to Redis.");
         CACHE_COMPUTE = histogram("opusflow_cache_compute_seconds", Seconds, "Time to compute what no tier had.");
@@ -98,7 +120,8 @@ pub mod names {
         SINK_DELIVERY = histogram("opusflow_stages_sink_delivery_seconds", Seconds, "Time from handing a batch over to its outcome.");
         SINK_LATENCY = histogram("opusflow_stages_end_to_end_seconds", Seconds, "Time from a frame's arrival to its record's delivery.");
         BROKER_IN_FLIGHT = gauge("opusflow_broker_in_flight_bytes", Bytes, "Bytes given to the producer and not yet acknowledged.");
-        BROKER_UP = gauge("opusflow_broker_up", Count, "1 while a broker answers the producer, else 0.");
+        BROKER_UP = gauge("opusflow_broker_up", Count, "1 while a broker answers the producer, \
+                                                        else 0.");
         MEDIA_FRAMES = counter("opusflow_media_frames_total", Count, "Frames decoded, by view.");
         MEDIA_BYTES = counter("opusflow_media_frames_bytes_total", Bytes, "Bytes of decoded frames, by view.");
         MEDIA_CORRUPT = counter("opusflow_media_corrupt_frames_total", Count, "Frames the decoder marked as damaged or gave up.");
@@ -114,7 +137,8 @@ pub mod names {
         HOST_AVAILABLE = gauge("opusflow_telemetry_host_available_memory_bytes", Bytes, "Memory of the host that can still be had.");
         HOST_LOAD = gauge("opusflow_telemetry_host_load_one_minute", Count, "Load average of the host over one minute.");
         HOST_DISK = gauge("opusflow_telemetry_host_disk_free_bytes", Bytes, "Free space on the disk that takes the output.");
-        GPU_BUSY = gauge("opusflow_telemetry_gpu_busy_ratio", Count, "Share of time a GPU worked, from 0 to 1.");
+        GPU_BUSY = gauge("opusflow_telemetry_gpu_busy_ratio", Count, "Share of time a GPU worked, \
+                                                                      from 0 to 1.");
         GPU_MEMORY = gauge("opusflow_telemetry_gpu_memory_bytes", Bytes, "Memory in use on a GPU.");
         GPU_MEMORY_TOTAL = gauge("opusflow_telemetry_gpu_total_memory_bytes", Bytes, "Memory of a GPU.");
         GPU_POWER = gauge("opusflow_telemetry_gpu_power_watts", Count, "Power a GPU draws.");
@@ -125,7 +149,8 @@ pub mod names {
 pub use names::ALL;
 
 impl Metric {
-    /// The cached handle of this counter under `labels`. Made after [`super::Exporter::install`], else it counts into nothing.
+    /// The cached handle of this counter under `labels`. Made after [`super::Exporter::install`],
+    /// else it counts into nothing.
     pub fn counter(&self, labels: &[(&'static str, &str)]) -> Counter {
         debug_assert_eq!(self.kind, MetricKind::Counter, "{}", self.name);
         ::metrics::counter!(self.name, owned(labels))
@@ -145,24 +170,32 @@ impl Metric {
 }
 
 fn owned(labels: &[(&'static str, &str)]) -> Vec<Label> {
-    labels.iter().map(|(key, value)| Label::new(*key, value.to_string())).collect()
+    labels
+        .iter()
+        .map(|(key, value)| Label::new(*key, value.to_string()))
+        .collect()
 }
 
 /// Tells the recorder every metric's unit and text.
 pub fn describe() {
     for metric in ALL {
         match metric.kind {
-            MetricKind::Counter => ::metrics::describe_counter!(metric.name, metric.unit, metric.text),
+            MetricKind::Counter => {
+                ::metrics::describe_counter!(metric.name, metric.unit, metric.text)
+            }
             MetricKind::Gauge => ::metrics::describe_gauge!(metric.name, metric.unit, metric.text),
-            MetricKind::Histogram => ::metrics::describe_histogram!(metric.name, metric.unit, metric.text),
+            MetricKind::Histogram => {
+                ::metrics::describe_histogram!(metric.name, metric.unit, metric.text)
+            }
         }
     }
 }
 
 const SLOTS: usize = 16;
 
-/// Handles by the value of one label whose values are few words of ours (a reason, a record kind). Looking one up takes no lock and
-/// allocates nothing; past 16 values the rest share the word `other`, so that a metric's size stays bounded.
+/// Handles by the value of one label whose values are few words of ours (a reason, a record kind).
+/// Looking one up takes no lock and allocates nothing; past 16 values the rest share the word
+/// `other`, so that a metric's size stays bounded.
 pub struct Family<T> {
     slots: [OnceLock<(&'static str, T)>; SLOTS],
     make: Box<dyn Fn(&'static str) -> T + Send + Sync>,
@@ -171,7 +204,10 @@ pub struct Family<T> {
 impl<T> Family<T> {
     /// A family whose handles `make` builds from the label's value on first use.
     pub fn new(make: impl Fn(&'static str) -> T + Send + Sync + 'static) -> Self {
-        Self { slots: [const { OnceLock::new() }; SLOTS], make: Box::new(make) }
+        Self {
+            slots: [const { OnceLock::new() }; SLOTS],
+            make: Box::new(make),
+        }
     }
 
     /// The handle for `value`.
@@ -183,12 +219,16 @@ impl<T> Family<T> {
                 return handle;
             }
         }
-        &self.slots[last].get_or_init(|| ("other", (self.make)("other"))).1
+        &self.slots[last]
+            .get_or_init(|| ("other", (self.make)("other")))
+            .1
     }
 
     /// The handles made so far with their values.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &T)> {
-        self.slots.iter().filter_map(|slot| slot.get().map(|(name, handle)| (*name, handle)))
+        self.slots
+            .iter()
+            .filter_map(|slot| slot.get().map(|(name, handle)| (*name, handle)))
     }
 }
 
@@ -198,7 +238,9 @@ fn same(a: &'static str, b: &'static str) -> bool {
 
 impl<T> fmt::Debug for Family<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.iter().map(|(name, _)| name)).finish()
+        f.debug_set()
+            .entries(self.iter().map(|(name, _)| name))
+            .finish()
     }
 }
 
@@ -207,15 +249,33 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    const ROOMS: [&str; 8] = ["stage", "stages", "pipeline", "inference", "cache", "broker", "media", "telemetry"];
+    const ROOMS: [&str; 8] = [
+        "stage",
+        "stages",
+        "pipeline",
+        "inference",
+        "cache",
+        "broker",
+        "media",
+        "telemetry",
+    ];
 
     #[test]
     fn names_are_unique_and_open_with_a_room() {
         let mut seen = HashSet::new();
         for metric in ALL {
             assert!(seen.insert(metric.name), "{} twice", metric.name);
-            let rest = metric.name.strip_prefix("opusflow_").expect("the crate's prefix");
-            assert!(ROOMS.iter().any(|room| rest.starts_with(&format!("{room}_"))), "{} names no room", metric.name);
+            let rest = metric
+                .name
+                .strip_prefix("opusflow_")
+                .expect("the crate's prefix");
+            assert!(
+                ROOMS
+                    .iter()
+                    .any(|room| rest.starts_with(&format!("{room}_"))),
+                "{} names no room",
+                metric.name
+            );
             assert!(metric.text.ends_with('.'), "{}", metric.name);
         }
     }
@@ -223,12 +283,21 @@ mod tests {
     #[test]
     fn names_end_with_their_unit() {
         for metric in ALL {
-            assert_eq!(metric.name.ends_with("_total"), metric.kind == MetricKind::Counter, "{}", metric.name);
+            assert_eq!(
+                metric.name.ends_with("_total"),
+                metric.kind == MetricKind::Counter,
+                "{}",
+                metric.name
+            );
             let bare = metric.name.trim_end_matches("_total");
             match metric.unit {
                 Unit::Seconds => assert!(bare.ends_with("_seconds"), "{}", metric.name),
                 Unit::Bytes => assert!(bare.ends_with("_bytes"), "{}", metric.name),
-                _ => assert!(!bare.ends_with("_seconds") && !bare.ends_with("_bytes"), "{}", metric.name),
+                _ => assert!(
+                    !bare.ends_with("_seconds") && !bare.ends_with("_bytes"),
+                    "{}",
+                    metric.name
+                ),
             }
         }
     }

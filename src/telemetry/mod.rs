@@ -10,8 +10,8 @@ mod worker;
 
 pub use self::exporter::{Exporter, recorder};
 pub use self::handles::{
-    BrokerMetrics, CacheMetrics, CacheTier, GpuMetrics, HostMetrics, MediaMetrics, PipelineMetrics, ProcessMetrics, QueueMetrics,
-    SinkMetrics, SinkRecordMetrics, SourceMetrics, StageMetrics,
+    BrokerMetrics, CacheMetrics, CacheTier, GpuMetrics, HostMetrics, MediaMetrics, PipelineMetrics,
+    ProcessMetrics, QueueMetrics, SinkMetrics, SinkRecordMetrics, SourceMetrics, StageMetrics,
 };
 pub use self::logs::{LogFormat, LogSettings, Logs};
 pub use self::metrics::{ALL, Family, Metric, MetricKind, describe, names};

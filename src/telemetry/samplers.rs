@@ -1,4 +1,5 @@
-//! Samples of the process, the host and its GPUs at an interval, as gauges and as a snapshot for the log.
+//! Samples of the process, the host and its GPUs at an interval, as gauges and as a snapshot for
+//! the log.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,11 +47,20 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Takes a first sample, then one each `interval` until `shutdown`. `disk` is a path on the disk whose free space is watched.
-    /// A machine without a GPU or its driver is found out once, here.
-    pub async fn start(interval: Duration, disk: PathBuf, shutdown: CancellationToken) -> (Self, JoinHandle<()>) {
-        let sampler = Self { last: Arc::default() };
-        let mut probes = sampler.sample(Box::new(Probes::default()), Some(disk)).await;
+    /// Takes a first sample, then one each `interval` until `shutdown`. `disk` is a path on the
+    /// disk whose free space is watched. A machine without a GPU or its driver is found out once,
+    /// here.
+    pub async fn start(
+        interval: Duration,
+        disk: PathBuf,
+        shutdown: CancellationToken,
+    ) -> (Self, JoinHandle<()>) {
+        let sampler = Self {
+            last: Arc::default(),
+        };
+        let mut probes = sampler
+            .sample(Box::new(Probes::default()), Some(disk))
+            .await;
         let this = sampler.clone();
         let task = tokio::spawn(async move {
             let mut tick = tokio::time::interval(interval);
@@ -73,7 +83,8 @@ impl Sampler {
         *self.last.read()
     }
 
-    /// One sample, off the runtime's threads as it reads /proc and asks drivers. None if the runtime is ending.
+    /// One sample, off the runtime's threads as it reads /proc and asks drivers. None if the
+    /// runtime is ending.
     async fn sample(&self, mut probes: Box<Probes>, open: Option<PathBuf>) -> Option<Box<Probes>> {
         let last = Arc::clone(&self.last);
         let job = move || {
@@ -124,7 +135,8 @@ impl Probes {
     fn sample_process(&mut self, snapshot: &mut Snapshot, peak: u64) {
         let pid = Pid::from_u32(std::process::id());
         let what = ProcessRefreshKind::nothing().with_memory().with_cpu();
-        self.system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, what);
+        self.system
+            .refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, what);
         if let Some(process) = self.system.process(pid) {
             snapshot.rss = process.memory();
             snapshot.cpu_cores = process.cpu_usage() / 100.0;
@@ -161,7 +173,10 @@ impl Gpus {
         let nvml = Nvml::init().ok()?;
         let handles: Vec<_> = (0..nvml.device_count().ok()?)
             .map(|index| {
-                let name = nvml.device_by_index(index).and_then(|gpu| gpu.name()).unwrap_or_default();
+                let name = nvml
+                    .device_by_index(index)
+                    .and_then(|gpu| gpu.name())
+                    .unwrap_or_default();
                 GpuMetrics::new(index, &name)
             })
             .collect();
@@ -171,7 +186,9 @@ impl Gpus {
     fn sample(&self, snapshot: &mut Snapshot) {
         let (mut busy, mut memory) = (Vec::new(), 0);
         for (index, handles) in (0..).zip(&self.handles) {
-            let Ok(gpu) = self.nvml.device_by_index(index) else { continue };
+            let Ok(gpu) = self.nvml.device_by_index(index) else {
+                continue;
+            };
             if let Ok(rates) = gpu.utilization_rates() {
                 let share = rates.gpu as f32 / 100.0;
                 handles.busy.set(share);
@@ -189,7 +206,8 @@ impl Gpus {
                 handles.celsius.set(celsius);
             }
         }
-        snapshot.gpu_busy = (!busy.is_empty()).then(|| busy.iter().sum::<f32>() / busy.len() as f32);
+        snapshot.gpu_busy =
+            (!busy.is_empty()).then(|| busy.iter().sum::<f32>() / busy.len() as f32);
         snapshot.gpu_memory = Some(memory);
     }
 }
@@ -204,7 +222,10 @@ pub fn resident_bytes() -> u64 {
 pub fn available_bytes() -> u64 {
     let mut system = System::new();
     system.refresh_memory();
-    system.cgroup_limits().map_or(u64::MAX, |group| group.free_memory).min(system.available_memory())
+    system
+        .cgroup_limits()
+        .map_or(u64::MAX, |group| group.free_memory)
+        .min(system.available_memory())
 }
 
 fn status_field(status: &str, name: &str) -> Option<u64> {
@@ -214,8 +235,13 @@ fn status_field(status: &str, name: &str) -> Option<u64> {
 
 /// Free bytes of the disk mounted nearest above `path`.
 fn free_space(disks: &Disks, path: &Path) -> Option<u64> {
-    let above = disks.list().iter().filter(|disk| path.starts_with(disk.mount_point()));
-    above.max_by_key(|disk| disk.mount_point().as_os_str().len()).map(|disk| disk.available_space())
+    let above = disks
+        .list()
+        .iter()
+        .filter(|disk| path.starts_with(disk.mount_point()));
+    above
+        .max_by_key(|disk| disk.mount_point().as_os_str().len())
+        .map(|disk| disk.available_space())
 }
 
 #[cfg(test)]
@@ -233,11 +259,19 @@ mod tests {
     #[tokio::test]
     async fn first_sample_is_there_at_once_and_the_task_ends_with_its_token() {
         let shutdown = CancellationToken::new();
-        let (sampler, task) = Sampler::start(Duration::from_secs(3600), PathBuf::from("."), shutdown.clone()).await;
+        let (sampler, task) = Sampler::start(
+            Duration::from_secs(3600),
+            PathBuf::from("."),
+            shutdown.clone(),
+        )
+        .await;
         let seen = sampler.snapshot();
         assert!(seen.rss > 1 << 20 && seen.peak_rss >= seen.rss, "{seen:?}");
         assert!(resident_bytes() > 1 << 20 && available_bytes() > 1 << 20);
-        assert!(seen.threads >= 1 && seen.open_files >= 3 && seen.available > 0, "{seen:?}");
+        assert!(
+            seen.threads >= 1 && seen.open_files >= 3 && seen.available > 0,
+            "{seen:?}"
+        );
         shutdown.cancel();
         task.await.unwrap();
     }

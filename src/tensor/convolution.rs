@@ -1,5 +1,6 @@
-//! Convolutions by oneDNN on CPUs with weights laid out for it beforehand: libtorch's own lays them out anew in every call, which for wide layers over
-//! small pictures takes longer than the convolution. Reached, as products are, through libtorch's C interface for compiled models.
+//! Convolutions by oneDNN on CPUs with weights laid out for it beforehand: libtorch's own lays them
+//! out anew in every call, which for wide layers over small pictures takes longer than the
+//! convolution. Reached, as products are, through libtorch's C interface for compiled models.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
@@ -22,20 +23,31 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// A weight `[output, input, h, w]` as oneDNN wants it for pictures of the size `pictures`, `[n, input, h, w]`, to be given to
-    /// [`packed`](Self::packed) and to nothing else. None where oneDNN is not the way (another device or number format, pictures that do not
-    /// fit).
+    /// A weight `[output, input, h, w]` as oneDNN wants it for pictures of the size `pictures`,
+    /// `[n, input, h, w]`, to be given to [`packed`](Self::packed) and to nothing else. None where
+    /// oneDNN is not the way (another device or number format, pictures that do not fit).
     ///
     /// # Errors
     /// Overload, where memory is short.
     pub fn pack(&self, weight: &Tensor, pictures: &[i64]) -> Result<Option<Tensor>> {
         let kind = weight.kind();
         let served = kind == Kind::Float || kind == Kind::BFloat16 && cpu_multiplies_bf16();
-        if weight.device() != Device::Cpu || !served || weight.dim() != 4 || pictures.len() != 4 || pictures[1] != weight.size()[1] {
+        if weight.device() != Device::Cpu
+            || !served
+            || weight.dim() != 4
+            || pictures.len() != 4
+            || pictures[1] != weight.size()[1]
+        {
             return Ok(None);
         }
         let opaque = weight.f_contiguous()?.f_to_mkldnn(None)?;
-        Ok(Some(opaque.f_mkldnn_reorder_conv2d_weight(self.padding, self.stride, self.dilation, 1, Some(pictures))?))
+        Ok(Some(opaque.f_mkldnn_reorder_conv2d_weight(
+            self.padding,
+            self.stride,
+            self.dilation,
+            1,
+            Some(pictures),
+        )?))
     }
 
     /// The weight `[output, input, h, w]` that was [packed](Self::pack).
@@ -46,11 +58,21 @@ impl Sweep {
         Ok(packed.f_to_dense(None, false)?)
     }
 
-    /// Pictures `[n, input, h, w]` under a [packed](Self::pack) weight, plus a bias `[output]`, and `then` of it: channels-last. None where
-    /// oneDNN refuses.
-    pub fn packed(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, then: Then) -> Option<Tensor> {
+    /// Pictures `[n, input, h, w]` under a [packed](Self::pack) weight, plus a bias `[output]`, and
+    /// `then` of it: channels-last. None where oneDNN refuses.
+    pub fn packed(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        then: Then,
+    ) -> Option<Tensor> {
         let fits = |part: &Tensor| part.device() == Device::Cpu && part.kind() == weight.kind();
-        if x.dim() != 4 || !fits(x) || !bias.is_none_or(|bias| fits(bias) && !bias.is_mkldnn()) || !weight.is_mkldnn() {
+        if x.dim() != 4
+            || !fits(x)
+            || !bias.is_none_or(|bias| fits(bias) && !bias.is_mkldnn())
+            || !weight.is_mkldnn()
+        {
             return None;
         }
         convolve(x, weight, bias, self, then)
@@ -58,15 +80,22 @@ impl Sweep {
 }
 
 #[allow(unsafe_code)]
-fn convolve(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, sweep: &Sweep, then: Then) -> Option<Tensor> {
+fn convolve(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    sweep: &Sweep,
+    then: Then,
+) -> Option<Tensor> {
     let handle = |tensor: &Tensor| tensor.as_ptr().cast_mut().cast::<c_void>();
     let mut bias = bias.map(handle);
     let bias = bias.as_mut().map_or(null_mut(), |bias| bias as *mut _);
     let (operation, variant) = then.words();
     let variant = variant.as_ptr();
     let mut result = null_mut();
-    // SAFETY: an AtenTensorHandle is a pointer to an at::Tensor, which is what tch holds; the arguments live until the call returns and are
-    // not changed by it; every list has the length that is given with it. It catches what libtorch throws, of shapes too.
+    // SAFETY: an AtenTensorHandle is a pointer to an at::Tensor, which is what tch holds; the
+    // arguments live until the call returns and are not changed by it; every list has the length
+    // that is given with it. It catches what libtorch throws, of shapes too.
     let status = unsafe {
         aoti_torch_cpu_mkldnn__convolution_pointwise(
             handle(x),
@@ -86,7 +115,8 @@ fn convolve(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, sweep: &Sweep, t
             &raw mut result,
         )
     };
-    // SAFETY: on success `result` is an at::Tensor made by `new`, which nobody else owns; tch deletes it.
+    // SAFETY: on success `result` is an at::Tensor made by `new`, which nobody else owns; tch
+    // deletes it.
     (status == 0 && !result.is_null()).then(|| unsafe { Tensor::from_ptr(result.cast()) })
 }
 
@@ -124,28 +154,75 @@ mod tests {
     fn packed_convolutions_are_libtorchs_and_channels_last() {
         let (weight, bias) = (random(&[32, 16, 3, 3]), random(&[32]));
         for (stride, padding) in [([1, 1], [1, 1]), ([2, 2], [1, 1]), ([2, 2], [0, 0])] {
-            let sweep = Sweep { stride, padding, dilation: [1, 1] };
-            let packed = sweep.pack(&weight, &[1, weight.size()[1], 9, 12]).unwrap().expect("oneDNN serves f32");
-            for x in [random(&[2, 16, 9, 12]), super::super::channels_last(&random(&[1, 16, 5, 6])).unwrap()] {
+            let sweep = Sweep {
+                stride,
+                padding,
+                dilation: [1, 1],
+            };
+            let packed = sweep
+                .pack(&weight, &[1, weight.size()[1], 9, 12])
+                .unwrap()
+                .expect("oneDNN serves f32");
+            for x in [
+                random(&[2, 16, 9, 12]),
+                super::super::channels_last(&random(&[1, 16, 5, 6])).unwrap(),
+            ] {
                 for bias in [None, Some(&bias)] {
                     let expected = x.conv2d(&weight, bias, stride, padding, [1, 1], 1);
-                    for (then, expected) in [(Then::Nothing, expected.shallow_clone()), (Then::Relu, expected.relu())] {
-                        let found = sweep.packed(&x, &packed, bias, then).expect("oneDNN serves it");
-                        assert!(found.allclose(&expected, 1e-4, 1e-4, false) && found.stride()[1] == 1, "{sweep:?}, {then:?}");
+                    for (then, expected) in [
+                        (Then::Nothing, expected.shallow_clone()),
+                        (Then::Relu, expected.relu()),
+                    ] {
+                        let found = sweep
+                            .packed(&x, &packed, bias, then)
+                            .expect("oneDNN serves it");
+                        assert!(
+                            found.allclose(&expected, 1e-4, 1e-4, false) && found.stride()[1] == 1,
+                            "{sweep:?}, {then:?}"
+                        );
                     }
                 }
             }
-            assert!(Sweep::unpack(&packed).unwrap().equal(&weight), "the weight is had back as it was");
+            assert!(
+                Sweep::unpack(&packed).unwrap().equal(&weight),
+                "the weight is had back as it was"
+            );
         }
     }
 
     #[test]
     fn what_onednn_does_not_serve_is_left_to_libtorch() {
-        let sweep = Sweep { stride: [1, 1], padding: [0, 0], dilation: [1, 1] };
+        let sweep = Sweep {
+            stride: [1, 1],
+            padding: [0, 0],
+            dilation: [1, 1],
+        };
         let weight = random(&[8, 4, 3, 3]);
-        assert!(sweep.pack(&weight.to_kind(Kind::Double), &[1, 4, 3, 3]).unwrap().is_none());
-        let packed = sweep.pack(&weight, &[1, weight.size()[1], 9, 12]).unwrap().expect("oneDNN serves f32");
-        assert!(sweep.packed(&random(&[1, 4, 3, 3]).to_kind(Kind::Double), &packed, None, Then::Nothing).is_none());
-        assert!(sweep.packed(&random(&[1, 4, 3, 3]), &weight, None, Then::Nothing).is_none(), "a weight that is not packed");
+        assert!(
+            sweep
+                .pack(&weight.to_kind(Kind::Double), &[1, 4, 3, 3])
+                .unwrap()
+                .is_none()
+        );
+        let packed = sweep
+            .pack(&weight, &[1, weight.size()[1], 9, 12])
+            .unwrap()
+            .expect("oneDNN serves f32");
+        assert!(
+            sweep
+                .packed(
+                    &random(&[1, 4, 3, 3]).to_kind(Kind::Double),
+                    &packed,
+                    None,
+                    Then::Nothing
+                )
+                .is_none()
+        );
+        assert!(
+            sweep
+                .packed(&random(&[1, 4, 3, 3]), &weight, None, Then::Nothing)
+                .is_none(),
+            "a weight that is not packed"
+        );
     }
 }

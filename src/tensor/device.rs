@@ -1,4 +1,5 @@
-//! Where a model runs and in which number format, as the YAML says it and as it resolves on this machine.
+//! Where a model runs and in which number format, as the YAML says it and as it resolves on this
+//! machine.
 
 use std::fmt;
 use std::str::FromStr;
@@ -30,12 +31,21 @@ impl DeviceChoice {
             DeviceChoice::Auto => Ok(Device::cuda_if_available()),
             DeviceChoice::Cpu => Ok(Device::Cpu),
             DeviceChoice::Cuda(index) => {
-                let seen = if Cuda::is_available() { Cuda::device_count() } else { 0 };
+                let seen = if Cuda::is_available() {
+                    Cuda::device_count()
+                } else {
+                    0
+                };
                 if usize::try_from(seen).is_ok_and(|seen| index < seen) {
                     return Ok(Device::Cuda(index));
                 }
-                Err(Error::config(format!("device cuda:{index} is not there: libtorch sees {seen} GPUs"))
-                    .hint("`device: auto` takes a GPU where there is one; a GPU needs libtorch_cuda.so of the same build beside libtorch"))
+                Err(Error::config(format!(
+                    "device cuda:{index} is not there: libtorch sees {seen} GPUs"
+                ))
+                .hint(
+                    "`device: auto` takes a GPU where there is one; a GPU needs libtorch_cuda.so \
+                     of the same build beside libtorch",
+                ))
             }
         }
     }
@@ -53,7 +63,10 @@ impl FromStr for DeviceChoice {
                 .strip_prefix("cuda:")
                 .and_then(|index| index.parse().ok())
                 .map(DeviceChoice::Cuda)
-                .ok_or_else(|| Error::config(format!("unknown device `{text}`")).hint("one of auto, cpu, cuda:0, cuda:1, ...")),
+                .ok_or_else(|| {
+                    Error::config(format!("unknown device `{text}`"))
+                        .hint("one of auto, cpu, cuda:0, cuda:1, ...")
+                }),
         }
     }
 }
@@ -98,20 +111,26 @@ impl Precision {
         }
     }
 
-    /// Whether `device` computes it far slower than f32, for want of instructions: f16 on most CPUs.
+    /// Whether `device` computes it far slower than f32, for want of instructions: f16 on most
+    /// CPUs.
     pub fn is_slow_on(self, device: Device) -> bool {
         self == Precision::F16 && device == Device::Cpu && !cpu_multiplies_f16()
     }
 
-    /// The fastest that loses little on `device`: bf16 on GPUs of compute capability 8 and newer and on CPUs that multiply it in
-    /// hardware (AVX-512 BF16; whatever has AMX has that too), else f32.
+    /// The fastest that loses little on `device`: bf16 on GPUs of compute capability 8 and newer
+    /// and on CPUs that multiply it in hardware (AVX-512 BF16; whatever has AMX has that too), else
+    /// f32.
     pub fn best_on(device: Device) -> Self {
         let bf16 = match device {
             Device::Cuda(index) => compute_capability(index).is_some_and(|(major, _)| major >= 8),
             Device::Cpu => cpu_multiplies_bf16(),
             _ => false,
         };
-        if bf16 { Precision::BF16 } else { Precision::F32 }
+        if bf16 {
+            Precision::BF16
+        } else {
+            Precision::F32
+        }
     }
 }
 
@@ -170,7 +189,8 @@ impl FromStr for PrecisionChoice {
             "f32" => Ok(PrecisionChoice::Fixed(Precision::F32)),
             "bf16" => Ok(PrecisionChoice::Fixed(Precision::BF16)),
             "f16" => Ok(PrecisionChoice::Fixed(Precision::F16)),
-            _ => Err(Error::config(format!("unknown precision `{text}`")).hint("one of auto, f32, bf16, f16")),
+            _ => Err(Error::config(format!("unknown precision `{text}`"))
+                .hint("one of auto, f32, bf16, f16")),
         }
     }
 }
@@ -215,7 +235,13 @@ mod tests {
 
     #[test]
     fn a_fixed_precision_stays() {
-        assert_eq!(PrecisionChoice::Fixed(Precision::F32).resolve(Device::Cpu), Precision::F32);
-        assert_eq!(PrecisionChoice::Auto.resolve(Device::Cpu), Precision::best_on(Device::Cpu));
+        assert_eq!(
+            PrecisionChoice::Fixed(Precision::F32).resolve(Device::Cpu),
+            Precision::F32
+        );
+        assert_eq!(
+            PrecisionChoice::Auto.resolve(Device::Cpu),
+            Precision::best_on(Device::Cpu)
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! What opusflow needs of libtorch that tch does not give, through the C++ shim in `shim.cpp`: accounts of memory on the CPU, a GPU
-//! allocator's figures and cache, and the switches of a thread and of the process.
+//! What opusflow needs of libtorch that tch does not give, through the C++ shim in `shim.cpp`:
+//! accounts of memory on the CPU, a GPU allocator's figures and cache, and the switches of a thread
+//! and of the process.
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -27,8 +28,9 @@ unsafe extern "C" {
     fn opusflow_inference_end(guard: *mut c_void);
 }
 
-/// What one owner holds of libtorch's memory on the CPU: all that threads allocate while they have [entered](Self::enter) it, until it is
-/// freed, on whichever thread. Tensors' memory is counted; what kernels take for themselves beside it is not.
+/// What one owner holds of libtorch's memory on the CPU: all that threads allocate while they have
+/// [entered](Self::enter) it, until it is freed, on whichever thread. Tensors' memory is counted;
+/// what kernels take for themselves beside it is not.
 #[derive(Debug)]
 pub struct Account(NonNull<c_void>);
 
@@ -56,13 +58,19 @@ impl Account {
     /// Never: the allocator that keeps accounts is entered before `main`.
     pub fn new() -> Self {
         // SAFETY: it gives a pointer that is ours until it is dropped.
-        Self(NonNull::new(unsafe { opusflow_account_new() }).expect("the allocator that keeps accounts is entered before `main`"))
+        Self(
+            NonNull::new(unsafe { opusflow_account_new() })
+                .expect("the allocator that keeps accounts is entered before `main`"),
+        )
     }
 
     /// Books what this thread allocates from now on.
     pub fn enter(&self) -> Entered<'_> {
         // SAFETY: the account outlives the guard, which takes the thread off it.
-        Entered { before: unsafe { opusflow_account_enter(self.0.as_ptr()) }, account: PhantomData }
+        Entered {
+            before: unsafe { opusflow_account_enter(self.0.as_ptr()) },
+            account: PhantomData,
+        }
     }
 
     /// Bytes held now.
@@ -83,9 +91,12 @@ impl Account {
         unsafe { opusflow_account_restart_peak(self.0.as_ptr()) }
     }
 
-    /// From now on, what would lift the account above `bytes` is refused as out of memory; none for no limit.
+    /// From now on, what would lift the account above `bytes` is refused as out of memory; none for
+    /// no limit.
     pub fn limit(&self, bytes: Option<u64>) {
-        let bytes = bytes.and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(i64::MAX);
+        let bytes = bytes
+            .and_then(|bytes| i64::try_from(bytes).ok())
+            .unwrap_or(i64::MAX);
         // SAFETY: as above.
         unsafe { opusflow_account_limit(self.0.as_ptr(), bytes) }
     }
@@ -108,7 +119,8 @@ impl Drop for Account {
 #[allow(unsafe_code)]
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        // SAFETY: guards fall in the reverse order of their making, so that `before` is null or an account that its own guard keeps alive.
+        // SAFETY: guards fall in the reverse order of their making, so that `before` is null or an
+        // account that its own guard keeps alive.
         unsafe { opusflow_account_enter(self.before) };
     }
 }
@@ -129,9 +141,20 @@ pub struct GpuMemory {
 pub fn gpu_memory(index: usize) -> Option<GpuMemory> {
     let (mut held, mut peak, mut reserved) = (0, 0, 0);
     // SAFETY: the three numbers outlive the call.
-    let told = unsafe { opusflow_cuda_memory(i8::try_from(index).ok()?, &mut held, &mut peak, &mut reserved) };
+    let told = unsafe {
+        opusflow_cuda_memory(
+            i8::try_from(index).ok()?,
+            &mut held,
+            &mut peak,
+            &mut reserved,
+        )
+    };
     let [held, peak, reserved] = [held, peak, reserved].map(i64::unsigned_abs);
-    told.then_some(GpuMemory { held, peak, reserved })
+    told.then_some(GpuMemory {
+        held,
+        peak,
+        reserved,
+    })
 }
 
 /// Bytes that a GPU has; 0 where libtorch has not used it.
@@ -146,7 +169,8 @@ pub fn restart_gpu_peak(index: usize) {
     }
 }
 
-/// Gives memory that is kept for later back to the system: a GPU's to its driver, the CPU's to the kernel.
+/// Gives memory that is kept for later back to the system: a GPU's to its driver, the CPU's to the
+/// kernel.
 pub fn free_cached(device: Device) {
     match device {
         Device::Cuda(_) => opusflow_cuda_empty_cache(),
@@ -154,18 +178,21 @@ pub fn free_cached(device: Device) {
     };
 }
 
-/// Whether f32 on GPUs may be rounded to TF32 inside products and convolutions: three decimal digits, for several times the speed on GPUs of
-/// compute capability 8 and newer. One switch for the whole process.
+/// Whether f32 on GPUs may be rounded to TF32 inside products and convolutions: three decimal
+/// digits, for several times the speed on GPUs of compute capability 8 and newer. One switch for
+/// the whole process.
 pub fn allow_tf32(allowed: bool) -> bool {
     opusflow_allow_tf32(allowed)
 }
 
-/// Whether operations on this thread would build an autograd graph where their inputs ask for gradients.
+/// Whether operations on this thread would build an autograd graph where their inputs ask for
+/// gradients.
 pub fn grad_enabled() -> bool {
     opusflow_grad_enabled()
 }
 
-/// libtorch's inference mode on this thread: no graph is built, and what is made keeps no counter of its changes.
+/// libtorch's inference mode on this thread: no graph is built, and what is made keeps no counter
+/// of its changes.
 #[derive(Debug)]
 #[must_use = "the mode ends when this falls"]
 pub struct Inference(NonNull<c_void>);
@@ -183,7 +210,8 @@ impl Inference {
 #[allow(unsafe_code)]
 impl Drop for Inference {
     fn drop(&mut self) {
-        // SAFETY: a pointer is not Send, so that this is the thread that began it, and it falls once.
+        // SAFETY: a pointer is not Send, so that this is the thread that began it, and it falls
+        // once.
         unsafe { opusflow_inference_end(self.0.as_ptr()) }
     }
 }
@@ -238,7 +266,10 @@ mod tests {
         account.limit(Some(6 * MIB));
         let error = Error::from(floats(1 << 20).unwrap_err());
         assert_eq!(error.kind(), Who::Overload, "{error}");
-        assert!(error.message().contains("memory limit is 6291456 bytes"), "{error}");
+        assert!(
+            error.message().contains("memory limit is 6291456 bytes"),
+            "{error}"
+        );
         assert_eq!(account.peak(), 4 * MIB);
         drop(held);
         assert!(floats(1 << 20).is_ok());

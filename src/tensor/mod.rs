@@ -1,4 +1,5 @@
-//! Devices, number formats, and frames as tensors: what every network needs from libtorch that tch does not give.
+//! Devices, number formats, and frames as tensors: what every network needs from libtorch that tch
+//! does not give.
 
 mod attention;
 mod convolution;
@@ -15,7 +16,8 @@ pub use convolution::Sweep;
 pub use cuda::{compute_capability, load_cuda};
 pub use device::{DeviceChoice, Precision, PrecisionChoice};
 pub use libtorch::{
-    Account, Entered, GpuMemory, Inference, allow_tf32, free_cached, gpu_memory, gpu_total, grad_enabled, restart_gpu_peak,
+    Account, Entered, GpuMemory, Inference, allow_tf32, free_cached, gpu_memory, gpu_total,
+    grad_enabled, restart_gpu_peak,
 };
 pub use norm::group_norm;
 pub use pixels::{channels_last, frames_to_tensor, normalise, resize};
@@ -24,30 +26,44 @@ pub use tch::{Device, Kind, NoGradGuard, Tensor};
 
 use crate::error::Error;
 
-/// What libtorch says is known by its text alone; these are its words for memory that could not be had.
-const OUT_OF_MEMORY: [&str; 3] = ["out of memory", "can't allocate memory", "not enough memory"];
+/// What libtorch says is known by its text alone; these are its words for memory that could not be
+/// had.
+const OUT_OF_MEMORY: [&str; 3] = [
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+];
 
 impl From<tch::TchError> for Error {
-    /// Memory that could not be had is [`overload`](crate::error::Kind::Overload): a smaller batch may pass. All else is the model's.
+    /// Memory that could not be had is [`overload`](crate::error::Kind::Overload): a smaller batch
+    /// may pass. All else is the model's.
     fn from(error: tch::TchError) -> Self {
         let text = error.to_string();
         // libtorch appends its own stack trace, which says nothing to a user.
-        let message = text.split("\nException raised from").next().unwrap_or(&text).trim().to_owned();
+        let message = text
+            .split("\nException raised from")
+            .next()
+            .unwrap_or(&text)
+            .trim()
+            .to_owned();
         if OUT_OF_MEMORY.iter().any(|words| message.contains(words)) {
-            Error::overload(format!("libtorch: {message}")).hint("a smaller batch, or fewer models on this device, needs less memory")
+            Error::overload(format!("libtorch: {message}"))
+                .hint("a smaller batch, or fewer models on this device, needs less memory")
         } else {
             Error::model(format!("libtorch: {message}"))
         }
     }
 }
 
-/// Turns gradients off on this thread until the returned guard falls. Bind it to a name: `_` drops it at once.
+/// Turns gradients off on this thread until the returned guard falls. Bind it to a name: `_` drops
+/// it at once.
 #[must_use = "gradients come back when the guard falls"]
 pub fn guard() -> NoGradGuard {
     tch::no_grad_guard()
 }
 
-/// Sets how many threads one operation of libtorch uses on the CPU, at least 1. Takes full effect only before the first operation.
+/// Sets how many threads one operation of libtorch uses on the CPU, at least 1. Takes full effect
+/// only before the first operation.
 pub fn threads(count: usize) {
     tch::set_num_threads(i32::try_from(count.max(1)).unwrap_or(i32::MAX));
 }
@@ -64,14 +80,22 @@ mod tests {
 
     #[test]
     fn shapes_that_do_not_fit_are_the_models_error() {
-        let error = Error::from(Tensor::from_slice(&[1f32, 2.]).f_matmul(&Tensor::from_slice(&[1f32, 2., 3.])).unwrap_err());
+        let error = Error::from(
+            Tensor::from_slice(&[1f32, 2.])
+                .f_matmul(&Tensor::from_slice(&[1f32, 2., 3.]))
+                .unwrap_err(),
+        );
         assert_eq!(error.kind(), Who::Model);
-        assert!(!error.message().contains("Exception raised from"), "{error}");
+        assert!(
+            !error.message().contains("Exception raised from"),
+            "{error}"
+        );
     }
 
     #[test]
     fn memory_that_cannot_be_had_is_overload() {
-        let error = Error::from(Tensor::f_empty([1 << 50], (Kind::Float, Device::Cpu)).unwrap_err());
+        let error =
+            Error::from(Tensor::f_empty([1 << 50], (Kind::Float, Device::Cpu)).unwrap_err());
         assert_eq!(error.kind(), Who::Overload, "{error}");
     }
 

@@ -1,5 +1,6 @@
-//! Products by oneDNN on CPUs, with what follows them in the same pass. libtorch multiplies f32 with MKL, which on other CPUs than Intel's
-//! is half as fast; its C interface for compiled models (`shim_cpu.h`) reaches oneDNN.
+//! Products by oneDNN on CPUs, with what follows them in the same pass. libtorch multiplies f32
+//! with MKL, which on other CPUs than Intel's is half as fast; its C interface for compiled models
+//! (`shim_cpu.h`) reaches oneDNN.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::ManuallyDrop;
@@ -44,13 +45,19 @@ impl Then {
     }
 }
 
-/// A weight `[output, input]` laid out as oneDNN reads it fastest, to be given to [`product`] and to nothing else: few rows are bound by how
-/// fast a weight is read. None where oneDNN is not the way (another device or number format), or the weight is small.
+/// A weight `[output, input]` laid out as oneDNN reads it fastest, to be given to [`product`] and
+/// to nothing else: few rows are bound by how fast a weight is read. None where oneDNN is not the
+/// way (another device or number format), or the weight is small.
 ///
 /// # Errors
 /// Overload, where memory is short.
 pub fn pack(weight: &Tensor) -> Result<Option<Tensor>> {
-    if weight.device() != Device::Cpu || !served(weight.kind()) || weight.dim() != 2 || weight.numel() < LARGE || weight.is_mkldnn() {
+    if weight.device() != Device::Cpu
+        || !served(weight.kind())
+        || weight.dim() != 2
+        || weight.numel() < LARGE
+        || weight.is_mkldnn()
+    {
         return Ok(None);
     }
     Ok(reorder(&weight.f_contiguous()?))
@@ -60,16 +67,28 @@ fn served(kind: Kind) -> bool {
     kind == Kind::Float || kind == Kind::BFloat16 && cpu_multiplies_bf16()
 }
 
-/// `[.., input]` times a weight `[output, input]`, [packed](pack) or not, plus a bias `[output]`, and `then` of it. None where oneDNN is not the way to it
-/// (another device or number format, too small a product) or refuses; libtorch's own operations then say why.
+/// `[.., input]` times a weight `[output, input]`, [packed](pack) or not, plus a bias `[output]`,
+/// and `then` of it. None where oneDNN is not the way to it (another device or number format, too
+/// small a product) or refuses; libtorch's own operations then say why.
 pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, then: Then) -> Option<Tensor> {
     let (size, shape) = (x.size(), weight.size());
-    let ([.., last], [_, input]) = (size.as_slice(), shape.as_slice()) else { return None };
+    let ([.., last], [_, input]) = (size.as_slice(), shape.as_slice()) else {
+        return None;
+    };
     let kind = x.kind();
-    let whole = [Some(x), Some(weight), bias].into_iter().flatten().all(|part| part.device() == Device::Cpu && part.kind() == kind);
-    let rows = if *input > 0 { x.numel() / *input as usize } else { 0 };
-    let lies_well = || rows > 1 && rows * (shape[0] * input) as usize >= WORTHWHILE && weight.is_contiguous();
-    if !(served(kind) && whole && rows > 0 && last == input && (weight.is_mkldnn() || lies_well())) {
+    let whole = [Some(x), Some(weight), bias]
+        .into_iter()
+        .flatten()
+        .all(|part| part.device() == Device::Cpu && part.kind() == kind);
+    let rows = if *input > 0 {
+        x.numel() / *input as usize
+    } else {
+        0
+    };
+    let lies_well =
+        || rows > 1 && rows * (shape[0] * input) as usize >= WORTHWHILE && weight.is_contiguous();
+    if !(served(kind) && whole && rows > 0 && last == input && (weight.is_mkldnn() || lies_well()))
+    {
         return None;
     }
     multiply(x, weight, bias, then)
@@ -82,8 +101,9 @@ fn multiply(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, then: Then) -> O
     let (mut bias, variant) = (bias.map(handle), variant.as_ptr());
     let bias = bias.as_mut().map_or(null_mut(), |bias| bias as *mut _);
     let mut result = null_mut();
-    // SAFETY: an AtenTensorHandle is a pointer to an at::Tensor, which is what tch holds; the arguments live until the call returns, are
-    // not changed by it and have the shapes, device and kind that `product` has checked. It catches what libtorch throws.
+    // SAFETY: an AtenTensorHandle is a pointer to an at::Tensor, which is what tch holds; the
+    // arguments live until the call returns, are not changed by it and have the shapes, device and
+    // kind that `product` has checked. It catches what libtorch throws.
     let status = unsafe {
         aoti_torch_cpu__linear_pointwise(
             handle(x),
@@ -96,7 +116,8 @@ fn multiply(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, then: Then) -> O
             &raw mut result,
         )
     };
-    // SAFETY: on success `result` is an at::Tensor made by `new`, which nobody else owns; tch deletes it.
+    // SAFETY: on success `result` is an at::Tensor made by `new`, which nobody else owns; tch
+    // deletes it.
     (status == 0 && !result.is_null()).then(|| unsafe { Tensor::from_ptr(result.cast()) })
 }
 
@@ -105,17 +126,29 @@ fn reorder(weight: &Tensor) -> Option<Tensor> {
     let taken = ManuallyDrop::new(weight.shallow_clone());
     // The tensor, and no number of rows: the layout that serves them all.
     let mut stack = [taken.as_ptr() as u64, 0];
-    // SAFETY: the stack holds the operator's two arguments as shim.h lays them out, a tensor's handle and 0 for an absent number. The callee
-    // takes the tensor over, which is why it is not dropped here; it catches what libtorch throws.
-    let status = unsafe { aoti_torch_call_dispatcher(c"mkldnn::_reorder_linear_weight".as_ptr(), c"".as_ptr(), stack.as_mut_ptr()) };
-    // SAFETY: on success the first place holds the result, an at::Tensor made by `new`, which nobody else owns; tch deletes it.
+    // SAFETY: the stack holds the operator's two arguments as shim.h lays them out, a tensor's
+    // handle and 0 for an absent number. The callee takes the tensor over, which is why it is not
+    // dropped here; it catches what libtorch throws.
+    let status = unsafe {
+        aoti_torch_call_dispatcher(
+            c"mkldnn::_reorder_linear_weight".as_ptr(),
+            c"".as_ptr(),
+            stack.as_mut_ptr(),
+        )
+    };
+    // SAFETY: on success the first place holds the result, an at::Tensor made by `new`, which
+    // nobody else owns; tch deletes it.
     (status == 0 && stack[0] != 0).then(|| unsafe { Tensor::from_ptr(stack[0] as *mut _) })
 }
 
 #[allow(unsafe_code)]
 unsafe extern "C" {
     /// torch/csrc/inductor/aoti_torch/c/shim.h, libtorch 2.11: a `StableIValue` is 64 bits.
-    fn aoti_torch_call_dispatcher(operator: *const c_char, overload: *const c_char, stack: *mut u64) -> c_int;
+    fn aoti_torch_call_dispatcher(
+        operator: *const c_char,
+        overload: *const c_char,
+        stack: *mut u64,
+    ) -> c_int;
 
     /// torch/csrc/inductor/aoti_torch/c/shim_cpu.h, libtorch 2.11.
     fn aoti_torch_cpu__linear_pointwise(
@@ -141,7 +174,11 @@ mod tests {
     #[test]
     fn products_are_libtorchs_with_what_follows() {
         // A view whose rows lie apart is multiplied as any other.
-        let (x, weight, bias) = (random(&[20, 3, 256]).transpose(0, 1), random(&[128, 256]) / 16., random(&[128]));
+        let (x, weight, bias) = (
+            random(&[20, 3, 256]).transpose(0, 1),
+            random(&[128, 256]) / 16.,
+            random(&[128]),
+        );
         for bias in [None, Some(&bias)] {
             let plain = x.linear(&weight, bias);
             let followed = [
@@ -161,7 +198,10 @@ mod tests {
     #[test]
     fn packed_weights_multiply_as_they_did_and_can_be_had_back() {
         for kind in [Kind::Float, Kind::BFloat16] {
-            let (weight, bias) = ((random(&[384, 256]) / 16.).to_kind(kind), random(&[384]).to_kind(kind));
+            let (weight, bias) = (
+                (random(&[384, 256]) / 16.).to_kind(kind),
+                random(&[384]).to_kind(kind),
+            );
             let Some(packed) = pack(&weight).unwrap() else {
                 assert!(kind == Kind::BFloat16 && !cpu_multiplies_bf16());
                 continue;
@@ -170,14 +210,38 @@ mod tests {
             let tolerance = if kind == Kind::Float { 1e-5 } else { 2e-2 };
             for rows in [1, 2, 50, 300] {
                 let x = random(&[rows, 256]).to_kind(kind);
-                let found = product(&x, &packed, Some(&bias), Then::Gelu).expect("oneDNN serves it");
-                let expected = x.to_kind(Kind::Float).linear(&weight.to_kind(Kind::Float), Some(&bias.to_kind(Kind::Float))).gelu("none");
-                assert!(found.to_kind(Kind::Float).allclose(&expected, tolerance, tolerance, false), "{rows} rows of {kind:?}");
+                let found =
+                    product(&x, &packed, Some(&bias), Then::Gelu).expect("oneDNN serves it");
+                let expected = x
+                    .to_kind(Kind::Float)
+                    .linear(
+                        &weight.to_kind(Kind::Float),
+                        Some(&bias.to_kind(Kind::Float)),
+                    )
+                    .gelu("none");
+                assert!(
+                    found
+                        .to_kind(Kind::Float)
+                        .allclose(&expected, tolerance, tolerance, false),
+                    "{rows} rows of {kind:?}"
+                );
             }
-            assert!(product(&random(&[2, 255]).to_kind(kind), &packed, None, Then::Nothing).is_none());
+            assert!(
+                product(
+                    &random(&[2, 255]).to_kind(kind),
+                    &packed,
+                    None,
+                    Then::Nothing
+                )
+                .is_none()
+            );
         }
         assert!(pack(&random(&[100, 100])).unwrap().is_none(), "too small");
-        assert!(pack(&random(&[384, 256]).to_kind(Kind::Double)).unwrap().is_none());
+        assert!(
+            pack(&random(&[384, 256]).to_kind(Kind::Double))
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]
@@ -186,8 +250,18 @@ mod tests {
         assert!(product(&x, &weight, None, Then::Nothing).is_some());
         let narrow = random(&[60, 255]);
         let doubles = x.to_kind(Kind::Double);
-        for (x, weight) in [(&narrow, &weight), (&doubles, &weight), (&x.narrow(0, 0, 1), &weight), (&x, &weight.transpose(0, 1).copy())] {
-            assert!(product(x, weight, None, Then::Nothing).is_none(), "{:?} {:?}", x.size(), x.kind());
+        for (x, weight) in [
+            (&narrow, &weight),
+            (&doubles, &weight),
+            (&x.narrow(0, 0, 1), &weight),
+            (&x, &weight.transpose(0, 1).copy()),
+        ] {
+            assert!(
+                product(x, weight, None, Then::Nothing).is_none(),
+                "{:?} {:?}",
+                x.size(),
+                x.kind()
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A pipeline file whose stages paint, run by the binary with a small model of random weights: generated pictures -> diffuse -> files.
+//! A pipeline file whose stages paint, run by the binary with a small model of random weights:
+//! generated pictures -> diffuse -> files.
 
 use crate::support::{Place, records, root};
 
@@ -29,22 +30,45 @@ fn a_stream_is_painted_frame_by_frame_into_files() {
     let place = Place::new();
     for (format, extension) in [("jpeg", "jpg"), ("png", "png"), ("webp", "webp")] {
         let folder = format!("{format}.yaml");
-        let text = pipeline("snow", 4, &format!("format: {format}")).replace("./out", &format!("./out-{format}"));
+        let text = pipeline("snow", 4, &format!("format: {format}"))
+            .replace("./out", &format!("./out-{format}"));
         let run = place.run(&place.write(&folder, text), &[]).ended(0);
         let balance = run.balance("small");
-        assert_eq!((balance.ingested, balance.delivered, balance.absorbed), (4, 4, 0));
+        assert_eq!(
+            (balance.ingested, balance.delivered, balance.absorbed),
+            (4, 4, 0)
+        );
         let (_, files) = records::of_files(&place.path(&format!("out-{format}")));
         let pictures: Vec<_> = files["pictures"].values().collect();
         assert_eq!(pictures.len(), 4);
         for record in &pictures {
-            assert_eq!((&record["role"], &record["width"], &record["height"]), (&"frame".into(), &34.into(), &24.into()));
+            assert_eq!(
+                (&record["role"], &record["width"], &record["height"]),
+                (&"frame".into(), &34.into(), &24.into())
+            );
             assert_eq!(record["meta"]["model"]["id"], "sd-tiny");
-            assert_eq!(record["flicker"].is_null(), record["meta"]["start"] == 0, "all but the first have one before them: {record}");
-            let path = url::Url::parse(record["uri"].as_str().unwrap()).unwrap().to_file_path().unwrap();
+            assert_eq!(
+                record["flicker"].is_null(),
+                record["meta"]["start"] == 0,
+                "all but the first have one before them: {record}"
+            );
+            let path = url::Url::parse(record["uri"].as_str().unwrap())
+                .unwrap()
+                .to_file_path()
+                .unwrap();
             let stored = image::open(&path).unwrap();
-            assert_eq!((stored.width(), stored.height()), (34, 24), "{}", path.display());
+            assert_eq!(
+                (stored.width(), stored.height()),
+                (34, 24),
+                "{}",
+                path.display()
+            );
         }
-        let written = glob::glob(&format!("{}/**/pictures/*.{extension}", place.path(&format!("out-{format}")).display())).unwrap();
+        let written = glob::glob(&format!(
+            "{}/**/pictures/*.{extension}",
+            place.path(&format!("out-{format}")).display()
+        ))
+        .unwrap();
         assert_eq!(written.count(), 4, "beside their records");
     }
 }
@@ -52,18 +76,37 @@ fn a_stream_is_painted_frame_by_frame_into_files() {
 #[test]
 fn a_still_stream_is_painted_once() {
     let place = Place::new();
-    let run = place.run(&place.write("still.yaml", pipeline("gradient", 5, "skip_similar: 0.99")), &[]).ended(0);
+    let run = place
+        .run(
+            &place.write("still.yaml", pipeline("gradient", 5, "skip_similar: 0.99")),
+            &[],
+        )
+        .ended(0);
     let balance = run.balance("small");
-    assert_eq!((balance.ingested, balance.delivered, balance.absorbed), (5, 1, 4));
+    assert_eq!(
+        (balance.ingested, balance.delivered, balance.absorbed),
+        (5, 1, 4)
+    );
 }
 
 #[test]
 fn equal_seeds_paint_equal_pictures_and_others_do_not() {
     let sums = |seed: u32| {
         let place = Place::new();
-        place.run(&place.write("seeded.yaml", pipeline("gradient", 1, &format!("seed: {seed}, cache: false"))), &[]).ended(0);
+        place
+            .run(
+                &place.write(
+                    "seeded.yaml",
+                    pipeline("gradient", 1, &format!("seed: {seed}, cache: false")),
+                ),
+                &[],
+            )
+            .ended(0);
         let (_, files) = records::of_files(&place.path("out"));
-        files["pictures"].values().map(|record| record["sha256"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        files["pictures"]
+            .values()
+            .map(|record| record["sha256"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(sums(7), sums(7));
     assert_ne!(sums(7), sums(8));
@@ -73,6 +116,15 @@ fn equal_seeds_paint_equal_pictures_and_others_do_not() {
 fn a_network_that_paints_nothing_is_refused_before_anything_runs() {
     let place = Place::new();
     let text = pipeline("smpte", 1, "cache: false").replace("golden/sd-tiny", "golden/llama-tiny");
-    let run = place.call(["validate".to_owned(), place.write("wrong.yaml", text).display().to_string()]).ended(2);
-    assert!(run.stderr.contains("StableDiffusionPipeline") && run.stderr.contains("LlamaForCausalLM"), "{}", run.stderr);
+    let run = place
+        .call([
+            "validate".to_owned(),
+            place.write("wrong.yaml", text).display().to_string(),
+        ])
+        .ended(2);
+    assert!(
+        run.stderr.contains("StableDiffusionPipeline") && run.stderr.contains("LlamaForCausalLM"),
+        "{}",
+        run.stderr
+    );
 }

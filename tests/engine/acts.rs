@@ -6,10 +6,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use opusflow::packet::{
-    Cut, Embedding, Event, Frame, Packet, Payload, PayloadKind, PixelFormat, Segment, Span, Stream, TimeSource, VectorType, now_micros,
+    Cut, Embedding, Event, Frame, Packet, Payload, PayloadKind, PixelFormat, Segment, Span, Stream,
+    TimeSource, VectorType, now_micros,
 };
 use opusflow::stage::{
-    Build, Context, Feed, Flush, Held, Holds, Host, Input, Joins, OpenTransform, Out, Sink, Source, StageKind, Transform,
+    Build, Context, Feed, Flush, Held, Holds, Host, Input, Joins, OpenTransform, Out, Sink, Source,
+    StageKind, Transform,
 };
 use opusflow::{Error, Result};
 use parking_lot::Mutex;
@@ -20,21 +22,40 @@ use super::spec::{Act, Stage};
 
 /// A sink that drops a receipt without an outcome.
 pub fn leaking(sink: Stage) -> Stage {
-    Stage { act: Act::Leak, ..sink }
+    Stage {
+        act: Act::Leak,
+        ..sink
+    }
 }
 
 /// A sink that never lets a receipt go.
 pub fn hoarding(sink: Stage) -> Stage {
-    Stage { act: Act::Hoard, ..sink }
+    Stage {
+        act: Act::Hoard,
+        ..sink
+    }
 }
 
 const ANY: &[PayloadKind] = &PayloadKind::ALL;
 
 const fn kind(name: &'static str, accepts: &'static [PayloadKind], build: Build) -> StageKind {
-    StageKind { name, doc: "", accepts, emits: ANY, params: &[], joins: Joins::AsWritten, holds: Holds::nothing, build }
+    StageKind {
+        name,
+        doc: "",
+        accepts,
+        emits: ANY,
+        params: &[],
+        joins: Joins::AsWritten,
+        holds: Holds::nothing,
+        build,
+    }
 }
 
-pub static SOURCE: StageKind = kind("lab_source", &[], Build::Source(|context| Ok(Arc::new(Pushing(Lab::of(context).0)))));
+pub static SOURCE: StageKind = kind(
+    "lab_source",
+    &[],
+    Build::Source(|context| Ok(Arc::new(Pushing(Lab::of(context).0)))),
+);
 pub static EACH: StageKind = kind(
     "lab_each",
     ANY,
@@ -73,7 +94,8 @@ struct Pushing(Arc<Lab>);
 #[async_trait]
 impl Source for Pushing {
     async fn run(&self, host: Arc<dyn Host>, stop: CancellationToken) -> Result<()> {
-        let streams = (0..self.0.spec.load.streams).map(|stream| self.push(stream as u8, &host, &stop));
+        let streams =
+            (0..self.0.spec.load.streams).map(|stream| self.push(stream as u8, &host, &stop));
         futures::future::try_join_all(streams).await.map(|_| ())
     }
 }
@@ -82,14 +104,32 @@ impl Pushing {
     async fn push(&self, number: u8, host: &Arc<dyn Host>, stop: &CancellationToken) -> Result<()> {
         let load = &self.0.spec.load;
         let (id, session) = (number.to_string().into(), Arc::from("lab"));
-        let opened = host.open(Stream { id, labels: BTreeMap::new(), session, live: false, time_source: TimeSource::File }).await;
+        let opened = host
+            .open(Stream {
+                id,
+                labels: BTreeMap::new(),
+                session,
+                live: false,
+                time_source: TimeSource::File,
+            })
+            .await;
         // A pipeline that ends refuses new streams.
         let Ok(feed) = opened else { return Ok(()) };
         self.0.book.lock().opened += 1;
         feed.epoch(0, now_micros()).await;
-        feed.event(Event::Started { uri: format!("lab:{number}"), digest: None }).await;
+        feed.event(Event::Started {
+            uri: format!("lab:{number}"),
+            digest: None,
+        })
+        .await;
         let (mut epoch, mut since) = (0, 0);
-        for n in 0..load.views.iter().map(|(_, frames)| *frames).max().unwrap_or(0) {
+        for n in 0..load
+            .views
+            .iter()
+            .map(|(_, frames)| *frames)
+            .max()
+            .unwrap_or(0)
+        {
             if stop.is_cancelled() && !load.deaf {
                 feed.finish("shutdown".to_owned()).await;
                 return Ok(());
@@ -98,8 +138,14 @@ impl Pushing {
                 (epoch, since) = (epoch + 1, n);
                 feed.epoch(epoch, now_micros()).await;
             }
-            for (view, (name, _)) in load.views.iter().enumerate().filter(|(_, (_, frames))| n < *frames) {
-                self.frame(&*feed, (number, view as u8, n), name, (epoch, n - since)).await;
+            for (view, (name, _)) in load
+                .views
+                .iter()
+                .enumerate()
+                .filter(|(_, (_, frames))| n < *frames)
+            {
+                self.frame(&*feed, (number, view as u8, n), name, (epoch, n - since))
+                    .await;
             }
             if !load.every.is_zero() {
                 tokio::time::sleep(load.every).await;
@@ -116,16 +162,50 @@ impl Pushing {
         Ok(())
     }
 
-    async fn frame(&self, feed: &dyn Feed, root: Root, view: &'static str, (epoch, at): (u64, u32)) {
+    async fn frame(
+        &self,
+        feed: &dyn Feed,
+        root: Root,
+        view: &'static str,
+        (epoch, at): (u64, u32),
+    ) {
         let load = &self.0.spec.load;
         let start = u64::from(at) * 40_000_000 + u64::from(root.1);
-        let made = Made { stage: "in".to_owned(), view: Some(view), roots: vec![root], stream: root.0, epoch, start };
+        let made = Made {
+            stage: "in".to_owned(),
+            view: Some(view),
+            roots: vec![root],
+            stream: root.0,
+            epoch,
+            start,
+        };
         self.0.book.lock().made.insert(Token::Frame(root), made);
-        let pixels = Bytes::from(vec![root.2 as u8; self.0.dice((root, "bytes"), load.bytes as u64) as usize + 1]);
+        let pixels = Bytes::from(vec![
+            root.2 as u8;
+            self.0.dice((root, "bytes"), load.bytes as u64) as usize
+                + 1
+        ]);
         let format = PixelFormat::Rgb8;
-        let frame = Frame { view: view.into(), index: u64::from(root.2), width: 1, height: 1, stride: 3, format, pixels };
-        let age = if self.0.dice((root, "old"), 100) < u64::from(load.old) { 60_000_000 } else { 0 };
-        feed.frame(frame, Span::new(start, start + 40_000_000), now_micros() - age).await;
+        let frame = Frame {
+            view: view.into(),
+            index: u64::from(root.2),
+            width: 1,
+            height: 1,
+            stride: 3,
+            format,
+            pixels,
+        };
+        let age = if self.0.dice((root, "old"), 100) < u64::from(load.old) {
+            60_000_000
+        } else {
+            0
+        };
+        feed.frame(
+            frame,
+            Span::new(start, start + 40_000_000),
+            now_micros() - age,
+        )
+        .await;
     }
 }
 
@@ -140,25 +220,46 @@ impl Transform for Each {
         let stage = self.lab.stage(&self.id);
         let (token, tries) = self.lab.began(stage, input.head, input.payload.kind());
         let mut all = roots(input.head);
-        input.collected.iter().for_each(|(head, _)| all.extend(roots(head)));
+        input
+            .collected
+            .iter()
+            .for_each(|(head, _)| all.extend(roots(head)));
         all.sort_unstable();
         all.dedup();
         {
             let mut book = self.lab.book.lock();
-            let collected: Vec<_> = input.collected.iter().map(|(head, _)| super::lab::token(head)).collect();
-            book.collected.extend(collected.iter().map(|token| (self.id.clone(), *token)));
+            let collected: Vec<_> = input
+                .collected
+                .iter()
+                .map(|(head, _)| super::lab::token(head))
+                .collect();
+            book.collected
+                .extend(collected.iter().map(|token| (self.id.clone(), *token)));
             let call = book.call(&self.id, token);
             (call.roots, call.collected, call.partial) = (all.clone(), collected, input.partial);
             let busy = book.busy.entry(self.id.clone()).or_default();
             *busy = (busy.0 + 1, busy.1.max(busy.0 + 1));
         }
-        let _busy = Busy { lab: &self.lab, id: &self.id };
+        let _busy = Busy {
+            lab: &self.lab,
+            id: &self.id,
+        };
         self.lab.fare(stage, token, tries).await?;
-        let Act::Each(most) = stage.act else { return Err(Error::bug("the act is another")) };
+        let Act::Each(most) = stage.act else {
+            return Err(Error::bug("the act is another"));
+        };
         // One draft at least for most inputs, so that something reaches the sinks.
-        let drafts = if most <= 1 { u64::from(most) } else { self.lab.dice((&self.id, token, "drafts"), u64::from(most) + 1) };
+        let drafts = if most <= 1 {
+            u64::from(most)
+        } else {
+            self.lab
+                .dice((&self.id, token, "drafts"), u64::from(most) + 1)
+        };
         for _ in 0..drafts {
-            let vector = Bytes::from(vec![0; self.lab.dice((&self.id, token, "vector"), 400) as usize]);
+            let vector = Bytes::from(vec![
+                0;
+                self.lab.dice((&self.id, token, "vector"), 400) as usize
+            ]);
             let embedding = Embedding {
                 space: "lab".into(),
                 dtype: VectorType::F32,
@@ -169,8 +270,15 @@ impl Transform for Each {
                 labels: Vec::new(),
                 scores: None,
             };
-            let payload = if most == 1 { input.payload.clone() } else { Payload::Embedding(Arc::new(embedding)) };
-            out.emit(self.lab.draft(&self.id, input.head, input.head.span, &all, payload));
+            let payload = if most == 1 {
+                input.payload.clone()
+            } else {
+                Payload::Embedding(Arc::new(embedding))
+            };
+            out.emit(
+                self.lab
+                    .draft(&self.id, input.head, input.head.span, &all, payload),
+            );
         }
         self.lab.note(&self.id, token, |call| call.ok = true);
         Ok(())
@@ -202,14 +310,22 @@ struct Open {
 impl Open {
     fn new(context: &Context<'_>) -> impl Fn() -> Self + Send + Sync + use<> {
         let (lab, id) = Lab::of(context);
-        move || Self { lab: Arc::clone(&lab), id: id.clone(), inputs: Mutex::default() }
+        move || Self {
+            lab: Arc::clone(&lab),
+            id: id.clone(),
+            inputs: Mutex::default(),
+        }
     }
 
     /// Takes an input in; what is open, when it has become `most`.
     fn take_in(&self, input: Held, roots: Vec<Root>, most: usize) -> Inputs {
         let mut inputs = self.inputs.lock();
         inputs.push((input, roots));
-        if inputs.len() >= most { std::mem::take(&mut *inputs) } else { Vec::new() }
+        if inputs.len() >= most {
+            std::mem::take(&mut *inputs)
+        } else {
+            Vec::new()
+        }
     }
 
     fn flush(&self, out: &mut Out) {
@@ -217,17 +333,35 @@ impl Open {
     }
 
     fn emit(&self, inputs: Inputs, out: &mut Out) {
-        let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else { return };
-        let (like, span) = (Arc::clone(first.0.head()), Span::new(first.0.head().span.start, last.0.head().span.end));
+        let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else {
+            return;
+        };
+        let (like, span) = (
+            Arc::clone(first.0.head()),
+            Span::new(first.0.head().span.start, last.0.head().span.end),
+        );
         let frames = inputs.len() as u64;
         let (held, all): (Vec<_>, Vec<_>) = inputs.into_iter().unzip();
-        let segment = Payload::Segment(Arc::new(Segment { index: 0, cut: Cut::Hard, confidence: 1.0, frames }));
-        out.emit(self.lab.draft(&self.id, &like, span, &all.concat(), segment).holding(held));
+        let segment = Payload::Segment(Arc::new(Segment {
+            index: 0,
+            cut: Cut::Hard,
+            confidence: 1.0,
+            frames,
+        }));
+        out.emit(
+            self.lab
+                .draft(&self.id, &like, span, &all.concat(), segment)
+                .holding(held),
+        );
     }
 
     /// Merged inputs come in any order, so that each of them may begin the next segment.
     fn earliest(&self, incoming: u64) -> u64 {
-        self.inputs.lock().iter().map(|(held, _)| held.head().span.start).fold(incoming, u64::min)
+        self.inputs
+            .lock()
+            .iter()
+            .map(|(held, _)| held.head().span.start)
+            .fold(incoming, u64::min)
     }
 }
 
@@ -238,7 +372,9 @@ impl Transform for Window {
     async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
         let Open { lab, id, .. } = &self.0;
         let stage = lab.stage(id);
-        let Act::Window(most) = stage.act else { return Err(Error::bug("the act is another")) };
+        let Act::Window(most) = stage.act else {
+            return Err(Error::bug("the act is another"));
+        };
         let (token, tries) = lab.began(stage, input.head, input.payload.kind());
         let all = roots(input.head);
         lab.note(id, token, |call| call.roots = all.clone());
@@ -259,7 +395,8 @@ impl Transform for Window {
     }
 }
 
-/// Takes its inputs in before its first wait, and then answers for the window that the input filled.
+/// Takes its inputs in before its first wait, and then answers for the window that the input
+/// filled.
 struct Gather(Open);
 
 #[async_trait]
@@ -267,11 +404,17 @@ impl Transform for Gather {
     async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
         let Open { lab, id, .. } = &self.0;
         let stage = lab.stage(id);
-        let Act::Gather(most) = stage.act else { return Err(Error::bug("the act is another")) };
+        let Act::Gather(most) = stage.act else {
+            return Err(Error::bug("the act is another"));
+        };
         let (token, tries) = lab.began(stage, input.head, input.payload.kind());
         let own = roots(input.head);
         let full = self.0.take_in(input.held.split(), own.clone(), most);
-        let all = if full.is_empty() { own } else { full.iter().flat_map(|(_, roots)| roots.clone()).collect() };
+        let all = if full.is_empty() {
+            own
+        } else {
+            full.iter().flat_map(|(_, roots)| roots.clone()).collect()
+        };
         lab.note(id, token, |call| call.roots = all);
         if !full.is_empty() {
             out.risk(full.iter().map(|(held, _)| held));
@@ -301,7 +444,11 @@ struct Delivering {
 impl Sink for Delivering {
     async fn deliver(&self, batch: &[Packet]) -> Vec<Result<()>> {
         let stage = self.lab.stage(&self.id);
-        self.lab.book.lock().batches.push((self.id.clone(), batch.len()));
+        self.lab
+            .book
+            .lock()
+            .batches
+            .push((self.id.clone(), batch.len()));
         let mut begun = Vec::new();
         for packet in batch {
             let kind = packet.payload.kind();
@@ -319,7 +466,11 @@ impl Sink for Delivering {
                 None => Ok(()),
             });
         }
-        for (packet, _) in batch.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()) {
+        for (packet, _) in batch
+            .iter()
+            .zip(&outcomes)
+            .filter(|(_, outcome)| outcome.is_ok())
+        {
             self.delivered(packet);
             match stage.act {
                 Act::Leak => drop(packet.receipt.split()),
@@ -334,7 +485,10 @@ impl Sink for Delivering {
     }
 
     async fn finish(&self, stream: &Arc<Stream>) -> Result<()> {
-        self.lab.book.lock().finished.push((self.id.clone(), stream.id.parse().expect("streams are numbered")));
+        self.lab.book.lock().finished.push((
+            self.id.clone(),
+            stream.id.parse().expect("streams are numbered"),
+        ));
         Ok(())
     }
 
@@ -349,11 +503,19 @@ impl Delivering {
         let mut book = self.lab.book.lock();
         let (token, stream) = (token(&packet.head), number(&packet.head));
         match &packet.payload {
-            Payload::Event(event) => book.events.entry((self.id.clone(), stream)).or_default().push((**event).clone()),
+            Payload::Event(event) => book
+                .events
+                .entry((self.id.clone(), stream))
+                .or_default()
+                .push((**event).clone()),
             Payload::DeadLetter(letter) => _ = book.letters.insert((letter.stage.clone(), token)),
             payload => {
-                if let (Payload::Frame(frame), Some(root)) = (payload, roots(&packet.head).first()) {
-                    book.pixels.entry(*root).or_default().insert(frame.pixels.as_ptr() as usize);
+                if let (Payload::Frame(frame), Some(root)) = (payload, roots(&packet.head).first())
+                {
+                    book.pixels
+                        .entry(*root)
+                        .or_default()
+                        .insert(frame.pixels.as_ptr() as usize);
                 }
                 book.call(&self.id, token).ok = true;
             }

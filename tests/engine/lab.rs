@@ -1,4 +1,5 @@
-//! Made-up stages that write down all they send, see and emit, so that a test can count apart from the ledger.
+//! Made-up stages that write down all they send, see and emit, so that a test can count apart from
+//! the ledger.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -61,7 +62,8 @@ pub struct Book {
     pub letters: HashSet<(String, Token)>,
     /// In the order of their arrival, by sink and stream.
     pub events: BTreeMap<(String, u8), Vec<Event>>,
-    /// Packets in the order in which each stage first saw them: by reader, stream and what they are.
+    /// Packets in the order in which each stage first saw them: by reader, stream and what they
+    /// are.
     pub order: HashMap<Lane, Vec<(u64, u64)>>,
     /// Where the pixels of a frame lay at each sink.
     pub pixels: HashMap<Root, HashSet<usize>>,
@@ -77,7 +79,9 @@ pub struct Book {
 impl Book {
     /// The call of stage `id` on `token`, which has begun.
     pub fn call(&mut self, id: &str, token: Token) -> &mut Call {
-        self.calls.get_mut(&(id.to_owned(), token)).expect("it began")
+        self.calls
+            .get_mut(&(id.to_owned(), token))
+            .expect("it began")
     }
 }
 
@@ -103,18 +107,30 @@ impl Lab {
         let name = format!("lab-{}", NAMES.fetch_add(1, Ordering::Relaxed));
         silence_planned_panics();
         let plan = spec.plan(&name);
-        let lab = Arc::new(Self { spec, book: Mutex::default(), next: AtomicU32::new(1) });
+        let lab = Arc::new(Self {
+            spec,
+            book: Mutex::default(),
+            next: AtomicU32::new(1),
+        });
         LABS.lock().insert(name, Arc::clone(&lab));
         (lab, Running::start(plan, &Arc::new(Deps::default())))
     }
 
     pub fn of(context: &Context<'_>) -> (Arc<Self>, String) {
-        let lab = LABS.lock().get(&*context.origin.pipeline).cloned().expect("the pipeline was started by a lab");
+        let lab = LABS
+            .lock()
+            .get(&*context.origin.pipeline)
+            .cloned()
+            .expect("the pipeline was started by a lab");
         (lab, context.origin.stage.to_string())
     }
 
     pub fn stage(&self, id: &str) -> &Stage {
-        self.spec.stages.iter().find(|stage| stage.id == id).expect("the stage is in the spec")
+        self.spec
+            .stages
+            .iter()
+            .find(|stage| stage.id == id)
+            .expect("the stage is in the spec")
     }
 
     /// A number below `below` that depends on the seed and `what` alone.
@@ -149,12 +165,27 @@ impl Lab {
         Ok(())
     }
 
-    pub fn draft(&self, stage: &str, like: &Head, span: Span, roots: &[Root], payload: Payload) -> Draft {
+    pub fn draft(
+        &self,
+        stage: &str,
+        like: &Head,
+        span: Span,
+        roots: &[Root],
+        payload: Payload,
+    ) -> Draft {
         let token = self.next.fetch_add(1, Ordering::Relaxed);
-        let made =
-            Made { stage: stage.to_owned(), view: None, roots: roots.to_vec(), stream: number(like), epoch: like.epoch, start: span.start };
+        let made = Made {
+            stage: stage.to_owned(),
+            view: None,
+            roots: roots.to_vec(),
+            stream: number(like),
+            epoch: like.epoch,
+            start: span.start,
+        };
         self.book.lock().made.insert(Token::Draft(token), made);
-        Draft::new(payload, span).ordinal(token).from_records(roots.iter().map(record).collect())
+        Draft::new(payload, span)
+            .ordinal(token)
+            .from_records(roots.iter().map(record).collect())
     }
 
     /// Writes something down about a call that has begun.
@@ -170,9 +201,16 @@ impl Lab {
         call.span = head.span;
         let tries = call.tries;
         if tries == 1 {
-            let view = if let Token::Frame((_, view, _)) = token { view } else { 0 };
+            let view = if let Token::Frame((_, view, _)) = token {
+                view
+            } else {
+                0
+            };
             let from = format!("{}.{view}", head.channel.origin.stage);
-            book.order.entry((stage.id.clone(), number(head), from, kind)).or_default().push((head.epoch, head.seq));
+            book.order
+                .entry((stage.id.clone(), number(head), from, kind))
+                .or_default()
+                .push((head.epoch, head.seq));
         }
         (token, tries)
     }
@@ -198,7 +236,11 @@ fn record(root: &Root) -> RecordId {
 }
 
 pub fn number(head: &Head) -> u8 {
-    head.channel.stream.id.parse().expect("streams are numbered")
+    head.channel
+        .stream
+        .id
+        .parse()
+        .expect("streams are numbered")
 }
 
 /// Frames carry their view in the last digits of their pts, for a dead letter has no frame.
@@ -214,7 +256,13 @@ pub fn roots(head: &Head) -> Vec<Root> {
     match token(head) {
         Token::Frame(root) => vec![root],
         Token::Draft(_) => {
-            let root = |id: &RecordId| (id.0[0], id.0[1], u32::from_le_bytes([id.0[2], id.0[3], id.0[4], id.0[5]]));
+            let root = |id: &RecordId| {
+                (
+                    id.0[0],
+                    id.0[1],
+                    u32::from_le_bytes([id.0[2], id.0[3], id.0[4], id.0[5]]),
+                )
+            };
             head.parents.iter().map(root).collect()
         }
     }

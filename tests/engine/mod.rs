@@ -1,4 +1,5 @@
-//! The engine under test: queues, lanes, joins, receipts, drain and deadline, with made-up stages that write down all they see.
+//! The engine under test: queues, lanes, joins, receipts, drain and deadline, with made-up stages
+//! that write down all they see.
 
 mod acts;
 mod behaviour;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opusflow::pipeline::Plan;
-use opusflow::pipeline::plan::{CachePlan, InputPlan, MemoryPlan, ObjectsPlan, StagePlan, TelemetryPlan, ThreadsPlan};
+use opusflow::pipeline::plan::{
+    CachePlan, InputPlan, MemoryPlan, ObjectsPlan, StagePlan, TelemetryPlan, ThreadsPlan,
+};
 use opusflow::stage::{JoinSettings, QueueSettings, Retry, WhenFull};
 
 use super::acts;
@@ -95,16 +97,29 @@ pub struct Edge {
 
 /// A queue of `frames` that blocks.
 pub const fn block(frames: usize) -> QueueSettings {
-    QueueSettings { frames, bytes: 64 << 20, when_full: WhenFull::Block, max_age: None }
+    QueueSettings {
+        frames,
+        bytes: 64 << 20,
+        when_full: WhenFull::Block,
+        max_age: None,
+    }
 }
 
 impl Edge {
     pub fn view(view: &'static str, queue: QueueSettings) -> Self {
-        Self { from: "in".to_owned(), view: Some(view), queue }
+        Self {
+            from: "in".to_owned(),
+            view: Some(view),
+            queue,
+        }
     }
 
     pub fn stage(from: &str, queue: QueueSettings) -> Self {
-        Self { from: from.to_owned(), view: None, queue }
+        Self {
+            from: from.to_owned(),
+            view: None,
+            queue,
+        }
     }
 }
 
@@ -112,7 +127,16 @@ impl Load {
     /// One stream with view `a`.
     pub fn frames(frames: u32) -> Self {
         let (every, gaps) = (Duration::from_millis(1), Vec::new());
-        Self { streams: 1, views: vec![("a", frames)], every, gaps, bytes: 100, old: 0, deaf: false, keeps: false }
+        Self {
+            streams: 1,
+            views: vec![("a", frames)],
+            every,
+            gaps,
+            bytes: 100,
+            old: 0,
+            deaf: false,
+            keeps: false,
+        }
     }
 }
 
@@ -125,7 +149,10 @@ impl Stage {
             join: None,
             concurrency: 1,
             timeout: None,
-            retry: Retry { attempts: 1, backoff: Duration::from_millis(10) },
+            retry: Retry {
+                attempts: 1,
+                backoff: Duration::from_millis(10),
+            },
             dead_letter: None,
             required: true,
             behave: Behave::default(),
@@ -133,7 +160,11 @@ impl Stage {
     }
 
     fn plan(&self) -> StagePlan {
-        let input = |edge: &Edge| InputPlan { from: edge.from.as_str().into(), view: edge.view.map(Arc::from), queue: edge.queue };
+        let input = |edge: &Edge| InputPlan {
+            from: edge.from.as_str().into(),
+            view: edge.view.map(Arc::from),
+            queue: edge.queue,
+        };
         StagePlan {
             id: self.id.as_str().into(),
             kind: match self.act {
@@ -157,35 +188,74 @@ impl Stage {
 
 impl Spec {
     pub fn new(load: Load, stages: Vec<Stage>) -> Self {
-        Self { load, stages, shutdown: Duration::from_secs(600), seed: 1 }
+        Self {
+            load,
+            stages,
+            shutdown: Duration::from_secs(600),
+            seed: 1,
+        }
     }
 
     /// The plan of a pipeline called `name`.
     pub fn plan(&self, name: &str) -> Arc<Plan> {
-        let source = StagePlan { kind: &acts::SOURCE, ..Stage::new("in", Act::Sink, Vec::new()).plan() };
+        let source = StagePlan {
+            kind: &acts::SOURCE,
+            ..Stage::new("in", Act::Sink, Vec::new()).plan()
+        };
         Arc::new(Plan {
             name: name.into(),
             config_hash: "0".into(),
             kafka: None,
-            cache: CachePlan { memory: 0, redis: None, ttl: Duration::ZERO, compress_over: 0 },
-            objects: ObjectsPlan { store: "file:.".to_owned(), inline_max: 0, ttl: None },
-            threads: ThreadsPlan { tokio: 1, torch: 1, decode: 1, spin: false },
-            telemetry: TelemetryPlan { metrics: None, log: "warn".to_owned() },
+            cache: CachePlan {
+                memory: 0,
+                redis: None,
+                ttl: Duration::ZERO,
+                compress_over: 0,
+            },
+            objects: ObjectsPlan {
+                store: "file:.".to_owned(),
+                inline_max: 0,
+                ttl: None,
+            },
+            threads: ThreadsPlan {
+                tokio: 1,
+                torch: 1,
+                decode: 1,
+                spin: false,
+            },
+            telemetry: TelemetryPlan {
+                metrics: None,
+                log: "warn".to_owned(),
+            },
             shutdown: self.shutdown,
             progress: Duration::from_millis(100),
             models: BTreeMap::new(),
             absent: BTreeMap::new(),
             model_cache: ".".into(),
-            memory: MemoryPlan { threshold: None, idle: Duration::from_secs(60) },
-            stages: std::iter::once(source).chain(self.stages.iter().map(Stage::plan)).collect(),
+            memory: MemoryPlan {
+                threshold: None,
+                idle: Duration::from_secs(60),
+            },
+            stages: std::iter::once(source)
+                .chain(self.stages.iter().map(Stage::plan))
+                .collect(),
         })
     }
 
     /// The stages that read what `from` emits, with the input they read it by.
-    pub fn readers<'a>(&'a self, from: &'a str, view: Option<&'a str>) -> impl Iterator<Item = (&'a Stage, usize)> {
+    pub fn readers<'a>(
+        &'a self,
+        from: &'a str,
+        view: Option<&'a str>,
+    ) -> impl Iterator<Item = (&'a Stage, usize)> {
         self.stages.iter().flat_map(move |stage| {
             let reads = move |edge: &Edge| edge.from == from && edge.view == view;
-            stage.inputs.iter().enumerate().filter(move |(_, edge)| reads(edge)).map(move |(at, _)| (stage, at))
+            stage
+                .inputs
+                .iter()
+                .enumerate()
+                .filter(move |(_, edge)| reads(edge))
+                .map(move |(at, _)| (stage, at))
         })
     }
 }

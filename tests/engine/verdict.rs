@@ -29,7 +29,12 @@ const fn just(fate: Fate) -> Range {
 /// Checks a finished run against the notes.
 pub fn check(lab: &Arc<Lab>, summary: &Summary) {
     let book = lab.book.lock();
-    assert_eq!(summary.sessions.len(), book.opened, "every stream ends: {:?}", summary.errors);
+    assert_eq!(
+        summary.sessions.len(),
+        book.opened,
+        "every stream ends: {:?}",
+        summary.errors
+    );
     for session in &summary.sessions {
         balances(&lab.spec, &book, session, summary.forced);
     }
@@ -37,12 +42,29 @@ pub fn check(lab: &Arc<Lab>, summary: &Summary) {
     if !summary.forced {
         joins_are_complete(&lab.spec, &book);
         assert!(summary.errors.is_empty(), "{:?}", summary.errors);
-        let sinks = lab.spec.stages.iter().filter(|stage| stage.act == Act::Sink).count();
-        assert_eq!(book.finished.len(), sinks * book.opened, "every sink hears of the end of every stream");
+        let sinks = lab
+            .spec
+            .stages
+            .iter()
+            .filter(|stage| stage.act == Act::Sink)
+            .count();
+        assert_eq!(
+            book.finished.len(),
+            sinks * book.opened,
+            "every sink hears of the end of every stream"
+        );
     }
     for (stage, (_, most)) in &book.busy {
-        let limit = lab.spec.stages.iter().find(|other| other.id == *stage).map_or(0, |stage| stage.concurrency);
-        assert!(*most <= limit * lab.spec.load.streams, "`{stage}` worked on {most} at once");
+        let limit = lab
+            .spec
+            .stages
+            .iter()
+            .find(|other| other.id == *stage)
+            .map_or(0, |stage| stage.concurrency);
+        assert!(
+            *most <= limit * lab.spec.load.streams,
+            "`{stage}` worked on {most} at once"
+        );
     }
 }
 
@@ -66,9 +88,18 @@ fn balances(spec: &Spec, book: &Book, session: &SessionReport, forced: bool) {
         if spec.readers("in", Some(view)).next().is_none() {
             continue;
         }
-        let of_view: Vec<_> = fates.iter().filter(|(root, _)| usize::from(root.1) == number).map(|(_, range)| *range).collect();
+        let of_view: Vec<_> = fates
+            .iter()
+            .filter(|(root, _)| usize::from(root.1) == number)
+            .map(|(_, range)| *range)
+            .collect();
         let empty = Balance::default();
-        compare(view, &of_view, session.ledger.get(*view).unwrap_or(&empty), forced);
+        compare(
+            view,
+            &of_view,
+            session.ledger.get(*view).unwrap_or(&empty),
+            forced,
+        );
     }
 }
 
@@ -90,16 +121,29 @@ fn compare(view: &str, fates: &[Range], balance: &Balance, forced: bool) {
     ];
     for (fate, counted) in terms {
         let least = fates.iter().filter(|range| **range == just(fate)).count() as u64;
-        let most = fates.iter().filter(|range| range.0 <= fate && fate <= range.1).count() as u64;
-        assert!((least..=most).contains(&counted), "{fate:?}: the notes say {least} to {most}; {say}");
+        let most = fates
+            .iter()
+            .filter(|range| range.0 <= fate && fate <= range.1)
+            .count() as u64;
+        assert!(
+            (least..=most).contains(&counted),
+            "{fate:?}: the notes say {least} to {most}; {say}"
+        );
     }
     if !forced {
         assert!(!balance.dropped.contains_key("shutdown"), "{say}");
     }
 }
 
-/// What became of a packet at one of its readers, and the frames that it says this of, where these are more than its own.
-fn at<'a>(book: &'a Book, reader: &Stage, input: usize, token: Token, forced: bool) -> (Range, Option<&'a [Root]>) {
+/// What became of a packet at one of its readers, and the frames that it says this of, where these
+/// are more than its own.
+fn at<'a>(
+    book: &'a Book,
+    reader: &Stage,
+    input: usize,
+    token: Token,
+    forced: bool,
+) -> (Range, Option<&'a [Root]>) {
     let key = (reader.id.clone(), token);
     let call = book.calls.get(&key);
     if reader.act == Act::Sink {
@@ -117,28 +161,53 @@ fn at<'a>(book: &'a Book, reader: &Stage, input: usize, token: Token, forced: bo
         && join.collect.contains(&input)
     {
         let queue = reader.inputs[input].queue;
-        let sure = !forced && join.wait.is_none() && queue.when_full == WhenFull::Block && queue.max_age.is_none();
+        let sure = !forced
+            && join.wait.is_none()
+            && queue.when_full == WhenFull::Block
+            && queue.max_age.is_none();
         let sure = sure || (!forced && book.collected.contains(&key));
-        return (if sure { just(Fate::Absorbed) } else { (Fate::Absorbed, Fate::Dropped) }, None);
+        return (
+            if sure {
+                just(Fate::Absorbed)
+            } else {
+                (Fate::Absorbed, Fate::Dropped)
+            },
+            None,
+        );
     }
     match call {
         None => (just(Fate::Dropped), None),
-        Some(call) if call.ok => (if forced { (Fate::Absorbed, Fate::Dropped) } else { just(Fate::Absorbed) }, Some(&call.roots)),
+        Some(call) if call.ok => (
+            if forced {
+                (Fate::Absorbed, Fate::Dropped)
+            } else {
+                just(Fate::Absorbed)
+            },
+            Some(&call.roots),
+        ),
         Some(call) => (lost(book, &key), Some(&call.roots)),
     }
 }
 
 fn lost(book: &Book, key: &(String, Token)) -> Range {
-    just(if book.letters.contains(key) { Fate::DeadLettered } else { Fate::Dropped })
+    just(if book.letters.contains(key) {
+        Fate::DeadLettered
+    } else {
+        Fate::Dropped
+    })
 }
 
 fn in_order(book: &Book) {
     for ((reader, stream, from, kind), seen) in &book.order {
-        assert!(seen.is_sorted_by(|a, b| a < b), "`{reader}` saw {kind:?} of `{from}`, stream {stream}, as {seen:?}");
+        assert!(
+            seen.is_sorted_by(|a, b| a < b),
+            "`{reader}` saw {kind:?} of `{from}`, stream {stream}, as {seen:?}"
+        );
     }
 }
 
-/// A join that did not give up had everything that was emitted inside its span, where nothing could be dropped on the way.
+/// A join that did not give up had everything that was emitted inside its span, where nothing could
+/// be dropped on the way.
 fn joins_are_complete(spec: &Spec, book: &Book) {
     for stage in &spec.stages {
         let Some(join) = &stage.join else { continue };
@@ -149,15 +218,44 @@ fn joins_are_complete(spec: &Spec, book: &Book) {
         if join.wait.is_some() || !join.collect.iter().all(lossless) {
             continue;
         }
-        let sides: Vec<_> = join.collect.iter().map(|&input| &stage.inputs[input]).collect();
-        for ((_, token), call) in book.calls.iter().filter(|((id, _), call)| *id == stage.id && call.tries > 0) {
+        let sides: Vec<_> = join
+            .collect
+            .iter()
+            .map(|&input| &stage.inputs[input])
+            .collect();
+        for ((_, token), call) in book
+            .calls
+            .iter()
+            .filter(|((id, _), call)| *id == stage.id && call.tries > 0)
+        {
             let made = &book.made[token];
-            let inside = |other: &Made| other.stream == made.stream && other.epoch == made.epoch && call.span.contains(other.start);
-            let side = |other: &Made| sides.iter().any(|edge| edge.from == other.stage && edge.view == other.view);
-            let all: BTreeSet<_> = book.made.iter().filter(|(_, other)| side(other) && inside(other)).map(|(token, _)| *token).collect();
-            let Call { collected, partial, .. } = call;
+            let inside = |other: &Made| {
+                other.stream == made.stream
+                    && other.epoch == made.epoch
+                    && call.span.contains(other.start)
+            };
+            let side = |other: &Made| {
+                sides
+                    .iter()
+                    .any(|edge| edge.from == other.stage && edge.view == other.view)
+            };
+            let all: BTreeSet<_> = book
+                .made
+                .iter()
+                .filter(|(_, other)| side(other) && inside(other))
+                .map(|(token, _)| *token)
+                .collect();
+            let Call {
+                collected, partial, ..
+            } = call;
             assert!(!partial);
-            assert_eq!(collected.iter().copied().collect::<BTreeSet<_>>(), all, "`{}` on {token:?} {:?}", stage.id, call.span);
+            assert_eq!(
+                collected.iter().copied().collect::<BTreeSet<_>>(),
+                all,
+                "`{}` on {token:?} {:?}",
+                stage.id,
+                call.span
+            );
         }
     }
 }

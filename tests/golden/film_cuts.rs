@@ -1,5 +1,5 @@
-//! The cuts of the sample film, decoded by GStreamer and found by TransNetV2 online, against the reference implementation's
-//! (`film_cuts.json`, `film_cuts.safetensors`, made by `transnetv2.py`).
+//! The cuts of the sample film, decoded by GStreamer and found by TransNetV2 online, against the
+//! reference implementation's (`film_cuts.json`, `film_cuts.safetensors`, made by `transnetv2.py`).
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,13 +20,28 @@ fn path(parts: &str) -> PathBuf {
 /// Every frame of the film, scaled as a pipeline's 48x27 view is.
 fn frames(film: &str) -> Vec<Vec<u8>> {
     let film = path("films").join(film);
-    assert!(film.exists(), "{} is not there: run ops/setup", film.display());
+    assert!(
+        film.exists(),
+        "{} is not there: run ops/setup",
+        film.display()
+    );
     gstreamer::init().unwrap();
-    let launch = "filesrc name=film ! qtdemux name=d d.video_0 ! queue ! decodebin ! videoscale ! videoconvert ! video/x-raw,format=RGB,width=48,height=27 ! \
-                  appsink name=frames sync=false max-buffers=64";
-    let pipeline = gstreamer::parse::launch(launch).unwrap().downcast::<gstreamer::Pipeline>().unwrap();
-    pipeline.by_name("film").unwrap().set_property("location", film.to_str().unwrap());
-    let sink = pipeline.by_name("frames").unwrap().downcast::<AppSink>().unwrap();
+    let launch = "filesrc name=film ! qtdemux name=d d.video_0 ! queue ! decodebin ! videoscale ! \
+                  videoconvert ! video/x-raw,format=RGB,width=48,height=27 ! appsink name=frames \
+                  sync=false max-buffers=64";
+    let pipeline = gstreamer::parse::launch(launch)
+        .unwrap()
+        .downcast::<gstreamer::Pipeline>()
+        .unwrap();
+    pipeline
+        .by_name("film")
+        .unwrap()
+        .set_property("location", film.to_str().unwrap());
+    let sink = pipeline
+        .by_name("frames")
+        .unwrap()
+        .downcast::<AppSink>()
+        .unwrap();
     pipeline.set_state(gstreamer::State::Playing).unwrap();
     let mut frames = Vec::new();
     while let Ok(sample) = sink.pull_sample() {
@@ -41,7 +56,11 @@ fn probabilities(network: &TransNetV2, frames: &[Vec<u8>]) -> Vec<f32> {
     let mut windows = Windows::new();
     let mut found = Vec::new();
     let answer = |window: opusflow::models::transnetv2::Window<&[u8]>| {
-        let batch = Tensor::from_slice(&window.frames.concat()).view([&[1, window.frames.len() as i64][..], &FRAME].concat().as_slice());
+        let batch = Tensor::from_slice(&window.frames.concat()).view(
+            [&[1, window.frames.len() as i64][..], &FRAME]
+                .concat()
+                .as_slice(),
+        );
         let predictions = network.predict(&batch).unwrap().remove(0);
         predictions.single[window.answers()].to_vec()
     };
@@ -54,21 +73,35 @@ fn probabilities(network: &TransNetV2, frames: &[Vec<u8>]) -> Vec<f32> {
 
 #[test]
 fn film_is_cut_where_the_reference_cuts_it() {
-    let golden: serde_json::Value = serde_json::from_slice(&std::fs::read(path("tests/golden/film_cuts.json")).unwrap()).unwrap();
+    let golden: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(path("tests/golden/film_cuts.json")).unwrap())
+            .unwrap();
     let expected: Vec<(u64, u64)> = serde_json::from_value(golden["scenes"].clone()).unwrap();
     let frames = frames(golden["film"].as_str().unwrap());
     assert_eq!(frames.len() as u64, golden["frames"].as_u64().unwrap());
     let goldens = Tensor::read_safetensors(path("tests/golden/film_cuts.safetensors")).unwrap();
-    let (_, reference) = goldens.into_iter().find(|(name, _)| name == "single").unwrap();
+    let (_, reference) = goldens
+        .into_iter()
+        .find(|(name, _)| name == "single")
+        .unwrap();
     let reference = Vec::<f32>::try_from(reference).unwrap();
-    let folder = ModelFolder::open(path("models/transnetv2")).unwrap_or_else(|error| panic!("{error}; run ops/setup"));
+    let folder = ModelFolder::open(path("models/transnetv2"))
+        .unwrap_or_else(|error| panic!("{error}; run ops/setup"));
     for (precision, tolerance) in [(Precision::F32, 1e-3), (Precision::BF16, 0.05)] {
         let network = TransNetV2::open(&folder, Device::Cpu, precision).unwrap();
         let begun = std::time::Instant::now();
         let found = probabilities(&network, &frames);
         let seconds = begun.elapsed().as_secs_f64();
-        let apart = found.iter().zip(&reference).map(|(a, b)| (a - b).abs()).fold(0., f32::max);
-        println!("{precision}: {} frames in {seconds:.1} s, probabilities at most {apart:.2e} from the reference's", frames.len());
+        let apart = found
+            .iter()
+            .zip(&reference)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0., f32::max);
+        println!(
+            "{precision}: {} frames in {seconds:.1} s, probabilities at most {apart:.2e} from the \
+             reference's",
+            frames.len()
+        );
         assert_eq!(predictions_to_scenes(&found, 0.5), expected, "{precision}");
         assert!(apart < tolerance, "{precision}: {apart}");
     }

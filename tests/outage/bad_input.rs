@@ -1,5 +1,5 @@
-//! Inputs that are no films, damaged films and hostile addresses: a clear error or the frames that could be decoded, with the loss counted, and always an
-//! end.
+//! Inputs that are no films, damaged films and hostile addresses: a clear error or the frames that
+//! could be decoded, with the loss counted, and always an end.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -22,7 +22,8 @@ stages:
   - { id: files, kind: file, inputs: [films.frames], with: { path: "${OUT}", formats: [jsonl] } }
 "#;
 
-/// Whatever is given to it, a run takes less memory than this: the binary with its libraries takes most of it.
+/// Whatever is given to it, a run takes less memory than this: the binary with its libraries takes
+/// most of it.
 const MEMORY: u64 = 700 << 20;
 
 struct Reading {
@@ -35,15 +36,29 @@ fn read(films: &[&str]) -> Reading {
     let films: Vec<_> = films.iter().map(|film| format!("{film:?}")).collect();
     let mut run = Run::start(&PIPELINE.replace("FILMS", &films.join(", ")), &[]);
     let ended = run.ended(PATIENCE);
-    assert!(ended.peak < MEMORY, "{films:?} took {} MiB", ended.peak >> 20);
+    assert!(
+        ended.peak < MEMORY,
+        "{films:?} took {} MiB",
+        ended.peak >> 20
+    );
     Reading { ended, run }
 }
 
 impl Reading {
     /// It failed with exit code 1 and `words` in the error, for people and nothing for decoders.
     fn failed(self, words: &str) -> Self {
-        assert_eq!(self.ended.code, Some(1), "{}\n{}", self.ended.stdout, self.ended.stderr);
-        let told = self.ended.stdout.lines().any(|line| line.starts_with("error: ") && line.contains(words));
+        assert_eq!(
+            self.ended.code,
+            Some(1),
+            "{}\n{}",
+            self.ended.stdout,
+            self.ended.stderr
+        );
+        let told = self
+            .ended
+            .stdout
+            .lines()
+            .any(|line| line.starts_with("error: ") && line.contains(words));
         assert!(told, "no `error: ... {words}` in\n{}", self.ended.stdout);
         self
     }
@@ -59,9 +74,15 @@ impl Reading {
         let out = self.run.dir.path().join("out");
         let folders = fs::read_dir(&out).into_iter().flatten().flatten();
         let streams = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let Some(stream) = streams.into_iter().find(|stream| stream.contains(name)) else { return 0 };
+        let Some(stream) = streams.into_iter().find(|stream| stream.contains(name)) else {
+            return 0;
+        };
         let terms = &self.run.ledger(&stream)["frames"];
-        assert_eq!((terms.delivered, terms.lost()), (self.run.records(&stream, "frames").len() as u64, 0), "{terms:?}");
+        assert_eq!(
+            (terms.delivered, terms.lost()),
+            (self.run.records(&stream, "frames").len() as u64, 0),
+            "{terms:?}"
+        );
         terms.delivered
     }
 }
@@ -85,7 +106,11 @@ fn what_is_no_film_is_told() {
     read(&["/no/such/*.mp4"]).failed("nothing matches `/no/such/*.mp4`");
     read(&[dir.path().to_str().unwrap()]).failed("is a directory");
     read_data("empty.mp4", b"").failed("is empty");
-    read_data("notes.mp4", "These are notes about a film.\n".repeat(2000).as_bytes()).failed("is no video");
+    read_data(
+        "notes.mp4",
+        "These are notes about a film.\n".repeat(2000).as_bytes(),
+    )
+    .failed("is no video");
     read_data("noise.mp4", &noise(200_000)).failed("noise.mp4");
     read_data("sound.wav", &sound()).failed("audio only");
 }
@@ -94,7 +119,9 @@ fn what_is_no_film_is_told() {
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 1u64;
     let next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (state >> 56) as u8
     };
     std::iter::repeat_with(next).take(length).collect()
@@ -127,7 +154,8 @@ fn truncated_film_gives_its_frames_and_an_error() {
     read_data("head.mp4", &film[..3000]).failed("head.mp4");
 }
 
-/// A film with flipped bits: what can be decoded comes, what cannot is counted, and the neighbour is read whole.
+/// A film with flipped bits: what can be decoded comes, what cannot is counted, and the neighbour
+/// is read whole.
 #[test]
 fn damaged_film_counts_its_loss_and_its_neighbour_is_whole() {
     let (mut damaged, dir) = (film(), super::rig::folder());
@@ -144,13 +172,20 @@ fn damaged_film_counts_its_loss_and_its_neighbour_is_whole() {
     assert!(whole > 800, "{whole}");
     let some = both.frames("damaged");
     assert!(some > 100 && some <= whole, "{some} of {whole}");
-    assert!(both.ended.stdout.contains("lost in decoding: "), "{}", both.ended.stdout);
+    assert!(
+        both.ended.stdout.contains("lost in decoding: "),
+        "{}",
+        both.ended.stdout
+    );
 }
 
 /// Headers that announce enormous pictures are refused before memory is taken for them.
 #[test]
 fn enormous_pictures_are_refused() {
-    for (name, data) in [("huge.jpg", jpeg(20_000)), ("huge.avi", motion_jpeg(&jpeg(20_000)))] {
+    for (name, data) in [
+        ("huge.jpg", jpeg(20_000)),
+        ("huge.avi", motion_jpeg(&jpeg(20_000))),
+    ] {
         let huge = read_data(name, &data).failed("20000x20000 exceed");
         assert!(huge.ended.peak < 300 << 20, "{} MiB", huge.ended.peak >> 20);
     }
@@ -158,9 +193,17 @@ fn enormous_pictures_are_refused() {
     y4m.extend(noise(100_000));
     read_data("huge.y4m", &y4m).failed("huge.y4m");
     // A picture of a sane size passes through the same eye of the needle.
-    for (name, data) in [("small.jpg", jpeg(16)), ("small.avi", motion_jpeg(&jpeg(16)))] {
+    for (name, data) in [
+        ("small.jpg", jpeg(16)),
+        ("small.avi", motion_jpeg(&jpeg(16))),
+    ] {
         let small = read_data(name, &data);
-        assert_eq!((small.ended.code, small.frames("small")), (Some(0), 1), "{}", small.ended.stdout);
+        assert_eq!(
+            (small.ended.code, small.frames("small")),
+            (Some(0), 1),
+            "{}",
+            small.ended.stdout
+        );
     }
 }
 
@@ -168,8 +211,13 @@ fn enormous_pictures_are_refused() {
 fn jpeg(side: u16) -> Vec<u8> {
     let mut data = Vec::new();
     let picture = image::RgbImage::from_pixel(16, 16, image::Rgb([200, 100, 50]));
-    image::codecs::jpeg::JpegEncoder::new(&mut data).encode_image(&picture).unwrap();
-    let frame = data.windows(2).position(|pair| pair == [0xff, 0xc0]).expect("a baseline frame");
+    image::codecs::jpeg::JpegEncoder::new(&mut data)
+        .encode_image(&picture)
+        .unwrap();
+    let frame = data
+        .windows(2)
+        .position(|pair| pair == [0xff, 0xc0])
+        .expect("a baseline frame");
     data[frame + 5..frame + 7].copy_from_slice(&side.to_be_bytes());
     data[frame + 7..frame + 9].copy_from_slice(&side.to_be_bytes());
     data
@@ -184,17 +232,53 @@ fn motion_jpeg(frame: &[u8]) -> Vec<u8> {
         chunk.resize(chunk.len().next_multiple_of(2), 0);
         chunk
     }
-    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
+    let words = |words: &[u32]| {
+        words
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect::<Vec<_>>()
+    };
     let main = words(&[40_000, 0, 0, 0x10, 1, 0, 1, 0, 16, 16, 0, 0, 0, 0]);
     let mut stream = b"vidsMJPG".to_vec();
-    stream.extend(words(&[0, 0, 0, 1, 25, 0, 1, 0, u32::MAX, 0, 0, 16 | 16 << 16]));
+    stream.extend(words(&[
+        0,
+        0,
+        0,
+        1,
+        25,
+        0,
+        1,
+        0,
+        u32::MAX,
+        0,
+        0,
+        16 | 16 << 16,
+    ]));
     let mut format = words(&[40, 16, 16, 1 | 24 << 16]);
     format.extend(b"MJPG");
     format.extend(words(&[768, 0, 0, 0, 0]));
-    let streams = [b"strl".to_vec(), chunk(b"strh", &stream), chunk(b"strf", &format)].concat();
-    let headers = [b"hdrl".to_vec(), chunk(b"avih", &main), chunk(b"LIST", &streams)].concat();
+    let streams = [
+        b"strl".to_vec(),
+        chunk(b"strh", &stream),
+        chunk(b"strf", &format),
+    ]
+    .concat();
+    let headers = [
+        b"hdrl".to_vec(),
+        chunk(b"avih", &main),
+        chunk(b"LIST", &streams),
+    ]
+    .concat();
     let movie = [b"movi".to_vec(), chunk(b"00dc", frame)].concat();
-    chunk(b"RIFF", &[b"AVI ".to_vec(), chunk(b"LIST", &headers), chunk(b"LIST", &movie)].concat())
+    chunk(
+        b"RIFF",
+        &[
+            b"AVI ".to_vec(),
+            chunk(b"LIST", &headers),
+            chunk(b"LIST", &movie),
+        ]
+        .concat(),
+    )
 }
 
 /// A server on a loopback port that treats each caller to `serve`.
@@ -222,7 +306,13 @@ fn film_that_breaks_off_on_the_way_gives_its_frames_and_an_error() {
             }
             let film = film();
             // Who has enough goes.
-            let _ = caller.write_all(format!("HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\n{header}Connection: close\r\n\r\n").as_bytes());
+            let _ = caller.write_all(
+                format!(
+                    "HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\n{header}Connection: \
+                     close\r\n\r\n"
+                )
+                .as_bytes(),
+            );
             let _ = caller.write_all(&film[..film.len() * 2 / 3]);
         });
         let part = read(&[&url]).failed(words);
@@ -274,6 +364,9 @@ fn endless_and_silent_files_end_in_an_error() {
 }
 
 fn make_pipe(path: &Path) {
-    let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(path)
+        .status()
+        .unwrap();
     assert!(made.success());
 }

@@ -27,7 +27,10 @@ stages:
 /// Starts `PIPELINE` with a disk that has no room for frame records.
 fn run_on_a_full_disk(letters: &str) -> Run {
     let dir = super::rig::folder();
-    let (file, stream) = (dir.path().join("pipeline.yaml"), dir.path().join("out/drawn-0"));
+    let (file, stream) = (
+        dir.path().join("pipeline.yaml"),
+        dir.path().join("out/drawn-0"),
+    );
     fs::create_dir_all(&stream).unwrap();
     symlink("/dev/full", stream.join("frames.jsonl")).unwrap();
     fs::write(&file, PIPELINE.replace("LETTERS", letters)).unwrap();
@@ -36,7 +39,11 @@ fn run_on_a_full_disk(letters: &str) -> Run {
 
 fn check_error(run: &mut Run) {
     let ended = run.ended(PATIENCE);
-    assert!(ended.stderr.contains("No space left on device"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("No space left on device"),
+        "{}",
+        ended.stderr
+    );
     assert!(ended.stderr.contains("free some space"), "{}", ended.stderr);
     assert_eq!(ended.code, Some(1), "a delivery failed:\n{}", ended.stdout);
 }
@@ -47,12 +54,24 @@ fn full_disk_sends_records_to_the_dead_letters() {
     let mut run = run_on_a_full_disk("letters");
     check_error(&mut run);
     let terms = &run.ledger_in("out-letters", "drawn-0")["frames"];
-    assert_eq!((terms.ingested, terms.delivered, terms.dead_lettered, terms.lost()), (200, 100, 100, 0), "{terms:?}");
+    assert_eq!(
+        (
+            terms.ingested,
+            terms.delivered,
+            terms.dead_lettered,
+            terms.lost()
+        ),
+        (200, 100, 100, 0),
+        "{terms:?}"
+    );
     let letters = lines(&run.dir.path().join("out-letters/drawn-0/frames.dlq.jsonl"));
     assert_eq!(letters.len(), 100);
     for letter in letters {
         let error = letter["error"].as_str().unwrap();
-        assert!(error.contains("cannot write") && error.contains("No space left on device"), "{letter}");
+        assert!(
+            error.contains("cannot write") && error.contains("No space left on device"),
+            "{letter}"
+        );
     }
 }
 
@@ -62,15 +81,39 @@ fn full_disk_without_dead_letters_counts_what_is_lost() {
     let mut run = run_on_a_full_disk("none");
     check_error(&mut run);
     let terms = &run.ledger_in("out-letters", "drawn-0")["frames"];
-    assert_eq!((terms.ingested, terms.delivered, terms.dead_lettered, terms.dropped["failed"]), (200, 100, 0, 100), "{terms:?}");
+    assert_eq!(
+        (
+            terms.ingested,
+            terms.delivered,
+            terms.dead_lettered,
+            terms.dropped["failed"]
+        ),
+        (200, 100, 0, 100),
+        "{terms:?}"
+    );
 }
 
 /// A folder that cannot be made fails each record, and each is counted.
 #[test]
 fn unwritable_folder_counts_every_record() {
-    let mut run = Run::start(PIPELINE.replace("LETTERS", "none").as_str(), &[("OUT", "/proc/nowhere")]);
+    let mut run = Run::start(
+        PIPELINE.replace("LETTERS", "none").as_str(),
+        &[("OUT", "/proc/nowhere")],
+    );
     let ended = run.ended(PATIENCE);
-    assert!(!Path::new("/proc/nowhere").exists() && ended.stderr.contains("cannot write /proc/nowhere"), "{}", ended.stderr);
-    assert!(!ended.stderr.contains("free some space"), "no disk is full:\n{}", ended.stderr);
-    assert!(ended.stdout.contains("200 ingested = ") && ended.stdout.contains("failed 200"), "{}", ended.stdout);
+    assert!(
+        !Path::new("/proc/nowhere").exists() && ended.stderr.contains("cannot write /proc/nowhere"),
+        "{}",
+        ended.stderr
+    );
+    assert!(
+        !ended.stderr.contains("free some space"),
+        "no disk is full:\n{}",
+        ended.stderr
+    );
+    assert!(
+        ended.stdout.contains("200 ingested = ") && ended.stdout.contains("failed 200"),
+        "{}",
+        ended.stdout
+    );
 }

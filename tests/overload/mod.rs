@@ -1,5 +1,9 @@
-//! Ten times more frames than the stages can take: memory stays under a fixed limit, queues under their caps, and what is lost is counted.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its own functions too")]
+//! Ten times more frames than the stages can take: memory stays under a fixed limit, queues under
+//! their caps, and what is lost is counted.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its own functions too"
+)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::outage::rig::{PATIENCE, Run, variable};
 
-/// The film, decoded as fast as it goes at its own size, before an encoder of a few frames a second.
+/// The film, decoded as fast as it goes at its own size, before an encoder of a few frames a
+/// second.
 const FILM: &str = r#"
 version: 1
 name: overload
@@ -32,7 +37,8 @@ stages:
   - { id: files, kind: file, inputs: [vectors], with: { path: "${OUT}", formats: [jsonl] } }
 "#;
 
-/// Pictures as fast as they can be drawn, before an encoder; every queue of the way is bounded in bytes.
+/// Pictures as fast as they can be drawn, before an encoder; every queue of the way is bounded in
+/// bytes.
 const DRAWN: &str = r#"
 version: 1
 name: overload-live
@@ -49,7 +55,8 @@ stages:
   - { id: gone, kind: discard, inputs: [{ from: vectors, queue: { frames: 10, bytes: 64KiB } }] }
 "#;
 
-/// Real decoding at ten times and more of what the encoder takes. 896 MiB: the binary with libtorch, GStreamer and the model takes most of it, 32 MiB are queued.
+/// Real decoding at ten times and more of what the encoder takes. 896 MiB: the binary with
+/// libtorch, GStreamer and the model takes most of it, 32 MiB are queued.
 #[test]
 fn tenfold_overload_of_a_film_keeps_memory_bounded_and_counts_what_is_lost() {
     for name in ["OPUSFLOW_MODELS", "OPUSFLOW_TEST_FILM"] {
@@ -62,18 +69,39 @@ fn tenfold_overload_of_a_film_keeps_memory_bounded_and_counts_what_is_lost() {
     let terms = &run.ledger(&stream)["frames"];
     println!("{terms:?}, {} MiB at most", ended.peak >> 20);
     assert!(terms.ingested > 5000 && terms.delivered > 10, "{terms:?}");
-    assert!(terms.ingested >= 10 * terms.delivered, "not ten times too much: {terms:?}");
-    assert!(terms.dropped["queue_full"] > 0 && terms.dropped.keys().all(|reason| reason == "queue_full" || reason == "stale"), "{terms:?}");
-    assert_eq!(run.records(&stream, "embeddings").len() as u64, terms.delivered);
+    assert!(
+        terms.ingested >= 10 * terms.delivered,
+        "not ten times too much: {terms:?}"
+    );
+    assert!(
+        terms.dropped["queue_full"] > 0
+            && terms
+                .dropped
+                .keys()
+                .all(|reason| reason == "queue_full" || reason == "stale"),
+        "{terms:?}"
+    );
+    assert_eq!(
+        run.records(&stream, "embeddings").len() as u64,
+        terms.delivered
+    );
     assert!(ended.peak < 896 << 20, "{} MiB", ended.peak >> 20);
 }
 
 fn plan(text: &str) -> Plan {
-    let environment: Environment = [("OPUSFLOW_MODELS".to_owned(), variable("OPUSFLOW_MODELS"))].into();
-    check(&Source::new("overload.yaml", text), KINDS, &environment, &Overrides::default()).expect("a good pipeline")
+    let environment: Environment =
+        [("OPUSFLOW_MODELS".to_owned(), variable("OPUSFLOW_MODELS"))].into();
+    check(
+        &Source::new("overload.yaml", text),
+        KINDS,
+        &environment,
+        &Overrides::default(),
+    )
+    .expect("a good pipeline")
 }
 
-/// Two live streams of 300 pictures a second: no edge ever holds more than its caps, streams share the loss, and the ledger closes at a stop.
+/// Two live streams of 300 pictures a second: no edge ever holds more than its caps, streams share
+/// the loss, and the ledger closes at a stop.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_edge_passes_its_caps_under_a_live_overload() {
     media::init().unwrap();
@@ -87,12 +115,19 @@ async fn no_edge_passes_its_caps_under_a_live_overload() {
     while began.elapsed() < PATIENCE {
         let sessions = running.sessions();
         for (edge, caps, counts) in sessions.iter().flat_map(|session| &session.queues) {
-            assert!(counts.peak_bytes <= caps.bytes && counts.frames <= caps.frames, "{edge}: {counts:?} of {caps:?}");
+            assert!(
+                counts.peak_bytes <= caps.bytes && counts.frames <= caps.frames,
+                "{edge}: {counts:?} of {caps:?}"
+            );
             fullest = fullest.max(counts.peak_bytes);
             looks += 1;
         }
-        let busy =
-            |session: &opusflow::pipeline::SessionStatus| session.ledger.values().all(|terms| terms.ingested > 800 && terms.delivered > 5);
+        let busy = |session: &opusflow::pipeline::SessionStatus| {
+            session
+                .ledger
+                .values()
+                .all(|terms| terms.ingested > 800 && terms.delivered > 5)
+        };
         if sessions.len() == 2 && sessions.iter().all(busy) {
             break;
         }
@@ -101,14 +136,27 @@ async fn no_edge_passes_its_caps_under_a_live_overload() {
     running.stop();
     let summary = running.wait().await.unwrap();
     assembled.close(Duration::from_secs(5)).await;
-    assert!(!summary.forced && summary.errors.is_empty(), "{:?}", summary.errors);
+    assert!(
+        !summary.forced && summary.errors.is_empty(),
+        "{:?}",
+        summary.errors
+    );
     assert_eq!(summary.sessions.len(), 2);
     for session in &summary.sessions {
         let terms = &session.ledger["frames"];
         println!("{}: {terms:?}", session.stream);
-        assert!(terms.balances() && (terms.in_flight, terms.leaked, terms.dead_lettered) == (0, 0, 0), "{terms:?}");
-        assert!(terms.ingested > 800 && terms.delivered > 5 && terms.dropped["queue_full"] > 0, "{terms:?}");
+        assert!(
+            terms.balances() && (terms.in_flight, terms.leaked, terms.dead_lettered) == (0, 0, 0),
+            "{terms:?}"
+        );
+        assert!(
+            terms.ingested > 800 && terms.delivered > 5 && terms.dropped["queue_full"] > 0,
+            "{terms:?}"
+        );
     }
     // The looks saw queues that were full.
-    assert!(looks > 20 && fullest > 4 << 20, "{looks} looks, {fullest} bytes");
+    assert!(
+        looks > 20 && fullest > 4 << 20,
+        "{looks} looks, {fullest} bytes"
+    );
 }

@@ -1,13 +1,16 @@
-//! Vectors and labels of networks that a user brings: CLIP and SigLIP with labels of one's own, and a TorchScript module with its outputs
-//! declared; small random ones, beside whose goldens the networks are proven.
+//! Vectors and labels of networks that a user brings: CLIP and SigLIP with labels of one's own, and
+//! a TorchScript module with its outputs declared; small random ones, beside whose goldens the
+//! networks are proven.
 
 use serde_json::Value;
 
 use crate::support::{Place, records, root};
 
-/// One film of bars through every encoder; `STAGES` are list items indented by two, of which the sinks read all.
+/// One film of bars through every encoder; `STAGES` are list items indented by two, of which the
+/// sinks read all.
 fn pipeline(stages: &str, read: &str) -> String {
-    let models = ["clip-tiny", "siglip-tiny", "torchscript-named"].map(|name| root().join("tests/golden").join(name).display().to_string());
+    let models = ["clip-tiny", "siglip-tiny", "torchscript-named"]
+        .map(|name| root().join("tests/golden").join(name).display().to_string());
     let [clip, siglip, module] = models;
     format!(
         r#"version: 1
@@ -30,19 +33,31 @@ const STAGES: &str = r#"  - { id: tags, kind: encode, inputs: [bars.all], with: 
   - { id: each, kind: encode, inputs: [bars.all], with: { model: siglip, labels: [a cat, a street], template: "{}: Photo", dtype: f16 } }
   - { id: own, kind: torchscript, inputs: [bars.all], with: { model: module, top: 1 } }"#;
 
-const GRID: &str =
-    "  - { id: grid, kind: torchscript, inputs: [bars.all], with: { model: module, size: 20x30, output: grid, normalize: true } }";
+const GRID: &str = "  - { id: grid, kind: torchscript, inputs: [bars.all], with: { model: module, \
+                    size: 20x30, output: grid, normalize: true } }";
 
 fn of<'a>(records: &'a records::Records, stage: &'a str) -> impl Iterator<Item = &'a Value> {
-    records["embeddings"].values().filter(move |record| record["meta"]["stage"] == stage)
+    records["embeddings"]
+        .values()
+        .filter(move |record| record["meta"]["stage"] == stage)
 }
 
 fn names(record: &Value) -> Vec<&str> {
-    record["labels"].as_array().unwrap().iter().map(|label| label["name"].as_str().unwrap()).collect()
+    record["labels"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|label| label["name"].as_str().unwrap())
+        .collect()
 }
 
 fn sum(record: &Value) -> f64 {
-    record["labels"].as_array().unwrap().iter().map(|label| label["score"].as_f64().unwrap()).sum()
+    record["labels"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|label| label["score"].as_f64().unwrap())
+        .sum()
 }
 
 #[test]
@@ -55,20 +70,41 @@ fn labels_of_ones_own_reach_the_records() {
         assert_eq!(of(&records, stage).count(), 5, "{stage}: {}", run.stdout);
     }
     for record in of(&records, "tags") {
-        assert_eq!((&record["dim"], &record["normalized"], names(record).len()), (&16.into(), &true.into(), 2));
-        assert!(names(record).iter().all(|name| ["a cat", "a street", "rain"].contains(name)) && sum(record) < 1.0, "{record}");
+        assert_eq!(
+            (&record["dim"], &record["normalized"], names(record).len()),
+            (&16.into(), &true.into(), 2)
+        );
+        assert!(
+            names(record)
+                .iter()
+                .all(|name| ["a cat", "a street", "rain"].contains(name))
+                && sum(record) < 1.0,
+            "{record}"
+        );
     }
     // A label alone has all of what competing labels share.
     assert!(of(&records, "others").all(|record| names(record) == ["panic"] && sum(record) == 1.0));
     for record in of(&records, "each") {
         let mut both = names(record);
         both.sort_unstable();
-        assert_eq!((both, &record["dtype"], &record["dim"]), (vec!["a cat", "a street"], &"f16".into(), &32.into()));
-        assert!((sum(record) - 1.0).abs() > 1e-3, "each for itself: {record}");
+        assert_eq!(
+            (both, &record["dtype"], &record["dim"]),
+            (vec!["a cat", "a street"], &"f16".into(), &32.into())
+        );
+        assert!(
+            (sum(record) - 1.0).abs() > 1e-3,
+            "each for itself: {record}"
+        );
     }
     for record in of(&records, "own") {
-        assert_eq!((&record["dim"], &record["normalized"], names(record).len()), (&4.into(), &false.into(), 1));
-        assert!(["day", "night", "rain", "snow"].contains(&names(record)[0]), "{record}");
+        assert_eq!(
+            (&record["dim"], &record["normalized"], names(record).len()),
+            (&4.into(), &false.into(), 1)
+        );
+        assert!(
+            ["day", "night", "rain", "snow"].contains(&names(record)[0]),
+            "{record}"
+        );
     }
     // Stages with other labels share a picture's vector.
     let (memory, redis, computed) = run.cache("encode");
@@ -83,14 +119,22 @@ fn what_a_stage_declares_stands_for_what_the_modules_folder_does() {
     let folder = place.path("module");
     std::fs::create_dir(&folder).unwrap();
     std::fs::copy(named.join("model.pt"), folder.join("model.pt")).unwrap();
-    std::fs::write(folder.join("config.json"), r#"{"architectures": ["TorchScript"], "input_size": 16, "output": "logits"}"#).unwrap();
-    let text = pipeline(GRID, "[grid]").replace(&named.display().to_string(), &folder.display().to_string());
+    std::fs::write(
+        folder.join("config.json"),
+        r#"{"architectures": ["TorchScript"], "input_size": 16, "output": "logits"}"#,
+    )
+    .unwrap();
+    let text = pipeline(GRID, "[grid]")
+        .replace(&named.display().to_string(), &folder.display().to_string());
     place.run(&place.write("pipeline.yaml", text), &[]).ended(0);
     let (_, records) = records::of_files(&place.path("out"));
     assert_eq!(of(&records, "grid").count(), 5);
     for record in of(&records, "grid") {
         // Six channels of 14 x 9, from 30 rows of 20.
-        assert_eq!((&record["dim"], &record["normalized"], names(record).len()), (&756.into(), &true.into(), 0));
+        assert_eq!(
+            (&record["dim"], &record["normalized"], names(record).len()),
+            (&756.into(), &true.into(), 0)
+        );
     }
 }
 
@@ -124,24 +168,54 @@ stages:
     assert_eq!(of(&records, "written").count(), captions.len());
     let space = &of(&records, "seen").next().expect("frames were encoded")["space"];
     for record in of(&records, "written") {
-        assert_eq!((&record["space"], &record["dim"], &record["normalized"]), (space, &16.into(), &true.into()));
+        assert_eq!(
+            (&record["space"], &record["dim"], &record["normalized"]),
+            (space, &16.into(), &true.into())
+        );
         assert_eq!((&record["frames"], names(record).len()), (&0.into(), 0));
         let parent = record["meta"]["parents"][0].as_str().unwrap();
-        assert_eq!(record["meta"]["start"], captions[parent]["meta"]["start"], "it is of that caption");
+        assert_eq!(
+            record["meta"]["start"], captions[parent]["meta"]["start"],
+            "it is of that caption"
+        );
     }
     // One prompt, one caption, one vector, computed once.
     let (memory, redis, computed) = run.cache("embed");
-    assert_eq!((memory + redis + computed, computed), (captions.len() as u64, 1));
+    assert_eq!(
+        (memory + redis + computed, computed),
+        (captions.len() as u64, 1)
+    );
 }
 
 #[test]
 fn labels_that_cannot_be_looked_for_are_refused_before_anything_runs() {
     let place = Place::new();
-    let stage = |with: &str| format!("  - {{ id: tags, kind: encode, inputs: [bars.all], with: {{ {with} }} }}");
-    let template = pipeline(&stage("model: clip, labels: [a cat], template: a photo"), "[tags]");
-    let run = place.run(&place.write("template.yaml", template), &[]).ended(2);
-    assert!(run.stderr.contains("has no place for a label"), "{}", run.stderr);
-    let path = place.write("other.yaml", pipeline(&stage("model: module, labels: [a cat]"), "[tags]"));
-    let run = place.call([std::ffi::OsStr::new("validate"), path.as_os_str()]).ended(2);
-    assert!(run.stderr.contains("`labels` needs a CLIPModel or SiglipModel, and `module` is a TorchScript"), "{}", run.stderr);
+    let stage = |with: &str| {
+        format!("  - {{ id: tags, kind: encode, inputs: [bars.all], with: {{ {with} }} }}")
+    };
+    let template = pipeline(
+        &stage("model: clip, labels: [a cat], template: a photo"),
+        "[tags]",
+    );
+    let run = place
+        .run(&place.write("template.yaml", template), &[])
+        .ended(2);
+    assert!(
+        run.stderr.contains("has no place for a label"),
+        "{}",
+        run.stderr
+    );
+    let path = place.write(
+        "other.yaml",
+        pipeline(&stage("model: module, labels: [a cat]"), "[tags]"),
+    );
+    let run = place
+        .call([std::ffi::OsStr::new("validate"), path.as_os_str()])
+        .ended(2);
+    assert!(
+        run.stderr
+            .contains("`labels` needs a CLIPModel or SiglipModel, and `module` is a TorchScript"),
+        "{}",
+        run.stderr
+    );
 }

@@ -1,5 +1,6 @@
-//! A hub on loopback that answers as the Hugging Face hub does: listings, small files by itself, large ones by redirection to a second port,
-//! both in ranges. A script may make any answer go wrong. The unit tests of the hub's client use it, too.
+//! A hub on loopback that answers as the Hugging Face hub does: listings, small files by itself,
+//! large ones by redirection to a second port, both in ranges. A script may make any answer go
+//! wrong. The unit tests of the hub's client use it, too.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -38,7 +39,8 @@ pub enum Act {
     Honest,
     /// As it should be, but the connection breaks after this many bytes of the body.
     Cut(usize),
-    /// As it should be, but nothing comes after this many bytes of the body, and the connection stays.
+    /// As it should be, but nothing comes after this many bytes of the body, and the connection
+    /// stays.
     Stall(usize),
     /// With the last byte of the body changed.
     Corrupt,
@@ -66,7 +68,8 @@ struct Served {
 }
 
 impl Repository {
-    /// A model with a config.json, weights of `numbers` numbers in a large file, a tokenizer, and what is not to be fetched.
+    /// A model with a config.json, weights of `numbers` numbers in a large file, a tokenizer, and
+    /// what is not to be fetched.
     pub fn of(id: &str, numbers: usize) -> Self {
         let text = |text: &str| text.as_bytes().to_vec();
         let files = [
@@ -77,15 +80,21 @@ impl Repository {
             ("tokenizer.json", text("{}")),
         ];
         let files = files.map(|(name, bytes)| (name.to_owned(), bytes)).into();
-        Self { id: id.to_owned(), commit: "0123456789abcdef0123456789abcdef01234567".to_owned(), files }
+        Self {
+            id: id.to_owned(),
+            commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
+            files,
+        }
     }
 
     /// What `/api/models/ID/revision/REVISION?blobs=true` says.
     pub fn listing(&self) -> Value {
         let sibling = |(name, bytes): (&String, &Vec<u8>)| {
-            let mut sibling = json!({ "rfilename": name, "size": bytes.len(), "blobId": git(bytes) });
+            let mut sibling =
+                json!({ "rfilename": name, "size": bytes.len(), "blobId": git(bytes) });
             if large(name) {
-                sibling["lfs"] = json!({ "sha256": sha256(bytes), "size": bytes.len(), "pointerSize": 134 });
+                sibling["lfs"] =
+                    json!({ "sha256": sha256(bytes), "size": bytes.len(), "pointerSize": 134 });
             }
             sibling
         };
@@ -95,11 +104,29 @@ impl Repository {
 
 impl Hub {
     /// Serves the repository; `script` says how each request is answered.
-    pub fn serve(repository: Repository, script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> Self {
-        let (listener, elsewhere) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
-        let (address, seen) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<Request>>>::default());
-        let (script, seen_too, other): (Script, _, _) = (Box::new(script), Arc::clone(&seen), elsewhere.local_addr().unwrap());
-        let served = Arc::new(Served { repository, elsewhere: other, script, seen: seen_too });
+    pub fn serve(
+        repository: Repository,
+        script: impl Fn(&Request) -> Act + Send + Sync + 'static,
+    ) -> Self {
+        let (listener, elsewhere) = (
+            TcpListener::bind("127.0.0.1:0").unwrap(),
+            TcpListener::bind("127.0.0.1:0").unwrap(),
+        );
+        let (address, seen) = (
+            listener.local_addr().unwrap(),
+            Arc::<Mutex<Vec<Request>>>::default(),
+        );
+        let (script, seen_too, other): (Script, _, _) = (
+            Box::new(script),
+            Arc::clone(&seen),
+            elsewhere.local_addr().unwrap(),
+        );
+        let served = Arc::new(Served {
+            repository,
+            elsewhere: other,
+            script,
+            seen: seen_too,
+        });
         for (listener, elsewhere) in [(listener, false), (elsewhere, true)] {
             let served = Arc::clone(&served);
             std::thread::spawn(move || {
@@ -125,32 +152,55 @@ impl Hub {
     /// What was asked about a file.
     pub fn seen_of(&self, file: &str) -> Vec<Request> {
         let bytes = format!("/{file}");
-        self.seen().into_iter().filter(|request| request.path.split('?').next().unwrap().ends_with(&bytes)).collect()
+        self.seen()
+            .into_iter()
+            .filter(|request| request.path.split('?').next().unwrap().ends_with(&bytes))
+            .collect()
     }
 }
 
 impl Served {
     fn answer(&self, mut stream: TcpStream, elsewhere: bool) {
-        let Some(request) = self.read(&stream, elsewhere) else { return };
+        let Some(request) = self.read(&stream, elsewhere) else {
+            return;
+        };
         let bare = request.path.split('?').next().unwrap();
         let act = (self.script)(&request);
         let body = match &act {
             Act::Status(status, headers) => {
-                let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-                let head = format!("HTTP/1.1 {status} No\r\n{headers}content-length: 0\r\nconnection: close\r\n\r\n");
+                let headers: String = headers
+                    .iter()
+                    .map(|(name, value)| format!("{name}: {value}\r\n"))
+                    .collect();
+                let head = format!(
+                    "HTTP/1.1 {status} No\r\n{headers}content-length: 0\r\nconnection: \
+                     close\r\n\r\n"
+                );
                 return drop(stream.write_all(head.as_bytes()));
             }
             Act::Json(value) => value.to_string().into_bytes(),
-            _ if bare.starts_with("/api/models/") => self.repository.listing().to_string().into_bytes(),
+            _ if bare.starts_with("/api/models/") => {
+                self.repository.listing().to_string().into_bytes()
+            }
             _ => {
-                let prefix = format!("/{}/resolve/{}/", self.repository.id, self.repository.commit);
-                let name = bare.strip_prefix(if elsewhere { "/large/" } else { &prefix }).unwrap_or_default();
+                let prefix = format!(
+                    "/{}/resolve/{}/",
+                    self.repository.id, self.repository.commit
+                );
+                let name = bare
+                    .strip_prefix(if elsewhere { "/large/" } else { &prefix })
+                    .unwrap_or_default();
                 let Some(bytes) = self.repository.files.get(name) else {
-                    return drop(stream.write_all(b"HTTP/1.1 404 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"));
+                    return drop(stream.write_all(
+                        b"HTTP/1.1 404 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+                    ));
                 };
                 if large(name) && !elsewhere {
                     let place = format!("http://{}/large/{name}?Signature=hush", self.elsewhere);
-                    let head = format!("HTTP/1.1 302 Found\r\nlocation: {place}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                    let head = format!(
+                        "HTTP/1.1 302 Found\r\nlocation: {place}\r\ncontent-length: \
+                         0\r\nconnection: close\r\n\r\n"
+                    );
                     return drop(stream.write_all(head.as_bytes()));
                 }
                 bytes.clone()
@@ -164,29 +214,55 @@ impl Served {
         let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
         let path = lines.next()?.split(' ').nth(1)?.to_owned();
         let headers = lines.take_while(|line| !line.is_empty());
-        let headers =
-            headers.filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()))).collect();
+        let headers = headers
+            .filter_map(|line| {
+                line.split_once(": ")
+                    .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+            })
+            .collect();
         let mut seen = self.seen.lock().unwrap();
         let earlier = seen.iter().filter(|request| request.path == path).count();
-        let request = Request { elsewhere, path, headers, earlier };
+        let request = Request {
+            elsewhere,
+            path,
+            headers,
+            earlier,
+        };
         seen.push(request.clone());
         Some(request)
     }
 }
 
-fn send(stream: &mut TcpStream, request: &Request, (act, mut body): (&Act, Vec<u8>)) -> std::io::Result<()> {
+fn send(
+    stream: &mut TcpStream,
+    request: &Request,
+    (act, mut body): (&Act, Vec<u8>),
+) -> std::io::Result<()> {
     if let (Act::Corrupt, Some(last)) = (act, body.last_mut()) {
         *last ^= 1;
     }
-    let from: Option<usize> = request.headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    let from: Option<usize> = request.headers.get("range").and_then(|range| {
+        range
+            .strip_prefix("bytes=")?
+            .strip_suffix('-')?
+            .parse()
+            .ok()
+    });
     let (length, from) = (body.len(), from.filter(|_| !matches!(act, Act::Whole)));
     let (status, range) = match from {
         Some(from) if from >= length => (416, format!("content-range: bytes */{length}\r\n")),
-        Some(from) => (206, format!("content-range: bytes {from}-{}/{length}\r\n", length - 1)),
+        Some(from) => (
+            206,
+            format!("content-range: bytes {from}-{}/{length}\r\n", length - 1),
+        ),
         None => (200, String::new()),
     };
     let part = &body[from.unwrap_or(0).min(length)..];
-    write!(stream, "HTTP/1.1 {status} X\r\n{range}content-length: {}\r\nconnection: close\r\n\r\n", part.len())?;
+    write!(
+        stream,
+        "HTTP/1.1 {status} X\r\n{range}content-length: {}\r\nconnection: close\r\n\r\n",
+        part.len()
+    )?;
     match act {
         Act::Cut(after) => stream.write_all(&part[..(*after).min(part.len())]),
         Act::Stall(after) => {
@@ -200,7 +276,9 @@ fn send(stream: &mut TcpStream, request: &Request, (act, mut body): (&Act, Vec<u
 
 /// Weights of one tensor of `numbers` f32, no two alike.
 pub fn weights(numbers: usize) -> Vec<u8> {
-    let header = json!({ "a": { "dtype": "F32", "shape": [numbers], "data_offsets": [0, 4 * numbers] } }).to_string();
+    let header =
+        json!({ "a": { "dtype": "F32", "shape": [numbers], "data_offsets": [0, 4 * numbers] } })
+            .to_string();
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
     bytes.extend((0..numbers).flat_map(|number| (number as f32).to_le_bytes()));
@@ -209,7 +287,11 @@ pub fn weights(numbers: usize) -> Vec<u8> {
 
 /// The hash that names a small file.
 pub fn git(bytes: &[u8]) -> String {
-    hexadecimal(&Sha1::new_with_prefix(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize())
+    hexadecimal(
+        &Sha1::new_with_prefix(format!("blob {}\0", bytes.len()))
+            .chain_update(bytes)
+            .finalize(),
+    )
 }
 
 /// The hash that names a large file.

@@ -28,11 +28,22 @@ pub struct Live {
 
 impl Live {
     pub fn spawn(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let lines = Lines::default();
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        let readers = vec![read(stdout, From::Stdout, &lines), read(stderr, From::Stderr, &lines)];
-        Self { child, lines, readers }
+        let readers = vec![
+            read(stdout, From::Stdout, &lines),
+            read(stderr, From::Stderr, &lines),
+        ];
+        Self {
+            child,
+            lines,
+            readers,
+        }
     }
 
     /// Waits for the first line that satisfies `wanted`.
@@ -41,7 +52,10 @@ impl Live {
         let mut lines = lines.lock().unwrap();
         let deadline = Instant::now() + LIMIT;
         loop {
-            if let Some((_, line)) = lines.iter().find(|(source, line)| *source == from && wanted(line)) {
+            if let Some((_, line)) = lines
+                .iter()
+                .find(|(source, line)| *source == from && wanted(line))
+            {
                 return line.clone();
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -49,7 +63,10 @@ impl Live {
             assert!(
                 !left.is_zero() && !ended,
                 "the line did not come:\n{}",
-                lines.iter().map(|(_, line)| format!("{line}\n")).collect::<String>()
+                lines
+                    .iter()
+                    .map(|(_, line)| format!("{line}\n"))
+                    .collect::<String>()
             );
             lines = changed.wait_timeout(lines, left).unwrap().0;
         }
@@ -61,15 +78,26 @@ impl Live {
     }
 
     pub fn signal(&self, signal: &str) {
-        assert!(Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args([&format!("-{signal}"), &self.child.id().to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     /// Waits until it hears SIGTERM instead of dying of it.
     pub fn listens(&self) {
         let deadline = Instant::now() + LIMIT;
-        let mask = |status: &str| status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok());
+        let mask = |status: &str| {
+            status
+                .lines()
+                .find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok())
+        };
         let heard = |status: String| mask(&status).is_some_and(|caught| caught & (1 << 14) != 0);
-        while !std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).is_ok_and(heard) {
+        while !std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).is_ok_and(heard)
+        {
             assert!(Instant::now() < deadline, "it never listens");
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -81,17 +109,27 @@ impl Live {
         let status = loop {
             match self.child.try_wait().unwrap() {
                 Some(status) => break status,
-                None if Instant::now() > deadline => panic!("it does not end:\n{}", self.text(None)),
+                None if Instant::now() > deadline => {
+                    panic!("it does not end:\n{}", self.text(None))
+                }
                 None => std::thread::sleep(Duration::from_millis(20)),
             }
         };
-        self.readers.drain(..).for_each(|reader| reader.join().unwrap());
-        Run { code: status.code(), stdout: self.text(Some(From::Stdout)), stderr: self.text(Some(From::Stderr)) }
+        self.readers
+            .drain(..)
+            .for_each(|reader| reader.join().unwrap());
+        Run {
+            code: status.code(),
+            stdout: self.text(Some(From::Stdout)),
+            stderr: self.text(Some(From::Stderr)),
+        }
     }
 
     fn text(&self, from: Option<From>) -> String {
         let lines = self.lines.0.lock().unwrap();
-        let chosen = lines.iter().filter(|(source, line)| from.is_none_or(|from| from == *source) && line != END);
+        let chosen = lines
+            .iter()
+            .filter(|(source, line)| from.is_none_or(|from| from == *source) && line != END);
         chosen.map(|(_, line)| format!("{line}\n")).collect()
     }
 }
@@ -142,14 +180,25 @@ impl Run {
     /// Fails the test unless it ended with this code.
     #[track_caller]
     pub fn ended(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        assert_eq!(
+            self.code,
+            Some(code),
+            "stdout:\n{}\nstderr:\n{}",
+            self.stdout,
+            self.stderr
+        );
         self
     }
 
-    /// The summary's accounts by view; those of several streams one after the other. Each closes: what came in is what went out.
+    /// The summary's accounts by view; those of several streams one after the other. Each closes:
+    /// what came in is what went out.
     pub fn ledger(&self) -> Vec<(String, Balance)> {
         let mut accounts = Vec::new();
-        for line in self.stdout.lines().filter(|line| line.contains(" ingested = ")) {
+        for line in self
+            .stdout
+            .lines()
+            .filter(|line| line.contains(" ingested = "))
+        {
             assert!(!line.contains("LEAKED"), "{line}");
             // Reasons in brackets say a number a second time.
             let bare = match (line.find('('), line.find(')')) {
@@ -157,11 +206,38 @@ impl Run {
                 _ => line.to_owned(),
             };
             let words: Vec<&str> = bare.split_whitespace().collect();
-            let numbers: Vec<u64> = words[1..].iter().filter_map(|word| word.parse().ok()).collect();
-            let [ingested, delivered, absorbed, dropped, dead_lettered, in_flight] = numbers[..] else { panic!("{line}") };
-            assert_eq!(ingested, delivered + absorbed + dropped + dead_lettered + in_flight, "{line}");
+            let numbers: Vec<u64> = words[1..]
+                .iter()
+                .filter_map(|word| word.parse().ok())
+                .collect();
+            let [
+                ingested,
+                delivered,
+                absorbed,
+                dropped,
+                dead_lettered,
+                in_flight,
+            ] = numbers[..]
+            else {
+                panic!("{line}")
+            };
+            assert_eq!(
+                ingested,
+                delivered + absorbed + dropped + dead_lettered + in_flight,
+                "{line}"
+            );
             assert_eq!(in_flight, 0, "{line}");
-            accounts.push((words[0].to_owned(), Balance { ingested, delivered, absorbed, dropped, dead_lettered, in_flight }));
+            accounts.push((
+                words[0].to_owned(),
+                Balance {
+                    ingested,
+                    delivered,
+                    absorbed,
+                    dropped,
+                    dead_lettered,
+                    in_flight,
+                },
+            ));
         }
         assert!(!accounts.is_empty(), "no ledger:\n{}", self.stdout);
         accounts
@@ -169,7 +245,11 @@ impl Run {
 
     /// The account of a view.
     pub fn balance(&self, view: &str) -> Balance {
-        self.ledger().into_iter().find(|(name, _)| name == view).unwrap_or_else(|| panic!("no view {view}:\n{}", self.stdout)).1
+        self.ledger()
+            .into_iter()
+            .find(|(name, _)| name == view)
+            .unwrap_or_else(|| panic!("no view {view}:\n{}", self.stdout))
+            .1
     }
 
     /// Records delivered, by destination.
@@ -189,8 +269,15 @@ impl Run {
     /// From memory, from Redis, computed.
     pub fn cache(&self, op: &str) -> (u64, u64, u64) {
         let prefix = format!("cache {op}: ");
-        let line = self.stdout.lines().find(|line| line.starts_with(&prefix)).unwrap_or_else(|| panic!("no {prefix}:\n{}", self.stdout));
-        let numbers: Vec<u64> = line[prefix.len()..].split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let line = self
+            .stdout
+            .lines()
+            .find(|line| line.starts_with(&prefix))
+            .unwrap_or_else(|| panic!("no {prefix}:\n{}", self.stdout));
+        let numbers: Vec<u64> = line[prefix.len()..]
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
         (numbers[0], numbers[1], numbers[2])
     }
 }

@@ -1,9 +1,15 @@
-//! What the end-to-end tests share: the built binary at work, the services that `ops/test` names in the environment, programs that nobody
-//! here wrote, and films made for a test.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its own functions too")]
+//! What the end-to-end tests share: the built binary at work, the services that `ops/test` names in
+//! the environment, programs that nobody here wrote, and films made for a test.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its own functions too"
+)]
 
 pub mod film;
-#[allow(dead_code, reason = "the unit tests of the hub's client use other parts of it")]
+#[allow(
+    dead_code,
+    reason = "the unit tests of the hub's client use other parts of it"
+)]
 pub mod hub;
 pub mod live;
 pub mod pipeline;
@@ -60,10 +66,19 @@ impl Place {
     }
 
     /// The binary with these arguments, in this folder.
-    pub fn opusflow<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+    pub fn opusflow<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_opusflow"));
-        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
-        command.env("OPUSFLOW_MODELS", models()).env_remove("RUST_BACKTRACE").env_remove("OMP_WAIT_POLICY");
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
+        command
+            .env("OPUSFLOW_MODELS", models())
+            .env_remove("RUST_BACKTRACE")
+            .env_remove("OMP_WAIT_POLICY");
         command
     }
 
@@ -91,7 +106,10 @@ pub fn models() -> String {
 }
 
 /// Runs a Python script of the tests and reads the JSON that it prints, a value a line.
-pub fn python<S: AsRef<std::ffi::OsStr>>(script: &str, arguments: impl IntoIterator<Item = S>) -> Vec<Value> {
+pub fn python<S: AsRef<std::ffi::OsStr>>(
+    script: &str,
+    arguments: impl IntoIterator<Item = S>,
+) -> Vec<Value> {
     let mut command = Command::new(env("OPUSFLOW_PYTHON"));
     command.arg(root().join(script)).args(arguments);
     json_lines(&output(command))
@@ -100,13 +118,22 @@ pub fn python<S: AsRef<std::ffi::OsStr>>(script: &str, arguments: impl IntoItera
 /// What a program printed; it must end well.
 pub fn output(mut command: Command) -> String {
     let shown = format!("{command:?}");
-    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{shown}: {error}"));
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{shown}: {error}"));
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{shown}: {}\n{stderr}", output.status);
+    assert!(
+        output.status.success(),
+        "{shown}: {}\n{stderr}",
+        output.status
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// A JSON value a line.
 pub fn json_lines(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
 }

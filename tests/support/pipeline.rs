@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-/// The demo's stages on one film, its records to a `file` sink in `./out` and to whatever else is asked for.
+/// The demo's stages on one film, its records to a `file` sink in `./out` and to whatever else is
+/// asked for.
 pub struct Demo<'a> {
     /// The top of the file: kafka, cache, objects.
     pub top: &'a str,
@@ -69,7 +70,8 @@ stages:
     }
 }
 
-/// Generated frames through `sample` into `sinks` (list items indented by two, which read `thinned`); no model.
+/// Generated frames through `sample` into `sinks` (list items indented by two, which read
+/// `thinned`); no model.
 pub fn generated(top: &str, source: &str, sinks: &str) -> String {
     format!(
         r#"version: 1

@@ -16,7 +16,11 @@ pub struct Service {
 
 impl Service {
     pub fn start(name: &'static str) -> Self {
-        let service = Self { name, folder: folder(), port: free_port() };
+        let service = Self {
+            name,
+            folder: folder(),
+            port: free_port(),
+        };
         service.act("start");
         service
     }
@@ -32,8 +36,14 @@ impl Service {
 
     fn act(&self, action: &str) {
         let mut command = Command::new(root().join("ops/service"));
-        command.args([self.name, action, "--port", &self.port.to_string(), "--dir"]).arg(self.folder.path());
-        assert!(command.stdin(Stdio::null()).status().unwrap().success(), "{} does not {action}", self.name);
+        command
+            .args([self.name, action, "--port", &self.port.to_string(), "--dir"])
+            .arg(self.folder.path());
+        assert!(
+            command.stdin(Stdio::null()).status().unwrap().success(),
+            "{} does not {action}",
+            self.name
+        );
     }
 }
 
@@ -43,7 +53,10 @@ impl Drop for Service {
             self.act("stop");
         } else {
             let mut command = Command::new(root().join("ops/service"));
-            let _ = command.args([self.name, "kill", "--dir"]).arg(self.folder.path()).status();
+            let _ = command
+                .args([self.name, "kill", "--dir"])
+                .arg(self.folder.path())
+                .status();
         }
     }
 }

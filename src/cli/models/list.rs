@@ -26,15 +26,32 @@ struct Found {
 pub(super) fn run(model_dir: &Path, as_json: bool) -> Result<ExitCode> {
     let cache = settings()?.cache;
     let mut found = in_folder(model_dir)?;
-    let unreadable = |error| Error::external(format!("cannot read the hub's cache {}", cache.path().display())).because(error);
-    found.extend(cache.snapshots().map_err(unreadable)?.into_iter().map(of_snapshot));
+    let unreadable = |error| {
+        Error::external(format!(
+            "cannot read the hub's cache {}",
+            cache.path().display()
+        ))
+        .because(error)
+    };
+    found.extend(
+        cache
+            .snapshots()
+            .map_err(unreadable)?
+            .into_iter()
+            .map(of_snapshot),
+    );
     if as_json {
         let list: Vec<Value> = found.iter().map(Found::json).collect();
-        let text = serde_json::to_string_pretty(&list).map_err(|error| Error::bug("a list of models does not print").because(error))?;
+        let text = serde_json::to_string_pretty(&list)
+            .map_err(|error| Error::bug("a list of models does not print").because(error))?;
         return print(&(text + "\n"));
     }
     if found.is_empty() {
-        let places = format!("no models in {} and in {}\n", model_dir.display(), cache.path().display());
+        let places = format!(
+            "no models in {} and in {}\n",
+            model_dir.display(),
+            cache.path().display()
+        );
         return print(&places);
     }
     print(&table(&found))
@@ -45,11 +62,24 @@ fn in_folder(folder: &Path) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for (name, path) in folders(folder)? {
         if Card::is_model(&path) {
-            found.push(Found { name, card: Card::read(&path), path, refs: Vec::new() });
+            found.push(Found {
+                name,
+                card: Card::read(&path),
+                path,
+                refs: Vec::new(),
+            });
             continue;
         }
-        for (inner, path) in folders(&path)?.into_iter().filter(|(_, path)| Card::is_model(path)) {
-            found.push(Found { name: format!("{name}/{inner}"), card: Card::read(&path), path, refs: Vec::new() });
+        for (inner, path) in folders(&path)?
+            .into_iter()
+            .filter(|(_, path)| Card::is_model(path))
+        {
+            found.push(Found {
+                name: format!("{name}/{inner}"),
+                card: Card::read(&path),
+                path,
+                refs: Vec::new(),
+            });
         }
     }
     Ok(found)
@@ -59,25 +89,42 @@ fn folders(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
-    let unreadable = |error| Error::external(format!("cannot read {}", folder.display())).because(error);
+    let unreadable =
+        |error| Error::external(format!("cannot read {}", folder.display())).because(error);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
-        found.extend(name.filter(|name| !name.starts_with('.') && path.is_dir()).map(|name| (name, path)));
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .map(str::to_owned);
+        found.extend(
+            name.filter(|name| !name.starts_with('.') && path.is_dir())
+                .map(|name| (name, path)),
+        );
     }
     found.sort();
     Ok(found)
 }
 
 fn of_snapshot(snapshot: Snapshot) -> Found {
-    let revision = match snapshot.refs.iter().find(|name| *name == "main").or(snapshot.refs.first()) {
+    let revision = match snapshot
+        .refs
+        .iter()
+        .find(|name| *name == "main")
+        .or(snapshot.refs.first())
+    {
         Some(name) if name == "main" => String::new(),
         Some(name) => format!("@{name}"),
         None => format!("@{}", snapshot.commit),
     };
     let name = format!("{}{revision}", snapshot.repository);
-    Found { name, card: Card::read(&snapshot.path), path: snapshot.path, refs: snapshot.refs }
+    Found {
+        name,
+        card: Card::read(&snapshot.path),
+        path: snapshot.path,
+        refs: snapshot.refs,
+    }
 }
 
 impl Found {
@@ -98,29 +145,61 @@ impl Found {
     }
 
     fn row(&self) -> [String; 7] {
-        let revision = commit_of(&self.path).map_or_else(|| "-".to_owned(), |commit| commit[..7].to_owned());
+        let revision =
+            commit_of(&self.path).map_or_else(|| "-".to_owned(), |commit| commit[..7].to_owned());
         match &self.card {
             Ok(card) => {
                 let stages = stages::that_take(&card.architecture).join(", ");
                 let (parameters, format) = (rounded(card.parameters), card.format.clone());
-                let stages = if stages.is_empty() { "-".to_owned() } else { stages };
-                [self.name.clone(), revision, card.architecture.clone(), parameters, format, HumanBytes(card.bytes).to_string(), stages]
+                let stages = if stages.is_empty() {
+                    "-".to_owned()
+                } else {
+                    stages
+                };
+                [
+                    self.name.clone(),
+                    revision,
+                    card.architecture.clone(),
+                    parameters,
+                    format,
+                    HumanBytes(card.bytes).to_string(),
+                    stages,
+                ]
             }
-            Err(error) => {
-                [self.name.clone(), revision, error.message().to_owned(), String::new(), String::new(), String::new(), String::new()]
-            }
+            Err(error) => [
+                self.name.clone(),
+                revision,
+                error.message().to_owned(),
+                String::new(),
+                String::new(),
+                String::new(),
+                String::new(),
+            ],
         }
     }
 }
 
 fn table(found: &[Found]) -> String {
-    let head = ["NAME", "REVISION", "ARCHITECTURE", "PARAMETERS", "FORMAT", "SIZE", "STAGES"].map(str::to_owned);
-    let rows: Vec<[String; 7]> = std::iter::once(head).chain(found.iter().map(Found::row)).collect();
+    let head = [
+        "NAME",
+        "REVISION",
+        "ARCHITECTURE",
+        "PARAMETERS",
+        "FORMAT",
+        "SIZE",
+        "STAGES",
+    ]
+    .map(str::to_owned);
+    let rows: Vec<[String; 7]> = std::iter::once(head)
+        .chain(found.iter().map(Found::row))
+        .collect();
     // A row that tells what is wrong tells it in the columns that it does not fill.
     let whole = |row: &&[String; 7]| !row[3].is_empty();
     let width = |column: usize| {
         let fits = rows.iter().filter(|row| column < 2 || whole(row));
-        fits.map(|row| row[column].chars().count()).max().unwrap_or_default()
+        fits.map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or_default()
     };
     let widths: Vec<usize> = (0..7).map(width).collect();
     let mut text = String::new();

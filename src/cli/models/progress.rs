@@ -38,15 +38,35 @@ impl Progress {
     pub fn new(id: &HubId, quiet: bool) -> Self {
         let bars = (!quiet && io::stderr().is_terminal()).then(MultiProgress::new);
         let total = ProgressBar::hidden();
-        let state = State { at: BTreeMap::new(), bars: BTreeMap::new(), total, bytes: 0, told: Instant::now() };
-        Self { id: id.clone(), quiet, bars, state: Mutex::new(state) }
+        let state = State {
+            at: BTreeMap::new(),
+            bars: BTreeMap::new(),
+            total,
+            bytes: 0,
+            told: Instant::now(),
+        };
+        Self {
+            id: id.clone(),
+            quiet,
+            bars,
+            state: Mutex::new(state),
+        }
     }
 
     pub fn step(&self, step: &Step<'_>) {
         match step {
-            Step::Chosen { commit, files, bytes, left } => {
+            Step::Chosen {
+                commit,
+                files,
+                bytes,
+                left,
+            } => {
                 let short = commit.get(..7).unwrap_or(commit);
-                self.say(&format!("{} is {short}: {files} files, {}", self.id, HumanBytes(*bytes)));
+                self.say(&format!(
+                    "{} is {short}: {files} files, {}",
+                    self.id,
+                    HumanBytes(*bytes)
+                ));
                 self.left(left);
                 let mut state = self.state.lock();
                 state.bytes = *bytes;
@@ -65,7 +85,9 @@ impl Progress {
             }
             Step::Received { file, at } => self.at(file, *at),
             Step::Again { file: _, error } => self.say(&format!("{error}; trying again")),
-            Step::Waiting { file } => self.say(&format!("{file}: another process fetches it, waiting")),
+            Step::Waiting { file } => {
+                self.say(&format!("{file}: another process fetches it, waiting"))
+            }
             Step::Whole { file } => {
                 let size = self.state.lock().at.get(*file).copied().unwrap_or_default();
                 self.end(file);
@@ -77,13 +99,19 @@ impl Progress {
     /// Takes the bars off the terminal.
     pub fn clear(&self) {
         let mut state = self.state.lock();
-        std::mem::take(&mut state.bars).into_values().for_each(|bar| bar.finish_and_clear());
+        std::mem::take(&mut state.bars)
+            .into_values()
+            .for_each(|bar| bar.finish_and_clear());
         state.total.finish_and_clear();
     }
 
     /// The last line.
     pub fn done(&self, pulled: &Pulled) {
-        let what = if pulled.fetched == 0 { "was here".to_owned() } else { format!("is here, {} fetched", HumanBytes(pulled.fetched)) };
+        let what = if pulled.fetched == 0 {
+            "was here".to_owned()
+        } else {
+            format!("is here, {} fetched", HumanBytes(pulled.fetched))
+        };
         self.say(&format!("{} {what}", self.id));
     }
 
@@ -91,7 +119,11 @@ impl Progress {
         for (why, files) in left.iter().filter(|(why, _)| *why != Why::NotNeeded) {
             let shown: Vec<&str> = files.iter().take(LISTED).map(String::as_str).collect();
             let more = files.len().saturating_sub(LISTED);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let more = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
             self.say(&format!("left out, {why}: {}{more}", shown.join(", ")));
         }
     }
@@ -109,7 +141,11 @@ impl Progress {
         }
         if self.bars.is_none() && state.told.elapsed() > PAUSE {
             state.told = Instant::now();
-            self.say(&format!("{} of {}", HumanBytes(sum), HumanBytes(state.bytes)));
+            self.say(&format!(
+                "{} of {}",
+                HumanBytes(sum),
+                HumanBytes(state.bytes)
+            ));
         }
     }
 
@@ -120,9 +156,16 @@ impl Progress {
     }
 
     fn bar(&self, name: &str, size: u64) -> ProgressBar {
-        let Some(bars) = &self.bars else { return ProgressBar::hidden() };
-        let style = ProgressStyle::with_template("{prefix:<28!} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
-        let bar = bars.add(ProgressBar::new(size).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())));
+        let Some(bars) = &self.bars else {
+            return ProgressBar::hidden();
+        };
+        let style = ProgressStyle::with_template(
+            "{prefix:<28!} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+        );
+        let bar = bars.add(
+            ProgressBar::new(size)
+                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())),
+        );
         bar.set_prefix(name.to_owned());
         bar
     }

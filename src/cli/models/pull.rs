@@ -49,10 +49,21 @@ pub(super) fn run(arguments: &PullArguments) -> Result<ExitCode> {
 }
 
 /// Fetches the models that a plan lacks. False, where `stop` came before all were there.
-pub(in crate::cli) fn pull_missing(plan: &Plan, stop: &CancellationToken, quiet: bool) -> Result<bool> {
+pub(in crate::cli) fn pull_missing(
+    plan: &Plan,
+    stop: &CancellationToken,
+    quiet: bool,
+) -> Result<bool> {
     for (name, AbsentModel { id, folder }) in &plan.absent {
-        let pull = Pull { id, variant: None, to: None, instead: folder, patience: Patience::default() };
-        let pulled = fetch(&pull, quiet, stop).map_err(|error| error.context(format_args!("model `{name}`")))?;
+        let pull = Pull {
+            id,
+            variant: None,
+            to: None,
+            instead: folder,
+            patience: Patience::default(),
+        };
+        let pulled = fetch(&pull, quiet, stop)
+            .map_err(|error| error.context(format_args!("model `{name}`")))?;
         if pulled.is_none() {
             return Ok(false);
         }
@@ -63,8 +74,11 @@ pub(in crate::cli) fn pull_missing(plan: &Plan, stop: &CancellationToken, quiet:
 /// Fetches a model, and shows how it goes; none where `stop` came first.
 fn fetch(pull: &Pull<'_>, quiet: bool, stop: &CancellationToken) -> Result<Option<Pulled>> {
     let settings = settings()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Error::external("cannot start the runtime").because(error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime =
+        runtime.map_err(|error| Error::external("cannot start the runtime").because(error))?;
     let progress = Progress::new(pull.id, quiet);
     let watch = |step: crate::inference::hub::Step<'_>| progress.step(&step);
     let pulled = runtime.block_on(stop.run_until_cancelled(pull.run(&settings, &watch)));

@@ -1,4 +1,5 @@
-//! `opusflow models verify`: whether models are what their hub says, and what their networks are read from.
+//! `opusflow models verify`: whether models are what their hub says, and what their networks are
+//! read from.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -32,7 +33,11 @@ pub(super) fn run(model_dir: &Path, names: &[String]) -> Result<ExitCode> {
         }
         print(&text)?;
     }
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(2) })
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(2)
+    })
 }
 
 /// What is said of a good model, or all that is wrong with it.
@@ -48,9 +53,12 @@ fn verified(folder: &Path) -> Result<String, Vec<Error>> {
         faults.push(error);
     }
     match Card::read(folder) {
-        Ok(card) if faults.is_empty() => {
-            Ok(format!("{}, {} parameters in {}, every key fits; {hashes}", card.architecture, rounded(card.parameters), card.format))
-        }
+        Ok(card) if faults.is_empty() => Ok(format!(
+            "{}, {} parameters in {}, every key fits; {hashes}",
+            card.architecture,
+            rounded(card.parameters),
+            card.format
+        )),
         // What keeps a card from being read keeps the weights from it, too, and was said.
         Err(error) if faults.is_empty() => Err(vec![error]),
         _ => Err(faults),
@@ -59,17 +67,30 @@ fn verified(folder: &Path) -> Result<String, Vec<Error>> {
 
 /// Hashes every file whose hash is known; gives how many are right.
 fn hashes(folder: &Path, faults: &mut Vec<Error>) -> Result<usize> {
-    let unreadable = |error| Error::external(format!("cannot read {}", folder.display())).because(error);
+    let unreadable =
+        |error| Error::external(format!("cannot read {}", folder.display())).because(error);
     let mut right = 0;
     for (path, hash) in hashes_of(folder).map_err(unreadable)? {
         match hash.of_file(&path) {
             Ok(found) if found == hash => right += 1,
             Ok(found) => {
                 let file = path.canonicalize().unwrap_or_else(|_| path.clone());
-                let fault = format!("the hash of {} is {}, not {}", path.display(), found.as_str(), hash.as_str());
-                faults.push(Error::model(fault).hint(format!("delete {} and pull the model again", file.display())));
+                let fault = format!(
+                    "the hash of {} is {}, not {}",
+                    path.display(),
+                    found.as_str(),
+                    hash.as_str()
+                );
+                faults.push(Error::model(fault).hint(format!(
+                    "delete {} and pull the model again",
+                    file.display()
+                )));
             }
-            Err(error) => faults.push(Error::model(format!("cannot read {}", path.display())).because(error).hint("pull the model again")),
+            Err(error) => faults.push(
+                Error::model(format!("cannot read {}", path.display()))
+                    .because(error)
+                    .hint("pull the model again"),
+            ),
         }
     }
     Ok(right)

@@ -47,18 +47,35 @@ pub struct VideoCaptioner {
 
 impl Captioner {
     pub(in super::super) async fn of_prompts(start: &Start<'_>) -> Result<Self> {
-        let workers = start.pool(|folder, device, precision| Generator::load(folder, device, precision).map(Text)).await?;
-        Ok(Self::Text(TextModel { workers, card: start.card() }))
+        let workers = start
+            .pool(|folder, device, precision| Generator::load(folder, device, precision).map(Text))
+            .await?;
+        Ok(Self::Text(TextModel {
+            workers,
+            card: start.card(),
+        }))
     }
 
     pub(in super::super) async fn of_pictures(start: &Start<'_>) -> Result<Self> {
-        let workers = start.pool(|folder, device, precision| Blip::open(folder, device, precision).map(Pictures)).await?;
-        Ok(Self::Picture(PictureCaptioner { workers, card: start.card() }))
+        let workers = start
+            .pool(|folder, device, precision| Blip::open(folder, device, precision).map(Pictures))
+            .await?;
+        Ok(Self::Picture(PictureCaptioner {
+            workers,
+            card: start.card(),
+        }))
     }
 
     pub(in super::super) async fn of_videos(start: &Start<'_>) -> Result<Self> {
-        let workers = start.pool(|folder, device, precision| opus_captions::open(folder, device, precision).map(Videos)).await?;
-        Ok(Self::Video(VideoCaptioner { workers, card: start.card() }))
+        let workers = start
+            .pool(|folder, device, precision| {
+                opus_captions::open(folder, device, precision).map(Videos)
+            })
+            .await?;
+        Ok(Self::Video(VideoCaptioner {
+            workers,
+            card: start.card(),
+        }))
     }
 
     /// The class of its device, `cpu` or `cuda`.
@@ -95,7 +112,12 @@ impl PictureCaptioner {
     ///
     /// # Errors
     /// Those of [`Pool::ask`].
-    pub async fn ask(&self, frame: Arc<Frame>, request: CaptionRequest, asker: Asker) -> Result<Vec<Generation>> {
+    pub async fn ask(
+        &self,
+        frame: Arc<Frame>,
+        request: CaptionRequest,
+        asker: Asker,
+    ) -> Result<Vec<Generation>> {
         self.workers.ask((frame, request), asker).await
     }
 }
@@ -105,7 +127,12 @@ impl VideoCaptioner {
     ///
     /// # Errors
     /// Those of [`Pool::ask`].
-    pub async fn ask(&self, vectors: Vec<Vec<f32>>, request: CaptionRequest, asker: Asker) -> Result<Vec<Generation>> {
+    pub async fn ask(
+        &self,
+        vectors: Vec<Vec<f32>>,
+        request: CaptionRequest,
+        asker: Asker,
+    ) -> Result<Vec<Generation>> {
         self.workers.ask((vectors, request), asker).await
     }
 }

@@ -28,14 +28,31 @@ enum Encoder {
 
 impl EncodeModel {
     pub(in super::super) async fn of_pictures(start: &Start<'_>) -> Result<Self> {
-        let (labels, unit) = (Pictures::classes(&start.folder)?, Pictures::are_unit(start.folder.architecture()?));
+        let (labels, unit) = (
+            Pictures::classes(&start.folder)?,
+            Pictures::are_unit(start.folder.architecture()?),
+        );
         let workers = Encoder::Frames(start.pool(Pictures::open).await?);
-        Ok(Self { workers, labels, unit, card: start.card() })
+        Ok(Self {
+            workers,
+            labels,
+            unit,
+            card: start.card(),
+        })
     }
 
     pub(in super::super) async fn of_clips(start: &Start<'_>) -> Result<Self> {
-        let workers = start.pool(|folder, device, precision| OpusEncoder::open(folder, device, precision).map(Clips)).await?;
-        Ok(Self { workers: Encoder::Clips(workers), labels: None, unit: false, card: start.card() })
+        let workers = start
+            .pool(|folder, device, precision| {
+                OpusEncoder::open(folder, device, precision).map(Clips)
+            })
+            .await?;
+        Ok(Self {
+            workers: Encoder::Clips(workers),
+            labels: None,
+            unit: false,
+            card: start.card(),
+        })
     }
 
     /// The vector of a frame, or of a window of frames of one size.
@@ -52,12 +69,21 @@ impl EncodeModel {
         }
     }
 
-    /// Labels for its pictures: the vectors of their texts, `template` with each in the place of its `{}`.
+    /// Labels for its pictures: the vectors of their texts, `template` with each in the place of
+    /// its `{}`.
     ///
     /// # Errors
-    /// Config, where the model knows no texts, or there are no labels or no place for them; those of [`Pool::ask`].
-    pub async fn zero_shot(&self, labels: Arc<[Arc<str>]>, template: &str, asker: Asker) -> Result<ZeroShot> {
-        let (vectors, scoring) = self.read(ZeroShot::texts(&labels, template)?, asker).await?;
+    /// Config, where the model knows no texts, or there are no labels or no place for them; those
+    /// of [`Pool::ask`].
+    pub async fn zero_shot(
+        &self,
+        labels: Arc<[Arc<str>]>,
+        template: &str,
+        asker: Asker,
+    ) -> Result<ZeroShot> {
+        let (vectors, scoring) = self
+            .read(ZeroShot::texts(&labels, template)?, asker)
+            .await?;
         Ok(ZeroShot::new(labels, vectors, scoring))
     }
 

@@ -22,9 +22,15 @@ pub struct PaintModel {
 impl PaintModel {
     pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
         let options = start.painting();
-        let make = move |folder: &ModelFolder, device, precision| Pipeline::open(folder, device, precision, options).map(Painter);
+        let make = move |folder: &ModelFolder, device, precision| {
+            Pipeline::open(folder, device, precision, options).map(Painter)
+        };
         let consistent = is_consistent(start.folder.architecture()?);
-        Ok(Self { workers: start.pool(make).await?, card: start.card(), consistent })
+        Ok(Self {
+            workers: start.pool(make).await?,
+            card: start.card(),
+            consistent,
+        })
     }
 
     /// A picture for a prompt, and perhaps from a frame.
@@ -37,7 +43,11 @@ impl PaintModel {
 
     /// How many of `steps` are done for a picture that is made from a frame at `strength`.
     pub fn steps_from_frame(&self, steps: u32, strength: f64) -> u32 {
-        if self.consistent { steps } else { (f64::from(steps) * strength) as u32 }
+        if self.consistent {
+            steps
+        } else {
+            (f64::from(steps) * strength) as u32
+        }
     }
 
     /// The class of its device, `cpu` or `cuda`.

@@ -24,18 +24,43 @@ impl ScriptModel {
     pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
         let config = start.folder.config();
         let (declared, named) = (Declared::read(config)?, classes::count(config, 0)?);
-        let labels = (named > 0).then(|| classes::names(config, named)).transpose()?;
+        let labels = (named > 0)
+            .then(|| classes::names(config, named))
+            .transpose()?;
         let own = declared.clone();
-        let make = move |folder: &ModelFolder, device, precision| Ok(Script(TorchScript::open(folder, device, precision)?, own.clone()));
-        Ok(Self { workers: start.pool(make).await?, declared, labels, card: start.card() })
+        let make = move |folder: &ModelFolder, device, precision| {
+            Ok(Script(
+                TorchScript::open(folder, device, precision)?,
+                own.clone(),
+            ))
+        };
+        Ok(Self {
+            workers: start.pool(make).await?,
+            declared,
+            labels,
+            card: start.card(),
+        })
     }
 
     /// What the module makes of a frame as `declared`: the vector; there are no probabilities.
     ///
     /// # Errors
     /// Those of [`Pool::ask`].
-    pub async fn ask(&self, frame: Arc<Frame>, declared: Arc<Declared>, asker: Asker) -> Result<Encoded> {
-        self.workers.ask(Call { frame: vec![frame], declared }, asker).await
+    pub async fn ask(
+        &self,
+        frame: Arc<Frame>,
+        declared: Arc<Declared>,
+        asker: Asker,
+    ) -> Result<Encoded> {
+        self.workers
+            .ask(
+                Call {
+                    frame: vec![frame],
+                    declared,
+                },
+                asker,
+            )
+            .await
     }
 
     /// What its config.json declares.

@@ -19,8 +19,15 @@ pub struct ShotsModel {
 
 impl ShotsModel {
     pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
-        let workers = start.pool(|folder, device, precision| TransNetV2::open(folder, device, precision).map(Shots)).await?;
-        Ok(Self { workers, card: start.card() })
+        let workers = start
+            .pool(|folder, device, precision| {
+                TransNetV2::open(folder, device, precision).map(Shots)
+            })
+            .await?;
+        Ok(Self {
+            workers,
+            card: start.card(),
+        })
     }
 
     /// The probability of a cut at each frame of a window of 100 frames of 48x27.

@@ -1,4 +1,5 @@
-//! The handles of models that work on sound: one writes down what is said, one hears whether anybody speaks.
+//! The handles of models that work on sound: one writes down what is said, one hears whether
+//! anybody speaks.
 
 use std::sync::Arc;
 
@@ -38,8 +39,14 @@ pub struct Heard {
 impl SpeechModel {
     pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
         let abilities = Arc::new(Abilities::read(&start.folder)?);
-        let workers = start.pool(|folder, device, precision| Whisper::load(folder, device, precision).map(Writer)).await?;
-        Ok(Self { workers, abilities, card: start.card() })
+        let workers = start
+            .pool(|folder, device, precision| Whisper::load(folder, device, precision).map(Writer))
+            .await?;
+        Ok(Self {
+            workers,
+            abilities,
+            card: start.card(),
+        })
     }
 
     /// What is said in a window of sound.
@@ -68,8 +75,13 @@ impl SpeechModel {
 
 impl VadModel {
     pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
-        let workers = start.pool(|folder, device, _| SileroVad::load(folder, device).map(Listener)).await?;
-        Ok(Self { workers, card: start.card() })
+        let workers = start
+            .pool(|folder, device, _| SileroVad::load(folder, device).map(Listener))
+            .await?;
+        Ok(Self {
+            workers,
+            card: start.card(),
+        })
     }
 
     /// The probability of speech in every chunk, and what is to be remembered for the next.

@@ -1,4 +1,5 @@
-//! Which files of a repository are fetched: those that its network is read from, in formats that hold no code. And why the others are not.
+//! Which files of a repository are fetched: those that its network is read from, in formats that
+//! hold no code. And why the others are not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,7 +12,15 @@ const CONFIG: &str = "config.json";
 const INDEX: &str = "model_index.json";
 
 /// The subfolders of a pipeline in Diffusers' layout that are read.
-const PARTS: [&str; 7] = ["scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae"];
+const PARTS: [&str; 7] = [
+    "scheduler",
+    "text_encoder",
+    "text_encoder_2",
+    "tokenizer",
+    "tokenizer_2",
+    "unet",
+    "vae",
+];
 
 /// A file as the hub lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +44,8 @@ impl Listed {
 pub enum Why {
     /// It may hold weights, but in a format that is never read: pickled, or of another framework.
     Format,
-    /// It holds weights that the network is not read from: a variant, or a checkpoint beside a pipeline.
+    /// It holds weights that the network is not read from: a variant, or a checkpoint beside a
+    /// pipeline.
     OtherWeights,
     /// It holds weights in a folder that is not read.
     OtherFolder,
@@ -81,17 +91,31 @@ pub(super) fn choose(listing: Vec<Listed>, id: &HubId, variant: Option<&str>) ->
 }
 
 /// The weights of each folder that is read.
-fn weight_sets(listing: &[Listed], id: &HubId, variant: Option<&str>) -> Result<BTreeMap<String, WeightSet>> {
+fn weight_sets(
+    listing: &[Listed],
+    id: &HubId,
+    variant: Option<&str>,
+) -> Result<BTreeMap<String, WeightSet>> {
     let has = |path: &str| listing.iter().any(|file| file.path == path);
     let (pipeline, network) = (has(INDEX), has(CONFIG));
     if !pipeline && !network {
-        return Err(Error::config(format!("{id} has neither a {CONFIG} nor a {INDEX}, so nothing here can read it"))
-            .hint("name the repository of the model itself, in the layout of transformers or of Diffusers"));
+        return Err(Error::config(format!(
+            "{id} has neither a {CONFIG} nor a {INDEX}, so nothing here can read it"
+        ))
+        .hint(
+            "name the repository of the model itself, in the layout of transformers or of \
+             Diffusers",
+        ));
     }
     let parts: &[&str] = if pipeline { &PARTS } else { &[""] };
     let (mut sets, mut variants) = (BTreeMap::new(), BTreeSet::new());
     for part in parts {
-        let names: Vec<&str> = listing.iter().map(Listed::split).filter(|(folder, _)| folder == part).map(|(_, name)| name).collect();
+        let names: Vec<&str> = listing
+            .iter()
+            .map(Listed::split)
+            .filter(|(folder, _)| folder == part)
+            .map(|(_, name)| name)
+            .collect();
         let set = WeightSet::among(names.iter().copied(), variant);
         if set.is_none() && names.contains(&CONFIG) {
             return Err(without_weights(id, part, &names));
@@ -103,18 +127,27 @@ fn weight_sets(listing: &[Listed], id: &HubId, variant: Option<&str>) -> Result<
         None => Ok(sets),
         Some(variant) => {
             let there: Vec<String> = variants.into_iter().collect();
-            let hint = if there.is_empty() { "it has no variants".to_owned() } else { format!("it has {}", there.join(", ")) };
+            let hint = if there.is_empty() {
+                "it has no variants".to_owned()
+            } else {
+                format!("it has {}", there.join(", "))
+            };
             Err(Error::config(format!("{id} has no variant `{variant}`")).hint(hint))
         }
     }
 }
 
 fn without_weights(id: &HubId, part: &str, names: &[&str]) -> Error {
-    let of = if part.is_empty() { String::new() } else { format!(" for its {part}") };
+    let of = if part.is_empty() {
+        String::new()
+    } else {
+        format!(" for its {part}")
+    };
     let error = Error::config(format!("{id} has no safetensors weights{of}"));
     match names.iter().find(|name| matches!(kind(name), Kind::Unread)) {
         Some(name) => error.hint(format!(
-            "{name} is of a format that is never read; look among the model's pull requests for a conversion and name it: {}@refs/pr/N",
+            "{name} is of a format that is never read; look among the model's pull requests for a \
+             conversion and name it: {}@refs/pr/N",
             id.repository()
         )),
         None => error,
@@ -130,7 +163,21 @@ enum Kind {
 }
 
 fn kind(name: &str) -> Kind {
-    const UNREAD: [&str; 13] = ["bin", "pt", "pth", "ckpt", "h5", "msgpack", "onnx", "onnx_data", "gguf", "ot", "tflite", "pkl", "mlmodel"];
+    const UNREAD: [&str; 13] = [
+        "bin",
+        "pt",
+        "pth",
+        "ckpt",
+        "h5",
+        "msgpack",
+        "onnx",
+        "onnx_data",
+        "gguf",
+        "ot",
+        "tflite",
+        "pkl",
+        "mlmodel",
+    ];
     let (bare, index) = match name.rsplit_once(".index") {
         Some((bare, rest)) if rest.ends_with(".json") => (bare, true),
         _ => (name, false),
@@ -152,16 +199,23 @@ fn why_not(file: &Listed, pipeline: bool, sets: &BTreeMap<String, WeightSet>) ->
         (Kind::Unread, _) => Some(Why::Format),
         (Kind::Other, _) => Some(Why::NotNeeded),
         (Kind::Weights, Some(set)) => (!set.has(name)).then_some(Why::OtherWeights),
-        (Kind::Weights, None) => Some(if folder.is_empty() { Why::OtherWeights } else { Why::OtherFolder }),
+        (Kind::Weights, None) => Some(if folder.is_empty() {
+            Why::OtherWeights
+        } else {
+            Why::OtherFolder
+        }),
         (Kind::Settings, Some(_)) => None,
-        (Kind::Settings, None) => (!pipeline || name != INDEX || !folder.is_empty()).then_some(Why::NotNeeded),
+        (Kind::Settings, None) => {
+            (!pipeline || name != INDEX || !folder.is_empty()).then_some(Why::NotNeeded)
+        }
     };
     why.or_else(|| odd(&file.path).then_some(Why::OddName))
 }
 
 /// Whether a path has more in it than the names of a model's files do.
 fn odd(path: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'+' | b'=');
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'+' | b'=');
     let name = |name: &str| name.len() <= 128 && !name.starts_with('.') && name.bytes().all(plain);
     !path.split('/').all(name)
 }
@@ -169,7 +223,10 @@ fn odd(path: &str) -> bool {
 /// Whether a path could leave the folder that it is put into. No honest hub lists one.
 pub(super) fn leads_out(path: &str) -> bool {
     let step = |step: &str| step.is_empty() || step == "." || step == "..";
-    path.len() > 1024 || path.split('/').any(step) || path.contains(['\\', ':']) || path.chars().any(char::is_control)
+    path.len() > 1024
+        || path.split('/').any(step)
+        || path.contains(['\\', ':'])
+        || path.chars().any(char::is_control)
 }
 
 #[cfg(test)]
@@ -180,9 +237,19 @@ mod tests {
 
     fn chosen(paths: &[&str], variant: Option<&str>) -> Result<(Vec<String>, Left)> {
         let hash = FileHash::parse(&"0".repeat(40)).unwrap();
-        let listing = paths.iter().map(|path| Listed { path: (*path).to_owned(), size: 1, hash: hash.clone() }).collect();
+        let listing = paths
+            .iter()
+            .map(|path| Listed {
+                path: (*path).to_owned(),
+                size: 1,
+                hash: hash.clone(),
+            })
+            .collect();
         let choice = choose(listing, &"owner/name".parse().unwrap(), variant)?;
-        Ok((choice.files.into_iter().map(|file| file.path).collect(), choice.left.into_iter().collect()))
+        Ok((
+            choice.files.into_iter().map(|file| file.path).collect(),
+            choice.left.into_iter().collect(),
+        ))
     }
 
     /// The files of openai/whisper-tiny and a few more.
@@ -215,7 +282,10 @@ mod tests {
         ];
         let (files, why) = chosen(&[&taken[..], &left].concat(), None).unwrap();
         assert_eq!(files, taken);
-        assert_eq!(why[&Why::Format], [left[2], left[5], left[8], left[9], left[12]]);
+        assert_eq!(
+            why[&Why::Format],
+            [left[2], left[5], left[8], left[9], left[12]]
+        );
         assert_eq!(why[&Why::OtherWeights], left[3..5]);
         assert_eq!(why[&Why::OtherFolder], [left[7]]);
         assert_eq!(why[&Why::OddName], [left[11]]);
@@ -249,31 +319,81 @@ mod tests {
         let all = [&taken[..], &left].concat();
         let (files, why) = chosen(&all, None).unwrap();
         assert_eq!(files, taken);
-        assert_eq!(why[&Why::OtherWeights], [left[0], left[3], left[5], left[6]]);
-        assert_eq!((&why[&Why::OtherFolder][..], &why[&Why::Format][..]), (&[left[2].to_owned()][..], &[left[4].to_owned()][..]));
+        assert_eq!(
+            why[&Why::OtherWeights],
+            [left[0], left[3], left[5], left[6]]
+        );
+        assert_eq!(
+            (&why[&Why::OtherFolder][..], &why[&Why::Format][..]),
+            (&[left[2].to_owned()][..], &[left[4].to_owned()][..])
+        );
         let (files, _) = chosen(&all, Some("fp16")).unwrap();
-        assert_eq!(files.iter().filter(|file| file.ends_with(".fp16.safetensors")).count(), 3);
+        assert_eq!(
+            files
+                .iter()
+                .filter(|file| file.ends_with(".fp16.safetensors"))
+                .count(),
+            3
+        );
         assert_eq!(files.len(), taken.len());
         let error = chosen(&all, Some("fp8")).unwrap_err().to_string();
-        assert!(error.contains("no variant `fp8`") && error.contains("it has fp16"), "{error}");
+        assert!(
+            error.contains("no variant `fp8`") && error.contains("it has fp16"),
+            "{error}"
+        );
     }
 
     #[test]
     fn what_cannot_be_read_is_refused() {
-        let error = chosen(&["config.json", "pytorch_model.bin"], None).unwrap_err().to_string();
-        assert!(error.contains("no safetensors weights") && error.contains("owner/name@refs/pr/N"), "{error}");
-        let error = chosen(&["model_index.json", "unet/config.json", "unet/model.onnx"], None).unwrap_err().to_string();
-        assert!(error.contains("for its unet") && error.contains("model.onnx"), "{error}");
-        let error = chosen(&["README.md", "model.safetensors"], None).unwrap_err().to_string();
-        assert!(error.contains("neither a config.json nor a model_index.json"), "{error}");
+        let error = chosen(&["config.json", "pytorch_model.bin"], None)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("no safetensors weights") && error.contains("owner/name@refs/pr/N"),
+            "{error}"
+        );
+        let error = chosen(
+            &["model_index.json", "unet/config.json", "unet/model.onnx"],
+            None,
+        )
+        .unwrap_err()
+        .to_string();
+        assert!(
+            error.contains("for its unet") && error.contains("model.onnx"),
+            "{error}"
+        );
+        let error = chosen(&["README.md", "model.safetensors"], None)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("neither a config.json nor a model_index.json"),
+            "{error}"
+        );
     }
 
     #[test]
     fn paths_that_lead_out_are_seen() {
-        for path in ["../config.json", "/etc/passwd", "a/../b.json", "a//b", "a\\b", "c:x", "a/./b", "", "a\nb", "a/", "x\0"] {
+        for path in [
+            "../config.json",
+            "/etc/passwd",
+            "a/../b.json",
+            "a//b",
+            "a\\b",
+            "c:x",
+            "a/./b",
+            "",
+            "a\nb",
+            "a/",
+            "x\0",
+        ] {
             assert!(leads_out(path), "{path:?}");
         }
-        for path in ["config.json", "a/b..c.json", "pictures/eine übung.png", ".gitattributes"] {
+        for path in [
+            "config.json",
+            "a/b..c.json",
+            "pictures/eine übung.png",
+            ".gitattributes",
+        ] {
             assert!(!leads_out(path), "{path:?}");
         }
     }

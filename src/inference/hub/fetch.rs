@@ -1,4 +1,5 @@
-//! One file on its way: it grows beside its place under another name, goes on where it broke, and gets its own name when its hash is right.
+//! One file on its way: it grows beside its place under another name, goes on where it broke, and
+//! gets its own name when its hash is right.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -44,7 +45,10 @@ impl Fetch<'_> {
     pub async fn run(self) -> Result<u64> {
         let Listed { path, size, .. } = self.file;
         let there = || {
-            (self.watch)(Step::There { file: path, size: *size });
+            (self.watch)(Step::There {
+                file: path,
+                size: *size,
+            });
             Ok(0)
         };
         if self.place.has(self.file) {
@@ -60,9 +64,15 @@ impl Fetch<'_> {
             return there();
         }
         loop {
-            let mut partial = Partial::open(&spot.partial, self.file).await.map_err(|error| self.place.unwritable(&spot.partial, error))?;
+            let mut partial = Partial::open(&spot.partial, self.file)
+                .await
+                .map_err(|error| self.place.unwritable(&spot.partial, error))?;
             let had = partial.length;
-            (self.watch)(Step::Begun { file: path, size: *size, had });
+            (self.watch)(Step::Begun {
+                file: path,
+                size: *size,
+                had,
+            });
             self.fill(&mut partial).await?;
             match self.name(partial, &spot.whole).await? {
                 // What an earlier pull left may be what is wrong.
@@ -76,7 +86,8 @@ impl Fetch<'_> {
         }
     }
 
-    /// Fetches until all is there. What breaks is taken up again, unless it breaks again and again without bringing anything.
+    /// Fetches until all is there. What breaks is taken up again, unless it breaks again and again
+    /// without bringing anything.
     async fn fill(&self, partial: &mut Partial) -> Result<()> {
         let mut failed = 0;
         while partial.length < self.file.size {
@@ -86,11 +97,18 @@ impl Fetch<'_> {
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Passing(error, pause)) => (error.context(&self.file.path), pause),
             };
-            failed = if partial.length > before { 1 } else { failed + 1 };
+            failed = if partial.length > before {
+                1
+            } else {
+                failed + 1
+            };
             if failed >= self.hub.patience.tries {
                 return Err(error.hint("pull it again: it goes on where it broke"));
             }
-            (self.watch)(Step::Again { file: &self.file.path, error: &error });
+            (self.watch)(Step::Again {
+                file: &self.file.path,
+                error: &error,
+            });
             self.hub.rest(failed, pause).await;
         }
         Ok(())
@@ -98,84 +116,153 @@ impl Fetch<'_> {
 
     /// One answer of the hub, as far as it comes.
     async fn stream(&self, partial: &mut Partial) -> Result<(), Failure> {
-        let mut response = self.hub.file(self.id, self.commit, (&self.file.path, partial.length)).await?;
+        let mut response = self
+            .hub
+            .file(self.id, self.commit, (&self.file.path, partial.length))
+            .await?;
         let unwritable = |path: &Path, error| Failure::Final(self.place.unwritable(path, error));
-        let starts = response
-            .headers()
-            .get(CONTENT_RANGE)
-            .and_then(|range| range.to_str().ok()?.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
-        let goes_on = response.status() == StatusCode::PARTIAL_CONTENT && starts == Some(partial.length);
+        let starts = response.headers().get(CONTENT_RANGE).and_then(|range| {
+            range
+                .to_str()
+                .ok()?
+                .strip_prefix("bytes ")?
+                .split('-')
+                .next()?
+                .parse()
+                .ok()
+        });
+        let goes_on =
+            response.status() == StatusCode::PARTIAL_CONTENT && starts == Some(partial.length);
         if partial.length > 0 && !goes_on {
             // It sends the whole file, or another part of it than was asked for.
-            partial.restart(self.file).await.map_err(|error| unwritable(&partial.path, error))?;
-            (self.watch)(Step::Received { file: &self.file.path, at: 0 });
+            partial
+                .restart(self.file)
+                .await
+                .map_err(|error| unwritable(&partial.path, error))?;
+            (self.watch)(Step::Received {
+                file: &self.file.path,
+                at: 0,
+            });
         }
         if response.status() != StatusCode::OK && !goes_on {
-            let error = Error::external(format!("the hub answered {} to a part of the file", response.status()));
+            let error = Error::external(format!(
+                "the hub answered {} to a part of the file",
+                response.status()
+            ));
             return Err(Failure::Passing(error, None));
         }
         loop {
             let chunk = match response.chunk().await {
                 Ok(Some(chunk)) => chunk,
                 end => {
-                    partial.file.flush().await.map_err(|error| unwritable(&partial.path, error))?;
+                    partial
+                        .file
+                        .flush()
+                        .await
+                        .map_err(|error| unwritable(&partial.path, error))?;
                     return match end {
                         Err(error) => Err(self.hub.broken(error)),
-                        Ok(_) if partial.length < self.file.size => Err(Failure::Passing(Error::external("the hub broke off"), None)),
+                        Ok(_) if partial.length < self.file.size => {
+                            Err(Failure::Passing(Error::external("the hub broke off"), None))
+                        }
                         Ok(_) => Ok(()),
                     };
                 }
             };
             if partial.length + chunk.len() as u64 > self.file.size {
                 partial.delete().await;
-                return Err(Failure::Final(self.wrong(format_args!("more than the {} bytes that it lists", self.file.size))));
+                return Err(Failure::Final(self.wrong(format_args!(
+                    "more than the {} bytes that it lists",
+                    self.file.size
+                ))));
             }
-            partial.take(&chunk).await.map_err(|error| unwritable(&partial.path, error))?;
-            (self.watch)(Step::Received { file: &self.file.path, at: partial.length });
+            partial
+                .take(&chunk)
+                .await
+                .map_err(|error| unwritable(&partial.path, error))?;
+            (self.watch)(Step::Received {
+                file: &self.file.path,
+                at: partial.length,
+            });
         }
     }
 
     /// Gives the file its name if it is what the hub lists, and deletes it if not.
     async fn name(&self, partial: Partial, whole: &Path) -> Result<Named> {
-        let Partial { path, mut file, hashing, .. } = partial;
+        let Partial {
+            path,
+            mut file,
+            hashing,
+            ..
+        } = partial;
         // A name must not outlive, through a loss of power, the content that it stands for.
         let synced = async { file.flush().await.and(file.sync_all().await) };
-        synced.await.map_err(|error| self.place.unwritable(&path, error))?;
+        synced
+            .await
+            .map_err(|error| self.place.unwritable(&path, error))?;
         drop(file);
         let found = hashing.finish();
         if found != self.file.hash {
             // It is of no use to anybody, so that it does not matter whether it can be deleted.
             let _ = tokio::fs::remove_file(&path).await;
             let (found, listed) = (found.as_str(), self.file.hash.as_str());
-            return Ok(Named::Wrong(self.wrong(format_args!("other bytes than it lists: their hash is {found}, not {listed}"))));
+            return Ok(Named::Wrong(self.wrong(format_args!(
+                "other bytes than it lists: their hash is {found}, not {listed}"
+            ))));
         }
-        tokio::fs::rename(&path, whole).await.map_err(|error| self.place.unwritable(whole, error))?;
+        tokio::fs::rename(&path, whole)
+            .await
+            .map_err(|error| self.place.unwritable(whole, error))?;
         Ok(Named::Right)
     }
 
     fn wrong(&self, what: impl std::fmt::Display) -> Error {
-        Error::external(format!("the hub sent {what}, for {} of {}", self.file.path, self.id))
-            .hint("what came was deleted: pull again; if it stays so, something between here and the hub changes files")
+        Error::external(format!(
+            "the hub sent {what}, for {} of {}",
+            self.file.path, self.id
+        ))
+        .hint(
+            "what came was deleted: pull again; if it stays so, something between here and the \
+             hub changes files",
+        )
     }
 }
 
 impl Partial {
     /// Opens what an earlier pull left, or begins anew.
     async fn open(path: &Path, listed: &Listed) -> std::io::Result<Self> {
-        let (place, length, mut hashing) = (path.to_owned(), listed.size, listed.hash.hashing(listed.size));
+        let (place, length, mut hashing) = (
+            path.to_owned(),
+            listed.size,
+            listed.hash.hashing(listed.size),
+        );
         let hashed = tokio::task::spawn_blocking(move || {
-            let mut file = std::fs::File::options().create(true).truncate(false).read(true).write(true).open(place)?;
+            let mut file = std::fs::File::options()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .open(place)?;
             let found = file.metadata()?.len();
             if found > length {
                 file.set_len(0)?;
             }
-            let there = if found > length { 0 } else { hashing.read(&mut (&mut file).take(found))? };
+            let there = if found > length {
+                0
+            } else {
+                hashing.read(&mut (&mut file).take(found))?
+            };
             Ok::<_, std::io::Error>((file, there, hashing))
         });
         let (file, length, hashing) = hashed.await.map_err(std::io::Error::other)??;
         let mut file = File::from_std(file);
         file.seek(std::io::SeekFrom::Start(length)).await?;
-        Ok(Self { path: path.to_owned(), file, length, hashing })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            length,
+            hashing,
+        })
     }
 
     async fn take(&mut self, bytes: &[u8]) -> std::io::Result<()> {

@@ -1,5 +1,6 @@
-//! Fetches models from a Hugging Face hub: into the cache that Python's tools share, or into a folder. What was fetched is never fetched
-//! twice, a broken transfer goes on where it broke, and a file whose hash is not the hub's never gets its name.
+//! Fetches models from a Hugging Face hub: into the cache that Python's tools share, or into a
+//! folder. What was fetched is never fetched twice, a broken transfer goes on where it broke, and a
+//! file whose hash is not the hub's never gets its name.
 
 mod choice;
 mod fetch;
@@ -54,7 +55,11 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { silence: Duration::from_secs(30), tries: 6, pause: Duration::from_secs(1) }
+        Self {
+            silence: Duration::from_secs(30),
+            tries: 6,
+            pause: Duration::from_secs(1),
+        }
     }
 }
 
@@ -132,9 +137,10 @@ impl Pull<'_> {
     /// Fetches what is not there yet.
     ///
     /// # Errors
-    /// Config: the hub does not know the model or does not give it to this token, it holds nothing that is read here, or
-    /// `HF_HUB_OFFLINE` is set and the cache does not have it. External: the hub cannot be reached, breaks off again and again, or
-    /// sends other bytes than it lists; the disk cannot be written. What was fetched by then is there when it is pulled again.
+    /// Config: the hub does not know the model or does not give it to this token, it holds nothing
+    /// that is read here, or `HF_HUB_OFFLINE` is set and the cache does not have it. External: the
+    /// hub cannot be reached, breaks off again and again, or sends other bytes than it lists; the
+    /// disk cannot be written. What was fetched by then is there when it is pulled again.
     pub async fn run(&self, settings: &HubSettings, watch: Watch<'_>) -> Result<Pulled> {
         if settings.offline {
             return self.cached(settings);
@@ -143,33 +149,78 @@ impl Pull<'_> {
         let listing = hub.listing(self.id).await?;
         let choice = choice::choose(listing.files, self.id, self.variant)?;
         let bytes = choice.files.iter().map(|file| file.size).sum();
-        watch(Step::Chosen { commit: &listing.commit, files: choice.files.len(), bytes, left: &choice.left });
+        watch(Step::Chosen {
+            commit: &listing.commit,
+            files: choice.files.len(),
+            bytes,
+            left: &choice.left,
+        });
         let place = match self.to {
-            Some(folder) => Place::Folder { folder, commit: &listing.commit },
-            None => Place::Cache { cache: &settings.cache, id: self.id, commit: &listing.commit },
+            Some(folder) => Place::Folder {
+                folder,
+                commit: &listing.commit,
+            },
+            None => Place::Cache {
+                cache: &settings.cache,
+                id: self.id,
+                commit: &listing.commit,
+            },
         };
         let mut spots = BTreeSet::new();
         // Two files of one content are one blob of the cache.
-        let once = choice.files.iter().filter(|file| spots.insert(place.spot(file).whole)).collect::<Vec<_>>();
-        let fetches = once.into_iter().map(|file| Fetch { hub: &hub, place: &place, id: self.id, commit: &listing.commit, file, watch });
-        let fetched = futures::stream::iter(fetches).map(Fetch::run).buffer_unordered(AT_A_TIME).try_collect::<Vec<u64>>().await?;
+        let once = choice
+            .files
+            .iter()
+            .filter(|file| spots.insert(place.spot(file).whole))
+            .collect::<Vec<_>>();
+        let fetches = once.into_iter().map(|file| Fetch {
+            hub: &hub,
+            place: &place,
+            id: self.id,
+            commit: &listing.commit,
+            file,
+            watch,
+        });
+        let fetched = futures::stream::iter(fetches)
+            .map(Fetch::run)
+            .buffer_unordered(AT_A_TIME)
+            .try_collect::<Vec<u64>>()
+            .await?;
         // Only when all is there, so that a snapshot that is found is a whole one.
         let folder = place.settle(&choice.files)?;
-        Card::read(&folder).map_err(|error| error.context(format_args!("{} was fetched, but", self.id)))?;
-        Ok(Pulled { folder, commit: listing.commit, fetched: fetched.iter().sum() })
+        Card::read(&folder)
+            .map_err(|error| error.context(format_args!("{} was fetched, but", self.id)))?;
+        Ok(Pulled {
+            folder,
+            commit: listing.commit,
+            fetched: fetched.iter().sum(),
+        })
     }
 
     fn cached(&self, settings: &HubSettings) -> Result<Pulled> {
-        let there = settings.cache.snapshot(self.id).filter(|folder| self.to.is_none() && Card::read(folder).is_ok());
+        let there = settings
+            .cache
+            .snapshot(self.id)
+            .filter(|folder| self.to.is_none() && Card::read(folder).is_ok());
         if let Some((folder, commit)) = there.zip(settings.cache.commit(self.id)) {
-            return Ok(Pulled { folder, commit, fetched: 0 });
+            return Ok(Pulled {
+                folder,
+                commit,
+                fetched: 0,
+            });
         }
-        Err(Error::config(format!("{} is not fetched, because HF_HUB_OFFLINE is set", self.id))
-            .hint(format!("unset it, or {}", self.by_hand())))
+        Err(Error::config(format!(
+            "{} is not fetched, because HF_HUB_OFFLINE is set",
+            self.id
+        ))
+        .hint(format!("unset it, or {}", self.by_hand())))
     }
 
     /// What to do without a hub.
     fn by_hand(&self) -> String {
-        format!("put its config.json, safetensors and tokenizer.json into {}", self.to.unwrap_or(self.instead).display())
+        format!(
+            "put its config.json, safetensors and tokenizer.json into {}",
+            self.to.unwrap_or(self.instead).display()
+        )
     }
 }

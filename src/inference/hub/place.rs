@@ -1,5 +1,5 @@
-//! Where fetched files are put: the hub's cache, whose layout Python's tools share, or a plain folder with the notes that huggingface_hub
-//! keeps beside such downloads.
+//! Where fetched files are put: the hub's cache, whose layout Python's tools share, or a plain
+//! folder with the notes that huggingface_hub keeps beside such downloads.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -16,8 +16,15 @@ const LOCK_PAUSE: Duration = Duration::from_millis(200);
 
 /// Where a pull puts its files.
 pub(super) enum Place<'a> {
-    Cache { cache: &'a HubCache, id: &'a HubId, commit: &'a str },
-    Folder { folder: &'a Path, commit: &'a str },
+    Cache {
+        cache: &'a HubCache,
+        id: &'a HubId,
+        commit: &'a str,
+    },
+    Folder {
+        folder: &'a Path,
+        commit: &'a str,
+    },
 }
 
 /// The places of one file.
@@ -35,20 +42,39 @@ impl Place<'_> {
         match self {
             Self::Cache { cache, id, .. } => {
                 let whole = cache.blob(id, &file.hash);
-                Spot { partial: whole.with_extension("incomplete"), lock: cache.lock(id, &file.hash), whole }
+                Spot {
+                    partial: whole.with_extension("incomplete"),
+                    lock: cache.lock(id, &file.hash),
+                    whole,
+                }
             }
             Self::Folder { folder, .. } => {
-                let partial = note(folder, &file.path, &format!("{}.incomplete", file.hash.as_str()));
-                Spot { whole: folder.join(&file.path), partial, lock: note(folder, &file.path, "lock") }
+                let partial = note(
+                    folder,
+                    &file.path,
+                    &format!("{}.incomplete", file.hash.as_str()),
+                );
+                Spot {
+                    whole: folder.join(&file.path),
+                    partial,
+                    lock: note(folder, &file.path, "lock"),
+                }
             }
         }
     }
 
-    /// Whether the whole file is there. The cache is trusted by its names, as everybody does; in a folder anything may have been put.
+    /// Whether the whole file is there. The cache is trusted by its names, as everybody does; in a
+    /// folder anything may have been put.
     pub fn has(&self, file: &Listed) -> bool {
         let whole = self.spot(file).whole;
-        let sized = fs::metadata(&whole).is_ok_and(|data| data.is_file() && data.len() == file.size);
-        sized && (matches!(self, Self::Cache { .. }) || file.hash.of_file(&whole).is_ok_and(|hash| hash == file.hash))
+        let sized =
+            fs::metadata(&whole).is_ok_and(|data| data.is_file() && data.len() == file.size);
+        sized
+            && (matches!(self, Self::Cache { .. })
+                || file
+                    .hash
+                    .of_file(&whole)
+                    .is_ok_and(|hash| hash == file.hash))
     }
 
     /// Puts whole files where they are looked for; gives the model's folder.
@@ -57,14 +83,17 @@ impl Place<'_> {
             Self::Cache { cache, id, commit } => {
                 let unwritable = |error| self.unwritable(&cache.snapshot_at(id, commit), error);
                 for file in files {
-                    cache.link(id, commit, (&file.path, &file.hash)).map_err(unwritable)?;
+                    cache
+                        .link(id, commit, (&file.path, &file.hash))
+                        .map_err(unwritable)?;
                 }
                 cache.refer(id, commit).map_err(unwritable)?;
                 Ok(cache.snapshot_at(id, commit))
             }
             Self::Folder { folder, commit } => {
                 for file in files {
-                    write_note(folder, &file.path, (commit, &file.hash)).map_err(|error| self.unwritable(folder, error))?;
+                    write_note(folder, &file.path, (commit, &file.hash))
+                        .map_err(|error| self.unwritable(folder, error))?;
                 }
                 Ok(folder.to_path_buf())
             }
@@ -72,7 +101,15 @@ impl Place<'_> {
     }
 
     pub fn unwritable(&self, path: &Path, error: io::Error) -> Error {
-        Error::unwritable(path, error, if matches!(self, Self::Cache { .. }) { "`HF_HOME`" } else { "`--to`" })
+        Error::unwritable(
+            path,
+            error,
+            if matches!(self, Self::Cache { .. }) {
+                "`HF_HOME`"
+            } else {
+                "`--to`"
+            },
+        )
     }
 }
 
@@ -81,17 +118,32 @@ pub(super) fn made(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), fs::create_dir_all)
 }
 
-/// Takes the lock of a file, by `flock` as Python's filelock does, waiting for whoever has it. It is held as long as the file is open.
+/// Takes the lock of a file, by `flock` as Python's filelock does, waiting for whoever has it. It
+/// is held as long as the file is open.
 pub(super) async fn locked(path: &Path, waiting: impl FnOnce()) -> io::Result<File> {
     let mut waiting = Some(waiting);
     loop {
-        let file = File::options().create(true).truncate(false).write(true).open(path)?;
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)?;
         match file.try_lock() {
-            // Who held it may have deleted the file: then the lock is of a file that nobody else will find.
-            Ok(()) if fs::metadata(path).is_ok_and(|there| file.metadata().is_ok_and(|own| own.ino() == there.ino())) => return Ok(file),
+            // Who held it may have deleted the file: then the lock is of a file that nobody else
+            // will find.
+            Ok(())
+                if fs::metadata(path).is_ok_and(|there| {
+                    file.metadata().is_ok_and(|own| own.ino() == there.ino())
+                }) =>
+            {
+                return Ok(file);
+            }
             Ok(()) => continue,
-            // There are file systems without locks. They save a second transfer, no more: what is written is checked by its hash.
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => return Ok(file),
+            // There are file systems without locks. They save a second transfer, no more: what is
+            // written is checked by its hash.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                return Ok(file);
+            }
             Err(TryLockError::Error(error)) => return Err(error),
             Err(TryLockError::WouldBlock) => {}
         }

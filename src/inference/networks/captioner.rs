@@ -1,4 +1,5 @@
-//! What writes texts as a worker's model: language models, and captioners of pictures and of videos.
+//! What writes texts as a worker's model: language models, and captioners of pictures and of
+//! videos.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +25,11 @@ impl Model for Text {
     type Item = Request;
     type Answer = Texts;
 
-    fn run(&mut self, items: &[&Request], cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Texts>>> {
+    fn run(
+        &mut self,
+        items: &[&Request],
+        cancelled: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Result<Texts>>> {
         // A prompt that does not fit must not fail its neighbours.
         let checks = items.iter().map(|request| self.0.check(request)).collect();
         of_the_good(checks, |good| {
@@ -34,17 +39,34 @@ impl Model for Text {
     }
 
     fn warm_up(&mut self) -> Result<()> {
-        let request = Request { prompt: "Hello".to_owned(), writing: brief(), ..Request::default() };
+        let request = Request {
+            prompt: "Hello".to_owned(),
+            writing: brief(),
+            ..Request::default()
+        };
         self.0.generate(&[request], &|_| false).map(drop)
     }
 
     fn sample(&self) -> Option<Self::Item> {
-        let prompt = "One caption for a shot of a harbour with boats, people who wait on a pier, a crane and a grey sky.".to_owned();
-        Some(Request { prompt, writing: Writing { max_tokens: WRITTEN, ..Writing::default() }, ..Request::default() })
+        let prompt = "One caption for a shot of a harbour with boats, people who wait on a pier, \
+                      a crane and a grey sky."
+            .to_owned();
+        Some(Request {
+            prompt,
+            writing: Writing {
+                max_tokens: WRITTEN,
+                ..Writing::default()
+            },
+            ..Request::default()
+        })
     }
 
     fn shape(item: &Self::Item) -> String {
-        format!("{} bytes of prompt, {} tokens written", item.prompt.len(), item.writing.max_tokens)
+        format!(
+            "{} bytes of prompt, {} tokens written",
+            item.prompt.len(),
+            item.writing.max_tokens
+        )
     }
 }
 
@@ -55,12 +77,23 @@ impl Model for Pictures {
     type Item = (Arc<Frame>, CaptionRequest);
     type Answer = Texts;
 
-    fn run(&mut self, items: &[&Self::Item], cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Texts>>> {
-        let checks = items.iter().map(|(_, request)| self.0.check(request)).collect();
+    fn run(
+        &mut self,
+        items: &[&Self::Item],
+        cancelled: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Result<Texts>>> {
+        let checks = items
+            .iter()
+            .map(|(_, request)| self.0.check(request))
+            .collect();
         of_the_good(checks, |good| {
-            let sizes: Vec<(u32, u32)> = good.iter().map(|&at| (items[at].0.width, items[at].0.height)).collect();
+            let sizes: Vec<(u32, u32)> = good
+                .iter()
+                .map(|&at| (items[at].0.width, items[at].0.height))
+                .collect();
             in_groups(&sizes, |group| {
-                let frames: Vec<&Frame> = group.iter().map(|&at| items[good[at]].0.as_ref()).collect();
+                let frames: Vec<&Frame> =
+                    group.iter().map(|&at| items[good[at]].0.as_ref()).collect();
                 self.0.see(&frames_to_tensor(&frames, self.0.device())?)
             })
             .and_then(|seen| {
@@ -72,35 +105,67 @@ impl Model for Pictures {
 
     fn warm_up(&mut self) -> Result<()> {
         let [rows, columns] = self.0.size();
-        let seen = self.0.see(&Tensor::f_zeros([1, rows, columns, 3], (tch::Kind::Uint8, self.0.device()))?)?;
-        self.0.write(&seen, &[&CaptionRequest { writing: brief(), ..CaptionRequest::default() }], &|_| false).map(drop)
+        let seen = self.0.see(&Tensor::f_zeros(
+            [1, rows, columns, 3],
+            (tch::Kind::Uint8, self.0.device()),
+        )?)?;
+        self.0
+            .write(
+                &seen,
+                &[&CaptionRequest {
+                    writing: brief(),
+                    ..CaptionRequest::default()
+                }],
+                &|_| false,
+            )
+            .map(drop)
     }
 
     fn sample(&self) -> Option<Self::Item> {
         let [rows, columns] = self.0.size();
-        let writing = Writing { max_tokens: WRITTEN, ..Writing::default() };
+        let writing = Writing {
+            max_tokens: WRITTEN,
+            ..Writing::default()
+        };
         let frame = grey(1, columns as u32, rows as u32).pop()?;
-        Some((frame, CaptionRequest { writing, ..CaptionRequest::default() }))
+        Some((
+            frame,
+            CaptionRequest {
+                writing,
+                ..CaptionRequest::default()
+            },
+        ))
     }
 
     fn shape((frame, request): &Self::Item) -> String {
-        format!("a frame of {}x{}, {} tokens written", frame.width, frame.height, request.writing.max_tokens)
+        format!(
+            "a frame of {}x{}, {} tokens written",
+            frame.width, frame.height, request.writing.max_tokens
+        )
     }
 }
 
-/// The seed system's caption decoder: the vectors of a video and what its caption begins with in, captions out.
+/// The seed system's caption decoder: the vectors of a video and what its caption begins with in,
+/// captions out.
 pub(in crate::inference) struct Videos(pub Captions);
 
 impl Model for Videos {
     type Item = (Vec<Vec<f32>>, CaptionRequest);
     type Answer = Texts;
 
-    fn run(&mut self, items: &[&Self::Item], cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Texts>>> {
+    fn run(
+        &mut self,
+        items: &[&Self::Item],
+        cancelled: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Result<Texts>>> {
         let check = |(vectors, request): &&Self::Item| {
             let width = self.0.width() as usize;
             match vectors.iter().find(|vector| vector.len() != width) {
-                Some(wrong) => Err(Error::model(format!("captions are written over vectors of {width} numbers, this has {}", wrong.len()))
-                    .hint("encode with the model that the caption decoder was trained with")),
+                Some(wrong) => Err(Error::model(format!(
+                    "captions are written over vectors of {width} numbers, this has {}",
+                    wrong.len()
+                ))
+                .hint("encode with the model that the caption decoder was trained with")),
                 None if vectors.is_empty() => Err(Error::model("a video without vectors")),
                 None => self.0.check(request),
             }
@@ -109,13 +174,26 @@ impl Model for Videos {
         of_the_good(checks, |good| {
             // Only videos of as many vectors can be written about together.
             let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-            good.iter().for_each(|&at| groups.entry(items[at].0.len()).or_default().push(at));
+            good.iter()
+                .for_each(|&at| groups.entry(items[at].0.len()).or_default().push(at));
             let mut texts: BTreeMap<usize, Texts> = BTreeMap::new();
             for (length, group) in groups {
-                let numbers: Vec<f32> = group.iter().flat_map(|&at| items[at].0.iter().flatten().copied()).collect();
-                let videos = Tensor::f_from_slice(&numbers)?.f_view([group.len() as i64, length as i64, self.0.width()])?;
+                let numbers: Vec<f32> = group
+                    .iter()
+                    .flat_map(|&at| items[at].0.iter().flatten().copied())
+                    .collect();
+                let videos = Tensor::f_from_slice(&numbers)?.f_view([
+                    group.len() as i64,
+                    length as i64,
+                    self.0.width(),
+                ])?;
                 let requests: Vec<&CaptionRequest> = group.iter().map(|&at| &items[at].1).collect();
-                texts.extend(group.iter().copied().zip(self.0.write(&videos, &requests, &|at| cancelled(group[at]))?));
+                texts.extend(
+                    group.iter().copied().zip(
+                        self.0
+                            .write(&videos, &requests, &|at| cancelled(group[at]))?,
+                    ),
+                );
             }
             Ok(texts.into_values().collect())
         })
@@ -123,35 +201,77 @@ impl Model for Videos {
 
     fn warm_up(&mut self) -> Result<()> {
         let videos = Tensor::f_zeros([1, 1, self.0.width()], (tch::Kind::Float, Device::Cpu))?;
-        self.0.write(&videos, &[&CaptionRequest { writing: brief(), ..CaptionRequest::default() }], &|_| false).map(drop)
+        self.0
+            .write(
+                &videos,
+                &[&CaptionRequest {
+                    writing: brief(),
+                    ..CaptionRequest::default()
+                }],
+                &|_| false,
+            )
+            .map(drop)
     }
 }
 
 fn brief() -> Writing {
-    Writing { max_tokens: 2, ..Writing::default() }
+    Writing {
+        max_tokens: 2,
+        ..Writing::default()
+    }
 }
 
-/// An answer for every item: of those whose check failed its error, of the others, in their order, what `run` gives for their numbers.
-fn of_the_good(checks: Vec<Result<()>>, run: impl FnOnce(&[usize]) -> Result<Vec<Texts>>) -> Result<Vec<Result<Texts>>> {
+/// An answer for every item: of those whose check failed its error, of the others, in their order,
+/// what `run` gives for their numbers.
+fn of_the_good(
+    checks: Vec<Result<()>>,
+    run: impl FnOnce(&[usize]) -> Result<Vec<Texts>>,
+) -> Result<Vec<Result<Texts>>> {
     let good: Vec<usize> = (0..checks.len()).filter(|&at| checks[at].is_ok()).collect();
-    let mut written = if good.is_empty() { Vec::new() } else { run(&good)? }.into_iter();
-    let answer = |check: Result<()>| check.and_then(|()| written.next().ok_or_else(|| Error::bug("a text is missing from its batch")));
+    let mut written = if good.is_empty() {
+        Vec::new()
+    } else {
+        run(&good)?
+    }
+    .into_iter();
+    let answer = |check: Result<()>| {
+        check.and_then(|()| {
+            written
+                .next()
+                .ok_or_else(|| Error::bug("a text is missing from its batch"))
+        })
+    };
     Ok(checks.into_iter().map(answer).collect())
 }
 
 /// Runs what is of one kind together; the rows that come out are in the order of `kinds` again.
-fn in_groups<K: Ord>(kinds: &[K], mut run: impl FnMut(&[usize]) -> Result<Tensor>) -> Result<Tensor> {
+fn in_groups<K: Ord>(
+    kinds: &[K],
+    mut run: impl FnMut(&[usize]) -> Result<Tensor>,
+) -> Result<Tensor> {
     let mut groups: BTreeMap<&K, Vec<usize>> = BTreeMap::new();
-    kinds.iter().enumerate().for_each(|(at, kind)| groups.entry(kind).or_default().push(at));
+    kinds
+        .iter()
+        .enumerate()
+        .for_each(|(at, kind)| groups.entry(kind).or_default().push(at));
     let order: Vec<usize> = groups.values().flatten().copied().collect();
-    let parts = groups.values().map(|group| run(group)).collect::<Result<Vec<_>>>()?;
+    let parts = groups
+        .values()
+        .map(|group| run(group))
+        .collect::<Result<Vec<_>>>()?;
     if let [one] = parts.as_slice() {
         return Ok(one.shallow_clone());
     }
     let mut places = vec![0i64; order.len()];
-    order.iter().enumerate().for_each(|(row, &at)| places[at] = row as i64);
+    order
+        .iter()
+        .enumerate()
+        .for_each(|(row, &at)| places[at] = row as i64);
     let all = Tensor::f_cat(&parts, 0)?;
-    Ok(all.f_index_select(0, &Tensor::f_from_slice(&places)?.f_to_device(all.device())?)?)
+    Ok(all.f_index_select(
+        0,
+        &Tensor::f_from_slice(&places)?.f_to_device(all.device())?,
+    )?)
 }
 
 #[cfg(test)]
@@ -164,9 +284,14 @@ mod tests {
         let mut sizes = Vec::new();
         let rows = in_groups(&numbers, |group| {
             sizes.push(group.len());
-            Ok(Tensor::from_slice(&group.iter().map(|&at| at as i64).collect::<Vec<_>>()))
+            Ok(Tensor::from_slice(
+                &group.iter().map(|&at| at as i64).collect::<Vec<_>>(),
+            ))
         });
-        assert_eq!(Vec::<i64>::try_from(rows.unwrap()).unwrap(), [0, 1, 2, 3, 4]);
+        assert_eq!(
+            Vec::<i64>::try_from(rows.unwrap()).unwrap(),
+            [0, 1, 2, 3, 4]
+        );
         assert_eq!(sizes, [2, 1, 2]);
     }
 
@@ -177,6 +302,13 @@ mod tests {
             assert_eq!(good, [0, 2]);
             Ok(vec![Vec::new(), Vec::new()])
         });
-        assert_eq!(answers.unwrap().iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(
+            answers
+                .unwrap()
+                .iter()
+                .map(Result::is_ok)
+                .collect::<Vec<_>>(),
+            [true, false, true]
+        );
     }
 }

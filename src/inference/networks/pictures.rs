@@ -1,4 +1,5 @@
-//! Encoders of pictures as a worker's model: a frame becomes its vector, and texts vectors of the same space where the network knows texts.
+//! Encoders of pictures as a worker's model: a frame becomes its vector, and texts vectors of the
+//! same space where the network knows texts.
 
 use std::sync::Arc;
 
@@ -53,7 +54,9 @@ impl Pictures {
     pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let network: Box<dyn PictureEncoder> = match folder.architecture()? {
             "ResNetForImageClassification" => Box::new(ResNet::open(folder, device, precision)?),
-            "CLIPModel" | "CLIPVisionModelWithProjection" => Box::new(Clip::open(folder, device, precision)?),
+            "CLIPModel" | "CLIPVisionModelWithProjection" => {
+                Box::new(Clip::open(folder, device, precision)?)
+            }
             "SiglipModel" => Box::new(Siglip::open(folder, device, precision)?),
             _ => Box::new(Dinov2::open(folder, device, precision)?),
         };
@@ -67,7 +70,9 @@ impl Pictures {
             "CLIPModel" | "CLIPVisionModelWithProjection" | "SiglipModel" => Ok(None),
             other => {
                 let count = Dinov2Config::read(folder.config(), other)?.classes;
-                count.map(|count| classes::names(folder.config(), count)).transpose()
+                count
+                    .map(|count| classes::names(folder.config(), count))
+                    .transpose()
             }
         }
     }
@@ -82,26 +87,58 @@ impl Model for Pictures {
     type Item = Asked;
     type Answer = Told;
 
-    fn run(&mut self, items: &[&Asked], _cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Told>>> {
-        let frames: Vec<&Vec<Arc<Frame>>> =
-            items.iter().filter_map(|item| if let Asked::Frames(frames) = item { Some(frames) } else { None }).collect();
+    fn run(
+        &mut self,
+        items: &[&Asked],
+        _cancelled: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Result<Told>>> {
+        let frames: Vec<&Vec<Arc<Frame>>> = items
+            .iter()
+            .filter_map(|item| {
+                if let Asked::Frames(frames) = item {
+                    Some(frames)
+                } else {
+                    None
+                }
+            })
+            .collect();
         let encoded = in_groups(
             &frames,
             |frame| frame.len(),
             |group, _| {
-                let frames: Vec<&Frame> = group.iter().flat_map(|item| item.iter()).map(Arc::as_ref).collect();
-                let features = self.0.encode(&frames_to_tensor(&frames, self.0.device())?)?;
+                let frames: Vec<&Frame> = group
+                    .iter()
+                    .flat_map(|item| item.iter())
+                    .map(Arc::as_ref)
+                    .collect();
+                let features = self
+                    .0
+                    .encode(&frames_to_tensor(&frames, self.0.device())?)?;
                 let vectors = rows(&features.embedding)?;
                 let Some(probabilities) = features.probabilities else {
-                    return Ok(vectors.into_iter().map(|vector| Encoded { vector, probabilities: Vec::new() }).collect());
+                    return Ok(vectors
+                        .into_iter()
+                        .map(|vector| Encoded {
+                            vector,
+                            probabilities: Vec::new(),
+                        })
+                        .collect());
                 };
                 let both = vectors.into_iter().zip(rows(&probabilities)?);
-                Ok(both.map(|(vector, probabilities)| Encoded { vector, probabilities }).collect())
+                Ok(both
+                    .map(|(vector, probabilities)| Encoded {
+                        vector,
+                        probabilities,
+                    })
+                    .collect())
             },
         )?;
         let mut encoded = encoded.into_iter();
         let answer = |item: &&Asked| match item {
-            Asked::Frames(_) => encoded.next().unwrap_or_else(|| Err(Error::bug("a frame is missing from its batch"))).map(Told::Frame),
+            Asked::Frames(_) => encoded
+                .next()
+                .unwrap_or_else(|| Err(Error::bug("a frame is missing from its batch")))
+                .map(Told::Frame),
             Asked::Texts(texts) => {
                 let texts = self.0.texts(texts)?;
                 Ok(Told::Texts(rows(&texts.vectors)?, texts.scoring))
@@ -137,18 +174,34 @@ mod tests {
     use crate::packet::PixelFormat;
 
     fn golden(name: &str) -> std::path::PathBuf {
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/golden")
+            .join(name)
     }
 
     fn open(name: &str) -> Pictures {
-        Pictures::open(&ModelFolder::open(golden(name)).unwrap(), Device::Cpu, Precision::F32).unwrap()
+        Pictures::open(
+            &ModelFolder::open(golden(name)).unwrap(),
+            Device::Cpu,
+            Precision::F32,
+        )
+        .unwrap()
     }
 
     /// Stripes.
     fn frame(width: u32, height: u32) -> Asked {
-        let pixels: Vec<u8> = (0..width * height * 3).map(|at| (at * 7 % 251) as u8).collect();
-        let frame =
-            Frame { view: "frames".into(), index: 0, width, height, stride: width * 3, format: PixelFormat::Rgb8, pixels: pixels.into() };
+        let pixels: Vec<u8> = (0..width * height * 3)
+            .map(|at| (at * 7 % 251) as u8)
+            .collect();
+        let frame = Frame {
+            view: "frames".into(),
+            index: 0,
+            width,
+            height,
+            stride: width * 3,
+            format: PixelFormat::Rgb8,
+            pixels: pixels.into(),
+        };
         Asked::Frames(vec![Arc::new(frame)])
     }
 
@@ -163,32 +216,72 @@ mod tests {
     fn frames_of_all_sizes_and_texts_are_answered_in_one_batch_in_their_order() {
         let mut model = open("clip-tiny");
         model.warm_up().unwrap();
-        let texts = ["a photo of a cat", "a photo of a street"].map(str::to_owned).to_vec();
-        let items = [frame(28, 28), Asked::Texts(texts), frame(61, 37), frame(28, 28)];
-        let told = model.run(&items.iter().collect::<Vec<_>>(), &|_| false).unwrap();
+        let texts = ["a photo of a cat", "a photo of a street"]
+            .map(str::to_owned)
+            .to_vec();
+        let items = [
+            frame(28, 28),
+            Asked::Texts(texts),
+            frame(61, 37),
+            frame(28, 28),
+        ];
+        let told = model
+            .run(&items.iter().collect::<Vec<_>>(), &|_| false)
+            .unwrap();
         for (at, item) in items.iter().enumerate().filter(|(at, _)| *at != 1) {
             let alone = model.run(&[item], &|_| false).unwrap();
-            let apart = vector(&told[at]).iter().zip(vector(&alone[0])).map(|(a, b)| (a - b).abs()).fold(0., f32::max);
+            let apart = vector(&told[at])
+                .iter()
+                .zip(vector(&alone[0]))
+                .map(|(a, b)| (a - b).abs())
+                .fold(0., f32::max);
             assert!(apart < 1e-5, "{at}: {apart}");
-            assert!((vector(&told[at]).iter().map(|v| v * v).sum::<f32>() - 1.).abs() < 1e-5, "its length is 1");
+            assert!(
+                (vector(&told[at]).iter().map(|v| v * v).sum::<f32>() - 1.).abs() < 1e-5,
+                "its length is 1"
+            );
         }
-        let Ok(Told::Texts(vectors, scoring)) = &told[1] else { panic!("{:?}", told[1]) };
-        let labels = ZeroShot::new(["cat", "street"].map(Arc::from).into(), vectors.clone(), *scoring);
+        let Ok(Told::Texts(vectors, scoring)) = &told[1] else {
+            panic!("{:?}", told[1])
+        };
+        let labels = ZeroShot::new(
+            ["cat", "street"].map(Arc::from).into(),
+            vectors.clone(),
+            *scoring,
+        );
         let scores = labels.scores(vector(&told[0]));
-        assert!((scores.iter().sum::<f32>() - 1.).abs() < 1e-5 && scores[0] != scores[1], "{scores:?}");
+        assert!(
+            (scores.iter().sum::<f32>() - 1.).abs() < 1e-5 && scores[0] != scores[1],
+            "{scores:?}"
+        );
     }
 
     #[test]
     fn texts_for_a_network_of_pictures_alone_fail_and_frames_beside_them_do_not() {
         let folder = tempfile::tempdir().unwrap();
-        for file in ["config.json", "model.safetensors", "preprocessor_config.json"] {
+        for file in [
+            "config.json",
+            "model.safetensors",
+            "preprocessor_config.json",
+        ] {
             std::fs::copy(golden("siglip-tiny").join(file), folder.path().join(file)).unwrap();
         }
-        let model = Pictures::open(&ModelFolder::open(folder.path()).unwrap(), Device::Cpu, Precision::F32);
+        let model = Pictures::open(
+            &ModelFolder::open(folder.path()).unwrap(),
+            Device::Cpu,
+            Precision::F32,
+        );
         let items = [Asked::Texts(vec!["a cat".to_owned()]), frame(28, 28)];
-        let told = model.unwrap().run(&items.iter().collect::<Vec<_>>(), &|_| false).unwrap();
+        let told = model
+            .unwrap()
+            .run(&items.iter().collect::<Vec<_>>(), &|_| false)
+            .unwrap();
         let error = told[0].as_ref().unwrap_err();
-        assert_eq!((error.kind(), error.message().contains("no tokenizer.json")), (Kind::Config, true), "{error}");
+        assert_eq!(
+            (error.kind(), error.message().contains("no tokenizer.json")),
+            (Kind::Config, true),
+            "{error}"
+        );
         assert_eq!(vector(&told[1]).len(), 32);
     }
 
@@ -198,10 +291,17 @@ mod tests {
         let write = |config: &str| {
             std::fs::write(folder.path().join("config.json"), config).unwrap();
             std::fs::write(folder.path().join("model.safetensors"), "").unwrap();
-            Pictures::classes(&ModelFolder::open(folder.path()).unwrap()).unwrap().map(|names| names.len())
+            Pictures::classes(&ModelFolder::open(folder.path()).unwrap())
+                .unwrap()
+                .map(|names| names.len())
         };
         assert_eq!(write(r#"{"architectures": ["CLIPModel"]}"#), None);
         assert_eq!(write(r#"{"architectures": ["Dinov2Model"]}"#), None);
-        assert_eq!(write(r#"{"architectures": ["Dinov2ForImageClassification"], "id2label": {"0": "a", "1": "b", "2": "c"}}"#), Some(3));
+        assert_eq!(
+            write(
+                r#"{"architectures": ["Dinov2ForImageClassification"], "id2label": {"0": "a", "1": "b", "2": "c"}}"#
+            ),
+            Some(3)
+        );
     }
 }

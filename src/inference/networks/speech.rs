@@ -17,9 +17,23 @@ pub(in crate::inference) struct Writer(pub Whisper);
 impl Writer {
     /// A window of silence, in the first language that the model knows.
     fn silence(&self, samples: usize) -> Request {
-        let language = self.0.abilities().languages().first().map(|&code| code.to_owned());
-        let options = Options { language, words: false, temperatures: vec![0.], compression_ratio: None, ..Options::default() };
-        Request { samples: vec![0.; samples].into(), options }
+        let language = self
+            .0
+            .abilities()
+            .languages()
+            .first()
+            .map(|&code| code.to_owned());
+        let options = Options {
+            language,
+            words: false,
+            temperatures: vec![0.],
+            compression_ratio: None,
+            ..Options::default()
+        };
+        Request {
+            samples: vec![0.; samples].into(),
+            options,
+        }
     }
 }
 
@@ -27,19 +41,33 @@ impl Model for Writer {
     type Item = Request;
     type Answer = Transcription;
 
-    fn run(&mut self, items: &[&Request], cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Transcription>>> {
+    fn run(
+        &mut self,
+        items: &[&Request],
+        cancelled: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Result<Transcription>>> {
         // A window that cannot be heard must not fail its neighbours.
         let checks: Vec<Result<()>> = items.iter().map(|request| self.0.check(request)).collect();
         let good: Vec<usize> = (0..items.len()).filter(|&at| checks[at].is_ok()).collect();
         let requests: Vec<Request> = good.iter().map(|&at| items[at].clone()).collect();
-        let mut written = self.0.transcribe(&requests, &|at| cancelled(good[at]))?.into_iter();
-        let answer =
-            |check: Result<()>| check.and_then(|()| written.next().ok_or_else(|| Error::bug("a window is missing from its batch")));
+        let mut written = self
+            .0
+            .transcribe(&requests, &|at| cancelled(good[at]))?
+            .into_iter();
+        let answer = |check: Result<()>| {
+            check.and_then(|()| {
+                written
+                    .next()
+                    .ok_or_else(|| Error::bug("a window is missing from its batch"))
+            })
+        };
         Ok(checks.into_iter().map(answer).collect())
     }
 
     fn warm_up(&mut self) -> Result<()> {
-        self.0.transcribe(&[self.silence(SAMPLE_RATE)], &|_| false).map(drop)
+        self.0
+            .transcribe(&[self.silence(SAMPLE_RATE)], &|_| false)
+            .map(drop)
     }
 
     fn sample(&self) -> Option<Request> {
@@ -58,15 +86,24 @@ impl Model for Listener {
     type Item = Heard;
     type Answer = (Vec<f32>, Memory);
 
-    fn run(&mut self, items: &[&Heard], _cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<(Vec<f32>, Memory)>>> {
+    fn run(
+        &mut self,
+        items: &[&Heard],
+        _cancelled: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Result<(Vec<f32>, Memory)>>> {
         let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (at, item) in items.iter().enumerate() {
             groups.entry(item.samples.len()).or_default().push(at);
         }
-        let mut answers: Vec<Result<(Vec<f32>, Memory)>> =
-            items.iter().map(|_| Err(Error::bug("a stream is missing from its batch"))).collect();
+        let mut answers: Vec<Result<(Vec<f32>, Memory)>> = items
+            .iter()
+            .map(|_| Err(Error::bug("a stream is missing from its batch")))
+            .collect();
         for places in groups.into_values() {
-            let streams: Vec<(&[f32], &Memory)> = places.iter().map(|&at| (items[at].samples.as_slice(), &items[at].memory)).collect();
+            let streams: Vec<(&[f32], &Memory)> = places
+                .iter()
+                .map(|&at| (items[at].samples.as_slice(), &items[at].memory))
+                .collect();
             for (at, answer) in places.into_iter().zip(self.0.forward(&streams)?) {
                 answers[at] = Ok(answer);
             }
@@ -75,11 +112,16 @@ impl Model for Listener {
     }
 
     fn warm_up(&mut self) -> Result<()> {
-        self.0.forward(&[(&[0.; CHUNK], &Memory::default())]).map(drop)
+        self.0
+            .forward(&[(&[0.; CHUNK], &Memory::default())])
+            .map(drop)
     }
 
     fn sample(&self) -> Option<Heard> {
-        Some(Heard { samples: vec![0.; SECOND * CHUNK], memory: Memory::default() })
+        Some(Heard {
+            samples: vec![0.; SECOND * CHUNK],
+            memory: Memory::default(),
+        })
     }
 
     fn shape(item: &Heard) -> String {

@@ -1,4 +1,5 @@
-//! The network against transformers' on a small whole folder: what it sees, its logits, and the captions that it writes.
+//! The network against transformers' on a small whole folder: what it sees, its logits, and the
+//! captions that it writes.
 
 use super::*;
 use crate::models::decoder::Decoder;
@@ -7,7 +8,12 @@ use crate::models::text::golden::{self, Texts};
 use crate::models::text::{Penalties, Search, Writing};
 
 fn tiny(precision: Precision) -> Blip {
-    Blip::open(&ModelFolder::open(path("tests/golden/blip-tiny")).unwrap(), Device::Cpu, precision).unwrap()
+    Blip::open(
+        &ModelFolder::open(path("tests/golden/blip-tiny")).unwrap(),
+        Device::Cpu,
+        precision,
+    )
+    .unwrap()
 }
 
 /// Three pictures of another size than the network's.
@@ -19,7 +25,12 @@ fn frames() -> Tensor {
 pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
     let network = tiny(precision);
     let seen = network.see(&frames().narrow(0, 0, 1)).unwrap();
-    let (_, logits) = network.captions.over(&seen).unwrap().start(&[&[1, 5, 9]], 0).unwrap();
+    let (_, logits) = network
+        .captions
+        .over(&seen)
+        .unwrap()
+        .start(&[&[1, 5, 9]], 0)
+        .unwrap();
     vec![logits, seen]
 }
 
@@ -43,18 +54,33 @@ fn what_it_sees_is_what_transformers_sees() {
 #[test]
 fn logits_are_those_of_transformers() {
     let (goldens, network) = (goldens("blip.safetensors"), tiny(Precision::F32));
-    let over = network.captions.over(&network.see(&frames()).unwrap()).unwrap();
-    let rows: Vec<Vec<i64>> = (0..3).map(|row| Vec::try_from(goldens["text"].get(row)).unwrap()).collect();
+    let over = network
+        .captions
+        .over(&network.see(&frames()).unwrap())
+        .unwrap();
+    let rows: Vec<Vec<i64>> = (0..3)
+        .map(|row| Vec::try_from(goldens["text"].get(row)).unwrap())
+        .collect();
     for starts in [[1, 1, 1], [2, 7, 4]] {
-        let prompts: Vec<&[i64]> = rows.iter().zip(starts).map(|(row, start)| &row[..start]).collect();
+        let prompts: Vec<&[i64]> = rows
+            .iter()
+            .zip(starts)
+            .map(|(row, start)| &row[..start])
+            .collect();
         let (mut cache, mut logits) = over.start(&prompts, 2).unwrap();
         for step in 0..8 {
             for (row, start) in starts.into_iter().enumerate() {
-                let expected = goldens["logits"].get(row as i64).get((start + step - 1) as i64);
+                let expected = goldens["logits"]
+                    .get(row as i64)
+                    .get((start + step - 1) as i64);
                 let error = relative_error(&logits.get(row as i64), &expected);
                 assert!(error < 1e-4, "row {row} from {start}, step {step}: {error}");
             }
-            let next: Vec<i64> = rows.iter().zip(starts).map(|(row, start)| row[start + step]).collect();
+            let next: Vec<i64> = rows
+                .iter()
+                .zip(starts)
+                .map(|(row, start)| row[start + step])
+                .collect();
             logits = over.step(&mut cache, &next).unwrap();
         }
     }
@@ -62,11 +88,17 @@ fn logits_are_those_of_transformers() {
 
 #[test]
 fn searched_and_greedy_tokens_are_those_of_transformers() {
-    let (texts, network) = (Texts::of(&golden::read("blip-texts.json")), tiny(Precision::F32));
+    let (texts, network) = (
+        Texts::of(&golden::read("blip-texts.json")),
+        tiny(Precision::F32),
+    );
     let (writer, seen) = (texts.writer(), network.see(&frames()).unwrap());
     texts.hold(&|prompts, jobs| {
         let own: Vec<i64> = prompts.iter().map(|&prompt| prompt as i64).collect();
-        let over = network.captions.over(&seen.index_select(0, &Tensor::from_slice(&own))).unwrap();
+        let over = network
+            .captions
+            .over(&seen.index_select(0, &Tensor::from_slice(&own)))
+            .unwrap();
         writer.write(&over, jobs, &|_| false).unwrap()
     });
 }
@@ -77,15 +109,42 @@ fn captions_from_pictures_to_words_are_those_of_transformers() {
     let begin: Vec<String> = serde_json::from_value(golden["begin"].clone()).unwrap();
     for case in golden["captions"].as_array().unwrap() {
         let beams = case["options"]["num_beams"].as_u64().unwrap_or(1) as u32;
-        let writing = Writing { max_tokens: 16, search: Search { beams, ..Search::default() }, ..Writing::default() };
-        let requests: Vec<CaptionRequest> =
-            begin.iter().map(|begin| CaptionRequest { begin: begin.clone(), writing: writing.clone() }).collect();
+        let writing = Writing {
+            max_tokens: 16,
+            search: Search {
+                beams,
+                ..Search::default()
+            },
+            ..Writing::default()
+        };
+        let requests: Vec<CaptionRequest> = begin
+            .iter()
+            .map(|begin| CaptionRequest {
+                begin: begin.clone(),
+                writing: writing.clone(),
+            })
+            .collect();
         let expected: Vec<String> = serde_json::from_value(case["texts"].clone()).unwrap();
-        let together = network.write(&network.see(&frames()).unwrap(), &requests.iter().collect::<Vec<_>>(), &|_| false).unwrap();
-        assert_eq!(together.iter().map(|texts| texts[0].text.clone()).collect::<Vec<_>>(), expected);
+        let together = network
+            .write(
+                &network.see(&frames()).unwrap(),
+                &requests.iter().collect::<Vec<_>>(),
+                &|_| false,
+            )
+            .unwrap();
+        assert_eq!(
+            together
+                .iter()
+                .map(|texts| texts[0].text.clone())
+                .collect::<Vec<_>>(),
+            expected
+        );
         for (at, request) in requests.iter().enumerate() {
             let seen = network.see(&frames().narrow(0, at as i64, 1)).unwrap();
-            assert_eq!(network.write(&seen, &[request], &|_| false).unwrap()[0][0].text, expected[at]);
+            assert_eq!(
+                network.write(&seen, &[request], &|_| false).unwrap()[0][0].text,
+                expected[at]
+            );
         }
     }
 }
@@ -98,14 +157,23 @@ fn a_stop_ends_a_caption_after_what_it_begins_with() {
         let writing = Writing {
             max_tokens: 10,
             stop: vec![stop.to_owned()],
-            penalties: Penalties { min_tokens: 10, ..Penalties::default() },
+            penalties: Penalties {
+                min_tokens: 10,
+                ..Penalties::default()
+            },
             ..Writing::default()
         };
-        let request = CaptionRequest { begin: begin.to_owned(), writing };
+        let request = CaptionRequest {
+            begin: begin.to_owned(),
+            writing,
+        };
         network.write(&seen, &[&request], &|_| false).unwrap()[0][0].clone()
     };
     let whole = write("a dog", "never written");
-    assert!(whole.text.starts_with("a dog ") && whole.tokens.len() == 10, "{whole:?}");
+    assert!(
+        whole.text.starts_with("a dog ") && whole.tokens.len() == 10,
+        "{whole:?}"
+    );
     let word = whole.text.split(' ').nth(5).unwrap();
     let stopped = write("a dog", word);
     let at = "a dog".len() + whole.text["a dog".len()..].find(word).unwrap();
@@ -115,8 +183,22 @@ fn a_stop_ends_a_caption_after_what_it_begins_with() {
 #[test]
 fn what_cannot_be_written_is_refused() {
     let network = tiny(Precision::F32);
-    let long = CaptionRequest { begin: "dog ".repeat(60), ..CaptionRequest::default() };
-    assert!(network.check(&long).unwrap_err().message().contains("fills the model's 48"));
+    let long = CaptionRequest {
+        begin: "dog ".repeat(60),
+        ..CaptionRequest::default()
+    };
+    assert!(
+        network
+            .check(&long)
+            .unwrap_err()
+            .message()
+            .contains("fills the model's 48")
+    );
     let seen = network.see(&frames()).unwrap();
-    assert!(network.write(&seen, &[&CaptionRequest::default()], &|_| false).is_err(), "three pictures and one request");
+    assert!(
+        network
+            .write(&seen, &[&CaptionRequest::default()], &|_| false)
+            .is_err(),
+        "three pictures and one request"
+    );
 }

@@ -1,4 +1,5 @@
-//! BLIP's text decoder: BERT that attends to the picture in every layer, and whose head is tied to its embedding.
+//! BLIP's text decoder: BERT that attends to the picture in every layer, and whose head is tied to
+//! its embedding.
 
 use crate::error::Result;
 use crate::models::attention::{Attention, Biases, Heads};
@@ -59,8 +60,12 @@ impl BlipTextConfig {
             start: section.integer_or("bos_token_id", 30522)?,
             ends: if ends.is_empty() { vec![102] } else { ends },
         };
-        if read.heads == 0 || read.width == 0 || read.width % read.heads != 0 || read.positions == 0 {
-            return Err(section.error("`hidden_size` must be a multiple of `num_attention_heads`, and `max_position_embeddings` not 0"));
+        if read.heads == 0 || read.width == 0 || read.width % read.heads != 0 || read.positions == 0
+        {
+            return Err(section.error(
+                "`hidden_size` must be a multiple of `num_attention_heads`, and \
+                 `max_position_embeddings` not 0",
+            ));
         }
         Ok(read)
     }
@@ -90,8 +95,14 @@ pub(super) fn read(scope: &Scope<'_>, config: &BlipTextConfig, seen: i64) -> Res
         words: Embedding::of(words),
         scale: 1.,
         places: (&embeddings / "position_embeddings").take("weight", &[config.positions, width])?,
-        first: Some(LayerNorm::new(&(&embeddings / "LayerNorm"), width, epsilon)?),
-        layers: (0..config.layers).map(|n| layer(&(&encoder / n), config, seen)).collect::<Result<_>>()?,
+        first: Some(LayerNorm::new(
+            &(&embeddings / "LayerNorm"),
+            width,
+            epsilon,
+        )?),
+        layers: (0..config.layers)
+            .map(|n| layer(&(&encoder / n), config, seen))
+            .collect::<Result<_>>()?,
         last: None,
         transform: Some(Transform {
             dense: Linear::new(&(&transform / "dense"), width, width)?.packed()?,
@@ -107,13 +118,28 @@ pub(super) fn read(scope: &Scope<'_>, config: &BlipTextConfig, seen: i64) -> Res
 }
 
 fn layer(scope: &Scope<'_>, config: &BlipTextConfig, seen: i64) -> Result<CrossLayer> {
-    let &BlipTextConfig { width, intermediate, heads, epsilon, .. } = config;
+    let &BlipTextConfig {
+        width,
+        intermediate,
+        heads,
+        epsilon,
+        ..
+    } = config;
     let own = Heads::of_self(width, heads);
     let norm = |place: &str| LayerNorm::new(&(scope / place), width, epsilon);
     Ok(CrossLayer {
         own: Attention::of_self(&(scope / "attention"), NAMES, own, Biases::ALL)?.packed()?,
         own_norm: norm("attention.output.LayerNorm")?,
-        cross: Attention::of_context(&(scope / "crossattention"), NAMES, Heads { context: seen, ..own }, Biases::ALL)?.packed()?,
+        cross: Attention::of_context(
+            &(scope / "crossattention"),
+            NAMES,
+            Heads {
+                context: seen,
+                ..own
+            },
+            Biases::ALL,
+        )?
+        .packed()?,
         cross_norm: norm("crossattention.output.LayerNorm")?,
         inner: Linear::new(&(scope / "intermediate.dense"), width, intermediate)?.packed()?,
         activation: config.activation,

@@ -24,14 +24,25 @@ pub struct BlipVisionConfig {
 
 impl Default for BlipVisionConfig {
     fn default() -> Self {
-        let tower = Tower { width: 768, heads: 12, layers: 12, intermediate: 3072, activation: Activation::Gelu, epsilon: 1e-5 };
-        Self { tower, image: 384, patch: 16 }
+        let tower = Tower {
+            width: 768,
+            heads: 12,
+            layers: 12,
+            intermediate: 3072,
+            activation: Activation::Gelu,
+            epsilon: 1e-5,
+        };
+        Self {
+            tower,
+            image: 384,
+            patch: 16,
+        }
     }
 }
 
 impl BlipVisionConfig {
-    /// From the `vision_config` of a whole model's config.json: the fields of [`Tower::read`], `image_size` and `patch_size`; what is missing
-    /// is the default's.
+    /// From the `vision_config` of a whole model's config.json: the fields of [`Tower::read`],
+    /// `image_size` and `patch_size`; what is missing is the default's.
     ///
     /// # Errors
     /// Model, where a field is not what it must be.
@@ -62,12 +73,20 @@ impl BlipVision {
     ///
     /// # Errors
     /// Model, where the weights do not fit.
-    pub fn part(root: &Scope<'_>, config: &BlipVisionConfig, preprocess: &Preprocess) -> Result<Self> {
+    pub fn part(
+        root: &Scope<'_>,
+        config: &BlipVisionConfig,
+        preprocess: &Preprocess,
+    ) -> Result<Self> {
         let (scope, tower) = (root / "vision_model", &config.tower);
         let (embeddings, width) = (&scope / "embeddings", tower.width);
         let count = (config.image / config.patch) * (config.image / config.patch);
-        let positions = embeddings.take_f32("position_embedding", &[1, count + 1, width])?.f_squeeze_dim(0)?;
-        let class = embeddings.take_f32("class_embedding", &[1, 1, width])?.f_view([1, width])?;
+        let positions = embeddings
+            .take_f32("position_embedding", &[1, count + 1, width])?
+            .f_squeeze_dim(0)?;
+        let class = embeddings
+            .take_f32("class_embedding", &[1, 1, width])?
+            .f_view([1, width])?;
         let convolution = &embeddings / "patch_embedding";
         let parts = Parts {
             weight: convolution.take_f32("weight", &[width, 3, config.patch, config.patch])?,
@@ -78,7 +97,9 @@ impl BlipVision {
         let layers = &scope / "encoder" / "layers";
         Ok(Self {
             patches: Patches::new(root.weights(), &parts, preprocess)?,
-            layers: (0..tower.layers).map(|index| layer(&(&layers / index), tower)).collect::<Result<_>>()?,
+            layers: (0..tower.layers)
+                .map(|index| layer(&(&layers / index), tower))
+                .collect::<Result<_>>()?,
             norm: LayerNorm::new(&(&scope / "post_layernorm"), width, tower.epsilon)?,
         })
     }
@@ -88,7 +109,8 @@ impl BlipVision {
         self.patches.size()
     }
 
-    /// Bytes `[n, h, w, 3]` of [`size`](Self::size) to `[n, 1 + patches, width]`, in the model's precision.
+    /// Bytes `[n, h, w, 3]` of [`size`](Self::size) to `[n, 1 + patches, width]`, in the model's
+    /// precision.
     ///
     /// # Errors
     /// Model, where the input has another shape; overload, where memory is short.
@@ -104,10 +126,18 @@ impl BlipVision {
 /// A layer whose query, key and value are one product in the checkpoint, too.
 fn layer(scope: &Scope<'_>, tower: &Tower) -> Result<Layer> {
     let (attention, width) = (scope / "self_attn", tower.width);
-    let (fused, out) = (Linear::new(&(&attention / "qkv"), width, 3 * width)?, Linear::new(&(&attention / "projection"), width, width)?);
+    let (fused, out) = (
+        Linear::new(&(&attention / "qkv"), width, 3 * width)?,
+        Linear::new(&(&attention / "projection"), width, width)?,
+    );
     Layer::of(
         LayerNorm::new(&(scope / "layer_norm1"), width, tower.epsilon)?,
-        Attention::of_fused(fused, out, Heads::of_self(width, tower.heads), scope.weights().attention()),
+        Attention::of_fused(
+            fused,
+            out,
+            Heads::of_self(width, tower.heads),
+            scope.weights().attention(),
+        ),
         LayerNorm::new(&(scope / "layer_norm2"), width, tower.epsilon)?,
         Mlp::new(&(scope / "mlp"), tower)?,
     )

@@ -1,5 +1,5 @@
-//! CLIP's text tower: a causal transformer over tokens, whose state at the end of the text stands for the whole. Stable Diffusion reads its
-//! hidden states, CLIP its projection.
+//! CLIP's text tower: a causal transformer over tokens, whose state at the end of the text stands
+//! for the whole. Stable Diffusion reads its hidden states, CLIP its projection.
 
 use tch::{Device, Kind, Tensor};
 
@@ -12,9 +12,16 @@ use crate::models::transformer::{Layer, Tower, layers};
 use crate::models::weights::{Scope, Weights};
 use crate::tensor::Precision;
 
-tensors!(ClipText { tokens, positions, layers, norm, projection });
+tensors!(ClipText {
+    tokens,
+    positions,
+    layers,
+    norm,
+    projection
+});
 
-/// Configurations written before transformers 4.31 name this token as the end of a text, which it never was.
+/// Configurations written before transformers 4.31 name this token as the end of a text, which it
+/// never was.
 const LEGACY_END: i64 = 2;
 
 /// The tower's sizes; the default is ViT-B/32's.
@@ -28,20 +35,35 @@ pub struct ClipTextConfig {
     pub positions: i64,
     /// Width of the projection, where there is one.
     pub projection: i64,
-    /// The token that ends a text: its first place is pooled at. None for the highest number in the text, the rule of old configurations.
+    /// The token that ends a text: its first place is pooled at. None for the highest number in the
+    /// text, the rule of old configurations.
     pub end: Option<i64>,
 }
 
 impl Default for ClipTextConfig {
     fn default() -> Self {
-        let tower = Tower { width: 512, heads: 8, layers: 12, intermediate: 2048, activation: Activation::QuickGelu, epsilon: 1e-5 };
-        Self { tower, vocab_size: 49408, positions: 77, projection: 512, end: Some(49407) }
+        let tower = Tower {
+            width: 512,
+            heads: 8,
+            layers: 12,
+            intermediate: 2048,
+            activation: Activation::QuickGelu,
+            epsilon: 1e-5,
+        };
+        Self {
+            tower,
+            vocab_size: 49408,
+            positions: 77,
+            projection: 512,
+            end: Some(49407),
+        }
     }
 }
 
 impl ClipTextConfig {
-    /// From the config.json of a text tower, or from the `text_config` of a whole model's: the fields of [`Tower::read`], `vocab_size`,
-    /// `max_position_embeddings`, `projection_dim` and `eos_token_id`; what is missing is the default's.
+    /// From the config.json of a text tower, or from the `text_config` of a whole model's: the
+    /// fields of [`Tower::read`], `vocab_size`, `max_position_embeddings`, `projection_dim` and
+    /// `eos_token_id`; what is missing is the default's.
     ///
     /// # Errors
     /// Model, where a field is not what it must be.
@@ -49,18 +71,32 @@ impl ClipTextConfig {
         let default = Self::default();
         let whole = config.field("text_config").is_some();
         // A whole model's projection is as wide as its pictures', and stands beside both towers.
-        let projection = if whole { config.integer_or("projection_dim", default.projection)? } else { default.projection };
-        let section = if whole { config.section("text_config")? } else { config.clone() };
+        let projection = if whole {
+            config.integer_or("projection_dim", default.projection)?
+        } else {
+            default.projection
+        };
+        let section = if whole {
+            config.section("text_config")?
+        } else {
+            config.clone()
+        };
         let end = section.integer_or("eos_token_id", default.end.unwrap_or(LEGACY_END))?;
         let read = Self {
             tower: Tower::read(&section, &default.tower, "quick_gelu")?,
             vocab_size: section.integer_or("vocab_size", default.vocab_size)?,
             positions: section.integer_or("max_position_embeddings", default.positions)?,
-            projection: if whole { projection } else { section.integer_or("projection_dim", projection)? },
+            projection: if whole {
+                projection
+            } else {
+                section.integer_or("projection_dim", projection)?
+            },
             end: (end != LEGACY_END).then_some(end),
         };
         if read.vocab_size == 0 || read.positions == 0 || read.projection == 0 {
-            return Err(section.error("`vocab_size`, `max_position_embeddings` and `projection_dim` must be above 0"));
+            return Err(section.error(
+                "`vocab_size`, `max_position_embeddings` and `projection_dim` must be above 0",
+            ));
         }
         Ok(read)
     }
@@ -75,7 +111,8 @@ pub struct TextStates {
     pub last: Tensor,
     /// `[n, width]`: `last` at the end of each text.
     pub pooled: Tensor,
-    /// `[n, projection]`: the text's vector, not of length 1; none where the checkpoint has no projection.
+    /// `[n, projection]`: the text's vector, not of length 1; none where the checkpoint has no
+    /// projection.
     pub projected: Option<Tensor>,
 }
 
@@ -92,16 +129,24 @@ pub struct ClipText {
 }
 
 impl ClipText {
-    /// The tower of a folder whose architecture is `CLIPTextModel` or `CLIPTextModelWithProjection`.
+    /// The tower of a folder whose architecture is `CLIPTextModel` or
+    /// `CLIPTextModelWithProjection`.
     ///
     /// # Errors
-    /// Config, where the folder is another network's; model, where its config or weights do not fit.
+    /// Config, where the folder is another network's; model, where its config or weights do not
+    /// fit.
     pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let projected = match folder.architecture()? {
             "CLIPTextModel" => false,
-            _ => folder.expect("CLIPTextModelWithProjection").map(|()| true)?,
+            _ => folder
+                .expect("CLIPTextModelWithProjection")
+                .map(|()| true)?,
         };
-        Self::new(folder.weights(device, precision)?, &ClipTextConfig::read(folder.config())?, projected)
+        Self::new(
+            folder.weights(device, precision)?,
+            &ClipTextConfig::read(folder.config())?,
+            projected,
+        )
     }
 
     /// The tower of these weights, with its projection or without.
@@ -115,23 +160,34 @@ impl ClipText {
         Ok(tower)
     }
 
-    /// The tower as a part of a model: `text_model` and `text_projection` under `root`. Since transformers 5 a tower saved alone, without a
-    /// projection, has no `text_model` before its keys.
+    /// The tower as a part of a model: `text_model` and `text_projection` under `root`. Since
+    /// transformers 5 a tower saved alone, without a projection, has no `text_model` before its
+    /// keys.
     ///
     /// # Errors
     /// Model, where the weights do not fit.
     pub fn part(root: &Scope<'_>, config: &ClipTextConfig, projected: bool) -> Result<Self> {
         let alone = !projected && !root.has("text_model.embeddings.token_embedding.weight");
-        let (scope, width) = (if alone { root.clone() } else { root / "text_model" }, config.tower.width);
+        let (scope, width) = (
+            if alone {
+                root.clone()
+            } else {
+                root / "text_model"
+            },
+            config.tower.width,
+        );
         let embeddings = &scope / "embeddings";
         // Older checkpoints store 0, 1, 2 and so on.
         root.weights().allow_surplus("embeddings.position_ids");
         Ok(Self {
             tokens: Embedding::new(&(&embeddings / "token_embedding"), config.vocab_size, width)?,
-            positions: (&embeddings / "position_embedding").take("weight", &[config.positions, width])?,
+            positions: (&embeddings / "position_embedding")
+                .take("weight", &[config.positions, width])?,
             layers: layers(&(&scope / "encoder" / "layers"), &config.tower)?,
             norm: LayerNorm::new(&(&scope / "final_layer_norm"), width, config.tower.epsilon)?,
-            projection: projected.then(|| Linear::read(&(root / "text_projection"), width, config.projection, false)).transpose()?,
+            projection: projected
+                .then(|| Linear::read(&(root / "text_projection"), width, config.projection, false))
+                .transpose()?,
             config: config.clone(),
             device: root.weights().device(),
         })
@@ -147,20 +203,27 @@ impl ClipText {
         &self.config
     }
 
-    /// Texts `[n, t]` of token numbers, t at most [`positions`](ClipTextConfig::positions), on any device. `hidden` are the states asked
-    /// for besides: 0 is the embedded text, n what the n-th layer makes of it, without the final layer norm.
+    /// Texts `[n, t]` of token numbers, t at most [`positions`](ClipTextConfig::positions), on any
+    /// device. `hidden` are the states asked for besides: 0 is the embedded text, n what the n-th
+    /// layer makes of it, without the final layer norm.
     ///
     /// # Errors
-    /// Model, where the texts have another shape, are too long or hold an unknown token, or a state is asked for that is not there;
-    /// overload, where memory is short.
+    /// Model, where the texts have another shape, are too long or hold an unknown token, or a state
+    /// is asked for that is not there; overload, where memory is short.
     pub fn forward(&self, tokens: &Tensor, hidden: &[usize]) -> Result<TextStates> {
         let _frozen = crate::tensor::guard();
         let ends = self.ends(tokens)?;
         if let Some(state) = hidden.iter().find(|&&state| state > self.layers.len()) {
-            return Err(Error::model(format!("a text tower of {} layers has no hidden state {state}", self.layers.len())));
+            return Err(Error::model(format!(
+                "a text tower of {} layers has no hidden state {state}",
+                self.layers.len()
+            )));
         }
         let (batch, time) = tokens.size2()?;
-        let mut x = self.tokens.forward(&tokens.f_to_device(self.device)?)?.f_add(&self.positions.f_narrow(0, 0, time)?)?;
+        let mut x = self
+            .tokens
+            .forward(&tokens.f_to_device(self.device)?)?
+            .f_add(&self.positions.f_narrow(0, 0, time)?)?;
         let mut states = Vec::with_capacity(self.layers.len() + 1);
         for layer in &self.layers {
             let next = layer.forward(&x, true)?;
@@ -169,11 +232,29 @@ impl ClipText {
         let last = self.norm.forward(&x)?;
         states.push(x);
         // The place of each text's end in the texts laid one after another.
-        let places: Vec<i64> = ends.iter().zip(0..).map(|(end, row)| row * time + end).collect();
+        let places: Vec<i64> = ends
+            .iter()
+            .zip(0..)
+            .map(|(end, row)| row * time + end)
+            .collect();
         let places = Tensor::f_from_slice(&places)?.f_to_device(self.device)?;
-        let pooled = last.f_view([batch * time, self.config.tower.width])?.f_index_select(0, &places)?;
-        let projected = self.projection.as_ref().map(|projection| projection.forward(&pooled)).transpose()?;
-        Ok(TextStates { hidden: hidden.iter().map(|&state| states[state].shallow_clone()).collect(), last, pooled, projected })
+        let pooled = last
+            .f_view([batch * time, self.config.tower.width])?
+            .f_index_select(0, &places)?;
+        let projected = self
+            .projection
+            .as_ref()
+            .map(|projection| projection.forward(&pooled))
+            .transpose()?;
+        Ok(TextStates {
+            hidden: hidden
+                .iter()
+                .map(|&state| states[state].shallow_clone())
+                .collect(),
+            last,
+            pooled,
+            projected,
+        })
     }
 
     /// The final layer norm of a hidden state: what Stable Diffusion reads where it skips layers.
@@ -189,18 +270,30 @@ impl ClipText {
     fn ends(&self, tokens: &Tensor) -> Result<Vec<i64>> {
         let size = tokens.size();
         if size.len() != 2 || size.contains(&0) || tokens.kind() != Kind::Int64 {
-            return Err(Error::model(format!("texts must be 64-bit token numbers [n, t], got {:?} {size:?}", tokens.kind())));
+            return Err(Error::model(format!(
+                "texts must be 64-bit token numbers [n, t], got {:?} {size:?}",
+                tokens.kind()
+            )));
         }
         if size[1] > self.config.positions {
-            return Err(Error::model(format!("a text of {} tokens is longer than the tower's {}", size[1], self.config.positions)));
+            return Err(Error::model(format!(
+                "a text of {} tokens is longer than the tower's {}",
+                size[1], self.config.positions
+            )));
         }
         let rows = Vec::<Vec<i64>>::try_from(tokens.f_to_device(Device::Cpu)?)?;
         rows.iter().map(|row| self.end(row)).collect()
     }
 
     fn end(&self, row: &[i64]) -> Result<i64> {
-        if let Some(token) = row.iter().find(|&token| !(0..self.config.vocab_size).contains(token)) {
-            return Err(Error::model(format!("the tokenizer has token {token}, the text tower only {}", self.config.vocab_size)));
+        if let Some(token) = row
+            .iter()
+            .find(|&token| !(0..self.config.vocab_size).contains(token))
+        {
+            return Err(Error::model(format!(
+                "the tokenizer has token {token}, the text tower only {}",
+                self.config.vocab_size
+            )));
         }
         let end = match self.config.end {
             Some(end) => end,

@@ -1,5 +1,6 @@
-//! CLIP's tokenizer: byte pairs over lower-case words, between a token that begins the text and one that ends it. Read from tokenizer.json, or
-//! from the vocab.json and merges.txt that most folders on the hub have; transformers' `CLIPTokenizer` is the reference.
+//! CLIP's tokenizer: byte pairs over lower-case words, between a token that begins the text and one
+//! that ends it. Read from tokenizer.json, or from the vocab.json and merges.txt that most folders
+//! on the hub have; transformers' `CLIPTokenizer` is the reference.
 
 use std::path::Path;
 
@@ -18,7 +19,8 @@ const LENGTH: i64 = 77;
 const NO_LIMIT: i64 = 1 << 20;
 
 /// What stands between words, and what is a word.
-const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+const WORDS: &str =
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 /// The tokenizer of a folder.
 #[derive(Debug)]
@@ -34,31 +36,76 @@ impl ClipTokenizer {
     /// Config, where its files are not there; model, where one is not what it should be.
     pub fn open(folder: &Path) -> Result<Self> {
         let file = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
-        let settings = file("tokenizer_config.json").map(|path| Config::read(&path)).transpose()?;
-        let special = file("special_tokens_map.json").map(|path| Config::read(&path)).transpose()?;
-        let named = |key: &str| special.iter().chain(&settings).find_map(|config| config.field(key));
-        let broken = |what: String| Error::model(format!("the tokenizer in {} {what}", folder.display()));
-        let mut inner = match (file("tokenizer.json"), file("vocab.json"), file("merges.txt")) {
-            (Some(path), ..) => tokenizers::Tokenizer::from_file(path).map_err(|error| broken(format!("cannot be read: {error}")))?,
+        let settings = file("tokenizer_config.json")
+            .map(|path| Config::read(&path))
+            .transpose()?;
+        let special = file("special_tokens_map.json")
+            .map(|path| Config::read(&path))
+            .transpose()?;
+        let named = |key: &str| {
+            special
+                .iter()
+                .chain(&settings)
+                .find_map(|config| config.field(key))
+        };
+        let broken =
+            |what: String| Error::model(format!("the tokenizer in {} {what}", folder.display()));
+        let mut inner = match (
+            file("tokenizer.json"),
+            file("vocab.json"),
+            file("merges.txt"),
+        ) {
+            (Some(path), ..) => tokenizers::Tokenizer::from_file(path)
+                .map_err(|error| broken(format!("cannot be read: {error}")))?,
             (None, Some(vocab), Some(merges)) => {
                 let text = std::fs::read_to_string(&merges);
-                let merges = text.map_err(|error| Error::external(format!("cannot read {}", merges.display())).because(error))?;
+                let merges = text.map_err(|error| {
+                    Error::external(format!("cannot read {}", merges.display())).because(error)
+                })?;
                 let whole = assemble(&Config::read(&vocab)?, &merges, &named)?;
-                tokenizers::Tokenizer::from_bytes(whole.to_string()).map_err(|error| broken(format!("cannot be made: {error}")))?
+                tokenizers::Tokenizer::from_bytes(whole.to_string())
+                    .map_err(|error| broken(format!("cannot be made: {error}")))?
             }
             _ => {
-                return Err(Error::config(format!("{} has no tokenizer.json, nor vocab.json and merges.txt", folder.display()))
-                    .hint("a text encoder's tokenizer lies beside it or in the pipeline's `tokenizer` folder"));
+                return Err(Error::config(format!(
+                    "{} has no tokenizer.json, nor vocab.json and merges.txt",
+                    folder.display()
+                ))
+                .hint(
+                    "a text encoder's tokenizer lies beside it or in the pipeline's `tokenizer` \
+                     folder",
+                ));
             }
         };
-        let length = settings.as_ref().map_or(Ok(LENGTH as f64), |settings| settings.number_or("model_max_length", LENGTH as f64))?;
-        let length = if (3. ..NO_LIMIT as f64).contains(&length) { length as usize } else { LENGTH as usize };
-        let pad_token = named("pad_token").and_then(content).unwrap_or(END).to_owned();
-        let pad_id = inner.token_to_id(&pad_token).ok_or_else(|| broken(format!("does not know its own token {pad_token}")))?;
-        let padding = PaddingParams { strategy: PaddingStrategy::Fixed(length), pad_id, pad_token, ..PaddingParams::default() };
+        let length = settings.as_ref().map_or(Ok(LENGTH as f64), |settings| {
+            settings.number_or("model_max_length", LENGTH as f64)
+        })?;
+        let length = if (3. ..NO_LIMIT as f64).contains(&length) {
+            length as usize
+        } else {
+            LENGTH as usize
+        };
+        let pad_token = named("pad_token")
+            .and_then(content)
+            .unwrap_or(END)
+            .to_owned();
+        let pad_id = inner
+            .token_to_id(&pad_token)
+            .ok_or_else(|| broken(format!("does not know its own token {pad_token}")))?;
+        let padding = PaddingParams {
+            strategy: PaddingStrategy::Fixed(length),
+            pad_id,
+            pad_token,
+            ..PaddingParams::default()
+        };
         inner.with_padding(Some(padding));
-        let truncation = TruncationParams { max_length: length, ..TruncationParams::default() };
-        inner.with_truncation(Some(truncation)).map_err(|error| broken(format!("cannot be cut to {length} tokens: {error}")))?;
+        let truncation = TruncationParams {
+            max_length: length,
+            ..TruncationParams::default()
+        };
+        inner
+            .with_truncation(Some(truncation))
+            .map_err(|error| broken(format!("cannot be cut to {length} tokens: {error}")))?;
         Ok(Self { inner, length })
     }
 
@@ -73,8 +120,17 @@ impl ClipTokenizer {
     /// Model, where the tokenizer refuses the text.
     pub fn tokens(&self, text: &str) -> Result<Vec<i64>> {
         let encoding = self.inner.encode_fast(text, true);
-        let encoding = encoding.map_err(|error| Error::model(format!("cannot tokenize a text of {} bytes: {error}", text.len())))?;
-        Ok(encoding.get_ids().iter().map(|&token| i64::from(token)).collect())
+        let encoding = encoding.map_err(|error| {
+            Error::model(format!(
+                "cannot tokenize a text of {} bytes: {error}",
+                text.len()
+            ))
+        })?;
+        Ok(encoding
+            .get_ids()
+            .iter()
+            .map(|&token| i64::from(token))
+            .collect())
     }
 }
 
@@ -84,16 +140,26 @@ fn content(value: &Value) -> Option<&str> {
 }
 
 /// What transformers makes of vocab.json, merges.txt and the special tokens, as a tokenizer.json.
-fn assemble<'a>(vocab: &Config, merges: &str, named: &dyn Fn(&str) -> Option<&'a Value>) -> Result<Value> {
+fn assemble<'a>(
+    vocab: &Config,
+    merges: &str,
+    named: &dyn Fn(&str) -> Option<&'a Value>,
+) -> Result<Value> {
     let id = |token: &str| {
         let id = vocab.field(token).and_then(Value::as_u64);
         id.ok_or_else(|| vocab.error(format_args!("the special token `{token}` is missing")))
     };
     let token = |key: &str, default: &'static str| named(key).and_then(content).unwrap_or(default);
-    let (begin, end, unknown) = (token("bos_token", BEGIN), token("eos_token", END), token("unk_token", END));
+    let (begin, end, unknown) = (
+        token("bos_token", BEGIN),
+        token("eos_token", END),
+        token("unk_token", END),
+    );
     let mut added: Vec<Value> = Vec::new();
     for key in ["bos_token", "eos_token", "unk_token", "pad_token"] {
-        let Some(value) = named(key).filter(|value| content(value).is_some()) else { continue };
+        let Some(value) = named(key).filter(|value| content(value).is_some()) else {
+            continue;
+        };
         let text = content(value).unwrap_or_default();
         if added.iter().any(|other| other["content"] == text) {
             continue;
@@ -105,8 +171,14 @@ fn assemble<'a>(vocab: &Config, merges: &str, named: &dyn Fn(&str) -> Option<&'a
         }));
     }
     added.sort_by_key(|token| token["id"].as_u64());
-    let merges: Vec<&str> = merges.lines().filter(|line| !line.is_empty() && !line.starts_with("#version")).collect();
-    let entries: serde_json::Map<String, Value> = vocab.fields().map(|(token, id)| (token.to_owned(), id.clone())).collect();
+    let merges: Vec<&str> = merges
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with("#version"))
+        .collect();
+    let entries: serde_json::Map<String, Value> = vocab
+        .fields()
+        .map(|(token, id)| (token.to_owned(), id.clone()))
+        .collect();
     Ok(json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
         "normalizer": { "type": "Sequence", "normalizers": [
@@ -134,19 +206,40 @@ mod tests {
 
     /// As PROMPTS and HARD of tests/golden/stable_diffusion.py.
     fn texts() -> Vec<String> {
-        let hard = ["", &"the ".repeat(90), "don't <|endoftext|> éa\u{a0}\n b!", "日本"].map(str::to_owned);
-        ["The cat and 2 dogs, in watercolour!", "a  bright STREET by night"].map(str::to_owned).into_iter().chain(hard).collect()
+        let hard = [
+            "",
+            &"the ".repeat(90),
+            "don't <|endoftext|> éa\u{a0}\n b!",
+            "日本",
+        ]
+        .map(str::to_owned);
+        [
+            "The cat and 2 dogs, in watercolour!",
+            "a  bright STREET by night",
+        ]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(hard)
+        .collect()
     }
 
     #[test]
     fn tokens_are_those_of_transformers() {
         let golden = goldens("stable_diffusion.safetensors");
-        for part in ["sd-tiny/tokenizer", "sdxl-tiny/tokenizer", "sdxl-tiny/tokenizer_2"] {
+        for part in [
+            "sd-tiny/tokenizer",
+            "sdxl-tiny/tokenizer",
+            "sdxl-tiny/tokenizer_2",
+        ] {
             let tokenizer = ClipTokenizer::open(&path("tests/golden").join(part)).unwrap();
             let expected = Vec::<Vec<i64>>::try_from(&golden[&part.replace('/', ".")]).unwrap();
             assert_eq!(expected.len(), texts().len());
             for (text, expected) in texts().iter().zip(expected) {
-                assert_eq!(tokenizer.tokens(text).unwrap(), expected, "{part}: {text:?}");
+                assert_eq!(
+                    tokenizer.tokens(text).unwrap(),
+                    expected,
+                    "{part}: {text:?}"
+                );
             }
         }
     }
@@ -157,7 +250,15 @@ mod tests {
         let open = || ClipTokenizer::open(folder.path()).unwrap_err();
         assert!(open().message().contains("merges.txt"));
         std::fs::write(folder.path().join("merges.txt"), "a b\n").unwrap();
-        std::fs::write(folder.path().join("vocab.json"), r#"{"a": 0, "b": 1, "ab": 2}"#).unwrap();
-        assert!(open().message().contains(END) || open().message().contains(BEGIN), "{}", open());
+        std::fs::write(
+            folder.path().join("vocab.json"),
+            r#"{"a": 0, "b": 1, "ab": 2}"#,
+        )
+        .unwrap();
+        assert!(
+            open().message().contains(END) || open().message().contains(BEGIN),
+            "{}",
+            open()
+        );
     }
 }

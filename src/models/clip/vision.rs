@@ -1,4 +1,5 @@
-//! CLIP's image tower: a vision transformer whose first place, which is no patch, stands for the picture.
+//! CLIP's image tower: a vision transformer whose first place, which is no patch, stands for the
+//! picture.
 
 use tch::Tensor;
 
@@ -25,29 +26,53 @@ pub struct ClipVisionConfig {
 
 impl Default for ClipVisionConfig {
     fn default() -> Self {
-        let tower = Tower { width: 768, heads: 12, layers: 12, intermediate: 3072, activation: Activation::QuickGelu, epsilon: 1e-5 };
-        Self { tower, image: 224, patch: 32, projection: 512 }
+        let tower = Tower {
+            width: 768,
+            heads: 12,
+            layers: 12,
+            intermediate: 3072,
+            activation: Activation::QuickGelu,
+            epsilon: 1e-5,
+        };
+        Self {
+            tower,
+            image: 224,
+            patch: 32,
+            projection: 512,
+        }
     }
 }
 
 impl ClipVisionConfig {
-    /// From the config.json of an image tower, or from the `vision_config` of a whole model's: the fields of [`Tower::read`],
-    /// `image_size`, `patch_size` and `projection_dim`; what is missing is the default's.
+    /// From the config.json of an image tower, or from the `vision_config` of a whole model's: the
+    /// fields of [`Tower::read`], `image_size`, `patch_size` and `projection_dim`; what is missing
+    /// is the default's.
     ///
     /// # Errors
     /// Model, where a field is not what it must be.
     pub fn read(config: &Config) -> Result<Self> {
         let default = Self::default();
         let whole = config.field("vision_config").is_some();
-        let section = if whole { config.section("vision_config")? } else { config.clone() };
+        let section = if whole {
+            config.section("vision_config")?
+        } else {
+            config.clone()
+        };
         let read = Self {
             tower: Tower::read(&section, &default.tower, "quick_gelu")?,
             image: section.integer_or("image_size", default.image)?,
             patch: section.integer_or("patch_size", default.patch)?,
-            projection: if whole { config } else { &section }.integer_or("projection_dim", default.projection)?,
+            projection: if whole { config } else { &section }
+                .integer_or("projection_dim", default.projection)?,
         };
-        if read.patch == 0 || read.image < read.patch || read.projection == 0 || read.tower.layers == 0 {
-            return Err(section.error("`patch_size` must be above 0 and at most `image_size`, the other sizes above 0"));
+        if read.patch == 0
+            || read.image < read.patch
+            || read.projection == 0
+            || read.tower.layers == 0
+        {
+            return Err(section.error(
+                "`patch_size` must be above 0 and at most `image_size`, the other sizes above 0",
+            ));
         }
         Ok(read)
     }
@@ -69,22 +94,30 @@ impl ClipVision {
     ///
     /// # Errors
     /// Model, where the weights do not fit.
-    pub fn part(root: &Scope<'_>, config: &ClipVisionConfig, preprocess: &Preprocess) -> Result<Self> {
+    pub fn part(
+        root: &Scope<'_>,
+        config: &ClipVisionConfig,
+        preprocess: &Preprocess,
+    ) -> Result<Self> {
         let (scope, width, tower) = (root / "vision_model", config.tower.width, &config.tower);
         let embeddings = &scope / "embeddings";
         root.weights().allow_surplus("embeddings.position_ids");
         let patch = config.patch;
         let count = (config.image / patch) * (config.image / patch);
-        let positions = (&embeddings / "position_embedding").take_f32("weight", &[count + 1, width])?;
+        let positions =
+            (&embeddings / "position_embedding").take_f32("weight", &[count + 1, width])?;
         let class = embeddings.take_f32("class_embedding", &[width])?;
         let parts = Parts {
-            weight: (&embeddings / "patch_embedding").take_f32("weight", &[width, 3, patch, patch])?,
+            weight: (&embeddings / "patch_embedding")
+                .take_f32("weight", &[width, 3, patch, patch])?,
             bias: None,
             before: Some(positions.f_narrow(0, 0, 1)?.f_add(&class)?),
             positions: positions.f_narrow(0, 1, count)?,
         };
         let mut layers = layers(&(&scope / "encoder" / "layers"), tower)?;
-        let last = layers.pop().ok_or_else(|| crate::error::Error::model("an image tower without layers"))?;
+        let last = layers
+            .pop()
+            .ok_or_else(|| crate::error::Error::model("an image tower without layers"))?;
         Ok(Self {
             patches: Patches::new(root.weights(), &parts, preprocess)?,
             // The checkpoint's own spelling.
@@ -92,7 +125,12 @@ impl ClipVision {
             layers,
             last,
             norm_after: LayerNorm::new(&(&scope / "post_layernorm"), width, tower.epsilon)?,
-            projection: Linear::read(&(root / "visual_projection"), width, config.projection, false)?,
+            projection: Linear::read(
+                &(root / "visual_projection"),
+                width,
+                config.projection,
+                false,
+            )?,
         })
     }
 
@@ -101,7 +139,8 @@ impl ClipVision {
         self.patches.size()
     }
 
-    /// Bytes `[n, h, w, 3]` of [`size`](Self::size) to vectors `[n, projection]`, not of length 1, in the model's precision.
+    /// Bytes `[n, h, w, 3]` of [`size`](Self::size) to vectors `[n, projection]`, not of length 1,
+    /// in the model's precision.
     ///
     /// # Errors
     /// Model, where the input has another shape; overload, where memory is short.
@@ -110,6 +149,7 @@ impl ClipVision {
         for layer in &self.layers {
             x = layer.forward(&x, false)?;
         }
-        self.projection.forward(&self.norm_after.forward(&self.last.forward_one(&x, 0)?)?)
+        self.projection
+            .forward(&self.norm_after.forward(&self.last.forward_one(&x, 0)?)?)
     }
 }

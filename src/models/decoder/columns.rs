@@ -1,5 +1,6 @@
-//! The keys and values of a batch of texts. A column is a place in time, common to all rows: `[shared prefix | padding | rest]`, the
-//! padding as wide in each row as it is shorter than the longest. It grows in steps, and rows that have ended leave it.
+//! The keys and values of a batch of texts. A column is a place in time, common to all rows:
+//! `[shared prefix | padding | rest]`, the padding as wide in each row as it is shorter than the
+//! longest. It grows in steps, and rows that have ended leave it.
 
 use crate::error::{Error, Result};
 use crate::models::attention::Keys;
@@ -7,7 +8,8 @@ use crate::tensor::{Device, Kind, Tensor};
 
 /// Columns are added this many at a time.
 const STEP: i64 = 128;
-/// The score of a column that a row must not see. Finite, so that a padding position, which sees nothing, still yields numbers.
+/// The score of a column that a row must not see. Finite, so that a padding position, which sees
+/// nothing, still yields numbers.
 const UNSEEN: f64 = -3e4;
 
 /// The sizes of a cache.
@@ -73,9 +75,24 @@ impl Columns {
     pub fn new(shape: Shape, columns: i64, kind: Kind, device: Device) -> Result<Self> {
         // Twice the positions: a short row beside a long one has its own tokens after the other's.
         let limit = 2 * shape.positions;
-        let size = [shape.layers, 1, 2 * shape.heads, columns.clamp(1, limit), shape.dim];
+        let size = [
+            shape.layers,
+            1,
+            2 * shape.heads,
+            columns.clamp(1, limit),
+            shape.dim,
+        ];
         let kv = Tensor::f_empty(size, (kind, device))?;
-        Ok(Self { kv, len: 0, prefix: 0, pads: vec![0], veil: None, prompt: 0, prompts: vec![0], limit })
+        Ok(Self {
+            kv,
+            len: 0,
+            prefix: 0,
+            pads: vec![0],
+            veil: None,
+            prompt: 0,
+            prompts: vec![0],
+            limit,
+        })
     }
 
     /// Rows.
@@ -98,7 +115,8 @@ impl Columns {
         self.kv.size()[3]
     }
 
-    /// Repeats the only row for every entry of `pads`, each with that many columns of padding to come.
+    /// Repeats the only row for every entry of `pads`, each with that many columns of padding to
+    /// come.
     pub(super) fn fan_out(&mut self, pads: Vec<i64>) -> Result<()> {
         debug_assert_eq!(self.rows(), 1);
         let mut size = self.kv.size();
@@ -117,12 +135,14 @@ impl Columns {
         self.prompt = self.len;
     }
 
-    /// Keeps these rows, in this order. Where every row follows one of its own prompt only what was written since is moved.
+    /// Keeps these rows, in this order. Where every row follows one of its own prompt only what was
+    /// written since is moved.
     ///
     /// # Errors
     /// Overload, where memory is short.
     pub fn keep(&mut self, rows: &[usize]) -> Result<()> {
-        let as_it_is = rows.len() == self.pads.len() && rows.iter().enumerate().all(|(at, &row)| at == row);
+        let as_it_is =
+            rows.len() == self.pads.len() && rows.iter().enumerate().all(|(at, &row)| at == row);
         if as_it_is {
             return Ok(());
         }
@@ -145,7 +165,10 @@ impl Columns {
         let mut size = self.kv.size();
         let need = self.len + columns;
         if need > self.limit {
-            return Err(Error::model(format!("a text of {need} tokens is longer than the model's {}", self.limit)));
+            return Err(Error::model(format!(
+                "a text of {need} tokens is longer than the model's {}",
+                self.limit
+            )));
         }
         if need <= size[3] {
             return Ok(());
@@ -158,7 +181,8 @@ impl Columns {
     /// The same numbers in a tensor of `size`, which has more rows or columns.
     fn wider(&self, size: &[i64]) -> Result<Tensor> {
         let wide = Tensor::f_empty(size, (self.kv.kind(), self.kv.device()))?;
-        wide.f_narrow(3, 0, self.len)?.f_copy_(&self.kv.f_narrow(3, 0, self.len)?)?;
+        wide.f_narrow(3, 0, self.len)?
+            .f_copy_(&self.kv.f_narrow(3, 0, self.len)?)?;
         Ok(wide)
     }
 
@@ -175,32 +199,46 @@ impl Columns {
         let seen = self.kv.f_narrow(3, 0, self.len)?;
         let keys = seen.f_narrow(2, 0, heads)?.f_unbind(0)?;
         let values = seen.f_narrow(2, heads, heads)?.f_unbind(0)?;
-        let slot = |((fresh, keys), values)| Slot { seen: Keys { keys, values }, fresh };
+        let slot = |((fresh, keys), values)| Slot {
+            seen: Keys { keys, values },
+            fresh,
+        };
         Ok(fresh.into_iter().zip(keys).zip(values).map(slot).collect())
     }
 
-    /// The positions of the newest `columns`, row after row; none where all rows stand alike, at the columns' own numbers.
+    /// The positions of the newest `columns`, row after row; none where all rows stand alike, at
+    /// the columns' own numbers.
     pub fn places(&self, columns: i64) -> Option<Vec<i64>> {
         self.veil.as_ref()?;
         let start = self.len - columns;
         // A padding column's own position does not matter, only that there is one.
-        Some(self.pads.iter().flat_map(|pad| (start..self.len).map(move |column| (column - pad).max(0))).collect())
+        Some(
+            self.pads
+                .iter()
+                .flat_map(|pad| (start..self.len).map(move |column| (column - pad).max(0)))
+                .collect(),
+        )
     }
 
-    /// The positions of the newest `columns`: `[rows, columns]`, or `[1, columns]` where all rows stand alike.
+    /// The positions of the newest `columns`: `[rows, columns]`, or `[1, columns]` where all rows
+    /// stand alike.
     ///
     /// # Errors
     /// Overload, where memory is short.
     pub fn positions(&self, columns: i64) -> Result<Tensor> {
         let device = self.kv.device();
         Ok(match self.places(columns) {
-            Some(places) => Tensor::f_from_slice(&places)?.f_to(device)?.f_view([self.rows(), columns])?,
-            None => Tensor::f_arange_start(self.len - columns, self.len, (Kind::Int64, device))?.f_unsqueeze(0)?,
+            Some(places) => Tensor::f_from_slice(&places)?
+                .f_to(device)?
+                .f_view([self.rows(), columns])?,
+            None => Tensor::f_arange_start(self.len - columns, self.len, (Kind::Int64, device))?
+                .f_unsqueeze(0)?,
         })
     }
 
-    /// What is added to the scores of the newest `columns`, each repeated for the `group` heads that share a key:
-    /// `[rows, 1, columns * group, seen columns]`; none where every new position sees every column.
+    /// What is added to the scores of the newest `columns`, each repeated for the `group` heads
+    /// that share a key: `[rows, 1, columns * group, seen columns]`; none where every new position
+    /// sees every column.
     ///
     /// # Errors
     /// Overload, where memory is short.
@@ -213,16 +251,25 @@ impl Columns {
         }
         let device = self.kv.device();
         let places = Tensor::f_arange(self.len, (Kind::Int64, device))?;
-        let own = places.f_narrow(0, self.len - columns, columns)?.f_view([1, 1, columns, 1, 1])?;
+        let own = places
+            .f_narrow(0, self.len - columns, columns)?
+            .f_view([1, 1, columns, 1, 1])?;
         let later = places.f_view([1, 1, 1, 1, -1])?.f_gt_tensor(&own)?;
-        let mut mask = Tensor::f_zeros([1, 1, columns, 1, self.len], (self.kv.kind(), device))?.f_masked_fill(&later, UNSEEN)?;
+        let mut mask = Tensor::f_zeros([1, 1, columns, 1, self.len], (self.kv.kind(), device))?
+            .f_masked_fill(&later, UNSEEN)?;
         if let Some(veil) = &self.veil {
-            // The lower of the two, so that a column both later and padded does not fall below the finite floor.
+            // The lower of the two, so that a column both later and padded does not fall below the
+            // finite floor.
             mask = mask.f_minimum(&veil.f_narrow(3, 0, self.len)?.f_unsqueeze(2)?)?;
         }
         let rows = mask.size()[0];
         let wide = mask.f_expand([rows, 1, columns, group, self.len], false)?;
-        Ok(Some(wide.f_reshape([rows, 1, columns * group, self.len])?))
+        Ok(Some(wide.f_reshape([
+            rows,
+            1,
+            columns * group,
+            self.len,
+        ])?))
     }
 
     fn veil(&mut self) -> Result<()> {
@@ -234,9 +281,16 @@ impl Columns {
         let (rows, columns) = (self.rows(), self.room());
         let places = Tensor::f_arange(columns, (Kind::Int64, device))?.f_view([1, 1, 1, -1])?;
         let ends: Vec<i64> = self.pads.iter().map(|pad| self.prefix + pad).collect();
-        let ends = Tensor::f_from_slice(&ends)?.f_to(device)?.f_view([rows, 1, 1, 1])?;
-        let padding = places.f_ge(self.prefix)?.f_logical_and(&places.f_lt_tensor(&ends)?)?;
-        self.veil = Some(Tensor::f_zeros([rows, 1, 1, columns], (self.kv.kind(), device))?.f_masked_fill(&padding, UNSEEN)?);
+        let ends = Tensor::f_from_slice(&ends)?
+            .f_to(device)?
+            .f_view([rows, 1, 1, 1])?;
+        let padding = places
+            .f_ge(self.prefix)?
+            .f_logical_and(&places.f_lt_tensor(&ends)?)?;
+        self.veil = Some(
+            Tensor::f_zeros([rows, 1, 1, columns], (self.kv.kind(), device))?
+                .f_masked_fill(&padding, UNSEEN)?,
+        );
         Ok(())
     }
 }

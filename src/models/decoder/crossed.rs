@@ -1,6 +1,8 @@
-//! A transformer decoder that writes about something it is shown (Vaswani et al., "Attention Is All You Need", arXiv:1706.03762): every layer
-//! attends to the text so far, then to the context, then feeds forward, each normalised after its sum. BERT with cross-attention and PyTorch's
-//! `nn.TransformerDecoder` are both this; they differ in the names of their weights and in what stands before and after the layers.
+//! A transformer decoder that writes about something it is shown (Vaswani et al., "Attention Is All
+//! You Need", arXiv:1706.03762): every layer attends to the text so far, then to the context, then
+//! feeds forward, each normalised after its sum. BERT with cross-attention and PyTorch's
+//! `nn.TransformerDecoder` are both this; they differ in the names of their weights and in what
+//! stands before and after the layers.
 
 use super::{Cache, Columns, Decoder, Shape, Slot};
 use crate::error::{Error, Result};
@@ -86,7 +88,8 @@ pub struct CrossCache {
 }
 
 impl CrossDecoder {
-    /// The decoder over `states`, `[contexts, length, context]` in the model's number format: the keys of all layers are made here, once.
+    /// The decoder over `states`, `[contexts, length, context]` in the model's number format: the
+    /// keys of all layers are made here, once.
     ///
     /// # Errors
     /// Model, where `states` has another shape; overload, where memory is short.
@@ -94,13 +97,22 @@ impl CrossDecoder {
         let _frozen = guard();
         let size = states.size();
         if size.len() != 3 || size[0] == 0 || size[1] == 0 || size[2] != self.context {
-            return Err(Error::model(format!("what a text is about must be [n, length, {}], it is {size:?}", self.context)));
+            return Err(Error::model(format!(
+                "what a text is about must be [n, length, {}], it is {size:?}",
+                self.context
+            )));
         }
         let keys = |layer: &CrossLayer| {
             let Keys { keys, values } = layer.cross.keys(states)?;
-            Ok(Keys { keys: keys.f_contiguous()?, values: values.f_contiguous()? })
+            Ok(Keys {
+                keys: keys.f_contiguous()?,
+                values: values.f_contiguous()?,
+            })
         };
-        Ok(Over { network: self, context: self.layers.iter().map(keys).collect::<Result<_>>()? })
+        Ok(Over {
+            network: self,
+            context: self.layers.iter().map(keys).collect::<Result<_>>()?,
+        })
     }
 
     fn width(&self) -> i64 {
@@ -109,8 +121,15 @@ impl CrossDecoder {
 
     fn embed(&self, tokens: &Tensor, positions: &Tensor) -> Result<Tensor> {
         let words = self.words.forward(tokens)?;
-        let words = if self.scale == 1. { words } else { words.f_mul_scalar(self.scale)? };
-        let places = self.places.f_index_select(0, &positions.f_view(-1)?)?.f_view([positions.size()[0], -1, self.width()])?;
+        let words = if self.scale == 1. {
+            words
+        } else {
+            words.f_mul_scalar(self.scale)?
+        };
+        let places = self
+            .places
+            .f_index_select(0, &positions.f_view(-1)?)?
+            .f_view([positions.size()[0], -1, self.width()])?;
         let x = words.f_add(&places)?;
         match &self.first {
             Some(norm) => norm.forward(&x),
@@ -137,17 +156,31 @@ impl Decoder for Over<'_> {
     fn empty(&self, columns: i64) -> Result<CrossCache> {
         let network = self.network;
         let dim = network.width() / network.heads;
-        let shape = Shape { layers: network.layers.len() as i64, heads: network.heads, dim, positions: self.positions() };
+        let shape = Shape {
+            layers: network.layers.len() as i64,
+            heads: network.heads,
+            dim,
+            positions: self.positions(),
+        };
         let columns = Columns::new(shape, columns, network.kind, network.device)?;
-        Ok(CrossCache { columns, context: self.context.iter().map(share).collect() })
+        Ok(CrossCache {
+            columns,
+            context: self.context.iter().map(share).collect(),
+        })
     }
 
     fn pass(&self, cache: &mut CrossCache, tokens: &[i64], columns: i64) -> Result<Tensor> {
         let slots = cache.columns.open(columns)?;
         let mask = cache.columns.mask(columns, 1)?;
-        let tokens = Tensor::f_from_slice(tokens)?.f_to(self.network.device)?.f_view([-1, columns])?;
-        let mut x = self.network.embed(&tokens, &cache.columns.positions(columns)?)?;
-        for ((layer, mut slot), context) in self.network.layers.iter().zip(slots).zip(&cache.context) {
+        let tokens = Tensor::f_from_slice(tokens)?
+            .f_to(self.network.device)?
+            .f_view([-1, columns])?;
+        let mut x = self
+            .network
+            .embed(&tokens, &cache.columns.positions(columns)?)?;
+        for ((layer, mut slot), context) in
+            self.network.layers.iter().zip(slots).zip(&cache.context)
+        {
             x = layer.forward(&x, &mut slot, context, mask.as_ref())?;
         }
         match &self.network.last {
@@ -158,9 +191,14 @@ impl Decoder for Over<'_> {
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let logits = match &self.network.transform {
-            Some(Transform { dense, activation, norm }) => {
-                self.network.head.forward(&norm.forward(&dense.forward_then(hidden, *activation)?)?)?
-            }
+            Some(Transform {
+                dense,
+                activation,
+                norm,
+            }) => self
+                .network
+                .head
+                .forward(&norm.forward(&dense.forward_then(hidden, *activation)?)?)?,
             None => self.network.head.forward(hidden)?,
         };
         Ok(logits.f_to_kind(Kind::Float)?)
@@ -168,16 +206,28 @@ impl Decoder for Over<'_> {
 }
 
 impl CrossLayer {
-    /// `[rows, columns, width]` to the same; rows of one context follow one another, as many for each.
-    fn forward(&self, x: &Tensor, slot: &mut Slot, context: &Keys, mask: Option<&Tensor>) -> Result<Tensor> {
+    /// `[rows, columns, width]` to the same; rows of one context follow one another, as many for
+    /// each.
+    fn forward(
+        &self,
+        x: &Tensor,
+        slot: &mut Slot,
+        context: &Keys,
+        mask: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let (query, new) = self.own.queries(x)?;
         slot.fill(&new)?;
-        let x = self.own_norm.forward(&x.f_add(&self.own.mix(&query, &slot.seen, mask, false)?)?)?;
-        // All texts about one context ask it as one sequence, so that its keys need not be there for each.
+        let x = self
+            .own_norm
+            .forward(&x.f_add(&self.own.mix(&query, &slot.seen, mask, false)?)?)?;
+        // All texts about one context ask it as one sequence, so that its keys need not be there
+        // for each.
         let together = x.f_view([context.keys.size()[0], -1, x.size()[2]])?;
         let told = self.cross.attend(&together, context, None)?.f_view_as(&x)?;
         let x = self.cross_norm.forward(&x.f_add(&told)?)?;
-        let fed = self.outer.forward(&self.inner.forward_then(&x, self.activation)?)?;
+        let fed = self
+            .outer
+            .forward(&self.inner.forward_then(&x, self.activation)?)?;
         self.norm.forward(&x.f_add(&fed)?)
     }
 }
@@ -188,32 +238,51 @@ impl Cache for CrossCache {
     }
 
     fn keep(&mut self, rows: &[usize]) -> Result<()> {
-        let contexts = self.context.first().map_or(1, |keys| keys.keys.size()[0] as usize);
+        let contexts = self
+            .context
+            .first()
+            .map_or(1, |keys| keys.keys.size()[0] as usize);
         let each = self.columns.rows() as usize / contexts;
         self.columns.keep(rows)?;
         let chosen = contexts_of(rows, each);
-        if chosen.len() == contexts && chosen.iter().enumerate().all(|(at, &context)| at == context) {
+        if chosen.len() == contexts
+            && chosen
+                .iter()
+                .enumerate()
+                .all(|(at, &context)| at == context)
+        {
             return Ok(());
         }
         let index: Vec<i64> = chosen.iter().map(|&context| context as i64).collect();
         for keys in &mut self.context {
             let index = Tensor::f_from_slice(&index)?.f_to(keys.keys.device())?;
-            *keys = Keys { keys: keys.keys.f_index_select(0, &index)?, values: keys.values.f_index_select(0, &index)? };
+            *keys = Keys {
+                keys: keys.keys.f_index_select(0, &index)?,
+                values: keys.values.f_index_select(0, &index)?,
+            };
         }
         Ok(())
     }
 }
 
-/// The contexts of `rows`, of which each had `each`: once for all its rows where every context keeps equally many, else once a row.
+/// The contexts of `rows`, of which each had `each`: once for all its rows where every context
+/// keeps equally many, else once a row.
 fn contexts_of(rows: &[usize], each: usize) -> Vec<usize> {
     let all: Vec<usize> = rows.iter().map(|row| row / each).collect();
     let runs: Vec<&[usize]> = all.chunk_by(|a, b| a == b).collect();
     let even = runs.iter().all(|run| run.len() == runs[0].len());
-    if even { runs.iter().map(|run| run[0]).collect() } else { all }
+    if even {
+        runs.iter().map(|run| run[0]).collect()
+    } else {
+        all
+    }
 }
 
 fn share(keys: &Keys) -> Keys {
-    Keys { keys: keys.keys.shallow_clone(), values: keys.values.shallow_clone() }
+    Keys {
+        keys: keys.keys.shallow_clone(),
+        values: keys.values.shallow_clone(),
+    }
 }
 
 #[cfg(test)]

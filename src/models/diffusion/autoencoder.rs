@@ -22,12 +22,18 @@ pub struct Memory {
 
 impl Memory {
     /// `each` of the whole batch, or of one item after the other.
-    pub(super) fn in_slices(self, batch: &Tensor, each: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    pub(super) fn in_slices(
+        self,
+        batch: &Tensor,
+        each: &dyn Fn(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let count = batch.size()[0];
         if !self.slicing || count < 2 {
             return each(batch);
         }
-        let parts: Vec<Tensor> = (0..count).map(|item| each(&batch.f_narrow(0, item, 1)?)).collect::<Result<_>>()?;
+        let parts: Vec<Tensor> = (0..count)
+            .map(|item| each(&batch.f_narrow(0, item, 1)?))
+            .collect::<Result<_>>()?;
         Ok(Tensor::f_cat(&parts, 0)?)
     }
 }
@@ -57,19 +63,35 @@ impl Autoencoder {
     /// Model, where it is none of those read here, or its config or weights do not fit.
     pub fn new(weights: Weights, config: &Config, memory: Memory) -> Result<Self> {
         match config.string("_class_name")? {
-            "AutoencoderKL" => Ok(Self::Kl(Box::new(AutoencoderKl::new(weights, &AutoencoderKlConfig::read(config)?, memory)?))),
-            "AutoencoderTiny" => Ok(Self::Tiny(Box::new(AutoencoderTiny::new(weights, &AutoencoderTinyConfig::read(config)?, memory)?))),
-            other => Err(config.error(format_args!("autoencoder `{other}` is not one of AutoencoderKL, AutoencoderTiny"))),
+            "AutoencoderKL" => Ok(Self::Kl(Box::new(AutoencoderKl::new(
+                weights,
+                &AutoencoderKlConfig::read(config)?,
+                memory,
+            )?))),
+            "AutoencoderTiny" => Ok(Self::Tiny(Box::new(AutoencoderTiny::new(
+                weights,
+                &AutoencoderTinyConfig::read(config)?,
+                memory,
+            )?))),
+            other => Err(config.error(format_args!(
+                "autoencoder `{other}` is not one of AutoencoderKL, AutoencoderTiny"
+            ))),
         }
     }
 
-    /// The precision that an autoencoder of this config.json computes in where `wanted` is asked for: some overflow in f16.
+    /// The precision that an autoencoder of this config.json computes in where `wanted` is asked
+    /// for: some overflow in f16.
     ///
     /// # Errors
     /// Model, where a field is not what it must be.
     pub fn precision_for(config: &Config, wanted: Precision) -> Result<Precision> {
-        let upcast = config.string("_class_name")? == "AutoencoderKL" && config.boolean_or("force_upcast", true)?;
-        Ok(if upcast && wanted == Precision::F16 { Precision::F32 } else { wanted })
+        let upcast = config.string("_class_name")? == "AutoencoderKL"
+            && config.boolean_or("force_upcast", true)?;
+        Ok(if upcast && wanted == Precision::F16 {
+            Precision::F32
+        } else {
+            wanted
+        })
     }
 
     /// Pixels of a picture's side to one of its latents'.
@@ -96,15 +118,19 @@ impl Autoencoder {
         }
     }
 
-    /// The latents, f32 and scaled for the diffusion model, of pictures `[n, 3, h, w]` in -1..1, whose sides are multiples of the
-    /// [`factor`](Self::factor). Where the network gives distributions they are drawn by one call of `noise`.
+    /// The latents, f32 and scaled for the diffusion model, of pictures `[n, 3, h, w]` in -1..1,
+    /// whose sides are multiples of the [`factor`](Self::factor). Where the network gives
+    /// distributions they are drawn by one call of `noise`.
     ///
     /// # Errors
     /// Model, where the shape does not fit; overload, where memory is short.
     pub fn to_latents(&self, pictures: &Tensor, noise: &mut Noise<'_>) -> Result<Tensor> {
         let size = pictures.size();
         if size.iter().skip(2).any(|side| side % self.factor() != 0) {
-            return Err(Error::model(format!("pictures {size:?} whose sides are no multiples of {}", self.factor())));
+            return Err(Error::model(format!(
+                "pictures {size:?} whose sides are no multiples of {}",
+                self.factor()
+            )));
         }
         let latents = match self {
             Self::Kl(network) => network.encode(pictures)?.sample(&noise()?)?,
@@ -129,8 +155,14 @@ impl Autoencoder {
 
     fn scaling(&self) -> (f64, f64) {
         match self {
-            Self::Kl(network) => (network.config().scaling_factor, network.config().shift_factor),
-            Self::Tiny(network) => (network.config().scaling_factor, network.config().shift_factor),
+            Self::Kl(network) => (
+                network.config().scaling_factor,
+                network.config().shift_factor,
+            ),
+            Self::Tiny(network) => (
+                network.config().scaling_factor,
+                network.config().shift_factor,
+            ),
         }
     }
 }

@@ -1,6 +1,7 @@
-//! The autoencoder of Stable Diffusion: pictures to the mean and variance of latents an eighth as wide and high, and latents to pictures.
-//! Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (arXiv:2112.10752); the reference is diffusers'
-//! `autoencoder_kl.py` and `vae.py`, whose checkpoint keys and config.json it reads.
+//! The autoencoder of Stable Diffusion: pictures to the mean and variance of latents an eighth as
+//! wide and high, and latents to pictures. Rombach et al., "High-Resolution Image Synthesis with
+//! Latent Diffusion Models" (arXiv:2112.10752); the reference is diffusers' `autoencoder_kl.py` and
+//! `vae.py`, whose checkpoint keys and config.json it reads.
 
 use tch::{Device, Kind, Tensor};
 
@@ -9,14 +10,32 @@ use super::super::layers::{Conv2d, Geometry, GroupNorm};
 use super::super::offload::tensors;
 use super::super::weights::{Scope, Weights};
 use super::autoencoder::Memory;
-use super::blocks::{Border, Downsample2D, PixelAttention, ResnetBlock2D, ResnetShape, Upsample2D, conv3x3, norm_silu};
+use super::blocks::{
+    Border, Downsample2D, PixelAttention, ResnetBlock2D, ResnetShape, Upsample2D, conv3x3,
+    norm_silu,
+};
 use super::tiles::Fading;
 use crate::error::{Error, Result};
 use crate::tensor::{Precision, channels_last};
 
-tensors!(AutoencoderKl { encoder, decoder, quant_conv, post_quant_conv });
-tensors!(Encoder { conv_in, levels, middle, output });
-tensors!(Decoder { conv_in, middle, levels, output });
+tensors!(AutoencoderKl {
+    encoder,
+    decoder,
+    quant_conv,
+    post_quant_conv
+});
+tensors!(Encoder {
+    conv_in,
+    levels,
+    middle,
+    output
+});
+tensors!(Decoder {
+    conv_in,
+    middle,
+    levels,
+    output
+});
 tensors!(Level<Downsample2D> { resnets, sampler });
 tensors!(Level<Upsample2D> { resnets, sampler });
 tensors!(Middle { resnets, attention });
@@ -97,19 +116,30 @@ impl AutoencoderKlConfig {
             use_post_quant_conv: config.boolean_or("use_post_quant_conv", true)?,
             mid_block_add_attention: config.boolean_or("mid_block_add_attention", true)?,
         };
-        for (field, block) in [("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")] {
+        for (field, block) in [
+            ("down_block_types", "DownEncoderBlock2D"),
+            ("up_block_types", "UpDecoderBlock2D"),
+        ] {
             let blocks = match config.field(field) {
-                Some(names) => names.as_array().filter(|names| names.iter().all(|name| name == block)).map(Vec::len),
+                Some(names) => names
+                    .as_array()
+                    .filter(|names| names.iter().all(|name| name == block))
+                    .map(Vec::len),
                 None => Some(1),
             };
             if blocks != Some(read.block_out_channels.len()) {
-                return Err(config.error(format_args!("`{field}` must be a list of {block}, as long as `block_out_channels`")));
+                return Err(config.error(format_args!(
+                    "`{field}` must be a list of {block}, as long as `block_out_channels`"
+                )));
             }
         }
         if config.string_or("act_fn", "silu")? != "silu" {
             return Err(config.error("`act_fn` must be silu"));
         }
-        if let Some(field) = ["latents_mean", "latents_std"].into_iter().find(|field| config.field(field).is_some()) {
+        if let Some(field) = ["latents_mean", "latents_std"]
+            .into_iter()
+            .find(|field| config.field(field).is_some())
+        {
             return Err(config.error(format_args!("`{field}` is not supported")));
         }
         read.check().map_err(|what| config.error(what))?;
@@ -117,13 +147,27 @@ impl AutoencoderKlConfig {
     }
 
     fn check(&self) -> Result<(), &'static str> {
-        let sizes = [self.in_channels, self.out_channels, self.latent_channels, self.layers_per_block, self.norm_num_groups];
+        let sizes = [
+            self.in_channels,
+            self.out_channels,
+            self.latent_channels,
+            self.layers_per_block,
+            self.norm_num_groups,
+        ];
         match () {
-            () if sizes.contains(&0) || self.block_out_channels.is_empty() => Err("every size must be above 0"),
-            () if self.block_out_channels.iter().any(|channels| *channels == 0 || channels % self.norm_num_groups != 0) => {
+            () if sizes.contains(&0) || self.block_out_channels.is_empty() => {
+                Err("every size must be above 0")
+            }
+            () if self
+                .block_out_channels
+                .iter()
+                .any(|channels| *channels == 0 || channels % self.norm_num_groups != 0) =>
+            {
                 Err("`block_out_channels` must be multiples of `norm_num_groups`")
             }
-            () if self.sample_size < 4 * self.factor() => Err("`sample_size` must be at least four latents wide"),
+            () if self.sample_size < 4 * self.factor() => {
+                Err("`sample_size` must be at least four latents wide")
+            }
             () if self.scaling_factor <= 0. => Err("`scaling_factor` must be above 0"),
             () => Ok(()),
         }
@@ -155,7 +199,12 @@ impl Moments {
     /// # Errors
     /// Model, where the shapes differ.
     pub fn sample(&self, noise: &Tensor) -> Result<Tensor> {
-        Ok(self.logvar.f_mul_scalar(0.5)?.f_exp_()?.f_mul_(noise)?.f_add_(&self.mean)?)
+        Ok(self
+            .logvar
+            .f_mul_scalar(0.5)?
+            .f_exp_()?
+            .f_mul_(noise)?
+            .f_add_(&self.mean)?)
     }
 }
 
@@ -173,7 +222,8 @@ pub struct AutoencoderKl {
 }
 
 impl AutoencoderKl {
-    /// The network of these weights; `memory` says whether many or large pictures go through it in parts.
+    /// The network of these weights; `memory` says whether many or large pictures go through it in
+    /// parts.
     ///
     /// # Errors
     /// Model, where the weights do not fit.
@@ -181,14 +231,31 @@ impl AutoencoderKl {
         let _frozen = crate::tensor::guard();
         let root = weights.root();
         let quantised = |name: &str, channels: i64, used: bool| match used {
-            true => Conv2d::plain(&(&root / name), Geometry { input: channels, output: channels, kernel: 1, stride: 1 }).map(Some),
+            true => Conv2d::plain(
+                &(&root / name),
+                Geometry {
+                    input: channels,
+                    output: channels,
+                    kernel: 1,
+                    stride: 1,
+                },
+            )
+            .map(Some),
             false => Ok(None),
         };
         let this = Self {
             encoder: Encoder::new(&(&root / "encoder"), config)?,
             decoder: Decoder::new(&(&root / "decoder"), config)?,
-            quant_conv: quantised("quant_conv", 2 * config.latent_channels, config.use_quant_conv)?,
-            post_quant_conv: quantised("post_quant_conv", config.latent_channels, config.use_post_quant_conv)?,
+            quant_conv: quantised(
+                "quant_conv",
+                2 * config.latent_channels,
+                config.use_quant_conv,
+            )?,
+            post_quant_conv: quantised(
+                "post_quant_conv",
+                config.latent_channels,
+                config.use_post_quant_conv,
+            )?,
             config: config.clone(),
             memory,
             device: weights.device(),
@@ -213,50 +280,75 @@ impl AutoencoderKl {
         self.precision
     }
 
-    /// The latents of pictures `[n, in channels, h, w]` in -1..1, not scaled; their sides are best multiples of the
-    /// [`factor`](AutoencoderKlConfig::factor), what is over is left out.
+    /// The latents of pictures `[n, in channels, h, w]` in -1..1, not scaled; their sides are best
+    /// multiples of the [`factor`](AutoencoderKlConfig::factor), what is over is left out.
     ///
     /// # Errors
     /// Model, where the shape does not fit; overload, where memory is short.
     pub fn encode(&self, pictures: &Tensor) -> Result<Moments> {
         let _frozen = crate::tensor::guard();
         let pictures = self.taken(pictures, self.config.in_channels, self.config.factor())?;
-        let tiles = Fading::new(self.config.sample_size, self.config.sample_size / self.config.factor());
-        let moments = self.memory.in_slices(&pictures, &|picture| match self.memory.tiling && tiles.divides(picture)? {
-            true => tiles.run(picture, &|tile| self.encode_tile(tile)),
-            false => self.encode_tile(picture),
-        })?;
+        let tiles = Fading::new(
+            self.config.sample_size,
+            self.config.sample_size / self.config.factor(),
+        );
+        let moments =
+            self.memory
+                .in_slices(&pictures, &|picture| match self.memory.tiling
+                    && tiles.divides(picture)?
+                {
+                    true => tiles.run(picture, &|tile| self.encode_tile(tile)),
+                    false => self.encode_tile(picture),
+                })?;
         let halves = moments.f_to_kind(Kind::Float)?.f_chunk(2, 1)?;
-        Ok(Moments { mean: halves[0].shallow_clone(), logvar: halves[1].f_clamp(-30., 20.)? })
+        Ok(Moments {
+            mean: halves[0].shallow_clone(),
+            logvar: halves[1].f_clamp(-30., 20.)?,
+        })
     }
 
-    /// The pictures of latents `[n, latent channels, h, w]`, not scaled: `[n, out channels, factor h, factor w]`, about in -1..1, of its
-    /// precision.
+    /// The pictures of latents `[n, latent channels, h, w]`, not scaled: `[n, out channels, factor
+    /// h, factor w]`, about in -1..1, of its precision.
     ///
     /// # Errors
     /// As for [`encode`](Self::encode).
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         let _frozen = crate::tensor::guard();
         let latents = self.taken(latents, self.config.latent_channels, 1)?;
-        let tiles = Fading::new(self.config.sample_size / self.config.factor(), self.config.sample_size);
-        self.memory.in_slices(&latents, &|latents| match self.memory.tiling && tiles.divides(latents)? {
-            true => tiles.run(latents, &|tile| self.decode_tile(tile)),
-            false => self.decode_tile(latents),
-        })
+        let tiles = Fading::new(
+            self.config.sample_size / self.config.factor(),
+            self.config.sample_size,
+        );
+        self.memory
+            .in_slices(
+                &latents,
+                &|latents| match self.memory.tiling && tiles.divides(latents)? {
+                    true => tiles.run(latents, &|tile| self.decode_tile(tile)),
+                    false => self.decode_tile(latents),
+                },
+            )
     }
 
     /// What is given, checked, as the convolutions want it.
     fn taken(&self, x: &Tensor, channels: i64, least: i64) -> Result<Tensor> {
         let size = x.size();
         if size.len() != 4 || size[0] < 1 || size[1] != channels || size[2].min(size[3]) < least {
-            return Err(Error::model(format!("the autoencoder takes [n, {channels}, h, w], h and w at least {least}, not {size:?}")));
+            return Err(Error::model(format!(
+                "the autoencoder takes [n, {channels}, h, w], h and w at least {least}, not \
+                 {size:?}"
+            )));
         }
-        channels_last(&x.f_to_device(self.device)?.f_to_kind(self.precision.kind())?)
+        channels_last(
+            &x.f_to_device(self.device)?
+                .f_to_kind(self.precision.kind())?,
+        )
     }
 
     fn encode_tile(&self, pictures: &Tensor) -> Result<Tensor> {
         let moments = self.encoder.forward(pictures)?;
-        self.quant_conv.as_ref().map_or(Ok(moments.shallow_clone()), |conv| conv.forward(&moments))
+        self.quant_conv
+            .as_ref()
+            .map_or(Ok(moments.shallow_clone()), |conv| conv.forward(&moments))
     }
 
     fn decode_tile(&self, latents: &Tensor) -> Result<Tensor> {
@@ -267,8 +359,22 @@ impl AutoencoderKl {
     }
 }
 
-fn resnet(scope: &Scope<'_>, input: i64, output: i64, config: &AutoencoderKlConfig) -> Result<ResnetBlock2D> {
-    ResnetBlock2D::new(scope, ResnetShape { input, output, time: None, groups: config.norm_num_groups, epsilon: EPSILON })
+fn resnet(
+    scope: &Scope<'_>,
+    input: i64,
+    output: i64,
+    config: &AutoencoderKlConfig,
+) -> Result<ResnetBlock2D> {
+    ResnetBlock2D::new(
+        scope,
+        ResnetShape {
+            input,
+            output,
+            time: None,
+            groups: config.norm_num_groups,
+            epsilon: EPSILON,
+        },
+    )
 }
 
 /// Two residual blocks, attention between them.
@@ -282,11 +388,19 @@ impl Middle {
     fn new(scope: &Scope<'_>, channels: i64, config: &AutoencoderKlConfig) -> Result<Self> {
         let resnets = scope / "resnets";
         let attention = match config.mid_block_add_attention {
-            true => Some(PixelAttention::new(&(scope / "attentions" / 0), channels, config.norm_num_groups, EPSILON)?),
+            true => Some(PixelAttention::new(
+                &(scope / "attentions" / 0),
+                channels,
+                config.norm_num_groups,
+                EPSILON,
+            )?),
             false => None,
         };
         Ok(Self {
-            resnets: [resnet(&(&resnets / 0), channels, channels, config)?, resnet(&(&resnets / 1), channels, channels, config)?],
+            resnets: [
+                resnet(&(&resnets / 0), channels, channels, config)?,
+                resnet(&(&resnets / 1), channels, channels, config)?,
+            ],
             attention,
         })
     }
@@ -308,9 +422,22 @@ struct Output {
 }
 
 impl Output {
-    fn new(scope: &Scope<'_>, input: i64, output: i64, config: &AutoencoderKlConfig) -> Result<Self> {
-        let norm = GroupNorm::new(&(scope / "conv_norm_out"), input, config.norm_num_groups, EPSILON)?;
-        Ok(Self { norm, conv: conv3x3(&(scope / "conv_out"), input, output)? })
+    fn new(
+        scope: &Scope<'_>,
+        input: i64,
+        output: i64,
+        config: &AutoencoderKlConfig,
+    ) -> Result<Self> {
+        let norm = GroupNorm::new(
+            &(scope / "conv_norm_out"),
+            input,
+            config.norm_num_groups,
+            EPSILON,
+        )?;
+        Ok(Self {
+            norm,
+            conv: conv3x3(&(scope / "conv_out"), input, output)?,
+        })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -326,12 +453,18 @@ struct Level<S> {
 }
 
 impl<S> Level<S> {
-    fn forward(&self, x: &Tensor, sample: impl Fn(&S, &Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    fn forward(
+        &self,
+        x: &Tensor,
+        sample: impl Fn(&S, &Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let mut x = x.shallow_clone();
         for resnet in &self.resnets {
             x = resnet.forward(&x, None)?;
         }
-        self.sampler.as_ref().map_or(Ok(x.shallow_clone()), |sampler| sample(sampler, &x))
+        self.sampler
+            .as_ref()
+            .map_or(Ok(x.shallow_clone()), |sampler| sample(sampler, &x))
     }
 }
 
@@ -353,17 +486,31 @@ impl Encoder {
             let scope = scope / "down_blocks" / number;
             let mut resnets = Vec::new();
             for layer in 0..config.layers_per_block {
-                resnets.push(resnet(&(&scope / "resnets" / layer), input, output, config)?);
+                resnets.push(resnet(
+                    &(&scope / "resnets" / layer),
+                    input,
+                    output,
+                    config,
+                )?);
                 input = output;
             }
             let sampler = match number + 1 < channels.len() {
-                true => Some(Downsample2D::new(&(&scope / "downsamplers" / 0), output, Border::Behind)?),
+                true => Some(Downsample2D::new(
+                    &(&scope / "downsamplers" / 0),
+                    output,
+                    Border::Behind,
+                )?),
                 false => None,
             };
             levels.push(Level { resnets, sampler });
         }
         let middle = Middle::new(&(scope / "mid_block"), input, config)?;
-        Ok(Self { conv_in, levels, middle, output: Output::new(scope, input, 2 * config.latent_channels, config)? })
+        Ok(Self {
+            conv_in,
+            levels,
+            middle,
+            output: Output::new(scope, input, 2 * config.latent_channels, config)?,
+        })
     }
 
     fn forward(&self, pictures: &Tensor) -> Result<Tensor> {
@@ -394,16 +541,30 @@ impl Decoder {
             let scope = scope / "up_blocks" / number;
             let mut resnets = Vec::new();
             for layer in 0..=config.layers_per_block {
-                resnets.push(resnet(&(&scope / "resnets" / layer), input, output, config)?);
+                resnets.push(resnet(
+                    &(&scope / "resnets" / layer),
+                    input,
+                    output,
+                    config,
+                )?);
                 input = output;
             }
             let sampler = match number + 1 < channels.len() {
-                true => Some(Upsample2D::new(&(&scope / "upsamplers" / 0 / "conv"), output, true)?),
+                true => Some(Upsample2D::new(
+                    &(&scope / "upsamplers" / 0 / "conv"),
+                    output,
+                    true,
+                )?),
                 false => None,
             };
             levels.push(Level { resnets, sampler });
         }
-        Ok(Self { conv_in, middle, levels, output: Output::new(scope, input, config.out_channels, config)? })
+        Ok(Self {
+            conv_in,
+            middle,
+            levels,
+            output: Output::new(scope, input, config.out_channels, config)?,
+        })
     }
 
     fn forward(&self, latents: &Tensor) -> Result<Tensor> {

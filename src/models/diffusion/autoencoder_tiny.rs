@@ -1,6 +1,6 @@
-//! The tiny autoencoder (TAESD) that stands in for Stable Diffusion's, a small fraction of its work: Ollin Boer Bohan's
-//! <https://github.com/madebyollin/taesd>; the reference is diffusers' `autoencoder_tiny.py` and `vae.py`, whose checkpoint keys and
-//! config.json it reads.
+//! The tiny autoencoder (TAESD) that stands in for Stable Diffusion's, a small fraction of its
+//! work: Ollin Boer Bohan's <https://github.com/madebyollin/taesd>; the reference is diffusers'
+//! `autoencoder_tiny.py` and `vae.py`, whose checkpoint keys and config.json it reads.
 
 use tch::{Device, Tensor};
 
@@ -72,10 +72,18 @@ impl AutoencoderTinyConfig {
         let read = Self {
             in_channels: config.integer_or("in_channels", default.in_channels)?,
             out_channels: config.integer_or("out_channels", default.out_channels)?,
-            encoder_block_out_channels: config.integers_or("encoder_block_out_channels", &default.encoder_block_out_channels)?,
-            decoder_block_out_channels: config.integers_or("decoder_block_out_channels", &default.decoder_block_out_channels)?,
-            num_encoder_blocks: config.integers_or("num_encoder_blocks", &default.num_encoder_blocks)?,
-            num_decoder_blocks: config.integers_or("num_decoder_blocks", &default.num_decoder_blocks)?,
+            encoder_block_out_channels: config.integers_or(
+                "encoder_block_out_channels",
+                &default.encoder_block_out_channels,
+            )?,
+            decoder_block_out_channels: config.integers_or(
+                "decoder_block_out_channels",
+                &default.decoder_block_out_channels,
+            )?,
+            num_encoder_blocks: config
+                .integers_or("num_encoder_blocks", &default.num_encoder_blocks)?,
+            num_decoder_blocks: config
+                .integers_or("num_decoder_blocks", &default.num_decoder_blocks)?,
             latent_channels: config.integer_or("latent_channels", default.latent_channels)?,
             latent_magnitude: config.number_or("latent_magnitude", default.latent_magnitude)?,
             latent_shift: config.number_or("latent_shift", default.latent_shift)?,
@@ -90,14 +98,35 @@ impl AutoencoderTinyConfig {
         if config.integer_or("upsampling_scaling_factor", 2)? != 2 {
             return Err(config.error("`upsampling_scaling_factor` must be 2"));
         }
-        let (encoder, decoder) = (&read.encoder_block_out_channels, &read.decoder_block_out_channels);
+        let (encoder, decoder) = (
+            &read.encoder_block_out_channels,
+            &read.decoder_block_out_channels,
+        );
         let sizes = [read.in_channels, read.out_channels, read.latent_channels];
-        if [encoder.len(), read.num_encoder_blocks.len(), read.num_decoder_blocks.len()] != [decoder.len(); 3] || decoder.is_empty() {
-            return Err(config.error("encoder and decoder must have equally many stages, one or more"));
+        if [
+            encoder.len(),
+            read.num_encoder_blocks.len(),
+            read.num_decoder_blocks.len(),
+        ] != [decoder.len(); 3]
+            || decoder.is_empty()
+        {
+            return Err(
+                config.error("encoder and decoder must have equally many stages, one or more")
+            );
         }
-        // Between two stages the channels stay: diffusers' convolutions there have those of the later stage on both sides.
-        if encoder.iter().chain(decoder).any(|channels| channels != &encoder[0]) || sizes.contains(&0) || encoder[0] == 0 {
-            return Err(config.error("`encoder_block_out_channels` and `decoder_block_out_channels` must all be one number above 0"));
+        // Between two stages the channels stay: diffusers' convolutions there have those of the
+        // later stage on both sides.
+        if encoder
+            .iter()
+            .chain(decoder)
+            .any(|channels| channels != &encoder[0])
+            || sizes.contains(&0)
+            || encoder[0] == 0
+        {
+            return Err(config.error(
+                "`encoder_block_out_channels` and `decoder_block_out_channels` must all be one \
+                 number above 0",
+            ));
         }
         if read.latent_magnitude <= 0. || read.scaling_factor <= 0. {
             return Err(config.error("`latent_magnitude` and `scaling_factor` must be above 0"));
@@ -124,7 +153,8 @@ pub struct AutoencoderTiny {
 }
 
 impl AutoencoderTiny {
-    /// The network of these weights; `memory` says whether many or large pictures go through it in parts.
+    /// The network of these weights; `memory` says whether many or large pictures go through it in
+    /// parts.
     ///
     /// # Errors
     /// Model, where the weights do not fit.
@@ -135,7 +165,15 @@ impl AutoencoderTiny {
         let decoder = decoder(&(&root / "decoder" / "layers"), config)?;
         let (device, precision) = (weights.device(), weights.precision());
         weights.finish()?;
-        Ok(Self { encoder, decoder, config: config.clone(), memory, tile: TILE, device, precision })
+        Ok(Self {
+            encoder,
+            decoder,
+            config: config.clone(),
+            memory,
+            tile: TILE,
+            device,
+            precision,
+        })
     }
 
     /// Its sizes.
@@ -153,30 +191,60 @@ impl AutoencoderTiny {
         self.precision
     }
 
-    /// The latents `[n, latent channels, h / factor, w / factor]` of pictures `[n, in channels, h, w]` in -1..1, of its precision.
+    /// The latents `[n, latent channels, h / factor, w / factor]` of pictures `[n, in channels, h,
+    /// w]` in -1..1, of its precision.
     ///
     /// # Errors
     /// Model, where the shape does not fit; overload, where memory is short.
     pub fn encode(&self, pictures: &Tensor) -> Result<Tensor> {
         let _frozen = crate::tensor::guard();
         let pictures = self.taken(pictures, self.config.in_channels)?;
-        let tiles = Overlaying { tile: self.tile, out: self.tile / self.config.factor() };
+        let tiles = Overlaying {
+            tile: self.tile,
+            out: self.tile / self.config.factor(),
+        };
         // From -1..1 to 0..1.
-        let whole = |pictures: &Tensor| through(&self.encoder, &pictures.f_add_scalar(1.)?.f_mul_scalar_(0.5)?);
-        self.memory.in_slices(&pictures, &|picture| if self.memory.tiling { tiles.run(picture, &whole) } else { whole(picture) })
+        let whole = |pictures: &Tensor| {
+            through(
+                &self.encoder,
+                &pictures.f_add_scalar(1.)?.f_mul_scalar_(0.5)?,
+            )
+        };
+        self.memory.in_slices(&pictures, &|picture| {
+            if self.memory.tiling {
+                tiles.run(picture, &whole)
+            } else {
+                whole(picture)
+            }
+        })
     }
 
-    /// The pictures `[n, out channels, factor h, factor w]`, about in -1..1, of latents `[n, latent channels, h, w]`.
+    /// The pictures `[n, out channels, factor h, factor w]`, about in -1..1, of latents `[n, latent
+    /// channels, h, w]`.
     ///
     /// # Errors
     /// As for [`encode`](Self::encode).
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         let _frozen = crate::tensor::guard();
         let latents = self.taken(latents, self.config.latent_channels)?;
-        let tiles = Overlaying { tile: self.tile / self.config.factor(), out: self.tile };
+        let tiles = Overlaying {
+            tile: self.tile / self.config.factor(),
+            out: self.tile,
+        };
         // Latents far out are drawn in.
-        let whole = |latents: &Tensor| through(&self.decoder, &latents.f_div_scalar(3.)?.f_tanh_()?.f_mul_scalar_(3.)?);
-        self.memory.in_slices(&latents, &|latents| if self.memory.tiling { tiles.run(latents, &whole) } else { whole(latents) })
+        let whole = |latents: &Tensor| {
+            through(
+                &self.decoder,
+                &latents.f_div_scalar(3.)?.f_tanh_()?.f_mul_scalar_(3.)?,
+            )
+        };
+        self.memory.in_slices(&latents, &|latents| {
+            if self.memory.tiling {
+                tiles.run(latents, &whole)
+            } else {
+                whole(latents)
+            }
+        })
     }
 
     /// Latents as numbers of 0..1, as which they can be kept like a picture's bytes.
@@ -184,7 +252,10 @@ impl AutoencoderTiny {
     /// # Errors
     /// Overload, where memory is short.
     pub fn scale_latents(&self, latents: &Tensor) -> Result<Tensor> {
-        Ok(latents.f_div_scalar(2. * self.config.latent_magnitude)?.f_add_scalar_(self.config.latent_shift)?.f_clamp_(0., 1.)?)
+        Ok(latents
+            .f_div_scalar(2. * self.config.latent_magnitude)?
+            .f_add_scalar_(self.config.latent_shift)?
+            .f_clamp_(0., 1.)?)
     }
 
     /// The latents that [`scale_latents`](Self::scale_latents) was given.
@@ -192,15 +263,22 @@ impl AutoencoderTiny {
     /// # Errors
     /// As there.
     pub fn unscale_latents(&self, scaled: &Tensor) -> Result<Tensor> {
-        Ok(scaled.f_sub_scalar(self.config.latent_shift)?.f_mul_scalar_(2. * self.config.latent_magnitude)?)
+        Ok(scaled
+            .f_sub_scalar(self.config.latent_shift)?
+            .f_mul_scalar_(2. * self.config.latent_magnitude)?)
     }
 
     fn taken(&self, x: &Tensor, channels: i64) -> Result<Tensor> {
         let size = x.size();
         if size.len() != 4 || size[1] != channels || size.contains(&0) {
-            return Err(Error::model(format!("the autoencoder takes [n, {channels}, h, w], not {size:?}")));
+            return Err(Error::model(format!(
+                "the autoencoder takes [n, {channels}, h, w], not {size:?}"
+            )));
         }
-        channels_last(&x.f_to_device(self.device)?.f_to_kind(self.precision.kind())?)
+        channels_last(
+            &x.f_to_device(self.device)?
+                .f_to_kind(self.precision.kind())?,
+        )
     }
 }
 
@@ -246,7 +324,9 @@ impl Layer {
 }
 
 fn through(layers: &[Layer], x: &Tensor) -> Result<Tensor> {
-    layers.iter().try_fold(x.shallow_clone(), |x, layer| layer.forward(&x))
+    layers
+        .iter()
+        .try_fold(x.shallow_clone(), |x, layer| layer.forward(&x))
 }
 
 /// A convolution that halves the picture; it has no bias.
@@ -270,13 +350,21 @@ fn encoder(scope: &Scope<'_>, config: &AutoencoderTinyConfig) -> Result<Vec<Laye
             layers.push(Layer::block(&(scope / layers.len()), channels)?);
         }
     }
-    layers.push(Layer::Conv(conv3x3(&(scope / layers.len()), channels, config.latent_channels)?));
+    layers.push(Layer::Conv(conv3x3(
+        &(scope / layers.len()),
+        channels,
+        config.latent_channels,
+    )?));
     Ok(layers)
 }
 
 fn decoder(scope: &Scope<'_>, config: &AutoencoderTinyConfig) -> Result<Vec<Layer>> {
     let channels = config.decoder_block_out_channels[0];
-    let mut layers = vec![Layer::ConvRelu(conv3x3(&(scope / 0), config.latent_channels, channels)?)];
+    let mut layers = vec![Layer::ConvRelu(conv3x3(
+        &(scope / 0),
+        config.latent_channels,
+        channels,
+    )?)];
     // The ReLU is a layer of its own in the checkpoint's numbers, and so is each doubling.
     let mut at = 2;
     for (stage, &blocks) in config.num_decoder_blocks.iter().enumerate() {
@@ -285,18 +373,31 @@ fn decoder(scope: &Scope<'_>, config: &AutoencoderTinyConfig) -> Result<Vec<Laye
             at += 1;
         }
         if stage + 1 < config.num_decoder_blocks.len() {
-            layers.push(Layer::Double(Upsample2D::new(&(scope / (at + 1)), channels, false)?));
+            layers.push(Layer::Double(Upsample2D::new(
+                &(scope / (at + 1)),
+                channels,
+                false,
+            )?));
             at += 2;
         }
     }
-    layers.push(Layer::Conv(output(&(scope / at), channels, config.out_channels)?));
+    layers.push(Layer::Conv(output(
+        &(scope / at),
+        channels,
+        config.out_channels,
+    )?));
     Ok(layers)
 }
 
 /// The last convolution, from 0..1 to -1..1.
 fn output(scope: &Scope<'_>, input: i64, output: i64) -> Result<Conv2d> {
-    let weight = scope.take_f32("weight", &[output, input, 3, 3])?.f_mul_scalar_(2.)?;
-    let bias = scope.take_f32("bias", &[output])?.f_mul_scalar_(2.)?.f_sub_scalar_(1.)?;
+    let weight = scope
+        .take_f32("weight", &[output, input, 3, 3])?
+        .f_mul_scalar_(2.)?;
+    let bias = scope
+        .take_f32("bias", &[output])?
+        .f_mul_scalar_(2.)?
+        .f_sub_scalar_(1.)?;
     Ok(Conv2d::placed(scope, &weight, &bias, [1, 1], [1, 1], [1, 1])?.packed())
 }
 

@@ -1,5 +1,6 @@
-//! The Stable Diffusion family, from folders in Diffusers' layout: autoencoders between pictures and latents, the network that denoises
-//! latents, schedulers that lead from noise to a picture, the blocks their networks share, and whole pipelines.
+//! The Stable Diffusion family, from folders in Diffusers' layout: autoencoders between pictures
+//! and latents, the network that denoises latents, schedulers that lead from noise to a picture,
+//! the blocks their networks share, and whole pipelines.
 
 pub mod autoencoder;
 pub mod autoencoder_kl;

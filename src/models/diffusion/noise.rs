@@ -1,5 +1,6 @@
-//! Seeded noise: the numbers that PyTorch's CPU generator gives for the same seed, so that a seed means the same picture here and in
-//! diffusers, on every device. Matsumoto and Nishimura, "Mersenne Twister" (1998); the reference is ATen's `MT19937RNGEngine.h` and
+//! Seeded noise: the numbers that PyTorch's CPU generator gives for the same seed, so that a seed
+//! means the same picture here and in diffusers, on every device. Matsumoto and Nishimura,
+//! "Mersenne Twister" (1998); the reference is ATen's `MT19937RNGEngine.h` and
 //! `DistributionTemplates.h`.
 
 use std::f32::consts::TAU;
@@ -10,10 +11,12 @@ use crate::error::Result;
 
 const WORDS: usize = 624;
 const AHEAD: usize = 397;
-/// Box and Muller's transform is done on blocks of this many numbers: the radius from the first half, the angle from the second.
+/// Box and Muller's transform is done on blocks of this many numbers: the radius from the first
+/// half, the angle from the second.
 const BLOCK: usize = 16;
 
-/// `torch.Generator("cpu").manual_seed(seed)`. Like PyTorch's it takes the lower 32 bits of the seed.
+/// `torch.Generator("cpu").manual_seed(seed)`. Like PyTorch's it takes the lower 32 bits of the
+/// seed.
 #[derive(Debug, Clone)]
 pub struct Generator {
     words: Box<[u32; WORDS]>,
@@ -26,18 +29,23 @@ impl Generator {
         let mut words = Box::new([seed as u32; WORDS]);
         for at in 1..WORDS {
             let before = words[at - 1];
-            words[at] = (before ^ (before >> 30)).wrapping_mul(1_812_433_253).wrapping_add(at as u32);
+            words[at] = (before ^ (before >> 30))
+                .wrapping_mul(1_812_433_253)
+                .wrapping_add(at as u32);
         }
         Self { words, next: WORDS }
     }
 
-    /// Standard normal numbers, f32: those of `torch.randn(shape, generator=...)`, in a tensor of 16 or more.
+    /// Standard normal numbers, f32: those of `torch.randn(shape, generator=...)`, in a tensor of
+    /// 16 or more.
     ///
     /// # Errors
     /// Overload, where memory is short.
     pub fn normal(&mut self, shape: &[i64], device: Device) -> Result<Tensor> {
         let values = self.normals(shape.iter().product::<i64>() as usize);
-        Ok(Tensor::f_from_slice(&values)?.f_view(shape)?.f_to_device(device)?)
+        Ok(Tensor::f_from_slice(&values)?
+            .f_view(shape)?
+            .f_to_device(device)?)
     }
 
     fn normals(&mut self, count: usize) -> Vec<f32> {
@@ -73,7 +81,8 @@ impl Generator {
 
     fn twist(&mut self) {
         for at in 0..WORDS {
-            let both = (self.words[at] & 0x8000_0000) | (self.words[(at + 1) % WORDS] & 0x7fff_ffff);
+            let both =
+                (self.words[at] & 0x8000_0000) | (self.words[(at + 1) % WORDS] & 0x7fff_ffff);
             let odd = if both & 1 == 1 { 0x9908_b0df } else { 0 };
             self.words[at] = self.words[(at + AHEAD) % WORDS] ^ (both >> 1) ^ odd;
         }
@@ -114,7 +123,11 @@ impl Generators {
     /// # Errors
     /// Overload, where memory is short; model, where the batch is empty.
     pub fn normal(&mut self, item: &[i64], device: Device) -> Result<Tensor> {
-        let items: Vec<Tensor> = self.0.iter_mut().map(|generator| generator.normal(item, Device::Cpu)).collect::<Result<_>>()?;
+        let items: Vec<Tensor> = self
+            .0
+            .iter_mut()
+            .map(|generator| generator.normal(item, Device::Cpu))
+            .collect::<Result<_>>()?;
         Ok(Tensor::f_stack(&items, 0)?.f_to_device(device)?)
     }
 }
@@ -127,10 +140,18 @@ mod tests {
     #[test]
     fn seeds_give_the_numbers_of_pytorch() {
         let goldens = goldens("diffusion_noise.safetensors");
-        for (seed, shape) in [(0, &[4, 6, 8][..]), (1234, &[5, 7]), (5_000_000_001, &[1000]), (3, &[17])] {
+        for (seed, shape) in [
+            (0, &[4, 6, 8][..]),
+            (1234, &[5, 7]),
+            (5_000_000_001, &[1000]),
+            (3, &[17]),
+        ] {
             let mut generator = Generator::seeded(seed);
             for draw in 0..2 {
-                let error = relative_error(&generator.normal(shape, Device::Cpu).unwrap(), &goldens[&format!("{seed}.{draw}")]);
+                let error = relative_error(
+                    &generator.normal(shape, Device::Cpu).unwrap(),
+                    &goldens[&format!("{seed}.{draw}")],
+                );
                 assert!(error < 1e-6, "seed {seed}, draw {draw}: {error}");
             }
         }
@@ -141,7 +162,10 @@ mod tests {
         let mut both = Generators::seeded(&[7, 8]);
         let mut alone = Generator::seeded(8);
         for _ in 0..2 {
-            let (both, alone) = (both.normal(&[4, 5], Device::Cpu).unwrap(), alone.normal(&[4, 5], Device::Cpu).unwrap());
+            let (both, alone) = (
+                both.normal(&[4, 5], Device::Cpu).unwrap(),
+                alone.normal(&[4, 5], Device::Cpu).unwrap(),
+            );
             assert!(both.get(1).equal(&alone) && !both.get(0).equal(&alone));
         }
         assert_eq!(both.len(), 2);
@@ -150,6 +174,13 @@ mod tests {
     #[test]
     fn a_handful_is_the_beginning_of_a_block() {
         let few = Generator::seeded(1).normal(&[3], Device::Cpu).unwrap();
-        assert!(few.equal(&Generator::seeded(1).normal(&[16], Device::Cpu).unwrap().narrow(0, 0, 3)));
+        assert!(
+            few.equal(
+                &Generator::seeded(1)
+                    .normal(&[16], Device::Cpu)
+                    .unwrap()
+                    .narrow(0, 0, 3)
+            )
+        );
     }
 }

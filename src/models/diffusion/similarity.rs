@@ -1,5 +1,6 @@
-//! How alike two frames are, so that near-duplicates need not be painted anew, and how much a painted stream flickers. Both look at luma
-//! made small by averaging areas: a camera's noise averages out, and pictures of different sizes can be compared.
+//! How alike two frames are, so that near-duplicates need not be painted anew, and how much a
+//! painted stream flickers. Both look at luma made small by averaging areas: a camera's noise
+//! averages out, and pictures of different sizes can be compared.
 
 use tch::{Kind, Tensor};
 
@@ -34,17 +35,29 @@ impl Luma {
     pub fn of(frame: &Tensor, longest: i64) -> Result<Self> {
         let size = frame.size();
         if size.len() != 3 || size[2] != 3 || size.contains(&0) || frame.kind() != Kind::Uint8 {
-            return Err(Error::model(format!("a frame must be bytes [h, w, 3], got {:?} of {size:?}", frame.kind())));
+            return Err(Error::model(format!(
+                "a frame must be bytes [h, w, 3], got {:?} of {size:?}",
+                frame.kind()
+            )));
         }
         let (height, width) = (size[0], size[1]);
         let side = |side: i64| (side * longest.min(height.max(width)) / height.max(width)).max(1);
-        let weights = Tensor::f_from_slice(&WEIGHTS)?.f_div_scalar_(255.)?.f_to_device(frame.device())?;
-        let luma = frame.f_to_kind(Kind::Float)?.f_matmul(&weights)?.f_unsqueeze(0)?;
-        Ok(Self(luma.f_adaptive_avg_pool2d([side(height), side(width)])?.f_squeeze_dim(0)?))
+        let weights = Tensor::f_from_slice(&WEIGHTS)?
+            .f_div_scalar_(255.)?
+            .f_to_device(frame.device())?;
+        let luma = frame
+            .f_to_kind(Kind::Float)?
+            .f_matmul(&weights)?
+            .f_unsqueeze(0)?;
+        Ok(Self(
+            luma.f_adaptive_avg_pool2d([side(height), side(width)])?
+                .f_squeeze_dim(0)?,
+        ))
     }
 
-    /// Mean structural similarity, -1..1, 1 for the same picture: Wang et al., "Image Quality Assessment: From Error Visibility to
-    /// Structural Similarity" (2004), in square windows of 8 pixels.
+    /// Mean structural similarity, -1..1, 1 for the same picture: Wang et al., "Image Quality
+    /// Assessment: From Error Visibility to Structural Similarity" (2004), in square windows of 8
+    /// pixels.
     ///
     /// # Errors
     /// Model, where the two are not of one size.
@@ -53,16 +66,36 @@ impl Luma {
         let (a, b) = (&self.0, &other.0);
         let size = a.size();
         let window = [size[0].min(WINDOW), size[1].min(WINDOW)];
-        let all = Tensor::f_stack(&[a.shallow_clone(), b.shallow_clone(), a.f_square()?, b.f_square()?, a.f_mul(b)?], 0)?;
-        let means = all.f_unsqueeze(0)?.f_avg_pool2d(window, [STEP, STEP], [0, 0], false, true, None)?.f_squeeze_dim(0)?;
+        let all = Tensor::f_stack(
+            &[
+                a.shallow_clone(),
+                b.shallow_clone(),
+                a.f_square()?,
+                b.f_square()?,
+                a.f_mul(b)?,
+            ],
+            0,
+        )?;
+        let means = all
+            .f_unsqueeze(0)?
+            .f_avg_pool2d(window, [STEP, STEP], [0, 0], false, true, None)?
+            .f_squeeze_dim(0)?;
         let mean = |index| means.f_select(0, index);
         let (a, b) = (mean(0)?, mean(1)?);
         let (both, squares) = (a.f_mul(&b)?, a.f_square()?.f_add_(&b.f_square()?)?);
         let variances = mean(2)?.f_add(&mean(3)?)?.f_sub_(&squares)?;
         let covariance = mean(4)?.f_sub(&both)?;
-        let above = both.f_mul_scalar(2.)?.f_add_scalar_(C1)?.f_mul_(&covariance.f_mul_scalar(2.)?.f_add_scalar_(C2)?)?;
-        let below = squares.f_add_scalar(C1)?.f_mul_(&variances.f_add_scalar(C2)?)?;
-        Ok(above.f_div(&below)?.f_mean(Kind::Float)?.f_double_value(&[])?)
+        let above = both
+            .f_mul_scalar(2.)?
+            .f_add_scalar_(C1)?
+            .f_mul_(&covariance.f_mul_scalar(2.)?.f_add_scalar_(C2)?)?;
+        let below = squares
+            .f_add_scalar(C1)?
+            .f_mul_(&variances.f_add_scalar(C2)?)?;
+        Ok(above
+            .f_div(&below)?
+            .f_mean(Kind::Float)?
+            .f_double_value(&[])?)
     }
 
     /// How much each pixel has changed since `before`, without sign.
@@ -75,13 +108,18 @@ impl Luma {
         if self.0.size() == other.0.size() {
             return Ok(());
         }
-        Err(Error::model(format!("frames of {:?} and {:?} pixels cannot be compared", self.0.size(), other.0.size())))
+        Err(Error::model(format!(
+            "frames of {:?} and {:?} pixels cannot be compared",
+            self.0.size(),
+            other.0.size()
+        )))
     }
 }
 
-/// The flicker of a segment: how much more its painted frames change than the frames they were painted from,
-/// `mean over t and pixels of max(0, |P(t) - P(t-1)| - |S(t) - S(t-1)|)` in levels of luma, 0..255. A still picture of a still scene has 0,
-/// as has a painted stream that changes no more than its source.
+/// The flicker of a segment: how much more its painted frames change than the frames they were
+/// painted from, `mean over t and pixels of max(0, |P(t) - P(t-1)| - |S(t) - S(t-1)|)` in levels of
+/// luma, 0..255. A still picture of a still scene has 0, as has a painted stream that changes no
+/// more than its source.
 #[derive(Debug, Default)]
 pub struct Flicker {
     before: Option<[Luma; 2]>,
@@ -97,7 +135,10 @@ impl Flicker {
     pub fn push(&mut self, source: Luma, painted: Luma) -> Result<()> {
         source.check(&painted)?;
         if let Some([source_before, painted_before]) = &self.before {
-            let excess = painted.change(painted_before)?.f_sub_(&source.change(source_before)?)?.f_relu_()?;
+            let excess = painted
+                .change(painted_before)?
+                .f_sub_(&source.change(source_before)?)?
+                .f_relu_()?;
             self.total += 255. * excess.f_mean(Kind::Float)?.f_double_value(&[])?;
             self.pairs += 1;
         }
@@ -105,9 +146,13 @@ impl Flicker {
         Ok(())
     }
 
-    /// The figure since it was last asked for, where there were two frames; the last stays the one that the next is compared with.
+    /// The figure since it was last asked for, where there were two frames; the last stays the one
+    /// that the next is compared with.
     pub fn since(&mut self) -> Option<f64> {
-        let (total, pairs) = (std::mem::take(&mut self.total), std::mem::take(&mut self.pairs));
+        let (total, pairs) = (
+            std::mem::take(&mut self.total),
+            std::mem::take(&mut self.pairs),
+        );
         (pairs > 0).then(|| total / pairs as f64)
     }
 
@@ -129,14 +174,20 @@ mod tests {
     }
 
     fn similarity(a: &Tensor, b: &Tensor) -> f64 {
-        Luma::of(a, GLANCE).unwrap().similarity(&Luma::of(b, GLANCE).unwrap()).unwrap()
+        Luma::of(a, GLANCE)
+            .unwrap()
+            .similarity(&Luma::of(b, GLANCE).unwrap())
+            .unwrap()
     }
 
     #[test]
     fn the_same_frame_is_similar_and_another_scene_is_not() {
         let film = film(40, 90, 160);
         assert!((similarity(&film.get(3), &film.get(3)) - 1.).abs() < 1e-5);
-        let (next, cut) = (similarity(&film.get(3), &film.get(4)), similarity(&film.get(36), &film.get(37)));
+        let (next, cut) = (
+            similarity(&film.get(3), &film.get(4)),
+            similarity(&film.get(36), &film.get(37)),
+        );
         assert!(next > 0.8 && cut < 0.4, "{next} {cut}");
     }
 
@@ -153,28 +204,64 @@ mod tests {
     #[test]
     fn noise_of_a_camera_averages_out() {
         let frame = film(1, 720, 1280).get(0);
-        let noisy = |seed| (frame.to_kind(Kind::Float) + (noise(seed, &[720, 1280, 3]).to_kind(Kind::Float) - 127.5) / 12.).clamp(0., 255.);
-        let (a, b) = (noisy("a").to_kind(Kind::Uint8), noisy("b").to_kind(Kind::Uint8));
+        let noisy = |seed| {
+            (frame.to_kind(Kind::Float)
+                + (noise(seed, &[720, 1280, 3]).to_kind(Kind::Float) - 127.5) / 12.)
+                .clamp(0., 255.)
+        };
+        let (a, b) = (
+            noisy("a").to_kind(Kind::Uint8),
+            noisy("b").to_kind(Kind::Uint8),
+        );
         assert!(similarity(&a, &b) > 0.97, "{}", similarity(&a, &b));
     }
 
     #[test]
     fn sizes_are_kept_in_proportion() {
-        assert_eq!(Luma::of(&noise("a", &[360, 640, 3]), GLANCE).unwrap().0.size(), [36, 64]);
-        assert_eq!(Luma::of(&noise("a", &[20, 10, 3]), GLANCE).unwrap().0.size(), [20, 10]);
-        assert_eq!(Luma::of(&noise("a", &[640, 2, 3]), GLANCE).unwrap().0.size(), [64, 1]);
+        assert_eq!(
+            Luma::of(&noise("a", &[360, 640, 3]), GLANCE)
+                .unwrap()
+                .0
+                .size(),
+            [36, 64]
+        );
+        assert_eq!(
+            Luma::of(&noise("a", &[20, 10, 3]), GLANCE)
+                .unwrap()
+                .0
+                .size(),
+            [20, 10]
+        );
+        assert_eq!(
+            Luma::of(&noise("a", &[640, 2, 3]), GLANCE)
+                .unwrap()
+                .0
+                .size(),
+            [64, 1]
+        );
         let luma = Luma::of(&noise("a", &[6, 3, 3]), GLANCE).unwrap();
-        assert!((luma.similarity(&luma).unwrap() - 1.).abs() < 1e-5, "smaller than a window");
+        assert!(
+            (luma.similarity(&luma).unwrap() - 1.).abs() < 1e-5,
+            "smaller than a window"
+        );
         assert!(Luma::of(&noise("a", &[1, 6, 3, 3]), GLANCE).is_err());
         let other = Luma::of(&noise("a", &[3, 6, 3]), GLANCE).unwrap();
-        assert_eq!(luma.similarity(&other).unwrap_err().kind(), crate::error::Kind::Model);
+        assert_eq!(
+            luma.similarity(&other).unwrap_err().kind(),
+            crate::error::Kind::Model
+        );
     }
 
     /// The flicker of a stream of grey sources and paintings.
     fn flicker(levels: &[(u8, u8)]) -> Option<f64> {
         let mut flicker = Flicker::default();
         for (source, painted) in levels {
-            flicker.push(Luma::of(&grey(*source), LOOK).unwrap(), Luma::of(&grey(*painted), LOOK).unwrap()).unwrap();
+            flicker
+                .push(
+                    Luma::of(&grey(*source), LOOK).unwrap(),
+                    Luma::of(&grey(*painted), LOOK).unwrap(),
+                )
+                .unwrap();
         }
         flicker.take()
     }
@@ -183,16 +270,28 @@ mod tests {
     fn only_what_the_source_does_not_explain_flickers() {
         assert_eq!(flicker(&[(50, 90)]), None);
         assert_eq!(flicker(&[(50, 90), (50, 90), (50, 90)]), Some(0.));
-        assert_eq!(flicker(&[(50, 90), (80, 95), (50, 120)]), Some(0.), "the source changes more");
+        assert_eq!(
+            flicker(&[(50, 90), (80, 95), (50, 120)]),
+            Some(0.),
+            "the source changes more"
+        );
         let trembling = flicker(&[(50, 90), (50, 100), (50, 90), (54, 100)]).unwrap();
-        assert!((trembling - 26. / 3.).abs() < 1e-3, "10, 10 and 10 - 4 levels: {trembling}");
+        assert!(
+            (trembling - 26. / 3.).abs() < 1e-3,
+            "10, 10 and 10 - 4 levels: {trembling}"
+        );
     }
 
     #[test]
     fn a_figure_can_be_had_pair_by_pair() {
         let mut flicker = Flicker::default();
         let mut push = |source, painted| {
-            flicker.push(Luma::of(&grey(source), LOOK).unwrap(), Luma::of(&grey(painted), LOOK).unwrap()).unwrap();
+            flicker
+                .push(
+                    Luma::of(&grey(source), LOOK).unwrap(),
+                    Luma::of(&grey(painted), LOOK).unwrap(),
+                )
+                .unwrap();
             flicker.since()
         };
         assert_eq!(push(50, 90), None);
@@ -208,6 +307,10 @@ mod tests {
         flicker.push(luma(50), luma(60)).unwrap();
         assert!(flicker.take().is_some());
         flicker.push(luma(50), luma(200)).unwrap();
-        assert_eq!(flicker.take(), None, "frames of the segment before are forgotten");
+        assert_eq!(
+            flicker.take(),
+            None,
+            "frames of the segment before are forgotten"
+        );
     }
 }

@@ -10,9 +10,21 @@ fn network(name: &str) -> (&'static str, serde_json::Value, [i64; 2]) {
     match name {
         "plain" => ("Dinov2Model", json!({}), [28, 28]),
         "regrid" => ("Dinov2Model", json!({"qkv_bias": false}), [37, 50]),
-        "gated" => ("Dinov2ForImageClassification", json!({"use_swiglu_ffn": true, "num_labels": 5}), [21, 28]),
-        "registers" => ("Dinov2WithRegistersModel", json!({"num_register_tokens": 3}), [42, 35]),
-        _ => ("Dinov2WithRegistersForImageClassification", json!({"num_register_tokens": 2, "num_labels": 5}), [28, 28]),
+        "gated" => (
+            "Dinov2ForImageClassification",
+            json!({"use_swiglu_ffn": true, "num_labels": 5}),
+            [21, 28],
+        ),
+        "registers" => (
+            "Dinov2WithRegistersModel",
+            json!({"num_register_tokens": 3}),
+            [42, 35],
+        ),
+        _ => (
+            "Dinov2WithRegistersForImageClassification",
+            json!({"num_register_tokens": 2, "num_labels": 5}),
+            [28, 28],
+        ),
     }
 }
 
@@ -23,11 +35,27 @@ fn open(name: &str, precision: Precision) -> (Dinov2, Tensor) {
     let mut config = json!({
         "hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 3, "mlp_ratio": 2, "image_size": 28, "patch_size": 7,
     });
-    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    config
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     let config = Dinov2Config::read(&Config::of(config), architecture).unwrap();
-    let preprocess = Preprocess { resize: None, crop: Some(size), ..Preprocess::dinov2() };
-    let frames = Tensor::cat(&[film(40, size[0], size[1]).narrow(0, 39, 1), noise("dinov2", &[1, size[0], size[1], 3])], 0);
-    (Dinov2::new(weights("dinov2.json", name, precision), &config, preprocess).unwrap(), frames)
+    let preprocess = Preprocess {
+        resize: None,
+        crop: Some(size),
+        ..Preprocess::dinov2()
+    };
+    let frames = Tensor::cat(
+        &[
+            film(40, size[0], size[1]).narrow(0, 39, 1),
+            noise("dinov2", &[1, size[0], size[1], 3]),
+        ],
+        0,
+    );
+    (
+        Dinov2::new(weights("dinov2.json", name, precision), &config, preprocess).unwrap(),
+        frames,
+    )
 }
 
 /// What it gives, for `models::every`.
@@ -43,16 +71,35 @@ fn every_kind_equals_the_reference_in_every_state() {
     for name in ALL {
         let (network, frames) = open(name, Precision::F32);
         let golden = |what: &str| &goldens[&format!("{name}.{what}")];
-        let first = network.layers[0].forward(&network.patches.forward(&frames).unwrap(), false).unwrap();
+        let first = network.layers[0]
+            .forward(&network.patches.forward(&frames).unwrap(), false)
+            .unwrap();
         let found = network.encode(&frames).unwrap();
         let states = network.states(&frames).unwrap();
         let mut all = vec![
-            ("after the first layer", first, golden("first").shallow_clone()),
+            (
+                "after the first layer",
+                first,
+                golden("first").shallow_clone(),
+            ),
             ("last", states, golden("last").shallow_clone()),
-            ("embedding", found.embedding, golden("embedding").shallow_clone()),
+            (
+                "embedding",
+                found.embedding,
+                golden("embedding").shallow_clone(),
+            ),
         ];
-        assert_eq!(found.probabilities.is_some(), matches!(name, "gated" | "classes"));
-        all.extend(found.probabilities.map(|found| ("probabilities", found, golden("probabilities").shallow_clone())));
+        assert_eq!(
+            found.probabilities.is_some(),
+            matches!(name, "gated" | "classes")
+        );
+        all.extend(found.probabilities.map(|found| {
+            (
+                "probabilities",
+                found,
+                golden("probabilities").shallow_clone(),
+            )
+        }));
         for (what, found, expected) in all {
             let error = relative_error(&found, &expected);
             assert!(error < 1e-5, "{name}: {what}: {error}");
@@ -66,7 +113,10 @@ fn halves_stay_near() {
     for name in ALL {
         for precision in [Precision::BF16, Precision::F16] {
             let (network, frames) = open(name, precision);
-            let similarity = cosine(&network.encode(&frames).unwrap().embedding, &goldens[&format!("{name}.embedding")]);
+            let similarity = cosine(
+                &network.encode(&frames).unwrap().embedding,
+                &goldens[&format!("{name}.embedding")],
+            );
             assert!(similarity > 0.999, "{name} in {precision}: {similarity}");
         }
     }
@@ -76,11 +126,35 @@ fn halves_stay_near() {
 fn config_is_read_and_refused() {
     let read = |config, architecture| Dinov2Config::read(&Config::of(config), architecture);
     let base = read(json!({}), "Dinov2Model").unwrap();
-    assert_eq!((base.tower.width, base.tower.intermediate, base.patch, base.registers, base.classes), (768, 3072, 14, None, None));
-    let giant = read(json!({"hidden_size": 1536, "num_attention_heads": 24, "use_swiglu_ffn": true}), "Dinov2WithRegistersModel").unwrap();
+    assert_eq!(
+        (
+            base.tower.width,
+            base.tower.intermediate,
+            base.patch,
+            base.registers,
+            base.classes
+        ),
+        (768, 3072, 14, None, None)
+    );
+    let giant = read(
+        json!({"hidden_size": 1536, "num_attention_heads": 24, "use_swiglu_ffn": true}),
+        "Dinov2WithRegistersModel",
+    )
+    .unwrap();
     assert_eq!((giant.tower.intermediate, giant.registers), (4096, Some(4)));
-    assert_eq!(read(json!({}), "ViTModel").unwrap_err().kind(), crate::error::Kind::Config);
-    for config in [json!({"patch_size": 0}), json!({"hidden_size": 7}), json!({"num_hidden_layers": 0}), json!({"num_labels": 0})] {
-        assert!(read(config.clone(), "Dinov2ForImageClassification").is_err(), "{config}");
+    assert_eq!(
+        read(json!({}), "ViTModel").unwrap_err().kind(),
+        crate::error::Kind::Config
+    );
+    for config in [
+        json!({"patch_size": 0}),
+        json!({"hidden_size": 7}),
+        json!({"num_hidden_layers": 0}),
+        json!({"num_labels": 0}),
+    ] {
+        assert!(
+            read(config.clone(), "Dinov2ForImageClassification").is_err(),
+            "{config}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What a hub says of a file's content: the SHA-256 of large files, Git's SHA-1 of the others. It is also the name of the blob in the cache.
+//! What a hub says of a file's content: the SHA-256 of large files, Git's SHA-1 of the others. It
+//! is also the name of the blob in the cache.
 
 use std::fmt::Write;
 use std::fs::File;
@@ -18,9 +19,12 @@ pub enum FileHash {
 }
 
 impl FileHash {
-    /// Tells the two apart by their length; none for anything else, so that what passes can be a file's name.
+    /// Tells the two apart by their length; none for anything else, so that what passes can be a
+    /// file's name.
     pub fn parse(text: &str) -> Option<Self> {
-        let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let digits = text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         match text.len() {
             64 if digits => Some(Self::Sha256(text.to_owned())),
             40 if digits => Some(Self::Git(text.to_owned())),
@@ -103,9 +107,11 @@ impl Hashing {
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing into a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+            // Writing into a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }

@@ -1,4 +1,5 @@
-//! The texts under way of a Llama-family decoder: their keys and values, and the rotation of every position.
+//! The texts under way of a Llama-family decoder: their keys and values, and the rotation of every
+//! position.
 
 use super::config::Config;
 use crate::error::Result;
@@ -18,23 +19,41 @@ impl Cache {
     /// For one row, with room for `columns`.
     pub(super) fn new(config: &Config, columns: i64, kind: Kind, device: Device) -> Result<Self> {
         let (heads, dim) = (config.num_key_value_heads, config.head_dim);
-        let shape = Shape { layers: config.num_hidden_layers, heads, dim, positions: config.max_position_embeddings };
+        let shape = Shape {
+            layers: config.num_hidden_layers,
+            heads,
+            dim,
+            positions: config.max_position_embeddings,
+        };
         let columns = Columns::new(shape, columns, kind, device)?;
         let frequencies = Tensor::f_from_slice(&config.frequencies()?)?.f_to(device)?;
         let rotations = rotations(&frequencies, columns.room())?;
-        Ok(Self { columns, rotations, frequencies })
+        Ok(Self {
+            columns,
+            rotations,
+            frequencies,
+        })
     }
 
-    /// The rotations of the newest `columns`: `[rows, columns, 1, head_dim / 2]`, or one row of them where all rows stand alike.
+    /// The rotations of the newest `columns`: `[rows, columns, 1, head_dim / 2]`, or one row of
+    /// them where all rows stand alike.
     pub(super) fn turns(&mut self, columns: i64) -> Result<Tensor> {
         if self.rotations.size()[0] < self.columns.len() {
             self.rotations = rotations(&self.frequencies, self.columns.room())?;
         }
         let Some(places) = self.columns.places(columns) else {
-            return Ok(self.rotations.f_narrow(0, self.columns.len() - columns, columns)?.f_view([1, columns, 1, -1])?);
+            return Ok(self
+                .rotations
+                .f_narrow(0, self.columns.len() - columns, columns)?
+                .f_view([1, columns, 1, -1])?);
         };
         let index = Tensor::f_from_slice(&places)?.f_to(self.rotations.device())?;
-        Ok(self.rotations.f_index_select(0, &index)?.f_view([self.columns.rows(), columns, 1, -1])?)
+        Ok(self.rotations.f_index_select(0, &index)?.f_view([
+            self.columns.rows(),
+            columns,
+            1,
+            -1,
+        ])?)
     }
 }
 

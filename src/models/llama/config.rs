@@ -1,5 +1,6 @@
-//! The shape of a Llama-family decoder, as its config.json gives it, and the angles of its rotary positions. Defaults are those of
-//! transformers' `LlamaConfig`, `MistralConfig`, `Qwen2Config` and `Qwen3Config`.
+//! The shape of a Llama-family decoder, as its config.json gives it, and the angles of its rotary
+//! positions. Defaults are those of transformers' `LlamaConfig`, `MistralConfig`, `Qwen2Config` and
+//! `Qwen3Config`.
 
 use crate::error::{Error, Result};
 use crate::models::config::Config as Json;
@@ -73,11 +74,17 @@ impl Config {
     pub fn read(json: &Json, member: Member) -> Result<Self> {
         let hidden_size = json.integer("hidden_size")?;
         let num_attention_heads = json.integer("num_attention_heads")?;
-        // Older files have the angles in `rope_theta` and `rope_scaling`, newer ones both in `rope_parameters`.
-        let scaling = json.field("rope_parameters").or_else(|| json.field("rope_scaling")).map(|value: &Value| {
-            serde_json::from_value::<Scaling>(value.clone())
-                .map_err(|e| json.error("the scaling of rotary positions is malformed").because(e))
-        });
+        // Older files have the angles in `rope_theta` and `rope_scaling`, newer ones both in
+        // `rope_parameters`.
+        let scaling = json
+            .field("rope_parameters")
+            .or_else(|| json.field("rope_scaling"))
+            .map(|value: &Value| {
+                serde_json::from_value::<Scaling>(value.clone()).map_err(|e| {
+                    json.error("the scaling of rotary positions is malformed")
+                        .because(e)
+                })
+            });
         let scaling = scaling.transpose()?;
         let rope_theta = match scaling.as_ref().and_then(|s| s.rope_theta) {
             Some(theta) => theta,
@@ -91,15 +98,24 @@ impl Config {
             Member::Qwen3 => (32, 128, 32_768),
         };
         // Left out and null are not the same.
-        let kv_heads = if json.is_null("num_key_value_heads") { num_attention_heads } else { kv_heads };
+        let kv_heads = if json.is_null("num_key_value_heads") {
+            num_attention_heads
+        } else {
+            kv_heads
+        };
         let slides = match member {
             Member::Llama => false,
             Member::Mistral => !json.is_null("sliding_window"),
             Member::Qwen2 | Member::Qwen3 => json.boolean_or("use_sliding_window", false)?,
         };
         // Within one window nothing slides out of sight.
-        let window = if slides { json.integer_or("sliding_window", 4096)? } else { i64::MAX };
-        let attention_bias = matches!(member, Member::Llama | Member::Qwen3) && json.boolean_or("attention_bias", false)?;
+        let window = if slides {
+            json.integer_or("sliding_window", 4096)?
+        } else {
+            i64::MAX
+        };
+        let attention_bias = matches!(member, Member::Llama | Member::Qwen3)
+            && json.boolean_or("attention_bias", false)?;
         let config = Self {
             hidden_size,
             intermediate_size: json.integer("intermediate_size")?,
@@ -109,7 +125,9 @@ impl Config {
             head_dim: json.integer_or("head_dim", head_dim)?,
             vocab_size: json.integer("vocab_size")?,
             rms_norm_eps: json.number_or("rms_norm_eps", 1e-6)?,
-            max_position_embeddings: json.integer_or("max_position_embeddings", positions)?.min(window),
+            max_position_embeddings: json
+                .integer_or("max_position_embeddings", positions)?
+                .min(window),
             qkv_bias: attention_bias || member == Member::Qwen2,
             out_bias: attention_bias,
             mlp_bias: member == Member::Llama && json.boolean_or("mlp_bias", false)?,
@@ -118,10 +136,14 @@ impl Config {
             rope_theta,
             scaling,
         };
-        config.check().map_err(|error| json.error(error.message()))?;
+        config
+            .check()
+            .map_err(|error| json.error(error.message()))?;
         match json.string_or("hidden_act", "silu")? {
             "silu" => Ok(config),
-            act => Err(json.error(format_args!("hidden_act {act} is not supported, only silu is"))),
+            act => Err(json.error(format_args!(
+                "hidden_act {act} is not supported, only silu is"
+            ))),
         }
     }
 
@@ -141,10 +163,15 @@ impl Config {
         }
         if self.num_attention_heads % self.num_key_value_heads != 0 {
             let (q, kv) = (self.num_attention_heads, self.num_key_value_heads);
-            return Err(Error::model(format!("{q} query heads cannot share {kv} key heads evenly")));
+            return Err(Error::model(format!(
+                "{q} query heads cannot share {kv} key heads evenly"
+            )));
         }
         if self.head_dim % 2 != 0 {
-            return Err(Error::model(format!("head_dim {} is odd, rotary positions need pairs", self.head_dim)));
+            return Err(Error::model(format!(
+                "head_dim {} is odd, rotary positions need pairs",
+                self.head_dim
+            )));
         }
         self.frequencies().map(drop)
     }
@@ -162,8 +189,11 @@ impl Config {
     /// Radians a position, one a pair of numbers of a head.
     pub fn frequencies(&self) -> Result<Vec<f32>> {
         let pairs = self.head_dim / 2;
-        let plain = (0..pairs).map(|i| 1.0 / (self.rope_theta as f32).powf((2 * i) as f32 / self.head_dim as f32));
-        let Some(scaling) = &self.scaling else { return Ok(plain.collect()) };
+        let plain = (0..pairs)
+            .map(|i| 1.0 / (self.rope_theta as f32).powf((2 * i) as f32 / self.head_dim as f32));
+        let Some(scaling) = &self.scaling else {
+            return Ok(plain.collect());
+        };
         match scaling.rope_type.as_deref().unwrap_or("default") {
             "default" => Ok(plain.collect()),
             "linear" => {
@@ -174,14 +204,19 @@ impl Config {
                 let stretch = scaling.llama3()?;
                 Ok(plain.map(stretch).collect())
             }
-            other => Err(Error::model(format!("rope_scaling {other} is not supported")).hint("default, linear and llama3 are")),
+            other => Err(
+                Error::model(format!("rope_scaling {other} is not supported"))
+                    .hint("default, linear and llama3 are"),
+            ),
         }
     }
 }
 
 impl Scaling {
     fn need(&self, value: Option<f64>, key: &str) -> Result<f64> {
-        value.filter(|v| v.is_finite() && *v > 0.0).ok_or_else(|| Error::model(format!("rope_scaling needs a positive {key}")))
+        value
+            .filter(|v| v.is_finite() && *v > 0.0)
+            .ok_or_else(|| Error::model(format!("rope_scaling needs a positive {key}")))
     }
 
     /// Slow rotations are stretched by `factor`, fast ones kept, those between blended.
@@ -189,7 +224,10 @@ impl Scaling {
         let factor = self.need(self.factor, "factor")? as f32;
         let low = self.need(self.low_freq_factor, "low_freq_factor")? as f32;
         let high = self.need(self.high_freq_factor, "high_freq_factor")? as f32;
-        let trained = self.need(self.original_max_position_embeddings, "original_max_position_embeddings")? as f32;
+        let trained = self.need(
+            self.original_max_position_embeddings,
+            "original_max_position_embeddings",
+        )? as f32;
         Ok(move |frequency: f32| {
             let wavelength = 2.0 * std::f32::consts::PI / frequency;
             if wavelength > trained / low {
@@ -226,7 +264,15 @@ mod tests {
     #[test]
     fn absent_keys_take_the_family_defaults() {
         let config = read(base()).unwrap();
-        assert_eq!((config.num_key_value_heads, config.head_dim, config.group(), config.heads()), (4, 16, 1, 12));
+        assert_eq!(
+            (
+                config.num_key_value_heads,
+                config.head_dim,
+                config.group(),
+                config.heads()
+            ),
+            (4, 16, 1, 12)
+        );
         assert_eq!(config.frequencies().unwrap()[0], 1.0);
     }
 
@@ -237,13 +283,23 @@ mod tests {
             (Member::Mistral, json!({"sliding_window": 512}), 512),
             (Member::Mistral, json!({"sliding_window": null}), 131_072),
             (Member::Qwen2, json!({"sliding_window": 512}), 32_768),
-            (Member::Qwen2, json!({"sliding_window": 512, "use_sliding_window": true}), 512),
+            (
+                Member::Qwen2,
+                json!({"sliding_window": 512, "use_sliding_window": true}),
+                512,
+            ),
             (Member::Llama, json!({"sliding_window": 512}), 2048),
         ] {
             let mut all = with("num_key_value_heads", Value::Null);
-            all.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+            all.as_object_mut()
+                .unwrap()
+                .extend(keys.as_object().unwrap().clone());
             let config = Config::read(&Json::of(all), member).unwrap();
-            assert_eq!((config.max_position_embeddings, config.num_key_value_heads), (positions, 4), "{member:?} {keys}");
+            assert_eq!(
+                (config.max_position_embeddings, config.num_key_value_heads),
+                (positions, 4),
+                "{member:?} {keys}"
+            );
         }
     }
 
@@ -255,8 +311,16 @@ mod tests {
             ("attention_bias", json!("yes"), "attention_bias"),
             ("head_dim", json!(7), "odd"),
             ("hidden_size", json!(-1), "`hidden_size` must be"),
-            ("rope_scaling", json!({"rope_type": "yarn", "factor": 4.0}), "yarn"),
-            ("rope_scaling", json!({"rope_type": "llama3", "factor": 4.0}), "low_freq_factor"),
+            (
+                "rope_scaling",
+                json!({"rope_type": "yarn", "factor": 4.0}),
+                "yarn",
+            ),
+            (
+                "rope_scaling",
+                json!({"rope_type": "llama3", "factor": 4.0}),
+                "low_freq_factor",
+            ),
         ] {
             let error = read(with(key, value)).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
@@ -267,10 +331,21 @@ mod tests {
     fn llama3_stretches_slow_rotations_only() {
         let scaling = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 64});
-        let plain = read(with("head_dim", json!(16))).unwrap().frequencies().unwrap();
-        let scaled = read(with("rope_scaling", scaling)).unwrap().frequencies().unwrap();
+        let plain = read(with("head_dim", json!(16)))
+            .unwrap()
+            .frequencies()
+            .unwrap();
+        let scaled = read(with("rope_scaling", scaling))
+            .unwrap()
+            .frequencies()
+            .unwrap();
         assert_eq!(scaled[0], plain[0]);
         assert_eq!(scaled[7], plain[7] / 8.0);
-        assert!(scaled.iter().zip(&plain).any(|(s, p)| s < p && *s > p / 8.0));
+        assert!(
+            scaled
+                .iter()
+                .zip(&plain)
+                .any(|(s, p)| s < p && *s > p / 8.0)
+        );
     }
 }

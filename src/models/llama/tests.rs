@@ -1,4 +1,5 @@
-//! The network against transformers' on small random models, whole and step by step, alone and in ragged batches.
+//! The network against transformers' on small random models, whole and step by step, alone and in
+//! ragged batches.
 
 use super::*;
 use crate::models::decoder::Cache as _;
@@ -6,10 +7,19 @@ use crate::models::golden::path;
 use crate::models::text::golden::{self, Texts};
 
 /// The folders of the family's members: some have biases, normed heads or an output of its own.
-const MEMBERS: [&str; 5] = ["llama-tiny", "llama-biased-tiny", "mistral-tiny", "qwen2-tiny", "qwen3-tiny"];
+const MEMBERS: [&str; 5] = [
+    "llama-tiny",
+    "llama-biased-tiny",
+    "mistral-tiny",
+    "qwen2-tiny",
+    "qwen3-tiny",
+];
 
 fn goldens(member: &str) -> std::collections::BTreeMap<String, Tensor> {
-    Tensor::read_safetensors(path("tests/golden").join(format!("{member}-golden.safetensors"))).unwrap().into_iter().collect()
+    Tensor::read_safetensors(path("tests/golden").join(format!("{member}-golden.safetensors")))
+        .unwrap()
+        .into_iter()
+        .collect()
 }
 
 fn load(member: &str, precision: Precision) -> Llama {
@@ -37,10 +47,16 @@ fn prefill_and_steps_yield_the_logits_of_transformers() {
         let (golden, network) = (goldens(member), load(member, Precision::F32));
         let prompt = tokens(&golden["prompt"]);
         let (mut cache, first) = network.start(&[&prompt], 1).unwrap();
-        assert!(apart(&first.get(0), &golden["logits"].get(0)) < 1e-4, "{member}");
+        assert!(
+            apart(&first.get(0), &golden["logits"].get(0)) < 1e-4,
+            "{member}"
+        );
         for (n, token) in tokens(&golden["steps"]).into_iter().enumerate() {
             let logits = network.step(&mut cache, &[token]).unwrap();
-            assert!(apart(&logits.get(0), &golden["logits"].get(n as i64 + 1)) < 1e-4, "{member}, step {n}");
+            assert!(
+                apart(&logits.get(0), &golden["logits"].get(n as i64 + 1)) < 1e-4,
+                "{member}, step {n}"
+            );
         }
         assert_eq!(cache.columns.len(), 162);
     }
@@ -52,8 +68,12 @@ fn every_row_of_a_ragged_batch_is_as_alone() {
         let (golden, network) = (goldens(member), load(member, Precision::F32));
         let prompt = tokens(&golden["prompt"]);
         let other: Vec<i64> = prompt.iter().rev().copied().collect();
-        // The first two and the last share their beginning, the third nothing: so with and without it, prefixes are shared or not.
-        for rows in [vec![&prompt[..], &prompt[..5], &other[..20], &prompt[..]], vec![&prompt[..], &prompt[..40], &prompt[..]]] {
+        // The first two and the last share their beginning, the third nothing: so with and without
+        // it, prefixes are shared or not.
+        for rows in [
+            vec![&prompt[..], &prompt[..5], &other[..20], &prompt[..]],
+            vec![&prompt[..], &prompt[..40], &prompt[..]],
+        ] {
             let (mut cache, first) = network.start(&rows, 20).unwrap();
             assert!(apart(&first.get(0), &golden["logits"].get(0)) < 1e-4);
             if rows[1].len() == 5 {
@@ -64,10 +84,17 @@ fn every_row_of_a_ragged_batch_is_as_alone() {
                 if n == 4 {
                     cache.keep(&[0, last]).unwrap();
                 }
-                let fed = if n < 4 { vec![token; rows.len()] } else { vec![token; 2] };
+                let fed = if n < 4 {
+                    vec![token; rows.len()]
+                } else {
+                    vec![token; 2]
+                };
                 let logits = network.step(&mut cache, &fed).unwrap();
                 for row in [0, fed.len() as i64 - 1] {
-                    assert!(apart(&logits.get(row), &golden["logits"].get(n as i64 + 1)) < 1e-4, "{member}, row {row}, step {n}");
+                    assert!(
+                        apart(&logits.get(row), &golden["logits"].get(n as i64 + 1)) < 1e-4,
+                        "{member}, row {row}, step {n}"
+                    );
                 }
             }
         }
@@ -92,8 +119,11 @@ fn a_long_prompt_is_read_in_passes() {
 fn halves_stay_near() {
     for member in MEMBERS {
         let golden = goldens(member);
-        let (_, logits) = load(member, Precision::BF16).start(&[&tokens(&golden["prompt"])], 0).unwrap();
-        let cosine = Tensor::cosine_similarity(&logits.get(0), &golden["logits"].get(0), 0, 1e-8).double_value(&[]);
+        let (_, logits) = load(member, Precision::BF16)
+            .start(&[&tokens(&golden["prompt"])], 0)
+            .unwrap();
+        let cosine = Tensor::cosine_similarity(&logits.get(0), &golden["logits"].get(0), 0, 1e-8)
+            .double_value(&[]);
         assert!(cosine > 0.995, "{member}: {cosine}");
     }
 }

@@ -1,4 +1,5 @@
-//! Probabilities of speech to spans of it, chunk by chunk as they come: what silero's `get_speech_timestamps` finds in a whole file.
+//! Probabilities of speech to spans of it, chunk by chunk as they come: what silero's
+//! `get_speech_timestamps` finds in a whole file.
 
 use std::ops::Range;
 
@@ -25,7 +26,13 @@ pub struct SpansSettings {
 impl Default for SpansSettings {
     /// Silero's: 0.5, 250 ms, 100 ms, 30 ms, no limit.
     fn default() -> Self {
-        Self { threshold: 0.5, min_speech: 4000, min_silence: 1600, pad: 480, longest: None }
+        Self {
+            threshold: 0.5,
+            min_speech: 4000,
+            min_silence: 1600,
+            pad: 480,
+            longest: None,
+        }
     }
 }
 
@@ -48,7 +55,14 @@ pub struct Spans {
 impl Spans {
     /// From the beginning of a stream.
     pub fn new(settings: SpansSettings) -> Self {
-        Self { settings, heard: 0, open: None, silent: None, breaths: Vec::new(), held: None }
+        Self {
+            settings,
+            heard: 0,
+            open: None,
+            silent: None,
+            breaths: Vec::new(),
+            held: None,
+        }
     }
 
     /// Samples heard.
@@ -63,7 +77,12 @@ impl Spans {
 
     /// The first sample that a span may still have that has not come out yet.
     pub fn earliest(&self) -> u64 {
-        let begun = self.held.as_ref().map(|held| held.start).or(self.open).unwrap_or(self.heard);
+        let begun = self
+            .held
+            .as_ref()
+            .map(|held| held.start)
+            .or(self.open)
+            .unwrap_or(self.heard);
         begun.saturating_sub(self.settings.pad)
     }
 
@@ -73,14 +92,23 @@ impl Spans {
         self.heard += CHUNK as u64;
         self.step(here, probability, &mut done);
         let next = self.open.unwrap_or(self.heard);
-        if let Some(held) = self.held.take_if(|held| next.saturating_sub(held.end) >= 2 * self.settings.pad) {
+        if let Some(held) = self
+            .held
+            .take_if(|held| next.saturating_sub(held.end) >= 2 * self.settings.pad)
+        {
             done.push(held.start..held.end + self.settings.pad);
         }
         done
     }
 
     fn step(&mut self, here: u64, probability: f32, done: &mut Vec<Range<u64>>) {
-        let SpansSettings { threshold, min_speech, min_silence, pad, longest } = self.settings;
+        let SpansSettings {
+            threshold,
+            min_speech,
+            min_silence,
+            pad,
+            longest,
+        } = self.settings;
         let speaks = probability >= threshold;
         if speaks && let Some(silent) = self.silent.take() {
             let length = here - silent;
@@ -96,7 +124,10 @@ impl Spans {
         let most = longest.map(|longest| longest.saturating_sub(CHUNK as u64 + 2 * pad));
         if most.is_some_and(|most| here - start > most) {
             // The first of the longest.
-            let longest = self.breaths.drain(..).reduce(|best, breath| if breath.1 > best.1 { breath } else { best });
+            let longest = self
+                .breaths
+                .drain(..)
+                .reduce(|best, breath| if breath.1 > best.1 { breath } else { best });
             self.silent = None;
             let Some((end, length)) = longest else {
                 self.open = None;
@@ -126,7 +157,11 @@ impl Spans {
         {
             self.close(start..samples, &mut done);
         }
-        done.extend(self.held.take().map(|held| held.start..(held.end + self.settings.pad).min(samples)));
+        done.extend(
+            self.held
+                .take()
+                .map(|held| held.start..(held.end + self.settings.pad).min(samples)),
+        );
         *self = Self::new(self.settings);
         done
     }
@@ -155,36 +190,54 @@ mod tests {
     use super::*;
     use crate::models::golden::{goldens, path};
 
-    /// The spans of probabilities, as they come and at the end; each must come out no earlier than `earliest` said.
+    /// The spans of probabilities, as they come and at the end; each must come out no earlier than
+    /// `earliest` said.
     fn spans(probabilities: &[f32], samples: u64, settings: SpansSettings) -> Vec<[u64; 2]> {
         let mut spans = Spans::new(settings);
         let mut found: Vec<Range<u64>> = Vec::new();
         for &probability in probabilities {
             let earliest = spans.earliest();
             let done = spans.push(probability);
-            assert!(done.iter().all(|span| span.start >= earliest), "{done:?} before {earliest}");
+            assert!(
+                done.iter().all(|span| span.start >= earliest),
+                "{done:?} before {earliest}"
+            );
             found.extend(done);
         }
         found.extend(spans.finish(samples));
-        found.into_iter().map(|span| [span.start, span.end]).collect()
+        found
+            .into_iter()
+            .map(|span| [span.start, span.end])
+            .collect()
     }
 
     #[test]
     fn spans_are_those_of_the_package() {
-        let probabilities: Vec<f32> = Vec::try_from(&goldens("silero.safetensors")["probabilities"]).unwrap();
+        let probabilities: Vec<f32> =
+            Vec::try_from(&goldens("silero.safetensors")["probabilities"]).unwrap();
         let text = std::fs::read_to_string(path("tests/golden/silero.json")).unwrap();
         let runs: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
         for run in &runs {
-            let number = |key: &str| run["settings"][key].as_f64().map(|milliseconds| (milliseconds * 16.) as u64);
+            let number = |key: &str| {
+                run["settings"][key]
+                    .as_f64()
+                    .map(|milliseconds| (milliseconds * 16.) as u64)
+            };
             let settings = SpansSettings {
                 threshold: run["settings"]["threshold"].as_f64().unwrap() as f32,
                 min_speech: number("min_speech_duration_ms").unwrap(),
                 min_silence: number("min_silence_duration_ms").unwrap(),
                 pad: number("speech_pad_ms").unwrap(),
-                longest: run["settings"]["max_speech_duration_s"].as_f64().map(|seconds| (seconds * 16_000.) as u64),
+                longest: run["settings"]["max_speech_duration_s"]
+                    .as_f64()
+                    .map(|seconds| (seconds * 16_000.) as u64),
             };
             let expected: Vec<[u64; 2]> = serde_json::from_value(run["spans"].clone()).unwrap();
-            assert_eq!(spans(&probabilities, run["samples"].as_u64().unwrap(), settings), expected, "{settings:?}");
+            assert_eq!(
+                spans(&probabilities, run["samples"].as_u64().unwrap(), settings),
+                expected,
+                "{settings:?}"
+            );
             assert!(expected.len() > 1);
         }
         assert!(runs.len() > 3);
@@ -194,7 +247,12 @@ mod tests {
     fn silence_has_no_spans() {
         assert!(spans(&[0.1; 200], 200 * 512, SpansSettings::default()).is_empty());
         assert!(
-            spans(&[0.1, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], 9 * 512, SpansSettings::default()).is_empty(),
+            spans(
+                &[0.1, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1],
+                9 * 512,
+                SpansSettings::default()
+            )
+            .is_empty(),
             "a click is no speech"
         );
     }
@@ -204,7 +262,10 @@ mod tests {
         let mut spans = Spans::new(SpansSettings::default());
         for _ in 0..2 {
             (0..20).for_each(|_| assert!(spans.push(0.9).is_empty()));
-            assert_eq!(spans.finish(20 * 512 - 100).first(), Some(&(0..20 * 512 - 100)));
+            assert_eq!(
+                spans.finish(20 * 512 - 100).first(),
+                Some(&(0..20 * 512 - 100))
+            );
         }
     }
 }

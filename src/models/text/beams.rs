@@ -1,5 +1,6 @@
-//! Beam search, token by token as transformers has it (`GenerationMixin._beam_search`): the likeliest open texts are followed together, those
-//! that end are kept by their score, and it stops when no open one is likely to become better.
+//! Beam search, token by token as transformers has it (`GenerationMixin._beam_search`): the
+//! likeliest open texts are followed together, those that end are kept by their score, and it stops
+//! when no open one is likely to become better.
 
 use super::draws::{first_of, on_host};
 use super::writer::{Job, Move, Writer};
@@ -12,11 +13,13 @@ use crate::tensor::{Device, Kind, Tensor};
 pub(super) struct Beams<'a> {
     job: Job<'a>,
     max_tokens: usize,
-    /// The open texts, best first, all of one length, each with the row of its number; at the start one without tokens.
+    /// The open texts, best first, all of one length, each with the row of its number; at the start
+    /// one without tokens.
     open: Vec<Text>,
     /// The best of those that have ended, best first.
     finished: Vec<Text>,
-    /// Whether an open text may still become better than those that have ended. Once it is not, it stays so.
+    /// Whether an open text may still become better than those that have ended. Once it is not, it
+    /// stays so.
     improvable: bool,
     live: bool,
 }
@@ -41,8 +44,20 @@ struct Candidate {
 impl<'a> Beams<'a> {
     /// Of texts of at most `max_tokens`.
     pub fn new(job: Job<'a>, max_tokens: u32) -> Self {
-        let open = vec![Text { score: 0.0, tokens: Vec::new(), stopped: None, finish: None }];
-        Self { job, max_tokens: max_tokens as usize, open, finished: Vec::new(), improvable: true, live: max_tokens > 0 }
+        let open = vec![Text {
+            score: 0.0,
+            tokens: Vec::new(),
+            stopped: None,
+            finish: None,
+        }];
+        Self {
+            job,
+            max_tokens: max_tokens as usize,
+            open,
+            finished: Vec::new(),
+            improvable: true,
+            live: max_tokens > 0,
+        }
     }
 
     /// Whether there is anything to write.
@@ -55,28 +70,63 @@ impl<'a> Beams<'a> {
         let width = self.width();
         let candidates = self.candidates(logits, writer)?;
         let length = self.open.first().map_or(0, |text| text.tokens.len()) + 1;
-        // Ends count only among the best of them; the others are there so that enough texts stay open.
-        for candidate in candidates.iter().take(width).filter(|candidate| candidate.text.finish.is_some()) {
+        // Ends count only among the best of them; the others are there so that enough texts stay
+        // open.
+        for candidate in candidates
+            .iter()
+            .take(width)
+            .filter(|candidate| candidate.text.finish.is_some())
+        {
             self.finish(&candidate.text, length);
         }
-        let open: Vec<Candidate> = candidates.into_iter().filter(|candidate| candidate.text.finish.is_none()).take(width).collect();
-        let moves = open.iter().map(|candidate| Move { row: candidate.row, token: candidate.token }).collect();
+        let open: Vec<Candidate> = candidates
+            .into_iter()
+            .filter(|candidate| candidate.text.finish.is_none())
+            .take(width)
+            .collect();
+        let moves = open
+            .iter()
+            .map(|candidate| Move {
+                row: candidate.row,
+                token: candidate.token,
+            })
+            .collect();
         self.open = open.into_iter().map(|candidate| candidate.text).collect();
         self.improvable &= self.may_improve(length);
         self.live = self.improvable && !self.is_full() && !self.open.is_empty();
         Ok(if self.live { moves } else { Vec::new() })
     }
 
-    /// The best texts as they are now: those that have ended, or where it was cancelled before any had, the open ones.
+    /// The best texts as they are now: those that have ended, or where it was cancelled before any
+    /// had, the open ones.
     pub fn generations(self, writer: &Writer) -> Result<Vec<Generation>> {
-        let Self { job, open, finished, .. } = self;
+        let Self {
+            job,
+            open,
+            finished,
+            ..
+        } = self;
         let generation = |text: Text| {
             let written = writer.text(&job, &text.tokens, text.stopped)?;
-            Ok(Generation { text: written, tokens: text.tokens, finish: text.finish.unwrap_or(Finish::Length), score: Some(text.score) })
+            Ok(Generation {
+                text: written,
+                tokens: text.tokens,
+                finish: text.finish.unwrap_or(Finish::Length),
+                score: Some(text.score),
+            })
         };
         // Before the first token there is one open text for all.
-        let rest = open.iter().cycle().take(job.writing.variants as usize).cloned();
-        finished.into_iter().chain(rest).take(job.writing.variants as usize).map(generation).collect()
+        let rest = open
+            .iter()
+            .cycle()
+            .take(job.writing.variants as usize)
+            .cloned();
+        finished
+            .into_iter()
+            .chain(rest)
+            .take(job.writing.variants as usize)
+            .map(generation)
+            .collect()
     }
 
     fn width(&self) -> usize {
@@ -91,21 +141,45 @@ impl<'a> Beams<'a> {
         }
         let so_far: Vec<f32> = self.open.iter().map(|text| text.score).collect();
         let vocabulary = scores.size()[1];
-        let scores = scores.f_add_(&Tensor::f_from_slice(&so_far)?.f_to(scores.device())?.f_view([-1, 1])?)?.f_view([-1])?;
+        let scores = scores
+            .f_add_(
+                &Tensor::f_from_slice(&so_far)?
+                    .f_to(scores.device())?
+                    .f_view([-1, 1])?,
+            )?
+            .f_view([-1])?;
         // As many as leave enough open ones if every open text is ended by every end.
         let count = (self.width() * (1 + writer.ends().len()).max(2)) as i64;
         let (best, places) = scores.f_topk(count.min(scores.size()[0]), -1, true, true)?;
-        let (best, places) = (Vec::<f32>::try_from(best.f_to(Device::Cpu)?)?, Vec::<i64>::try_from(places.f_to(Device::Cpu)?)?);
+        let (best, places) = (
+            Vec::<f32>::try_from(best.f_to(Device::Cpu)?)?,
+            Vec::<i64>::try_from(places.f_to(Device::Cpu)?)?,
+        );
         if best.first().is_none_or(|score| !score.is_finite()) {
             return Err(Error::model("the network yields no finite logits"));
         }
         // What the penalties forbid is no continuation.
-        let allowed = best.into_iter().zip(places).filter(|(score, _)| score.is_finite());
-        allowed.map(|(score, place)| self.candidate((place / vocabulary) as usize, (place % vocabulary) as u32, score, writer)).collect()
+        let allowed = best
+            .into_iter()
+            .zip(places)
+            .filter(|(score, _)| score.is_finite());
+        allowed
+            .map(|(score, place)| {
+                self.candidate(
+                    (place / vocabulary) as usize,
+                    (place % vocabulary) as u32,
+                    score,
+                    writer,
+                )
+            })
+            .collect()
     }
 
     fn candidate(&self, row: usize, token: u32, score: f32, writer: &Writer) -> Result<Candidate> {
-        let mut text = Text { score, ..self.open[row].clone() };
+        let mut text = Text {
+            score,
+            ..self.open[row].clone()
+        };
         let length = text.tokens.len() + 1;
         if writer.ends().contains(&token) {
             text.finish = Some(Finish::Stop);
@@ -129,17 +203,25 @@ impl<'a> Beams<'a> {
         let mut all = Vec::with_capacity(scores.numel());
         for (row, text) in self.open.iter().enumerate() {
             let mut own = on_host(&scores.f_select(0, row as i64)?)?;
-            self.job.writing.penalties.apply(&mut own, self.job.prompt, &text.tokens, ends);
+            self.job
+                .writing
+                .penalties
+                .apply(&mut own, self.job.prompt, &text.tokens, ends);
             all.append(&mut own);
         }
-        Ok(Tensor::f_from_slice(&all)?.f_to(scores.device())?.f_view_as(scores)?)
+        Ok(Tensor::f_from_slice(&all)?
+            .f_to(scores.device())?
+            .f_view_as(scores)?)
     }
 
     fn finish(&mut self, text: &Text, length: usize) {
         if !self.improvable || self.is_full() {
             return;
         }
-        self.finished.push(Text { score: self.ranked(text.score, length), ..text.clone() });
+        self.finished.push(Text {
+            score: self.ranked(text.score, length),
+            ..text.clone()
+        });
         // Of equals the earlier one stays.
         self.finished.sort_by(|a, b| b.score.total_cmp(&a.score));
         self.finished.truncate(self.width());
@@ -152,7 +234,10 @@ impl<'a> Beams<'a> {
 
     fn may_improve(&self, length: usize) -> bool {
         let search = &self.job.writing.search;
-        let (Some(best), Some(worst)) = (self.open.first(), self.finished.get(self.width() - 1)) else { return true };
+        let (Some(best), Some(worst)) = (self.open.first(), self.finished.get(self.width() - 1))
+        else {
+            return true;
+        };
         let longest = search.early == EarlyStopping::Never && search.length_penalty > 0.0;
         self.ranked(best.score, if longest { self.max_tokens } else { length }) > worst.score
     }

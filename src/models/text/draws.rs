@@ -1,4 +1,5 @@
-//! Texts written one token after the other, each the likeliest or drawn: several for one prompt, each from a seed of its own.
+//! Texts written one token after the other, each the likeliest or drawn: several for one prompt,
+//! each from a seed of its own.
 
 use super::sampling::Sampler;
 use super::tokenizer::Growing;
@@ -21,7 +22,8 @@ pub(super) struct Draws<'a> {
 #[derive(Debug)]
 struct Draw {
     variant: u32,
-    /// None where the likeliest token is always the one, so that nothing but its number need be known.
+    /// None where the likeliest token is always the one, so that nothing but its number need be
+    /// known.
     sampler: Option<Sampler>,
     tokens: Vec<u32>,
     growing: Growing,
@@ -44,8 +46,18 @@ impl<'a> Draws<'a> {
             finish: None,
         };
         let draws: Vec<Draw> = (0..writing.variants).map(draw).collect();
-        let (live, ended) = if max_tokens == 0 { (Vec::new(), draws) } else { (draws, Vec::new()) };
-        Self { job, max_tokens, live, ended, fresh: true }
+        let (live, ended) = if max_tokens == 0 {
+            (Vec::new(), draws)
+        } else {
+            (draws, Vec::new())
+        };
+        Self {
+            job,
+            max_tokens,
+            live,
+            ended,
+            fresh: true,
+        }
     }
 
     /// Whether there is anything to write.
@@ -54,7 +66,12 @@ impl<'a> Draws<'a> {
     }
 
     /// Takes a token for each text from the logits of its row.
-    pub fn advance(&mut self, logits: &Tensor, likeliest: &[i64], writer: &Writer) -> Result<Vec<Move>> {
+    pub fn advance(
+        &mut self,
+        logits: &Tensor,
+        likeliest: &[i64],
+        writer: &Writer,
+    ) -> Result<Vec<Move>> {
         let fresh = std::mem::take(&mut self.fresh);
         let (mut moves, mut live) = (Vec::new(), Vec::new());
         for (at, mut draw) in std::mem::take(&mut self.live).into_iter().enumerate() {
@@ -63,7 +80,12 @@ impl<'a> Draws<'a> {
                 None => likeliest[row] as u32,
                 Some(sampler) => {
                     let mut scores = on_host(&logits.f_select(0, row as i64)?)?;
-                    self.job.writing.penalties.apply(&mut scores, self.job.prompt, &draw.tokens, writer.ends());
+                    self.job.writing.penalties.apply(
+                        &mut scores,
+                        self.job.prompt,
+                        &draw.tokens,
+                        writer.ends(),
+                    );
                     sampler.choose(&scores)?
                 }
             };
@@ -85,7 +107,12 @@ impl<'a> Draws<'a> {
         self.ended.sort_unstable_by_key(|draw| draw.variant);
         let generation = |draw: Draw| {
             let text = writer.text(&self.job, &draw.tokens, draw.stopped)?;
-            Ok(Generation { text, tokens: draw.tokens, finish: draw.finish.unwrap_or(Finish::Length), score: None })
+            Ok(Generation {
+                text,
+                tokens: draw.tokens,
+                finish: draw.finish.unwrap_or(Finish::Length),
+                score: None,
+            })
         };
         self.ended.into_iter().map(generation).collect()
     }
@@ -116,12 +143,19 @@ impl Draw {
 
 /// Where the first of `stops` begins in `text`.
 pub(super) fn first_of(stops: &[String], text: &str) -> Option<usize> {
-    stops.iter().filter(|stop| !stop.is_empty()).filter_map(|stop| text.find(stop.as_str())).min()
+    stops
+        .iter()
+        .filter(|stop| !stop.is_empty())
+        .filter_map(|stop| text.find(stop.as_str()))
+        .min()
 }
 
 /// A row of numbers as they are, off the device.
 pub(super) fn on_host(row: &Tensor) -> Result<Vec<f32>> {
-    let row = row.f_to(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+    let row = row
+        .f_to(Device::Cpu)?
+        .f_to_kind(Kind::Float)?
+        .f_contiguous()?;
     let mut values = vec![0.0; row.numel()];
     row.f_copy_data(&mut values, row.numel())?;
     Ok(values)

@@ -1,4 +1,5 @@
-//! Holds decoders to what transformers' `generate` makes of prompts: the files that `tests/golden/decoding.py` writes.
+//! Holds decoders to what transformers' `generate` makes of prompts: the files that
+//! `tests/golden/decoding.py` writes.
 
 use serde_json::Value;
 
@@ -46,9 +47,18 @@ impl Texts {
             texts: serde_json::from_value(case["texts"].clone()).unwrap(),
             scores: serde_json::from_value(case["scores"].clone()).unwrap(),
         };
-        let cases: Vec<Case> = golden["cases"].as_array().unwrap().iter().map(case).collect();
+        let cases: Vec<Case> = golden["cases"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(case)
+            .collect();
         assert!(!cases.is_empty());
-        Self { prompts: serde_json::from_value(golden["prompts"].clone()).unwrap(), ends: from(&golden["ends"]), cases }
+        Self {
+            prompts: serde_json::from_value(golden["prompts"].clone()).unwrap(),
+            ends: from(&golden["ends"]),
+            cases,
+        }
     }
 
     /// A writer that ends where the golden does.
@@ -57,27 +67,37 @@ impl Texts {
     }
 
     fn job<'a>(&'a self, prompt: usize, case: &'a Case) -> Job<'a> {
-        Job { prompt: &self.prompts[prompt], begin: 0, writing: &case.writing }
+        Job {
+            prompt: &self.prompts[prompt],
+            begin: 0,
+            writing: &case.writing,
+        }
     }
 
-    /// Writes every case, each prompt alone, all prompts in one batch, and all cases of all prompts in one batch; `write` is given the numbers
-    /// of the prompts and the jobs.
+    /// Writes every case, each prompt alone, all prompts in one batch, and all cases of all prompts
+    /// in one batch; `write` is given the numbers of the prompts and the jobs.
     pub fn hold(&self, write: Write<'_>) {
         let all: Vec<usize> = (0..self.prompts.len()).collect();
         let (mut numbers, mut jobs) = (Vec::new(), Vec::new());
         for case in &self.cases {
             for &prompt in &all {
-                case.compare(prompt, &write(&[prompt], &[self.job(prompt, case)])[0], "alone");
+                case.compare(
+                    prompt,
+                    &write(&[prompt], &[self.job(prompt, case)])[0],
+                    "alone",
+                );
             }
             let together: Vec<Job<'_>> = all.iter().map(|&prompt| self.job(prompt, case)).collect();
             let found = write(&all, &together);
-            all.iter().for_each(|&prompt| case.compare(prompt, &found[prompt], "in a ragged batch"));
+            all.iter()
+                .for_each(|&prompt| case.compare(prompt, &found[prompt], "in a ragged batch"));
             numbers.extend_from_slice(&all);
             jobs.extend(together);
         }
         let found = write(&numbers, &jobs);
         for (case, found) in self.cases.iter().zip(found.chunks(all.len())) {
-            all.iter().for_each(|&prompt| case.compare(prompt, &found[prompt], "among other cases"));
+            all.iter()
+                .for_each(|&prompt| case.compare(prompt, &found[prompt], "among other cases"));
         }
     }
 }
@@ -86,11 +106,18 @@ impl Case {
     fn compare(&self, prompt: usize, found: &[Generation], how: &str) {
         let what = format!("{:?}, prompt {prompt} {how}", self.writing);
         let tokens: Vec<&Vec<u32>> = found.iter().map(|text| &text.tokens).collect();
-        assert_eq!(tokens, self.texts[prompt].iter().collect::<Vec<_>>(), "{what}");
+        assert_eq!(
+            tokens,
+            self.texts[prompt].iter().collect::<Vec<_>>(),
+            "{what}"
+        );
         for (text, expected) in found.iter().zip(&self.scores[prompt]) {
             match (text.score, expected) {
                 (Some(score), Some(expected)) => {
-                    assert!((f64::from(score) - expected).abs() < 1e-3 + 1e-5 * expected.abs(), "{score} {expected}: {what}");
+                    assert!(
+                        (f64::from(score) - expected).abs() < 1e-3 + 1e-5 * expected.abs(),
+                        "{score} {expected}: {what}"
+                    );
                 }
                 (score, expected) => assert_eq!(score.is_some(), expected.is_some(), "{what}"),
             }
@@ -115,7 +142,11 @@ fn writing(options: &Value, max_tokens: u32) -> Writing {
             ngram: whole("no_repeat_ngram_size", 0),
             min_tokens: whole("min_new_tokens", 0),
         },
-        search: Search { beams: whole("num_beams", 1), length_penalty: number("length_penalty"), early },
+        search: Search {
+            beams: whole("num_beams", 1),
+            length_penalty: number("length_penalty"),
+            early,
+        },
         ..Writing::default()
     }
 }

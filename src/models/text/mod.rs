@@ -54,14 +54,20 @@ enum Network {
 
 impl Generator {
     /// The architectures it reads.
-    pub const ARCHITECTURES: [&str; 5] =
-        ["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "GPT2LMHeadModel"];
+    pub const ARCHITECTURES: [&str; 5] = [
+        "LlamaForCausalLM",
+        "MistralForCausalLM",
+        "Qwen2ForCausalLM",
+        "Qwen3ForCausalLM",
+        "GPT2LMHeadModel",
+    ];
 
-    /// Reads a model folder: config.json, weights, tokenizer, and where they are there generation_config.json and the chat template.
+    /// Reads a model folder: config.json, weights, tokenizer, and where they are there
+    /// generation_config.json and the chat template.
     ///
     /// # Errors
-    /// Config, where the folder lacks a file or is another network's; model, where a file is not what it should be; external, where one
-    /// cannot be read; overload, where memory is short.
+    /// Config, where the folder lacks a file or is another network's; model, where a file is not
+    /// what it should be; external, where one cannot be read; overload, where memory is short.
     pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let tokenizer = Tokenizer::load(folder)?;
         let network = match folder.architecture()? {
@@ -72,9 +78,20 @@ impl Generator {
             Some(path) => token_ids(&Config::read(&path)?, "eos_token_id")?,
             None => Vec::new(),
         };
-        let ends = if ends.is_empty() { token_ids(folder.config(), "eos_token_id")? } else { ends };
-        let ends = if ends.is_empty() { tokenizer.eos().into_iter().collect() } else { ends };
-        Ok(Self { network, writer: Writer::new(tokenizer, ends) })
+        let ends = if ends.is_empty() {
+            token_ids(folder.config(), "eos_token_id")?
+        } else {
+            ends
+        };
+        let ends = if ends.is_empty() {
+            tokenizer.eos().into_iter().collect()
+        } else {
+            ends
+        };
+        Ok(Self {
+            network,
+            writer: Writer::new(tokenizer, ends),
+        })
     }
 
     /// Its tokenizer.
@@ -85,8 +102,8 @@ impl Generator {
     /// Refuses a request that [`generate`](Self::generate) would fail on, with all those beside it.
     ///
     /// # Errors
-    /// Config, where a parameter has no meaning; model, where the prompt is empty or too long for the model, or its chat template or
-    /// tokenizer refuses it.
+    /// Config, where a parameter has no meaning; model, where the prompt is empty or too long for
+    /// the model, or its chat template or tokenizer refuses it.
     pub fn check(&self, request: &Request) -> Result<()> {
         self.encode(request).map(drop)
     }
@@ -94,11 +111,26 @@ impl Generator {
     /// Writes the texts of every request, in their order, all in one batch: see [`Writer::write`].
     ///
     /// # Errors
-    /// As for [`check`](Self::check); overload, where memory is short: fewer requests at once may pass.
-    pub fn generate(&self, requests: &[Request], cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Vec<Generation>>> {
-        let prompts = requests.iter().map(|request| self.encode(request)).collect::<Result<Vec<_>>>()?;
-        let jobs: Vec<Job<'_>> =
-            requests.iter().zip(&prompts).map(|(request, prompt)| Job { prompt, begin: 0, writing: &request.writing }).collect();
+    /// As for [`check`](Self::check); overload, where memory is short: fewer requests at once may
+    /// pass.
+    pub fn generate(
+        &self,
+        requests: &[Request],
+        cancelled: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Vec<Generation>>> {
+        let prompts = requests
+            .iter()
+            .map(|request| self.encode(request))
+            .collect::<Result<Vec<_>>>()?;
+        let jobs: Vec<Job<'_>> = requests
+            .iter()
+            .zip(&prompts)
+            .map(|(request, prompt)| Job {
+                prompt,
+                begin: 0,
+                writing: &request.writing,
+            })
+            .collect();
         match &self.network {
             Network::Llama(network) => self.writer.write(network, &jobs, cancelled),
             Network::Gpt2(network) => self.writer.write(network, &jobs, cancelled),
@@ -107,7 +139,9 @@ impl Generator {
 
     fn encode(&self, request: &Request) -> Result<Vec<u32>> {
         request.writing.check()?;
-        let tokens = self.tokenizer().encode_chat(request.system.as_deref(), &request.prompt)?;
+        let tokens = self
+            .tokenizer()
+            .encode_chat(request.system.as_deref(), &request.prompt)?;
         let (vocabulary, positions) = match &self.network {
             Network::Llama(network) => (network.vocabulary(), network.positions()),
             Network::Gpt2(network) => (network.vocabulary(), network.positions()),
@@ -122,10 +156,21 @@ impl Generator {
 /// # Errors
 /// Model, where it is something else.
 pub fn token_ids(config: &Config, field: &str) -> Result<Vec<u32>> {
-    let Some(value) = config.field(field) else { return Ok(Vec::new()) };
-    let listed = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-    let ends: Option<Vec<u32>> = listed.iter().map(|id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect();
-    ends.ok_or_else(|| config.error(format_args!("`{field}` must be a token's number or a list of them, it is {value}")))
+    let Some(value) = config.field(field) else {
+        return Ok(Vec::new());
+    };
+    let listed = value
+        .as_array()
+        .map_or(std::slice::from_ref(value), Vec::as_slice);
+    let ends: Option<Vec<u32>> = listed
+        .iter()
+        .map(|id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok()))
+        .collect();
+    ends.ok_or_else(|| {
+        config.error(format_args!(
+            "`{field}` must be a token's number or a list of them, it is {value}"
+        ))
+    })
 }
 
 #[cfg(test)]

@@ -42,12 +42,20 @@ fn request(chat: &Value) -> Request {
     Request {
         prompt: chat["prompt"].as_str().unwrap().to_owned(),
         system: chat["system"].as_str().map(str::to_owned),
-        writing: Writing { max_tokens: 80, ..Writing::default() },
+        writing: Writing {
+            max_tokens: 80,
+            ..Writing::default()
+        },
     }
 }
 
 fn requests() -> Vec<Request> {
-    golden()["chats"].as_array().unwrap().iter().map(request).collect()
+    golden()["chats"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(request)
+        .collect()
 }
 
 /// The same request, written in another way.
@@ -58,12 +66,21 @@ fn written(request: &Request, change: impl FnOnce(&mut Writing)) -> Request {
 }
 
 /// The only text of each request.
-fn generate(generator: &Generator, requests: &[Request], cancelled: &dyn Fn(usize) -> bool) -> Vec<Generation> {
+fn generate(
+    generator: &Generator,
+    requests: &[Request],
+    cancelled: &dyn Fn(usize) -> bool,
+) -> Vec<Generation> {
     let single = |mut texts: Vec<Generation>| {
         assert_eq!(texts.len(), 1);
         texts.remove(0)
     };
-    generator.generate(requests, cancelled).unwrap().into_iter().map(single).collect()
+    generator
+        .generate(requests, cancelled)
+        .unwrap()
+        .into_iter()
+        .map(single)
+        .collect()
 }
 
 #[test]
@@ -71,21 +88,42 @@ fn tokens_and_rendered_chats_are_those_of_transformers() {
     let tokenizer = Tokenizer::load(&folder()).unwrap();
     for hard in golden()["hard"].as_array().unwrap() {
         let text = hard["text"].as_str().unwrap();
-        assert_eq!(tokenizer.encode(text).unwrap(), numbers(&hard["tokens"]), "{text:?}");
+        assert_eq!(
+            tokenizer.encode(text).unwrap(),
+            numbers(&hard["tokens"]),
+            "{text:?}"
+        );
     }
     for chat in golden()["chats"].as_array().unwrap() {
         let (system, prompt) = (chat["system"].as_str(), chat["prompt"].as_str().unwrap());
-        assert_eq!(tokenizer.render(system, prompt).unwrap(), chat["rendered"].as_str().unwrap());
-        assert_eq!(tokenizer.encode_chat(system, prompt).unwrap(), numbers(&chat["tokens"]));
-        assert_eq!(tokenizer.decode(&numbers(&chat["new"])).unwrap(), chat["text"].as_str().unwrap());
+        assert_eq!(
+            tokenizer.render(system, prompt).unwrap(),
+            chat["rendered"].as_str().unwrap()
+        );
+        assert_eq!(
+            tokenizer.encode_chat(system, prompt).unwrap(),
+            numbers(&chat["tokens"])
+        );
+        assert_eq!(
+            tokenizer.decode(&numbers(&chat["new"])).unwrap(),
+            chat["text"].as_str().unwrap()
+        );
     }
 }
 
 #[test]
 fn greedy_texts_alone_are_those_of_transformers() {
     let generator = generator();
-    for (request, chat) in requests().into_iter().zip(golden()["chats"].as_array().unwrap()) {
-        assert_eq!(generate(&generator, std::slice::from_ref(&request), &|_| false)[0].tokens, numbers(&chat["new"]), "{}", request.prompt);
+    for (request, chat) in requests()
+        .into_iter()
+        .zip(golden()["chats"].as_array().unwrap())
+    {
+        assert_eq!(
+            generate(&generator, std::slice::from_ref(&request), &|_| false)[0].tokens,
+            numbers(&chat["new"]),
+            "{}",
+            request.prompt
+        );
     }
 }
 
@@ -102,15 +140,27 @@ fn greedy_texts_in_one_ragged_batch_are_those_of_transformers() {
     for (generation, chat) in rest.into_iter().zip(golden()["chats"].as_array().unwrap()) {
         assert_eq!(generation.text, chat["text"].as_str().unwrap());
         assert_eq!(generation.tokens, numbers(&chat["new"]));
-        assert_eq!(generation.finish, if chat["ended"] == true { Finish::Stop } else { Finish::Length });
+        assert_eq!(
+            generation.finish,
+            if chat["ended"] == true {
+                Finish::Stop
+            } else {
+                Finish::Length
+            }
+        );
     }
     assert!(generations[0].text.starts_with(&early.text));
 }
 
 #[test]
 fn beams_are_those_of_transformers_alone_and_in_a_ragged_batch() {
-    let (texts, generator) = (super::golden::Texts::of(&super::golden::read("llama-smollm2-beams.json")), generator());
-    let Network::Llama(network) = &generator.network else { panic!("a Llama") };
+    let (texts, generator) = (
+        super::golden::Texts::of(&super::golden::read("llama-smollm2-beams.json")),
+        generator(),
+    );
+    let Network::Llama(network) = &generator.network else {
+        panic!("a Llama")
+    };
     assert_eq!(generator.writer.ends(), texts.ends);
     texts.hold(&|_, jobs| generator.writer.write(network, jobs, &|_| false).unwrap());
 }
@@ -118,13 +168,17 @@ fn beams_are_those_of_transformers_alone_and_in_a_ragged_batch() {
 #[test]
 fn texts_end_before_a_stop_sequence_and_when_cancelled() {
     let generator = generator();
-    let [chat, ..] = golden()["chats"].as_array().unwrap().as_slice() else { panic!("no chats") };
+    let [chat, ..] = golden()["chats"].as_array().unwrap().as_slice() else {
+        panic!("no chats")
+    };
     let full = chat["text"].as_str().unwrap();
     let stop: String = full.chars().skip(20).take(5).collect();
     let before = &full[..full.find(&stop).unwrap()];
     let asked = std::cell::Cell::new(0);
     let requests = [
-        written(&request(chat), |writing| writing.stop = vec!["never written".into(), stop]),
+        written(&request(chat), |writing| {
+            writing.stop = vec!["never written".into(), stop]
+        }),
         written(&request(chat), |writing| writing.max_tokens = 0),
         request(chat),
     ];
@@ -133,9 +187,22 @@ fn texts_end_before_a_stop_sequence_and_when_cancelled() {
         index == 2 && asked.get() > 3
     };
     let found = generate(&generator, &requests, &cancelled);
-    assert_eq!((found[0].text.as_str(), found[0].finish), (before, Finish::Stop));
-    assert_eq!((found[1].text.as_str(), found[1].tokens.len(), found[1].finish), ("", 0, Finish::Length));
-    assert_eq!((found[2].tokens.len(), found[2].finish), (4, Finish::Length));
+    assert_eq!(
+        (found[0].text.as_str(), found[0].finish),
+        (before, Finish::Stop)
+    );
+    assert_eq!(
+        (
+            found[1].text.as_str(),
+            found[1].tokens.len(),
+            found[1].finish
+        ),
+        ("", 0, Finish::Length)
+    );
+    assert_eq!(
+        (found[2].tokens.len(), found[2].finish),
+        (4, Finish::Length)
+    );
     assert!(full.starts_with(&found[2].text));
 }
 
@@ -145,24 +212,52 @@ fn sampled_texts_depend_on_their_seed_alone() {
     let sampled = |seed, variants| {
         written(&requests()[3], |writing| {
             (writing.max_tokens, writing.variants) = (16, variants);
-            writing.sampling = Sampling { temperature: 0.8, top_p: 0.95, seed, ..Sampling::default() };
+            writing.sampling = Sampling {
+                temperature: 0.8,
+                top_p: 0.95,
+                seed,
+                ..Sampling::default()
+            };
         })
     };
     let alone = generator.generate(&[sampled(5, 1)], &|_| false).unwrap();
     let greedy = written(&requests()[0], |writing| writing.max_tokens = 9);
-    let beside = generator.generate(&[greedy, sampled(5, 3), sampled(6, 1)], &|_| false).unwrap();
+    let beside = generator
+        .generate(&[greedy, sampled(5, 3), sampled(6, 1)], &|_| false)
+        .unwrap();
     assert_eq!(beside.iter().map(Vec::len).collect::<Vec<_>>(), [1, 3, 1]);
-    assert_eq!(alone[0][0], beside[1][0], "the first variant is the text that is alone");
-    assert_eq!(beside[1], generator.generate(&[sampled(5, 3)], &|_| false).unwrap()[0]);
-    let texts: std::collections::BTreeSet<&str> = beside[1].iter().chain(&beside[2]).map(|text| text.text.as_str()).collect();
-    assert_eq!(texts.len(), 4, "every variant and every seed has a text of its own");
+    assert_eq!(
+        alone[0][0], beside[1][0],
+        "the first variant is the text that is alone"
+    );
+    assert_eq!(
+        beside[1],
+        generator.generate(&[sampled(5, 3)], &|_| false).unwrap()[0]
+    );
+    let texts: std::collections::BTreeSet<&str> = beside[1]
+        .iter()
+        .chain(&beside[2])
+        .map(|text| text.text.as_str())
+        .collect();
+    assert_eq!(
+        texts.len(),
+        4,
+        "every variant and every seed has a text of its own"
+    );
 }
 
 #[test]
 fn bf16_writes_sense() {
     let generator = load(Precision::BF16);
-    let request = Request { prompt: "What is the capital of France?".into(), ..Request::default() };
-    let found = generate(&generator, &[written(&request, |writing| writing.max_tokens = 12)], &|_| false);
+    let request = Request {
+        prompt: "What is the capital of France?".into(),
+        ..Request::default()
+    };
+    let found = generate(
+        &generator,
+        &[written(&request, |writing| writing.max_tokens = 12)],
+        &|_| false,
+    );
     assert!(found[0].text.contains("Paris"), "{}", found[0].text);
 }
 
@@ -170,10 +265,28 @@ fn bf16_writes_sense() {
 fn what_cannot_be_written_is_refused() {
     let generator = generator();
     assert!(generator.generate(&[], &|_| false).unwrap().is_empty());
-    let long = Request { prompt: "word ".repeat(9000), ..Request::default() };
-    assert!(generator.check(&long).unwrap_err().message().contains("fills the model's 8192"));
-    let wild = Request { prompt: "hi".into(), ..Request::default() };
-    assert_eq!(generator.check(&written(&wild, |writing| writing.sampling.top_p = 2.0)).unwrap_err().kind(), crate::error::Kind::Config);
+    let long = Request {
+        prompt: "word ".repeat(9000),
+        ..Request::default()
+    };
+    assert!(
+        generator
+            .check(&long)
+            .unwrap_err()
+            .message()
+            .contains("fills the model's 8192")
+    );
+    let wild = Request {
+        prompt: "hi".into(),
+        ..Request::default()
+    };
+    assert_eq!(
+        generator
+            .check(&written(&wild, |writing| writing.sampling.top_p = 2.0))
+            .unwrap_err()
+            .kind(),
+        crate::error::Kind::Config
+    );
 }
 
 #[test]
@@ -181,13 +294,22 @@ fn a_character_cut_in_its_bytes_is_left_off() {
     let tokenizer = Tokenizer::load(&folder()).unwrap();
     let whole = tokenizer.encode("done 🧿").unwrap();
     assert_eq!(tokenizer.decode(&whole).unwrap(), "done 🧿");
-    assert_eq!(tokenizer.decode(&whole[..whole.len() - 1]).unwrap().trim_end(), "done");
+    assert_eq!(
+        tokenizer
+            .decode(&whole[..whole.len() - 1])
+            .unwrap()
+            .trim_end(),
+        "done"
+    );
     let mut growing = Growing::default();
     let mut seen = Vec::new();
     for end in 1..=whole.len() {
         seen.push(growing.read(&tokenizer, &whole[..end]).unwrap().clone());
     }
-    assert!(seen.iter().all(|text| !text.contains(char::REPLACEMENT_CHARACTER)));
+    assert!(
+        seen.iter()
+            .all(|text| !text.contains(char::REPLACEMENT_CHARACTER))
+    );
     assert_eq!(seen.last().unwrap(), "done 🧿");
 }
 
@@ -195,7 +317,10 @@ fn a_character_cut_in_its_bytes_is_left_off() {
 fn ends_are_one_or_many() {
     let ends = |json: Value| token_ids(&Config::of(json), "eos_token_id");
     assert_eq!(ends(serde_json::json!({"eos_token_id": 2})).unwrap(), [2]);
-    assert_eq!(ends(serde_json::json!({"eos_token_id": [128001, 128009]})).unwrap(), [128_001, 128_009]);
+    assert_eq!(
+        ends(serde_json::json!({"eos_token_id": [128001, 128009]})).unwrap(),
+        [128_001, 128_009]
+    );
     assert!(ends(serde_json::json!({})).unwrap().is_empty());
     assert!(ends(serde_json::json!({"eos_token_id": "</s>"})).is_err());
 }

@@ -1,5 +1,6 @@
-//! Writes texts with a decoder, many at once: each step every text takes the tokens that its way of choosing gives, and rows that have ended leave
-//! the batch, so that no time goes into them. A prompt is read once, however many texts follow from it.
+//! Writes texts with a decoder, many at once: each step every text takes the tokens that its way of
+//! choosing gives, and rows that have ended leave the batch, so that no time goes into them. A
+//! prompt is read once, however many texts follow from it.
 
 use super::beams::Beams;
 use super::draws::{Draws, first_of};
@@ -46,7 +47,11 @@ enum Way<'a> {
 
 impl<'a> Way<'a> {
     fn new(job: Job<'a>, max_tokens: u32) -> Self {
-        if job.writing.search.beams > 1 { Self::Beams(Beams::new(job, max_tokens)) } else { Self::Draws(Draws::new(job, max_tokens)) }
+        if job.writing.search.beams > 1 {
+            Self::Beams(Beams::new(job, max_tokens))
+        } else {
+            Self::Draws(Draws::new(job, max_tokens))
+        }
     }
 
     fn is_live(&self) -> bool {
@@ -56,7 +61,12 @@ impl<'a> Way<'a> {
         }
     }
 
-    fn advance(&mut self, logits: &Tensor, likeliest: &[i64], writer: &Writer) -> Result<Vec<Move>> {
+    fn advance(
+        &mut self,
+        logits: &Tensor,
+        likeliest: &[i64],
+        writer: &Writer,
+    ) -> Result<Vec<Move>> {
         match self {
             _ if !self.is_live() => Ok(Vec::new()),
             Self::Draws(draws) => draws.advance(logits, likeliest, writer),
@@ -88,8 +98,14 @@ impl Writer {
         &self.ends
     }
 
-    /// The text of `tokens` after the prompt, with what it begins with; `stopped` is the text without, where a stop sequence has ended it.
-    pub(super) fn text(&self, job: &Job<'_>, tokens: &[u32], stopped: Option<String>) -> Result<String> {
+    /// The text of `tokens` after the prompt, with what it begins with; `stopped` is the text
+    /// without, where a stop sequence has ended it.
+    pub(super) fn text(
+        &self,
+        job: &Job<'_>,
+        tokens: &[u32],
+        stopped: Option<String>,
+    ) -> Result<String> {
         if job.begin == 0 {
             return stopped.map_or_else(|| self.tokenizer.decode(tokens), Ok);
         }
@@ -97,14 +113,18 @@ impl Writer {
         let mut text = self.tokenizer.decode(&[begin, tokens].concat())?;
         if stopped.is_some() {
             let after = self.tokenizer.decode(begin)?.len().min(text.len());
-            if let Some(end) = text.get(after..).and_then(|rest| first_of(&job.writing.stop, rest)) {
+            if let Some(end) = text
+                .get(after..)
+                .and_then(|rest| first_of(&job.writing.stop, rest))
+            {
                 text.truncate(after + end);
             }
         }
         Ok(text)
     }
 
-    /// Refuses a prompt that a network of `vocabulary` tokens and texts of `positions` cannot go on with.
+    /// Refuses a prompt that a network of `vocabulary` tokens and texts of `positions` cannot go on
+    /// with.
     ///
     /// # Errors
     /// Model, where it is empty, too long, or has tokens that the network has not.
@@ -113,29 +133,49 @@ impl Writer {
             return Err(Error::model("an empty prompt"));
         }
         if prompt.len() as i64 >= positions {
-            let long = format!("a prompt of {} tokens fills the model's {positions}", prompt.len());
+            let long = format!(
+                "a prompt of {} tokens fills the model's {positions}",
+                prompt.len()
+            );
             return Err(Error::model(long).hint("shorten the prompt"));
         }
         match prompt.iter().find(|&&token| i64::from(token) >= vocabulary) {
-            Some(token) => Err(Error::model(format!("the tokenizer has token {token}, the network only {vocabulary}"))),
+            Some(token) => Err(Error::model(format!(
+                "the tokenizer has token {token}, the network only {vocabulary}"
+            ))),
             None => Ok(()),
         }
     }
 
-    /// Writes the texts of every job, in their order, all in one batch; job `n` is about the decoder's `n`th context, where it has contexts.
-    /// `cancelled` is asked with a job's number between tokens; a cancelled text is left as it is. A text does not depend on what else is in
+    /// Writes the texts of every job, in their order, all in one batch; job `n` is about the
+    /// decoder's `n`th context, where it has contexts. `cancelled` is asked with a job's number
+    /// between tokens; a cancelled text is left as it is. A text does not depend on what else is in
     /// the batch, but for the rounding of sums.
     ///
     /// # Errors
-    /// Model, where a text cannot be decoded or the logits are no numbers; overload, where memory is short: fewer jobs at once may pass.
-    pub fn write<D: Decoder>(&self, decoder: &D, jobs: &[Job<'_>], cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Vec<Generation>>> {
+    /// Model, where a text cannot be decoded or the logits are no numbers; overload, where memory
+    /// is short: fewer jobs at once may pass.
+    pub fn write<D: Decoder>(
+        &self,
+        decoder: &D,
+        jobs: &[Job<'_>],
+        cancelled: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Vec<Generation>>> {
         let _frozen = guard();
-        let room = |job: &Job<'_>| u32::try_from(decoder.positions() - job.prompt.len() as i64).unwrap_or(0);
+        let room = |job: &Job<'_>| {
+            u32::try_from(decoder.positions() - job.prompt.len() as i64).unwrap_or(0)
+        };
         let longest = |job: &Job<'_>| job.writing.max_tokens.min(room(job));
-        let mut ways: Vec<Way<'_>> = jobs.iter().map(|job| Way::new(*job, longest(job))).collect();
+        let mut ways: Vec<Way<'_>> = jobs
+            .iter()
+            .map(|job| Way::new(*job, longest(job)))
+            .collect();
         if ways.iter().any(Way::is_live) {
             let further = jobs.iter().map(longest).max().unwrap_or(0).min(ROOM);
-            let prompts: Vec<Vec<i64>> = jobs.iter().map(|job| job.prompt.iter().map(|&token| i64::from(token)).collect()).collect();
+            let prompts: Vec<Vec<i64>> = jobs
+                .iter()
+                .map(|job| job.prompt.iter().map(|&token| i64::from(token)).collect())
+                .collect();
             let prompts: Vec<&[i64]> = prompts.iter().map(Vec::as_slice).collect();
             let (mut cache, mut logits) = decoder.start(&prompts, i64::from(further))?;
             // The jobs under way, each with the number of its rows.

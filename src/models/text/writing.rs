@@ -1,4 +1,5 @@
-//! How a text is written: its length, where it ends, how its tokens are chosen, and how many texts there are for one prompt.
+//! How a text is written: its length, where it ends, how its tokens are chosen, and how many texts
+//! there are for one prompt.
 
 use super::penalties::Penalties;
 use super::sampling::Sampling;
@@ -23,8 +24,16 @@ pub struct Writing {
 
 impl Default for Writing {
     fn default() -> Self {
-        let (sampling, penalties, search) = (Sampling::default(), Penalties::default(), Search::default());
-        Self { max_tokens: 64, stop: Vec::new(), variants: 1, sampling, penalties, search }
+        let (sampling, penalties, search) =
+            (Sampling::default(), Penalties::default(), Search::default());
+        Self {
+            max_tokens: 64,
+            stop: Vec::new(),
+            variants: 1,
+            sampling,
+            penalties,
+            search,
+        }
     }
 }
 
@@ -33,7 +42,8 @@ impl Default for Writing {
 pub struct Search {
     /// Texts that are followed at a time; 1 for no search.
     pub beams: u32,
-    /// The log-probability of a finished text is divided by its length to this power: above 0 longer texts win, below 0 shorter ones.
+    /// The log-probability of a finished text is divided by its length to this power: above 0
+    /// longer texts win, below 0 shorter ones.
     pub length_penalty: f32,
     /// When the search ends.
     pub early: EarlyStopping,
@@ -41,11 +51,16 @@ pub struct Search {
 
 impl Default for Search {
     fn default() -> Self {
-        Self { beams: 1, length_penalty: 1.0, early: EarlyStopping::Heuristic }
+        Self {
+            beams: 1,
+            length_penalty: 1.0,
+            early: EarlyStopping::Heuristic,
+        }
     }
 }
 
-/// When a beam search ends before the longest text; in each case there are as many finished texts as beams.
+/// When a beam search ends before the longest text; in each case there are as many finished texts
+/// as beams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EarlyStopping {
     /// When the best open text would not be better if it ended now: transformers' `False`.
@@ -64,20 +79,39 @@ impl Writing {
     pub fn check(&self) -> Result<()> {
         self.sampling.check()?;
         self.penalties.check()?;
-        let Self { variants, search: Search { beams, length_penalty, .. }, .. } = *self;
+        let Self {
+            variants,
+            search:
+                Search {
+                    beams,
+                    length_penalty,
+                    ..
+                },
+            ..
+        } = *self;
         let searched = beams > 1;
-        let refuse = |message: String, hint: &str| Err(Error::config(message).hint(hint.to_owned()));
+        let refuse =
+            |message: String, hint: &str| Err(Error::config(message).hint(hint.to_owned()));
         if beams == 0 || variants == 0 || !length_penalty.is_finite() {
             return refuse(
-                format!("beams {beams}, variants {variants} and length_penalty {length_penalty} must be 1 or more, and finite"),
+                format!(
+                    "beams {beams}, variants {variants} and length_penalty {length_penalty} must \
+                     be 1 or more, and finite"
+                ),
                 "1 is the default of each",
             );
         }
         if searched && !self.sampling.is_argmax() {
-            return refuse(format!("{beams} beams are searched, not drawn"), "set temperature to 0, or beams to 1");
+            return refuse(
+                format!("{beams} beams are searched, not drawn"),
+                "set temperature to 0, or beams to 1",
+            );
         }
         if searched && variants > beams {
-            return refuse(format!("{beams} beams cannot give {variants} variants"), "set beams to at least variants");
+            return refuse(
+                format!("{beams} beams cannot give {variants} variants"),
+                "set beams to at least variants",
+            );
         }
         if !searched && variants > 1 && self.sampling.is_argmax() {
             return refuse(
@@ -107,7 +141,8 @@ pub struct Generation {
     pub tokens: Vec<u32>,
     /// Why it ended. A cancelled text ends by length.
     pub finish: Finish,
-    /// What beams are ranked by: the log-probability over the length to the power of the penalty. None for texts that were not searched for.
+    /// What beams are ranked by: the log-probability over the length to the power of the penalty.
+    /// None for texts that were not searched for.
     pub score: Option<f32>,
 }
 
@@ -117,23 +152,70 @@ mod tests {
 
     #[test]
     fn what_contradicts_itself_is_refused() {
-        let drawn = Sampling { temperature: 1.0, ..Sampling::default() };
-        let beams = |beams| Search { beams, ..Search::default() };
+        let drawn = Sampling {
+            temperature: 1.0,
+            ..Sampling::default()
+        };
+        let beams = |beams| Search {
+            beams,
+            ..Search::default()
+        };
         let wrong = [
-            Writing { variants: 0, ..Writing::default() },
-            Writing { variants: 2, ..Writing::default() },
-            Writing { search: beams(0), ..Writing::default() },
-            Writing { search: beams(2), variants: 3, ..Writing::default() },
-            Writing { search: beams(2), sampling: drawn.clone(), ..Writing::default() },
-            Writing { search: Search { length_penalty: f32::NAN, ..beams(2) }, ..Writing::default() },
-            Writing { sampling: Sampling { top_p: 2.0, ..Sampling::default() }, ..Writing::default() },
+            Writing {
+                variants: 0,
+                ..Writing::default()
+            },
+            Writing {
+                variants: 2,
+                ..Writing::default()
+            },
+            Writing {
+                search: beams(0),
+                ..Writing::default()
+            },
+            Writing {
+                search: beams(2),
+                variants: 3,
+                ..Writing::default()
+            },
+            Writing {
+                search: beams(2),
+                sampling: drawn.clone(),
+                ..Writing::default()
+            },
+            Writing {
+                search: Search {
+                    length_penalty: f32::NAN,
+                    ..beams(2)
+                },
+                ..Writing::default()
+            },
+            Writing {
+                sampling: Sampling {
+                    top_p: 2.0,
+                    ..Sampling::default()
+                },
+                ..Writing::default()
+            },
         ];
         for writing in wrong {
-            assert_eq!(writing.check().unwrap_err().kind(), crate::error::Kind::Config, "{writing:?}");
+            assert_eq!(
+                writing.check().unwrap_err().kind(),
+                crate::error::Kind::Config,
+                "{writing:?}"
+            );
         }
         let right = [
-            Writing { variants: 3, sampling: drawn, ..Writing::default() },
-            Writing { variants: 3, search: beams(3), ..Writing::default() },
+            Writing {
+                variants: 3,
+                sampling: drawn,
+                ..Writing::default()
+            },
+            Writing {
+                variants: 3,
+                search: beams(3),
+                ..Writing::default()
+            },
             Writing::default(),
         ];
         assert!(right.iter().all(|writing| writing.check().is_ok()));

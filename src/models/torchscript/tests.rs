@@ -7,8 +7,12 @@ use crate::error::Kind as Who;
 use crate::models::golden::{film, goldens, path, relative_error};
 
 fn open(name: &str) -> (TorchScript, Declared) {
-    let folder = ModelFolder::open(path("tests/golden").join(format!("torchscript-{name}"))).unwrap();
-    (TorchScript::open(&folder, Device::Cpu, Precision::F32).unwrap(), Declared::read(folder.config()).unwrap())
+    let folder =
+        ModelFolder::open(path("tests/golden").join(format!("torchscript-{name}"))).unwrap();
+    (
+        TorchScript::open(&folder, Device::Cpu, Precision::F32).unwrap(),
+        Declared::read(folder.config()).unwrap(),
+    )
 }
 
 /// What a module gives, for `models::every`.
@@ -29,8 +33,14 @@ fn a_scripted_module_gives_its_named_output() {
     let found = module.forward(&frames(16, 12), &declared).unwrap();
     let error = relative_error(&found, &golden["named.logits"]);
     assert!(error < 1e-5, "{error}");
-    let grid = Declared { output: Output::parse("grid"), ..declared };
-    let error = relative_error(&module.forward(&frames(16, 12), &grid).unwrap(), &golden["named.grid"]);
+    let grid = Declared {
+        output: Output::parse("grid"),
+        ..declared
+    };
+    let error = relative_error(
+        &module.forward(&frames(16, 12), &grid).unwrap(),
+        &golden["named.grid"],
+    );
     assert!(error < 1e-5, "flattened: {error}");
 }
 
@@ -39,8 +49,15 @@ fn a_traced_module_gives_its_numbered_outputs_from_pixels() {
     let (module, declared) = open("numbered");
     let golden = goldens("torchscript.safetensors");
     for at in ["0", "1"] {
-        let declared = Declared { layout: Layout::Nhwc, output: Output::parse(at), ..declared.clone() };
-        let error = relative_error(&module.forward(&frames(16, 12), &declared).unwrap(), &golden[&format!("numbered.{at}")]);
+        let declared = Declared {
+            layout: Layout::Nhwc,
+            output: Output::parse(at),
+            ..declared.clone()
+        };
+        let error = relative_error(
+            &module.forward(&frames(16, 12), &declared).unwrap(),
+            &golden[&format!("numbered.{at}")],
+        );
         assert!(error < 1e-5, "{at}: {error}");
     }
 }
@@ -48,19 +65,39 @@ fn a_traced_module_gives_its_numbered_outputs_from_pixels() {
 #[test]
 fn frames_of_another_size_are_scaled_to_the_declared_one() {
     let (module, declared) = open("named");
-    assert_eq!(module.forward(&frames(40, 30), &declared).unwrap().size(), [2, 4]);
-    let grid = Declared { output: Output::parse("grid"), ..declared };
-    assert_eq!(module.forward(&frames(40, 30), &grid).unwrap().size(), [2, 6 * 7 * 5], "as for 16 x 12");
+    assert_eq!(
+        module.forward(&frames(40, 30), &declared).unwrap().size(),
+        [2, 4]
+    );
+    let grid = Declared {
+        output: Output::parse("grid"),
+        ..declared
+    };
+    assert_eq!(
+        module.forward(&frames(40, 30), &grid).unwrap().size(),
+        [2, 6 * 7 * 5],
+        "as for 16 x 12"
+    );
     let native = Declared { size: None, ..grid };
-    assert_eq!(module.forward(&frames(40, 30), &native).unwrap().size(), [2, 6 * 19 * 14]);
+    assert_eq!(
+        module.forward(&frames(40, 30), &native).unwrap().size(),
+        [2, 6 * 19 * 14]
+    );
 }
 
 #[test]
 fn outputs_that_are_not_there_are_named() {
     let refused = |name: &str, output: &str| {
         let (module, declared) = open(name);
-        let declared =
-            Declared { layout: if name == "named" { Layout::Nchw } else { Layout::Nhwc }, output: Output::parse(output), ..declared };
+        let declared = Declared {
+            layout: if name == "named" {
+                Layout::Nchw
+            } else {
+                Layout::Nhwc
+            },
+            output: Output::parse(output),
+            ..declared
+        };
         let error = module.forward(&frames(16, 12), &declared).unwrap_err();
         assert_eq!(error.kind(), Who::Model);
         error.message().to_owned()
@@ -74,20 +111,55 @@ fn outputs_that_are_not_there_are_named() {
 #[test]
 fn what_is_no_module_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("config.json"), json!({"architectures": ["TorchScript"]}).to_string()).unwrap();
+    std::fs::write(
+        folder.path().join("config.json"),
+        json!({"architectures": ["TorchScript"]}).to_string(),
+    )
+    .unwrap();
     std::fs::write(folder.path().join("model.pt"), "nothing of the kind").unwrap();
-    let error = TorchScript::open(&ModelFolder::open(folder.path()).unwrap(), Device::Cpu, Precision::F32).unwrap_err();
-    assert!(error.message().contains("model.pt is no TorchScript module"), "{error}");
+    let error = TorchScript::open(
+        &ModelFolder::open(folder.path()).unwrap(),
+        Device::Cpu,
+        Precision::F32,
+    )
+    .unwrap_err();
+    assert!(
+        error
+            .message()
+            .contains("model.pt is no TorchScript module"),
+        "{error}"
+    );
     let (module, declared) = open("named");
     // A picture smaller than the convolution's kernel.
-    assert_eq!(module.forward(&frames(2, 2), &Declared { size: None, ..declared }).unwrap_err().kind(), Who::Model);
+    assert_eq!(
+        module
+            .forward(
+                &frames(2, 2),
+                &Declared {
+                    size: None,
+                    ..declared
+                }
+            )
+            .unwrap_err()
+            .kind(),
+        Who::Model
+    );
 }
 
 #[test]
 fn declarations_are_read_and_refused() {
-    assert_eq!(Declared::read(&Config::of(json!({}))).unwrap(), Declared::default());
-    let read = Declared::read(&Config::of(json!({"input_size": 32, "layout": "nhwc", "output": 1}))).unwrap();
-    assert_eq!((read.size, read.layout, read.output), (Some([32, 32]), Layout::Nhwc, Output::Index(1)));
+    assert_eq!(
+        Declared::read(&Config::of(json!({}))).unwrap(),
+        Declared::default()
+    );
+    let read = Declared::read(&Config::of(
+        json!({"input_size": 32, "layout": "nhwc", "output": 1}),
+    ))
+    .unwrap();
+    assert_eq!(
+        (read.size, read.layout, read.output),
+        (Some([32, 32]), Layout::Nhwc, Output::Index(1))
+    );
     for config in [
         json!({"input_size": [1, 2, 3]}),
         json!({"input_size": 0}),
@@ -96,6 +168,12 @@ fn declarations_are_read_and_refused() {
         json!({"layout": "chw"}),
         json!({"output": -1}),
     ] {
-        assert_eq!(Declared::read(&Config::of(config.clone())).unwrap_err().kind(), Who::Model, "{config}");
+        assert_eq!(
+            Declared::read(&Config::of(config.clone()))
+                .unwrap_err()
+                .kind(),
+            Who::Model,
+            "{config}"
+        );
     }
 }

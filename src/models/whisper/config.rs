@@ -1,4 +1,5 @@
-//! What a Whisper folder says of its network (config.json) and of its tokens (generation_config.json).
+//! What a Whisper folder says of its network (config.json) and of its tokens
+//! (generation_config.json).
 
 use std::collections::BTreeMap;
 
@@ -71,7 +72,9 @@ impl Config {
             median_filter_width: json.integer_or("median_filter_width", 7)? as usize,
             activation: Activation::read(json, "activation_function", "gelu")?,
         };
-        config.check().map_err(|error| json.error(error.message()))?;
+        config
+            .check()
+            .map_err(|error| json.error(error.message()))?;
         Ok(config)
     }
 
@@ -94,11 +97,17 @@ impl Config {
         }
         for heads in [self.encoder_attention_heads, self.decoder_attention_heads] {
             if self.d_model % heads != 0 {
-                return Err(Error::model(format!("{heads} heads cannot share a width of {} evenly", self.d_model)));
+                return Err(Error::model(format!(
+                    "{heads} heads cannot share a width of {} evenly",
+                    self.d_model
+                )));
             }
         }
         if self.median_filter_width.is_multiple_of(2) {
-            return Err(Error::model(format!("`median_filter_width` must be odd, it is {}", self.median_filter_width)));
+            return Err(Error::model(format!(
+                "`median_filter_width` must be odd, it is {}",
+                self.median_filter_width
+            )));
         }
         Ok(())
     }
@@ -135,7 +144,8 @@ pub struct Tokens {
     pub suppressed_first: Vec<u32>,
     /// The latest first timestamp, counted from 0; none for any.
     pub latest_start: Option<u32>,
-    /// The heads (layer, head) whose attention follows the sound; empty where the checkpoint does not say.
+    /// The heads (layer, head) whose attention follows the sound; empty where the checkpoint does
+    /// not say.
     pub alignment_heads: Vec<(usize, usize)>,
 }
 
@@ -145,18 +155,35 @@ impl Tokens {
     /// # Errors
     /// Model, naming the field.
     pub fn read(json: &Json, config: &Config) -> Result<Self> {
-        let token =
-            |key: &str| -> Result<u32> { u32::try_from(json.integer(key)?).map_err(|_| json.error(format_args!("`{key}` is too large"))) };
-        let list = |key: &str| -> Result<Vec<u32>> { Ok(json.integers_or(key, &[])?.into_iter().map(|id| id as u32).collect()) };
+        let token = |key: &str| -> Result<u32> {
+            u32::try_from(json.integer(key)?)
+                .map_err(|_| json.error(format_args!("`{key}` is too large")))
+        };
+        let list = |key: &str| -> Result<Vec<u32>> {
+            Ok(json
+                .integers_or(key, &[])?
+                .into_iter()
+                .map(|id| id as u32)
+                .collect())
+        };
         let suppressed = list("suppress_tokens")?;
         let previous = match json.field("prev_sot_token_id") {
             Some(_) => Some(token("prev_sot_token_id")?),
             // Where it is not named, it is the last but one that is suppressed.
             None => suppressed.len().checked_sub(2).map(|at| suppressed[at]),
         };
-        let latest_start = json.field("max_initial_timestamp_index").map(|_| token("max_initial_timestamp_index")).transpose()?;
+        let latest_start = json
+            .field("max_initial_timestamp_index")
+            .map(|_| token("max_initial_timestamp_index"))
+            .transpose()?;
         let multilingual = json.boolean_or("is_multilingual", true)?;
-        let map = |key: &str| if multilingual { tokens(json, key) } else { Ok(BTreeMap::new()) };
+        let map = |key: &str| {
+            if multilingual {
+                tokens(json, key)
+            } else {
+                Ok(BTreeMap::new())
+            }
+        };
         let found = Self {
             start: token("decoder_start_token_id")?,
             end: token("eos_token_id")?,
@@ -169,26 +196,55 @@ impl Tokens {
             latest_start,
             alignment_heads: heads(json)?,
         };
-        found.check(config).map_err(|error| json.error(error.message()))?;
+        found
+            .check(config)
+            .map_err(|error| json.error(error.message()))?;
         Ok(found)
     }
 
     fn check(&self, config: &Config) -> Result<()> {
         let single = [self.start, self.end, self.no_timestamps];
-        let listed = self.suppressed.iter().chain(&self.suppressed_first).chain(self.languages.values()).chain(self.tasks.values());
-        if let Some(token) = single.iter().chain(listed).chain(&self.previous).find(|token| i64::from(**token) >= config.vocab_size) {
-            return Err(Error::model(format!("token {token} is none of the network's {}", config.vocab_size)));
+        let listed = self
+            .suppressed
+            .iter()
+            .chain(&self.suppressed_first)
+            .chain(self.languages.values())
+            .chain(self.tasks.values());
+        if let Some(token) = single
+            .iter()
+            .chain(listed)
+            .chain(&self.previous)
+            .find(|token| i64::from(**token) >= config.vocab_size)
+        {
+            return Err(Error::model(format!(
+                "token {token} is none of the network's {}",
+                config.vocab_size
+            )));
         }
         let timestamps = config.vocab_size - i64::from(self.first_timestamp());
         if timestamps <= config.max_source_positions {
-            return Err(Error::model(format!("{timestamps} timestamps do not reach the end of {} positions", config.max_source_positions)));
+            return Err(Error::model(format!(
+                "{timestamps} timestamps do not reach the end of {} positions",
+                config.max_source_positions
+            )));
         }
         if self.end >= self.no_timestamps {
-            return Err(Error::model("`eos_token_id` must lie before `no_timestamps_token_id`"));
+            return Err(Error::model(
+                "`eos_token_id` must lie before `no_timestamps_token_id`",
+            ));
         }
-        let layers = (config.decoder_layers as usize, config.decoder_attention_heads as usize);
-        match self.alignment_heads.iter().find(|(layer, head)| *layer >= layers.0 || *head >= layers.1) {
-            Some(head) => Err(Error::model(format!("`alignment_heads` names {head:?}, the decoder has {layers:?}"))),
+        let layers = (
+            config.decoder_layers as usize,
+            config.decoder_attention_heads as usize,
+        );
+        match self
+            .alignment_heads
+            .iter()
+            .find(|(layer, head)| *layer >= layers.0 || *head >= layers.1)
+        {
+            Some(head) => Err(Error::model(format!(
+                "`alignment_heads` names {head:?}, the decoder has {layers:?}"
+            ))),
             None => Ok(()),
         }
     }
@@ -211,21 +267,39 @@ impl Tokens {
 
 /// An object of tokens whose keys may stand in `<|` and `|>`.
 fn tokens(json: &Json, key: &str) -> Result<BTreeMap<String, u32>> {
-    let Some(field) = json.field(key) else { return Ok(BTreeMap::new()) };
-    let read = |map: &serde_json::Map<String, Value>| -> Option<BTreeMap<String, u32>> {
-        let code = |name: &str| name.trim_start_matches("<|").trim_end_matches("|>").to_owned();
-        map.iter().map(|(name, id)| Some((code(name), u32::try_from(id.as_u64()?).ok()?))).collect()
+    let Some(field) = json.field(key) else {
+        return Ok(BTreeMap::new());
     };
-    field.as_object().and_then(read).ok_or_else(|| json.error(format_args!("`{key}` must be an object of tokens' numbers")))
+    let read = |map: &serde_json::Map<String, Value>| -> Option<BTreeMap<String, u32>> {
+        let code = |name: &str| {
+            name.trim_start_matches("<|")
+                .trim_end_matches("|>")
+                .to_owned()
+        };
+        map.iter()
+            .map(|(name, id)| Some((code(name), u32::try_from(id.as_u64()?).ok()?)))
+            .collect()
+    };
+    field
+        .as_object()
+        .and_then(read)
+        .ok_or_else(|| json.error(format_args!("`{key}` must be an object of tokens' numbers")))
 }
 
 fn heads(json: &Json) -> Result<Vec<(usize, usize)>> {
-    let Some(field) = json.field("alignment_heads") else { return Ok(Vec::new()) };
+    let Some(field) = json.field("alignment_heads") else {
+        return Ok(Vec::new());
+    };
     let pair = |pair: &Value| match pair.as_array()?.as_slice() {
-        [layer, head] => Some((usize::try_from(layer.as_u64()?).ok()?, usize::try_from(head.as_u64()?).ok()?)),
+        [layer, head] => Some((
+            usize::try_from(layer.as_u64()?).ok()?,
+            usize::try_from(head.as_u64()?).ok()?,
+        )),
         _ => None,
     };
-    let read = field.as_array().and_then(|list| list.iter().map(pair).collect());
+    let read = field
+        .as_array()
+        .and_then(|list| list.iter().map(pair).collect());
     read.ok_or_else(|| json.error("`alignment_heads` must be a list of [layer, head]"))
 }
 
@@ -249,12 +323,24 @@ mod tests {
     fn tokens_come_from_where_checkpoints_have_them() {
         let config = Config::read(&Json::of(sizes())).unwrap();
         let tokens = Tokens::read(&Json::of(words()), &config).unwrap();
-        assert_eq!((tokens.first_timestamp(), tokens.no_speech(), tokens.previous), (29, 27, Some(25)));
+        assert_eq!(
+            (
+                tokens.first_timestamp(),
+                tokens.no_speech(),
+                tokens.previous
+            ),
+            (29, 27, Some(25))
+        );
         assert_eq!(tokens.languages["de"], 23);
         assert_eq!(tokens.alignment_heads, [(1, 0)]);
         let mut english = words();
         english["is_multilingual"] = json!(false);
-        assert!(Tokens::read(&Json::of(english), &config).unwrap().languages.is_empty());
+        assert!(
+            Tokens::read(&Json::of(english), &config)
+                .unwrap()
+                .languages
+                .is_empty()
+        );
     }
 
     #[test]
@@ -280,7 +366,9 @@ mod tests {
         ] {
             let mut json = words();
             json[key] = value;
-            let error = Tokens::read(&Json::of(json), &config).unwrap_err().to_string();
+            let error = Tokens::read(&Json::of(json), &config)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(word), "{error}");
         }
     }

@@ -1,5 +1,6 @@
-//! Whisper's decoder: learned positions, pre-norm layers that attend to the tokens so far and to the sound. Keys of the sound are computed
-//! once a window, keys of the tokens are kept, and the queries of the heads that follow the sound are kept for the alignment of words.
+//! Whisper's decoder: learned positions, pre-norm layers that attend to the tokens so far and to
+//! the sound. Keys of the sound are computed once a window, keys of the tokens are kept, and the
+//! queries of the heads that follow the sound are kept for the alignment of words.
 
 use std::collections::BTreeMap;
 
@@ -55,10 +56,15 @@ impl Sound {
     /// # Errors
     /// Overload, where memory is short.
     pub fn keep(&self, rows: &[usize]) -> Result<Self> {
-        let Some(first) = self.0.first() else { return Ok(Self(Vec::new())) };
+        let Some(first) = self.0.first() else {
+            return Ok(Self(Vec::new()));
+        };
         let rows = index(rows, first.keys.device())?;
         let keep = |keys: &Keys| -> Result<Keys> {
-            Ok(Keys { keys: keys.keys.f_index_select(0, &rows)?, values: keys.values.f_index_select(0, &rows)? })
+            Ok(Keys {
+                keys: keys.keys.f_index_select(0, &rows)?,
+                values: keys.values.f_index_select(0, &rows)?,
+            })
         };
         self.0.iter().map(keep).collect::<Result<_>>().map(Self)
     }
@@ -95,15 +101,26 @@ impl Decoder {
             let scope = scope / "layers" / n;
             let norm = |name: &str| LayerNorm::new(&(&scope / name), width, EPSILON);
             let aligned = match by_layer.get(&(n as usize)) {
-                Some(list) => Some(Aligned { heads: Tensor::f_from_slice(list)?.f_to(device)?, first, count: list.len() as i64 }),
+                Some(list) => Some(Aligned {
+                    heads: Tensor::f_from_slice(list)?.f_to(device)?,
+                    first,
+                    count: list.len() as i64,
+                }),
                 None => None,
             };
             first += aligned.as_ref().map_or(0, |aligned| aligned.count);
             layers.push(Layer {
                 own_norm: norm("self_attn_layer_norm")?,
-                own: Attention::of_self(&(&scope / "self_attn"), PROJECTIONS, heads, BIASES)?.packed()?,
+                own: Attention::of_self(&(&scope / "self_attn"), PROJECTIONS, heads, BIASES)?
+                    .packed()?,
                 sound_norm: norm("encoder_attn_layer_norm")?,
-                sound: Attention::of_context(&(&scope / "encoder_attn"), PROJECTIONS, heads, BIASES)?.packed()?,
+                sound: Attention::of_context(
+                    &(&scope / "encoder_attn"),
+                    PROJECTIONS,
+                    heads,
+                    BIASES,
+                )?
+                .packed()?,
                 feed_norm: norm("final_layer_norm")?,
                 feed: FeedForward::new(&scope, width, config.decoder_ffn_dim, config.activation)?,
                 aligned,
@@ -113,7 +130,8 @@ impl Decoder {
         Ok(Self {
             head: Linear::of(embedding.shallow_clone(), None).packed()?,
             embedding,
-            positions: (scope / "embed_positions").take("weight", &[config.max_target_positions, width])?,
+            positions: (scope / "embed_positions")
+                .take("weight", &[config.max_target_positions, width])?,
             layers,
             norm: LayerNorm::new(&(scope / "layer_norm"), width, EPSILON)?,
             heads,
@@ -128,51 +146,104 @@ impl Decoder {
     pub fn listen(&self, heard: &Tensor) -> Result<Sound> {
         let keys = |layer: &Layer| -> Result<Keys> {
             let Keys { keys, values } = layer.sound.keys(heard)?;
-            Ok(Keys { keys: keys.f_contiguous()?, values: values.f_contiguous()? })
+            Ok(Keys {
+                keys: keys.f_contiguous()?,
+                values: values.f_contiguous()?,
+            })
         };
-        self.layers.iter().map(keys).collect::<Result<_>>().map(Sound)
+        self.layers
+            .iter()
+            .map(keys)
+            .collect::<Result<_>>()
+            .map(Sound)
     }
 
-    /// Texts of nothing yet, one for each window of `sound`; `aligned` where the words' times will be asked for.
+    /// Texts of nothing yet, one for each window of `sound`; `aligned` where the words' times will
+    /// be asked for.
     ///
     /// # Errors
     /// Overload, where memory is short.
     pub fn start(&self, sound: &Sound, aligned: bool) -> Result<State> {
-        let (rows, options) = (sound.rows(), (self.positions.kind(), self.positions.device()));
+        let (rows, options) = (
+            sound.rows(),
+            (self.positions.kind(), self.positions.device()),
+        );
         let room = ROOM.min(self.longest);
-        let shape = [self.layers.len() as i64, 2, rows, self.heads.count, room, self.heads.dim];
+        let shape = [
+            self.layers.len() as i64,
+            2,
+            rows,
+            self.heads.count,
+            room,
+            self.heads.dim,
+        ];
         let count: i64 = self.aligned().map(|(_, aligned)| aligned.count).sum();
-        let queries = if aligned && count > 0 { Some(Tensor::f_empty([count, rows, room, self.heads.dim], options)?) } else { None };
-        Ok(State { own: Tensor::f_empty(shape, options)?, queries, length: 0 })
+        let queries = if aligned && count > 0 {
+            Some(Tensor::f_empty(
+                [count, rows, room, self.heads.dim],
+                options,
+            )?)
+        } else {
+            None
+        };
+        Ok(State {
+            own: Tensor::f_empty(shape, options)?,
+            queries,
+            length: 0,
+        })
     }
 
     fn aligned(&self) -> impl Iterator<Item = (usize, &Aligned)> {
-        self.layers.iter().enumerate().filter_map(|(n, layer)| Some((n, layer.aligned.as_ref()?)))
+        self.layers
+            .iter()
+            .enumerate()
+            .filter_map(|(n, layer)| Some((n, layer.aligned.as_ref()?)))
     }
 
-    /// Appends `columns` tokens to every text (`tokens` row after row); the hidden states after each, `[rows, columns, width]`. Only the
-    /// first call may append several.
+    /// Appends `columns` tokens to every text (`tokens` row after row); the hidden states after
+    /// each, `[rows, columns, width]`. Only the first call may append several.
     ///
     /// # Errors
-    /// Bug, where the texts grow too long or the call does not fit; overload, where memory is short.
-    pub fn read(&self, state: &mut State, sound: &Sound, tokens: &[u32], columns: i64) -> Result<Tensor> {
+    /// Bug, where the texts grow too long or the call does not fit; overload, where memory is
+    /// short.
+    pub fn read(
+        &self,
+        state: &mut State,
+        sound: &Sound,
+        tokens: &[u32],
+        columns: i64,
+    ) -> Result<Tensor> {
         let (rows, start) = (sound.rows(), state.length);
-        if tokens.len() as i64 != rows * columns || start + columns > self.longest || (columns > 1 && start > 0) {
-            return Err(Error::bug(format!("{} tokens for {rows} texts of {start} tokens", tokens.len())));
+        if tokens.len() as i64 != rows * columns
+            || start + columns > self.longest
+            || (columns > 1 && start > 0)
+        {
+            return Err(Error::bug(format!(
+                "{} tokens for {rows} texts of {start} tokens",
+                tokens.len()
+            )));
         }
         state.grow(start + columns)?;
         let numbers: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
         let numbers = Tensor::f_from_slice(&numbers)?.f_to(self.embedding.device())?;
         let positions = self.positions.f_narrow(0, start, columns)?;
-        let mut x = self.embedding.f_index_select(0, &numbers)?.f_view([rows, columns, self.heads.width])?.f_add_(&positions)?;
+        let mut x = self
+            .embedding
+            .f_index_select(0, &numbers)?
+            .f_view([rows, columns, self.heads.width])?
+            .f_add_(&positions)?;
         for (n, (layer, heard)) in self.layers.iter().zip(&sound.0).enumerate() {
             let (query, fresh) = layer.own.queries(&layer.own_norm.forward(&x)?)?;
             let own = state.append(n as i64, &fresh, columns)?;
             let _ = x.f_add_(&layer.own.mix(&query, &own, None, columns > 1)?)?;
             let query = layer.sound.query(&layer.sound_norm.forward(&x)?)?;
             if let (Some(kept), Some(aligned)) = (&state.queries, &layer.aligned) {
-                let place = kept.f_narrow(0, aligned.first, aligned.count)?.f_narrow(2, start, columns)?;
-                place.f_transpose(0, 1)?.f_copy_(&query.f_index_select(1, &aligned.heads)?)?;
+                let place = kept
+                    .f_narrow(0, aligned.first, aligned.count)?
+                    .f_narrow(2, start, columns)?;
+                place
+                    .f_transpose(0, 1)?
+                    .f_copy_(&query.f_index_select(1, &aligned.heads)?)?;
             }
             let _ = x.f_add_(&layer.sound.mix(&query, heard, None, false)?)?;
             let _ = x.f_add_(&layer.feed.forward(&layer.feed_norm.forward(&x)?)?)?;
@@ -186,22 +257,48 @@ impl Decoder {
     /// # Errors
     /// Overload, where memory is short.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(self.head.forward(&self.norm.forward(hidden)?)?.f_to_kind(Kind::Float)?)
+        Ok(self
+            .head
+            .forward(&self.norm.forward(hidden)?)?
+            .f_to_kind(Kind::Float)?)
     }
 
-    /// How much each of `tokens` that `row` has read, by their places, attended to each position of the sound, by the heads that follow it:
-    /// `[heads, tokens, positions]`, f32, each row of sum 1.
+    /// How much each of `tokens` that `row` has read, by their places, attended to each position of
+    /// the sound, by the heads that follow it: `[heads, tokens, positions]`, f32, each row of sum
+    /// 1.
     ///
     /// # Errors
     /// Bug, where the texts were not started to be aligned; overload, where memory is short.
-    pub fn attention(&self, state: &State, sound: &Sound, row: usize, tokens: std::ops::Range<usize>) -> Result<Tensor> {
-        let queries = state.queries.as_ref().ok_or_else(|| Error::bug("these texts keep no queries"))?;
-        let queries = queries.f_select(1, row as i64)?.f_narrow(1, tokens.start as i64, tokens.len() as i64)?;
+    pub fn attention(
+        &self,
+        state: &State,
+        sound: &Sound,
+        row: usize,
+        tokens: std::ops::Range<usize>,
+    ) -> Result<Tensor> {
+        let queries = state
+            .queries
+            .as_ref()
+            .ok_or_else(|| Error::bug("these texts keep no queries"))?;
+        let queries = queries.f_select(1, row as i64)?.f_narrow(
+            1,
+            tokens.start as i64,
+            tokens.len() as i64,
+        )?;
         let mut parts = Vec::new();
         for (n, aligned) in self.aligned() {
-            let keys = sound.0[n].keys.f_select(0, row as i64)?.f_index_select(0, &aligned.heads)?;
-            let queries = queries.f_narrow(0, aligned.first, aligned.count)?.f_mul_scalar((self.heads.dim as f64).powf(-0.5))?;
-            parts.push(queries.f_matmul(&keys.f_transpose(1, 2)?)?.f_softmax(-1, Kind::Float)?);
+            let keys = sound.0[n]
+                .keys
+                .f_select(0, row as i64)?
+                .f_index_select(0, &aligned.heads)?;
+            let queries = queries
+                .f_narrow(0, aligned.first, aligned.count)?
+                .f_mul_scalar((self.heads.dim as f64).powf(-0.5))?;
+            parts.push(
+                queries
+                    .f_matmul(&keys.f_transpose(1, 2)?)?
+                    .f_softmax(-1, Kind::Float)?,
+            );
         }
         Ok(Tensor::f_cat(&parts, 0)?)
     }
@@ -230,7 +327,11 @@ impl State {
             Ok(wide)
         };
         self.own = wider(&self.own, 4)?;
-        self.queries = self.queries.as_ref().map(|queries| wider(queries, 2)).transpose()?;
+        self.queries = self
+            .queries
+            .as_ref()
+            .map(|queries| wider(queries, 2))
+            .transpose()?;
         Ok(())
     }
 
@@ -242,7 +343,10 @@ impl State {
             part.f_narrow(2, self.length, columns)?.f_copy_(fresh)?;
             Ok(part.f_narrow(2, 0, self.length + columns)?)
         };
-        Ok(Keys { keys: part(0, &fresh.keys)?, values: part(1, &fresh.values)? })
+        Ok(Keys {
+            keys: part(0, &fresh.keys)?,
+            values: part(1, &fresh.values)?,
+        })
     }
 
     /// Lets go of all rows but these.
@@ -252,7 +356,11 @@ impl State {
     pub fn keep(&mut self, rows: &[usize]) -> Result<()> {
         let rows = index(rows, self.own.device())?;
         self.own = self.own.f_index_select(2, &rows)?;
-        self.queries = self.queries.as_ref().map(|queries| queries.f_index_select(1, &rows)).transpose()?;
+        self.queries = self
+            .queries
+            .as_ref()
+            .map(|queries| queries.f_index_select(1, &rows))
+            .transpose()?;
         Ok(())
     }
 }

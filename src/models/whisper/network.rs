@@ -1,5 +1,5 @@
-//! Whisper's network as a whole: sound to what the decoder hears, and texts written from it, many at once. Texts that have ended leave the
-//! batch, so that no time goes into them.
+//! Whisper's network as a whole: sound to what the decoder hears, and texts written from it, many
+//! at once. Texts that have ended leave the batch, so that no time goes into them.
 
 use super::alignment;
 use super::config::{Config, STRIDE, Tokens};
@@ -86,10 +86,15 @@ impl Network {
         let window = |&(spectrogram, from): &(&Tensor, usize)| -> Result<Tensor> {
             let rest = (spectrogram.size2()?.1 - from as i64).min(whole);
             let part = spectrogram.f_narrow(1, from as i64, rest)?;
-            Ok(if rest < whole { part.f_constant_pad_nd([0, whole - rest])? } else { part })
+            Ok(if rest < whole {
+                part.f_constant_pad_nd([0, whole - rest])?
+            } else {
+                part
+            })
         };
         let windows = from.iter().map(window).collect::<Result<Vec<_>>>()?;
-        self.decoder.listen(&self.encoder.forward(&Tensor::f_stack(&windows, 0)?)?)
+        self.decoder
+            .listen(&self.encoder.forward(&Tensor::f_stack(&windows, 0)?)?)
     }
 
     /// The language of each window, and how sure the model is of it among all that it knows.
@@ -100,44 +105,112 @@ impl Network {
             return Ok(vec![("en".to_owned(), 1.); rows as usize]);
         }
         let mut state = self.decoder.start(sound, false)?;
-        let hidden = self.decoder.read(&mut state, sound, &vec![self.tokens.start; rows as usize], 1)?;
-        let (codes, tokens): (Vec<&String>, Vec<i64>) = self.tokens.languages.iter().map(|(code, &token)| (code, i64::from(token))).unzip();
+        let hidden = self.decoder.read(
+            &mut state,
+            sound,
+            &vec![self.tokens.start; rows as usize],
+            1,
+        )?;
+        let (codes, tokens): (Vec<&String>, Vec<i64>) = self
+            .tokens
+            .languages
+            .iter()
+            .map(|(code, &token)| (code, i64::from(token)))
+            .unzip();
         let logits = self.decoder.logits(&hidden.f_select(1, 0)?)?;
         let tokens = Tensor::f_from_slice(&tokens)?.f_to(logits.device())?;
-        let (most, which) = logits.f_index_select(1, &tokens)?.f_softmax(1, Kind::Float)?.f_max_dim(1, false)?;
-        let (most, which) = (Vec::<f32>::try_from(most.f_to(Device::Cpu)?)?, Vec::<i64>::try_from(which.f_to(Device::Cpu)?)?);
-        Ok(which.iter().zip(most).map(|(&which, most)| (codes[which as usize].clone(), most)).collect())
+        let (most, which) = logits
+            .f_index_select(1, &tokens)?
+            .f_softmax(1, Kind::Float)?
+            .f_max_dim(1, false)?;
+        let (most, which) = (
+            Vec::<f32>::try_from(most.f_to(Device::Cpu)?)?,
+            Vec::<i64>::try_from(which.f_to(Device::Cpu)?)?,
+        );
+        Ok(which
+            .iter()
+            .zip(most)
+            .map(|(&which, most)| (codes[which as usize].clone(), most))
+            .collect())
     }
 
-    /// Writes a text about every window of `sound`, as `orders` ask for; with `aligned`, each token's time is found. Between tokens,
-    /// `cancelled` is asked with an order's place: a cancelled text is left as it is.
-    pub(super) fn write(&self, sound: &Sound, orders: &[Order], aligned: bool, cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Written>> {
+    /// Writes a text about every window of `sound`, as `orders` ask for; with `aligned`, each
+    /// token's time is found. Between tokens, `cancelled` is asked with an order's place: a
+    /// cancelled text is left as it is.
+    pub(super) fn write(
+        &self,
+        sound: &Sound,
+        orders: &[Order],
+        aligned: bool,
+        cancelled: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Written>> {
         let _frozen = guard();
-        let Some(first) = orders.first() else { return Ok(Vec::new()) };
+        let Some(first) = orders.first() else {
+            return Ok(Vec::new());
+        };
         let (columns, before) = (first.prompt.len(), first.before);
-        if orders.len() as i64 != sound.rows() || orders.iter().any(|order| (order.prompt.len(), order.before) != (columns, before)) {
+        if orders.len() as i64 != sound.rows()
+            || orders
+                .iter()
+                .any(|order| (order.prompt.len(), order.before) != (columns, before))
+        {
             return Err(Error::bug("texts of a batch begin alike, one a window"));
         }
         let mut state = self.decoder.start(sound, aligned)?;
-        let prompts: Vec<u32> = orders.iter().flat_map(|order| order.prompt.iter().copied()).collect();
-        let hidden = self.decoder.read(&mut state, sound, &prompts, columns as i64)?;
+        let prompts: Vec<u32> = orders
+            .iter()
+            .flat_map(|order| order.prompt.iter().copied())
+            .collect();
+        let hidden = self
+            .decoder
+            .read(&mut state, sound, &prompts, columns as i64)?;
         let no_speech = self.no_speech(&hidden.f_select(1, before as i64)?)?;
         let mut last = hidden.f_select(1, columns as i64 - 1)?;
         let mut written: Vec<Option<Written>> = vec![None; orders.len()];
         let mut live: Vec<usize> = (0..orders.len()).collect();
-        let mut texts: Vec<Text> = orders.iter().map(|order| Text::new(order.temperature, order.seed)).collect();
+        let mut texts: Vec<Text> = orders
+            .iter()
+            .map(|order| Text::new(order.temperature, order.seed))
+            .collect();
         let mut kept = None;
         loop {
             let heard = kept.as_ref().unwrap_or(sound);
-            self.rules.choose(&self.decoder.logits(&last)?, &mut texts)?;
-            let full = |text: &Text| text.ended || columns + text.tokens.len() >= self.config.max_target_positions as usize;
-            let stays: Vec<bool> = live.iter().zip(&texts).map(|(&place, text)| !full(text) && !cancelled(place)).collect();
+            self.rules
+                .choose(&self.decoder.logits(&last)?, &mut texts)?;
+            let full = |text: &Text| {
+                text.ended
+                    || columns + text.tokens.len() >= self.config.max_target_positions as usize
+            };
+            let stays: Vec<bool> = live
+                .iter()
+                .zip(&texts)
+                .map(|(&place, text)| !full(text) && !cancelled(place))
+                .collect();
             let mut rows = Vec::new();
-            let (going, staying): (Vec<_>, Vec<_>) = live.into_iter().zip(texts).enumerate().partition(|(row, _)| !stays[*row]);
+            let (going, staying): (Vec<_>, Vec<_>) = live
+                .into_iter()
+                .zip(texts)
+                .enumerate()
+                .partition(|(row, _)| !stays[*row]);
             for (row, (place, text)) in going {
-                let times = if aligned { self.times(&state, heard, row, columns, orders[place].frames)? } else { Vec::new() };
-                let Text { tokens, log_probabilities, ended, .. } = text;
-                written[place] = Some(Written { tokens, log_probabilities, ended, no_speech: no_speech[place], times });
+                let times = if aligned {
+                    self.times(&state, heard, row, columns, orders[place].frames)?
+                } else {
+                    Vec::new()
+                };
+                let Text {
+                    tokens,
+                    log_probabilities,
+                    ended,
+                    ..
+                } = text;
+                written[place] = Some(Written {
+                    tokens,
+                    log_probabilities,
+                    ended,
+                    no_speech: no_speech[place],
+                    times,
+                });
             }
             if staying.is_empty() {
                 break;
@@ -154,21 +227,44 @@ impl Network {
                 state.keep(&rows)?;
                 kept = Some(heard.keep(&rows)?);
             }
-            let next: Vec<u32> = texts.iter().filter_map(|text| text.tokens.last().copied()).collect();
+            let next: Vec<u32> = texts
+                .iter()
+                .filter_map(|text| text.tokens.last().copied())
+                .collect();
             let heard = kept.as_ref().unwrap_or(sound);
-            last = self.decoder.read(&mut state, heard, &next, 1)?.f_select(1, 0)?;
+            last = self
+                .decoder
+                .read(&mut state, heard, &next, 1)?
+                .f_select(1, 0)?;
         }
-        written.into_iter().map(|written| written.ok_or_else(|| Error::bug("a text was lost from its batch"))).collect()
+        written
+            .into_iter()
+            .map(|written| written.ok_or_else(|| Error::bug("a text was lost from its batch")))
+            .collect()
     }
 
     fn no_speech(&self, hidden: &Tensor) -> Result<Vec<f32>> {
         let probabilities = self.decoder.logits(hidden)?.f_softmax(1, Kind::Float)?;
-        Ok(Vec::try_from(probabilities.f_select(1, i64::from(self.tokens.no_speech()))?.f_to(Device::Cpu)?)?)
+        Ok(Vec::try_from(
+            probabilities
+                .f_select(1, i64::from(self.tokens.no_speech()))?
+                .f_to(Device::Cpu)?,
+        )?)
     }
 
-    /// The times of what `row` has written after its prompt of `columns` tokens, over `frames` of sound.
-    fn times(&self, state: &State, sound: &Sound, row: usize, columns: usize, frames: usize) -> Result<Vec<f64>> {
-        let attention = self.decoder.attention(state, sound, row, columns..state.length())?;
+    /// The times of what `row` has written after its prompt of `columns` tokens, over `frames` of
+    /// sound.
+    fn times(
+        &self,
+        state: &State,
+        sound: &Sound,
+        row: usize,
+        columns: usize,
+        frames: usize,
+    ) -> Result<Vec<f64>> {
+        let attention = self
+            .decoder
+            .attention(state, sound, row, columns..state.length())?;
         alignment::times(&attention, frames / STRIDE, self.config.median_filter_width)
     }
 }

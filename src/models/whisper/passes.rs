@@ -1,5 +1,6 @@
-//! The passes over a window: each writes what it hears from a point on, anew at higher temperatures where the text is doubtful, and says
-//! where the next one begins. After transformers' `WhisperGenerationMixin.generate`.
+//! The passes over a window: each writes what it hears from a point on, anew at higher temperatures
+//! where the text is doubtful, and says where the next one begins. After transformers'
+//! `WhisperGenerationMixin.generate`.
 
 use std::io::Write;
 
@@ -44,26 +45,54 @@ struct Pass {
     doubtful: bool,
 }
 
-pub(super) fn transcribe(whisper: &Whisper, requests: &[Request], cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Transcription>> {
-    let mut jobs = requests.iter().enumerate().map(|(place, request)| Job::new(whisper, place, request)).collect::<Result<Vec<_>>>()?;
+pub(super) fn transcribe(
+    whisper: &Whisper,
+    requests: &[Request],
+    cancelled: &dyn Fn(usize) -> bool,
+) -> Result<Vec<Transcription>> {
+    let mut jobs = requests
+        .iter()
+        .enumerate()
+        .map(|(place, request)| Job::new(whisper, place, request))
+        .collect::<Result<Vec<_>>>()?;
     loop {
-        let open: Vec<&mut Job<'_>> = jobs.iter_mut().filter(|job| job.is_open() && !cancelled(job.place)).collect();
+        let open: Vec<&mut Job<'_>> = jobs
+            .iter_mut()
+            .filter(|job| job.is_open() && !cancelled(job.place))
+            .collect();
         // Texts of a batch begin at one length; as a rule they all do.
-        let Some(length) = open.first().map(|job| job.before.len()) else { break };
-        let mut batch: Vec<&mut Job<'_>> = open.into_iter().filter(|job| job.before.len() == length).collect();
+        let Some(length) = open.first().map(|job| job.before.len()) else {
+            break;
+        };
+        let mut batch: Vec<&mut Job<'_>> = open
+            .into_iter()
+            .filter(|job| job.before.len() == length)
+            .collect();
         pass(whisper, &mut batch, cancelled)?;
     }
     let finish = |job: Job<'_>| {
-        let (language, language_probability) = job.language.unwrap_or_else(|| ("en".to_owned(), 0.));
-        Transcription { language, language_probability, segments: job.segments }
+        let (language, language_probability) =
+            job.language.unwrap_or_else(|| ("en".to_owned(), 0.));
+        Transcription {
+            language,
+            language_probability,
+            segments: job.segments,
+        }
     };
     Ok(jobs.into_iter().map(finish).collect())
 }
 
 /// One pass over windows, from where each is.
-fn pass(whisper: &Whisper, jobs: &mut [&mut Job<'_>], cancelled: &dyn Fn(usize) -> bool) -> Result<()> {
+fn pass(
+    whisper: &Whisper,
+    jobs: &mut [&mut Job<'_>],
+    cancelled: &dyn Fn(usize) -> bool,
+) -> Result<()> {
     let network = &whisper.network;
-    let from: Vec<(&Tensor, usize)> = jobs.iter().map(|job| (&job.spectrogram, job.seek)).collect();
+    let from: Vec<(&Tensor, usize)> = jobs
+        .iter()
+        .map(|job| (&job.spectrogram, job.seek))
+        .collect();
     let sound = network.hear(&from)?;
     if jobs.iter().any(|job| job.language.is_none()) {
         for (job, found) in jobs.iter_mut().zip(network.languages(&sound)?) {
@@ -71,23 +100,47 @@ fn pass(whisper: &Whisper, jobs: &mut [&mut Job<'_>], cancelled: &dyn Fn(usize) 
         }
     }
     let mut passes: Vec<Option<Pass>> = jobs.iter().map(|_| None).collect();
-    let most = jobs.iter().map(|job| job.options.temperatures.len()).max().unwrap_or(0);
+    let most = jobs
+        .iter()
+        .map(|job| job.options.temperatures.len())
+        .max()
+        .unwrap_or(0);
     for attempt in 0..most {
-        let open = |at: &usize| attempt < jobs[*at].options.temperatures.len() && passes[*at].as_ref().is_none_or(|pass| pass.doubtful);
+        let open = |at: &usize| {
+            attempt < jobs[*at].options.temperatures.len()
+                && passes[*at].as_ref().is_none_or(|pass| pass.doubtful)
+        };
         let rows: Vec<usize> = (0..jobs.len()).filter(open).collect();
         if rows.is_empty() {
             break;
         }
-        let orders: Vec<Order> = rows.iter().map(|&row| jobs[row].order(&network.tokens, attempt)).collect();
+        let orders: Vec<Order> = rows
+            .iter()
+            .map(|&row| jobs[row].order(&network.tokens, attempt))
+            .collect();
         let aligned = jobs.iter().any(|job| job.options.words);
-        let some = if rows.len() < jobs.len() { Some(sound.keep(&rows)?) } else { None };
-        let written = network.write(some.as_ref().unwrap_or(&sound), &orders, aligned, &|at| cancelled(jobs[rows[at]].place))?;
+        let some = if rows.len() < jobs.len() {
+            Some(sound.keep(&rows)?)
+        } else {
+            None
+        };
+        let written = network.write(some.as_ref().unwrap_or(&sound), &orders, aligned, &|at| {
+            cancelled(jobs[rows[at]].place)
+        })?;
         for (&row, written) in rows.iter().zip(written) {
-            passes[row] = Some(Pass::new(written, jobs[row].options, jobs[row].options.temperatures[attempt], whisper)?);
+            passes[row] = Some(Pass::new(
+                written,
+                jobs[row].options,
+                jobs[row].options.temperatures[attempt],
+                whisper,
+            )?);
         }
     }
     for (job, pass) in jobs.iter_mut().zip(passes) {
-        job.take(whisper, pass.ok_or_else(|| Error::bug("a window was left out of its pass"))?)?;
+        job.take(
+            whisper,
+            pass.ok_or_else(|| Error::bug("a window was left out of its pass"))?,
+        )?;
     }
     Ok(())
 }
@@ -109,37 +162,65 @@ impl<'a> Job<'a> {
         };
         // A pass that finds nothing but a short segment must not go on for ever.
         let left = 2 + frames * HOP / SAMPLE_RATE;
-        let mut job = Self { place, options, spectrogram, frames, seek: 0, left, language, before: Vec::new(), segments: Vec::new() };
+        let mut job = Self {
+            place,
+            options,
+            spectrogram,
+            frames,
+            seek: 0,
+            left,
+            language,
+            before: Vec::new(),
+            segments: Vec::new(),
+        };
         job.remember(whisper, &before);
         Ok(job)
     }
 
     fn is_open(&self) -> bool {
         let rest = self.frames.saturating_sub(self.seek);
-        rest > 0 && self.left > 0 && (self.seek == 0 || rest as f64 * FRAME >= f64::from(self.options.least))
+        rest > 0
+            && self.left > 0
+            && (self.seek == 0 || rest as f64 * FRAME >= f64::from(self.options.least))
     }
 
     /// Adds to what the next pass reads as written before; the oldest leaves.
     fn remember(&mut self, whisper: &Whisper, tokens: &[u32]) {
-        let (Some(previous), false) = (whisper.network.tokens.previous, tokens.is_empty()) else { return };
+        let (Some(previous), false) = (whisper.network.tokens.previous, tokens.is_empty()) else {
+            return;
+        };
         let most = (whisper.network.config.max_target_positions as usize / 2).saturating_sub(1);
         let kept: Vec<u32> = self.before.iter().skip(1).chain(tokens).copied().collect();
-        self.before = std::iter::once(previous).chain(kept[kept.len().saturating_sub(most)..].iter().copied()).collect();
+        self.before = std::iter::once(previous)
+            .chain(kept[kept.len().saturating_sub(most)..].iter().copied())
+            .collect();
     }
 
     fn order(&self, tokens: &Tokens, attempt: usize) -> Order {
         let mut prompt = self.before.clone();
         prompt.push(tokens.start);
-        let language = self.language.as_ref().and_then(|(code, _)| tokens.languages.get(code));
+        let language = self
+            .language
+            .as_ref()
+            .and_then(|(code, _)| tokens.languages.get(code));
         let task = tokens.tasks.get(self.options.task.as_str());
         // A model of English only has neither.
-        prompt.extend(language.zip(task).into_iter().flat_map(|(language, task)| [*language, *task]));
+        prompt.extend(
+            language
+                .zip(task)
+                .into_iter()
+                .flat_map(|(language, task)| [*language, *task]),
+        );
         Order {
             prompt,
             before: self.before.len(),
             frames: self.frames - self.seek,
             temperature: self.options.temperatures[attempt],
-            seed: self.options.seed.wrapping_add((self.seek as u64) << 8).wrapping_add(attempt as u64),
+            seed: self
+                .options
+                .seed
+                .wrapping_add((self.seek as u64) << 8)
+                .wrapping_add(attempt as u64),
         }
     }
 
@@ -151,7 +232,11 @@ impl<'a> Job<'a> {
             self.seek = self.frames;
             return Ok(());
         }
-        let (stretches, next) = split(&pass.written.tokens, rest.min(whisper.network.config.frames()), &whisper.network.tokens);
+        let (stretches, next) = split(
+            &pass.written.tokens,
+            rest.min(whisper.network.config.frames()),
+            &whisper.network.tokens,
+        );
         for stretch in &stretches {
             if let Some(segment) = self.segment(whisper, &pass, stretch)? {
                 self.segments.push(segment);
@@ -160,8 +245,10 @@ impl<'a> Job<'a> {
         if self.options.remember {
             if pass.temperature < FREE {
                 // A timestamp that both ends a phrase and begins the next is read once.
-                let tokens: Vec<u32> =
-                    stretches.iter().flat_map(|stretch| once(&pass.written.tokens[stretch.tokens.clone()], whisper)).collect();
+                let tokens: Vec<u32> = stretches
+                    .iter()
+                    .flat_map(|stretch| once(&pass.written.tokens[stretch.tokens.clone()], whisper))
+                    .collect();
                 self.remember(whisper, &tokens);
             } else {
                 self.before.clear();
@@ -171,10 +258,25 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    fn segment(&self, whisper: &Whisper, pass: &Pass, stretch: &Stretch) -> Result<Option<Segment>> {
-        let Written { tokens, log_probabilities, no_speech, times, .. } = &pass.written;
+    fn segment(
+        &self,
+        whisper: &Whisper,
+        pass: &Pass,
+        stretch: &Stretch,
+    ) -> Result<Option<Segment>> {
+        let Written {
+            tokens,
+            log_probabilities,
+            no_speech,
+            times,
+            ..
+        } = &pass.written;
         let offset = self.seek as f64 * FRAME;
-        let places: Vec<usize> = stretch.tokens.clone().filter(|&at| tokens[at] < whisper.network.tokens.end).collect();
+        let places: Vec<usize> = stretch
+            .tokens
+            .clone()
+            .filter(|&at| tokens[at] < whisper.network.tokens.end)
+            .collect();
         let text: Vec<u32> = places.iter().map(|&at| tokens[at]).collect();
         let decoded = whisper.tokenizer.decode(&text)?;
         if decoded.trim().is_empty() {
@@ -182,13 +284,28 @@ impl<'a> Job<'a> {
         }
         let mut found = Vec::new();
         if self.options.words {
-            let language = if self.options.task == Task::Translate { "en" } else { self.language.as_ref().map_or("en", |(code, _)| code) };
+            let language = if self.options.task == Task::Translate {
+                "en"
+            } else {
+                self.language.as_ref().map_or("en", |(code, _)| code)
+            };
             for word in words(&whisper.tokenizer, &text, language)? {
                 let own = &places[word.tokens];
-                let (Some(&first), Some(&last)) = (own.first(), own.last()) else { continue };
-                let probability = own.iter().map(|&at| log_probabilities[at].exp()).sum::<f32>() / own.len() as f32;
+                let (Some(&first), Some(&last)) = (own.first(), own.last()) else {
+                    continue;
+                };
+                let probability = own
+                    .iter()
+                    .map(|&at| log_probabilities[at].exp())
+                    .sum::<f32>()
+                    / own.len() as f32;
                 let start = offset + first.checked_sub(1).map_or(0., |before| times[before]);
-                found.push(Word { text: word.text.trim().to_owned(), start, end: offset + times[last], probability });
+                found.push(Word {
+                    text: word.text.trim().to_owned(),
+                    start,
+                    end: offset + times[last],
+                    probability,
+                });
             }
         }
         Ok(Some(Segment {
@@ -207,28 +324,57 @@ impl<'a> Job<'a> {
 
 /// Tokens without the second of two timestamps at their end.
 fn once<'t>(tokens: &'t [u32], whisper: &Whisper) -> impl Iterator<Item = u32> + 't {
-    let twice = tokens.len() > 2 && whisper.network.tokens.is_timestamp(tokens[tokens.len() - 2]);
+    let twice = tokens.len() > 2
+        && whisper
+            .network
+            .tokens
+            .is_timestamp(tokens[tokens.len() - 2]);
     tokens[..tokens.len() - usize::from(twice)].iter().copied()
 }
 
 impl Pass {
-    fn new(written: Written, options: &Options, temperature: f32, whisper: &Whisper) -> Result<Self> {
-        let log_probability = written.log_probabilities.iter().sum::<f32>() / written.log_probabilities.len().max(1) as f32;
+    fn new(
+        written: Written,
+        options: &Options,
+        temperature: f32,
+        whisper: &Whisper,
+    ) -> Result<Self> {
+        let log_probability = written.log_probabilities.iter().sum::<f32>()
+            / written.log_probabilities.len().max(1) as f32;
         let end = written.ended.then_some(whisper.network.tokens.end);
-        let compression_ratio = compression_ratio(written.tokens.iter().copied().chain(end), whisper.network.config.vocab_size)?;
+        let compression_ratio = compression_ratio(
+            written.tokens.iter().copied().chain(end),
+            whisper.network.config.vocab_size,
+        )?;
         let unlikely = options.log_probability.map(|least| log_probability < least);
-        let silent = options.no_speech.is_some_and(|most| written.no_speech > most) && unlikely.unwrap_or(true);
-        let doubtful = unlikely == Some(true) || options.compression_ratio.is_some_and(|most| compression_ratio > most);
-        Ok(Self { written, temperature, log_probability, compression_ratio, silent, doubtful: doubtful && !silent })
+        let silent = options
+            .no_speech
+            .is_some_and(|most| written.no_speech > most)
+            && unlikely.unwrap_or(true);
+        let doubtful = unlikely == Some(true)
+            || options
+                .compression_ratio
+                .is_some_and(|most| compression_ratio > most);
+        Ok(Self {
+            written,
+            temperature,
+            log_probability,
+            compression_ratio,
+            silent,
+            doubtful: doubtful && !silent,
+        })
     }
 }
 
 /// Bytes of tokens to bytes of what zlib makes of them.
 fn compression_ratio(tokens: impl Iterator<Item = u32>, vocab: i64) -> Result<f32> {
     let width = ((vocab as f64).log2() / 8.) as usize + 1;
-    let bytes: Vec<u8> = tokens.flat_map(|token| token.to_le_bytes().into_iter().take(width)).collect();
+    let bytes: Vec<u8> = tokens
+        .flat_map(|token| token.to_le_bytes().into_iter().take(width))
+        .collect();
     let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
     let packed = encoder.write_all(&bytes).and_then(|()| encoder.finish());
-    let packed = packed.map_err(|error| Error::bug("tokens cannot be compressed").because(error))?;
+    let packed =
+        packed.map_err(|error| Error::bug("tokens cannot be compressed").because(error))?;
     Ok(bytes.len() as f32 / packed.len().max(1) as f32)
 }

@@ -1,5 +1,6 @@
-//! Which token comes next: what must not be written is left out, timestamps come in pairs and never go back, and where all timestamps together
-//! are likelier than any word, one of them comes. After transformers' `WhisperTimeStampLogitsProcessor` and its neighbours.
+//! Which token comes next: what must not be written is left out, timestamps come in pairs and never
+//! go back, and where all timestamps together are likelier than any word, one of them comes. After
+//! transformers' `WhisperTimeStampLogitsProcessor` and its neighbours.
 
 use super::config::{Config, Tokens};
 use crate::error::Result;
@@ -49,22 +50,50 @@ struct Best {
 impl Text {
     /// Of nothing yet. At a temperature above 0 tokens are drawn, from `seed` on.
     pub fn new(temperature: f32, seed: u64) -> Self {
-        let sampling = Sampling { temperature, seed, ..Sampling::default() };
+        let sampling = Sampling {
+            temperature,
+            seed,
+            ..Sampling::default()
+        };
         let sampler = (temperature > 0.).then(|| Sampler::new(sampling));
-        Self { tokens: Vec::new(), log_probabilities: Vec::new(), ended: false, sampler }
+        Self {
+            tokens: Vec::new(),
+            log_probabilities: Vec::new(),
+            ended: false,
+            sampler,
+        }
     }
 
     fn allowed(&self, tokens: &Tokens) -> Allowed {
-        let last = self.tokens.last().copied().filter(|&last| tokens.is_timestamp(last));
-        let before = self.tokens.len() < 2 || tokens.is_timestamp(self.tokens[self.tokens.len() - 2]);
+        let last = self
+            .tokens
+            .last()
+            .copied()
+            .filter(|&last| tokens.is_timestamp(last));
+        let before =
+            self.tokens.len() < 2 || tokens.is_timestamp(self.tokens[self.tokens.len() - 2]);
         match (last, before) {
             // After two timestamps, or the first of all, words begin.
-            (Some(_), true) => Allowed { words: true, from: None },
-            // After words, the timestamp that ends them is followed by one that begins the next, or by the end.
-            (Some(last), false) => Allowed { words: false, from: Some(last) },
+            (Some(_), true) => Allowed {
+                words: true,
+                from: None,
+            },
+            // After words, the timestamp that ends them is followed by one that begins the next, or
+            // by the end.
+            (Some(last), false) => Allowed {
+                words: false,
+                from: Some(last),
+            },
             (None, _) => {
-                let latest = self.tokens.iter().rev().find(|&&token| tokens.is_timestamp(token));
-                Allowed { words: true, from: Some(latest.map_or(tokens.first_timestamp(), |latest| latest + 1)) }
+                let latest = self
+                    .tokens
+                    .iter()
+                    .rev()
+                    .find(|&&token| tokens.is_timestamp(token));
+                Allowed {
+                    words: true,
+                    from: Some(latest.map_or(tokens.first_timestamp(), |latest| latest + 1)),
+                }
             }
         }
     }
@@ -75,18 +104,30 @@ impl Rules {
         let vocab = config.vocab_size as usize;
         let never = f32::NEG_INFINITY;
         let mut always = vec![0.; vocab];
-        tokens.suppressed.iter().for_each(|&token| always[token as usize] = never);
+        tokens
+            .suppressed
+            .iter()
+            .for_each(|&token| always[token as usize] = never);
         always[tokens.no_timestamps as usize] = never;
         let mut first = always.clone();
         let begin = tokens.first_timestamp() as usize;
         first[..begin].fill(never);
-        tokens.suppressed_first.iter().for_each(|&token| first[token as usize] = never);
+        tokens
+            .suppressed_first
+            .iter()
+            .for_each(|&token| first[token as usize] = never);
         if let Some(latest) = tokens.latest_start {
             first[(begin + latest as usize + 1).min(vocab)..].fill(never);
         }
-        let place = |values: &[f32]| -> Result<Tensor> { Ok(Tensor::f_from_slice(values)?.f_to(device)?) };
+        let place =
+            |values: &[f32]| -> Result<Tensor> { Ok(Tensor::f_from_slice(values)?.f_to(device)?) };
         let ticks = Tensor::f_arange(vocab as i64 - begin as i64, (Kind::Int64, device))?;
-        Ok(Self { always: place(&always)?, first: place(&first)?, ticks, tokens })
+        Ok(Self {
+            always: place(&always)?,
+            first: place(&first)?,
+            ticks,
+            tokens,
+        })
     }
 
     /// Chooses the next token of every text by its row of `logits` `[texts, vocab]`.
@@ -101,16 +142,24 @@ impl Rules {
         let words = scores.f_narrow(1, 0, begin)?;
         let times = scores.f_narrow(1, begin, scores.size()[1] - begin)?;
         if !begins {
-            let allowed: Vec<Allowed> = texts.iter().map(|text| text.allowed(&self.tokens)).collect();
+            let allowed: Vec<Allowed> = texts
+                .iter()
+                .map(|text| text.allowed(&self.tokens))
+                .collect();
             self.forbid(&words, &times, &allowed)?;
         }
         let best = best(&words, &times)?;
         for (row, (text, best)) in texts.iter_mut().zip(best).enumerate() {
             let timed = best.time.2 > best.word.1;
-            let total = if timed { best.time.2 } else { log_sum(best.word.2, best.time.2) };
+            let total = if timed {
+                best.time.2
+            } else {
+                log_sum(best.word.2, best.time.2)
+            };
             let (token, logit) = match &mut text.sampler {
                 Some(sampler) => {
-                    let mut values = Vec::<f32>::try_from(scores.f_select(0, row as i64)?.f_to(Device::Cpu)?)?;
+                    let mut values =
+                        Vec::<f32>::try_from(scores.f_select(0, row as i64)?.f_to(Device::Cpu)?)?;
                     if timed {
                         values[..begin as usize].fill(f32::NEG_INFINITY);
                     }
@@ -133,11 +182,27 @@ impl Rules {
 
     fn forbid(&self, words: &Tensor, times: &Tensor, allowed: &[Allowed]) -> Result<()> {
         let begin = self.tokens.first_timestamp();
-        for (row, _) in allowed.iter().enumerate().filter(|(_, allowed)| !allowed.words) {
-            let _ = words.f_select(0, row as i64)?.f_narrow(0, 0, i64::from(self.tokens.end))?.f_fill_(f64::NEG_INFINITY)?;
+        for (row, _) in allowed
+            .iter()
+            .enumerate()
+            .filter(|(_, allowed)| !allowed.words)
+        {
+            let _ = words
+                .f_select(0, row as i64)?
+                .f_narrow(0, 0, i64::from(self.tokens.end))?
+                .f_fill_(f64::NEG_INFINITY)?;
         }
-        let from: Vec<i64> = allowed.iter().map(|allowed| allowed.from.map_or(i64::MAX, |from| i64::from(from - begin))).collect();
-        let from = Tensor::f_from_slice(&from)?.f_to(times.device())?.f_view([-1, 1])?;
+        let from: Vec<i64> = allowed
+            .iter()
+            .map(|allowed| {
+                allowed
+                    .from
+                    .map_or(i64::MAX, |from| i64::from(from - begin))
+            })
+            .collect();
+        let from = Tensor::f_from_slice(&from)?
+            .f_to(times.device())?
+            .f_view([-1, 1])?;
         let mut times = times.shallow_clone();
         let _ = times.f_masked_fill_(&self.ticks.f_lt_tensor(&from)?, f64::NEG_INFINITY)?;
         Ok(())
@@ -148,18 +213,33 @@ impl Rules {
 fn best(words: &Tensor, times: &Tensor) -> Result<Vec<Best>> {
     let numbers = |scores: &Tensor| -> Result<[Tensor; 3]> {
         let (most, which) = scores.f_max_dim(1, false)?;
-        Ok([which.f_to_kind(Kind::Float)?, most, scores.f_logsumexp(1, false)?])
+        Ok([
+            which.f_to_kind(Kind::Float)?,
+            most,
+            scores.f_logsumexp(1, false)?,
+        ])
     };
     let ([word, words, word_sum], [time, times, time_sum]) = (numbers(words)?, numbers(times)?);
-    let all = Tensor::f_stack(&[word, words, word_sum, time, times, time_sum], 1)?.f_to(Device::Cpu)?;
+    let all =
+        Tensor::f_stack(&[word, words, word_sum, time, times, time_sum], 1)?.f_to(Device::Cpu)?;
     let all = Vec::<Vec<f32>>::try_from(all)?;
-    Ok(all.iter().map(|n| Best { word: (n[0] as u32, n[1], n[2]), time: (n[3] as u32, n[4], n[5]) }).collect())
+    Ok(all
+        .iter()
+        .map(|n| Best {
+            word: (n[0] as u32, n[1], n[2]),
+            time: (n[3] as u32, n[4], n[5]),
+        })
+        .collect())
 }
 
 /// ln(e^a + e^b).
 fn log_sum(a: f32, b: f32) -> f32 {
     let (high, low) = if a > b { (a, b) } else { (b, a) };
-    if low == f32::NEG_INFINITY { high } else { high + (low - high).exp().ln_1p() }
+    if low == f32::NEG_INFINITY {
+        high
+    } else {
+        high + (low - high).exp().ln_1p()
+    }
 }
 
 #[cfg(test)]
@@ -194,12 +274,27 @@ mod tests {
     /// The token that follows `written` where one token stands out.
     fn next(written: &[u32], likeliest: &[(usize, f32)]) -> u32 {
         let mut logits = vec![-20f32; 17];
-        likeliest.iter().for_each(|&(token, logit)| logits[token] = logit);
+        likeliest
+            .iter()
+            .for_each(|&(token, logit)| logits[token] = logit);
         let mut text = Text::new(0., 0);
         text.tokens = written.to_vec();
-        rules().choose(&Tensor::from_slice(&logits).view([1, -1]), std::slice::from_mut(&mut text)).unwrap();
-        assert!(text.log_probabilities[0] <= 1e-6, "{}", text.log_probabilities[0]);
-        if text.ended { 4 } else { text.tokens[written.len()] }
+        rules()
+            .choose(
+                &Tensor::from_slice(&logits).view([1, -1]),
+                std::slice::from_mut(&mut text),
+            )
+            .unwrap();
+        assert!(
+            text.log_probabilities[0] <= 1e-6,
+            "{}",
+            text.log_probabilities[0]
+        );
+        if text.ended {
+            4
+        } else {
+            text.tokens[written.len()]
+        }
     }
 
     #[test]
@@ -210,10 +305,22 @@ mod tests {
     #[test]
     fn timestamps_come_in_pairs() {
         assert_eq!(next(&[7], &[(9, 9.), (1, 1.)]), 1, "words after the first");
-        assert_eq!(next(&[7, 1, 9], &[(1, 9.), (8, 5.), (10, 1.)]), 10, "one after that which ends words, and none before it");
-        assert_eq!(next(&[7, 1, 9], &[(1, 9.), (9, 1.)]), 9, "it may be the same");
+        assert_eq!(
+            next(&[7, 1, 9], &[(1, 9.), (8, 5.), (10, 1.)]),
+            10,
+            "one after that which ends words, and none before it"
+        );
+        assert_eq!(
+            next(&[7, 1, 9], &[(1, 9.), (9, 1.)]),
+            9,
+            "it may be the same"
+        );
         assert_eq!(next(&[7, 1, 9], &[(1, 9.), (4, 1.)]), 4, "or the end");
-        assert_eq!(next(&[7, 1, 9, 9], &[(12, 9.), (1, 1.)]), 1, "words after a pair");
+        assert_eq!(
+            next(&[7, 1, 9, 9], &[(12, 9.), (1, 1.)]),
+            1,
+            "words after a pair"
+        );
     }
 
     #[test]
@@ -238,7 +345,12 @@ mod tests {
         (logits[0], logits[1], logits[2]) = (1., 1., 30.);
         let mut text = Text::new(0., 0);
         text.tokens = vec![7];
-        rules().choose(&Tensor::from_slice(&logits).view([1, -1]), std::slice::from_mut(&mut text)).unwrap();
+        rules()
+            .choose(
+                &Tensor::from_slice(&logits).view([1, -1]),
+                std::slice::from_mut(&mut text),
+            )
+            .unwrap();
         assert!((text.log_probabilities[0] + std::f32::consts::LN_2).abs() < 1e-6);
     }
 
@@ -247,12 +359,18 @@ mod tests {
         let draw = |seed| {
             let mut text = Text::new(1., seed);
             text.tokens = vec![7];
-            let logits = Tensor::from_slice(&[[0f32, 0., 9.].as_slice(), &[-20.; 14]].concat()).view([1, -1]);
-            rules().choose(&logits, std::slice::from_mut(&mut text)).unwrap();
+            let logits = Tensor::from_slice(&[[0f32, 0., 9.].as_slice(), &[-20.; 14]].concat())
+                .view([1, -1]);
+            rules()
+                .choose(&logits, std::slice::from_mut(&mut text))
+                .unwrap();
             text.tokens[1]
         };
         let drawn: Vec<u32> = (0..20).map(draw).collect();
         assert_eq!(drawn, (0..20).map(draw).collect::<Vec<_>>());
-        assert!(drawn.contains(&0) && drawn.contains(&1) && drawn.iter().all(|&token| token < 2), "{drawn:?}");
+        assert!(
+            drawn.contains(&0) && drawn.contains(&1) && drawn.iter().all(|&token| token < 2),
+            "{drawn:?}"
+        );
     }
 }

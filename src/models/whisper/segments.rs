@@ -1,4 +1,5 @@
-//! A pass's tokens to segments, and how far into the window the pass got. After transformers' `_retrieve_segment`.
+//! A pass's tokens to segments, and how far into the window the pass got. After transformers'
+//! `_retrieve_segment`.
 
 use std::ops::Range;
 
@@ -20,13 +21,25 @@ pub(super) fn split(written: &[u32], frames: usize, tokens: &Tokens) -> (Vec<Str
     let begin = tokens.first_timestamp();
     let is_time = |at: usize| tokens.is_timestamp(written[at]);
     let seconds = |at: usize| f64::from(written[at] - begin) * TICK;
-    let mut ends: Vec<usize> = (1..written.len()).filter(|&at| is_time(at - 1) && is_time(at)).collect();
+    let mut ends: Vec<usize> = (1..written.len())
+        .filter(|&at| is_time(at - 1) && is_time(at))
+        .collect();
     // One timestamp at the end says that nobody speaks after it.
     let done = written.len() >= 2 && is_time(written.len() - 1) && !is_time(written.len() - 2);
     let Some(last) = ends.last_mut() else {
-        let latest = (0..written.len()).rev().find(|&at| is_time(at)).filter(|&at| written[at] != begin);
+        let latest = (0..written.len())
+            .rev()
+            .find(|&at| is_time(at))
+            .filter(|&at| written[at] != begin);
         let end = latest.map_or((frames as f64 * FRAME / TICK).floor() * TICK, seconds);
-        return (vec![Stretch { start: 0., end, tokens: 0..written.len() }], frames);
+        return (
+            vec![Stretch {
+                start: 0.,
+                end,
+                tokens: 0..written.len(),
+            }],
+            frames,
+        );
     };
     let next = if done {
         ends.push(written.len());
@@ -40,10 +53,18 @@ pub(super) fn split(written: &[u32], frames: usize, tokens: &Tokens) -> (Vec<Str
     let count = ends.len();
     let mut from = 0;
     let stretch = |(n, end): (usize, usize)| {
-        let close = if n + 1 < count || done { end - 1 } else { end - 2 };
+        let close = if n + 1 < count || done {
+            end - 1
+        } else {
+            end - 2
+        };
         let tokens = from..end;
         from = end;
-        Stretch { start: seconds(tokens.start), end: seconds(close), tokens }
+        Stretch {
+            start: seconds(tokens.start),
+            end: seconds(close),
+            tokens,
+        }
     };
     (ends.into_iter().enumerate().map(stretch).collect(), next)
 }
@@ -72,18 +93,30 @@ mod tests {
     fn found(written: &[u32]) -> (Vec<(i64, i64, Range<usize>)>, usize) {
         let (stretches, next) = split(written, 3000, &tokens());
         let ticks = |seconds: f64| (seconds / TICK).round() as i64;
-        (stretches.into_iter().map(|s| (ticks(s.start), ticks(s.end), s.tokens)).collect(), next)
+        (
+            stretches
+                .into_iter()
+                .map(|s| (ticks(s.start), ticks(s.end), s.tokens))
+                .collect(),
+            next,
+        )
     }
 
     #[test]
     fn one_timestamp_at_the_end_ends_the_window() {
-        assert_eq!(found(&[100, 1, 2, 150, 160, 3, 200]), (vec![(0, 50, 0..4), (60, 100, 4..7)], 3000));
+        assert_eq!(
+            found(&[100, 1, 2, 150, 160, 3, 200]),
+            (vec![(0, 50, 0..4), (60, 100, 4..7)], 3000)
+        );
         assert_eq!(found(&[100, 1, 2, 150]), (vec![(0, 50, 0..4)], 3000));
     }
 
     #[test]
     fn what_follows_the_last_pair_is_heard_again() {
-        assert_eq!(found(&[100, 1, 150, 160, 2, 200, 200, 3, 4]), (vec![(0, 50, 0..3), (60, 100, 3..7)], 200));
+        assert_eq!(
+            found(&[100, 1, 150, 160, 2, 200, 200, 3, 4]),
+            (vec![(0, 50, 0..3), (60, 100, 3..7)], 200)
+        );
         assert_eq!(found(&[100, 1, 150, 150]), (vec![(0, 50, 0..4)], 100));
     }
 

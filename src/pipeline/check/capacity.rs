@@ -1,10 +1,12 @@
-//! Whether the queues of a join are large enough. While the driving side works on a span, everything collected for it waits in the queues of
-//! the collected sides, and while a collected side looks ahead, finished spans wait in the queue of the driving side: too small, they block the
-//! one source of both for ever, or lose what the span is made of.
+//! Whether the queues of a join are large enough. While the driving side works on a span,
+//! everything collected for it waits in the queues of the collected sides, and while a collected
+//! side looks ahead, finished spans wait in the queue of the driving side: too small, they block
+//! the one source of both for ever, or lose what the span is made of.
 //!
-//! No other edge can hold up what it waits for. A stage that merges reads whatever side has something; one that has come to a gap is left unread
-//! only until the others have, and the source tells all of them of a gap at once. The queues further up on a join's paths are emptied by stages
-//! that wait for nothing but room behind them.
+//! No other edge can hold up what it waits for. A stage that merges reads whatever side has
+//! something; one that has come to a gap is left unread only until the others have, and the source
+//! tells all of them of a gap at once. The queues further up on a join's paths are emptied by
+//! stages that wait for nothing but room behind them.
 
 use std::time::Duration;
 
@@ -23,21 +25,46 @@ const MOMENT: f64 = 0.001;
 /// Packets that are between two stages when a span closes.
 const SLACK: u64 = 2;
 
-/// Says which queues of the join at `at` are too small, and how large they must be. Where spans drive and the file does not say how many may
-/// wait, as many may as it takes.
-pub(super) fn check(at: usize, joins: &[Option<JoinSettings>], drafts: &mut [Draft<'_>], links: &Links, problems: &mut Problems) {
+/// Says which queues of the join at `at` are too small, and how large they must be. Where spans
+/// drive and the file does not say how many may wait, as many may as it takes.
+pub(super) fn check(
+    at: usize,
+    joins: &[Option<JoinSettings>],
+    drafts: &mut [Draft<'_>],
+    links: &Links,
+    problems: &mut Problems,
+) {
     let Some(join) = &joins[at] else { return };
     // What is wrong with a view was said; its rate is not known.
-    if links.sources(at).iter().any(|&source| !drafts[source].sound) {
+    if links
+        .sources(at)
+        .iter()
+        .any(|&source| !drafts[source].sound)
+    {
         return;
     }
-    let graph = Graph { drafts, links, joins };
-    let Some(driving) = graph.input_lag(at, join.per) else { return };
+    let graph = Graph {
+        drafts,
+        links,
+        joins,
+    };
+    let Some(driving) = graph.input_lag(at, join.per) else {
+        return;
+    };
     let wait = join.wait.filter(|_| links.live(at)).unwrap_or_default();
-    let behind: Vec<f64> = join.collect.iter().map(|&input| graph.behind(at, join.per, input).unwrap_or_default()).collect();
+    let behind: Vec<f64> = join
+        .collect
+        .iter()
+        .map(|&input| graph.behind(at, join.per, input).unwrap_or_default())
+        .collect();
     for (number, &input) in join.collect.iter().enumerate() {
-        // A span leaves when the slowest side has passed it; what the others have for it waits as long.
-        let others = behind.iter().enumerate().filter(|(other, _)| *other != number).fold(0.0, |most: f64, (_, lag)| most.max(*lag));
+        // A span leaves when the slowest side has passed it; what the others have for it waits as
+        // long.
+        let others = behind
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != number)
+            .fold(0.0, |most: f64, (_, lag)| most.max(*lag));
         let seconds = driving.seconds + others + wait.as_secs_f64();
         graph.compare(at, input, seconds, &driving.reason(wait, others), problems);
     }
@@ -46,16 +73,33 @@ pub(super) fn check(at: usize, joins: &[Option<JoinSettings>], drafts: &mut [Dra
         return;
     }
     match graph.room(at, join.per, slowest) {
-        Some(frames) if !driving.longest.is_zero() && graph.unsaid(at, join.per) => lift(&mut drafts[at].inputs[join.per], frames),
-        _ => graph.compare(at, join.per, slowest, &Lag::default().reason(Duration::ZERO, slowest), problems),
+        Some(frames) if !driving.longest.is_zero() && graph.unsaid(at, join.per) => {
+            lift(&mut drafts[at].inputs[join.per], frames)
+        }
+        _ => graph.compare(
+            at,
+            join.per,
+            slowest,
+            &Lag::default().reason(Duration::ZERO, slowest),
+            problems,
+        ),
     }
 }
 
 /// Lets a queue hold so many packets, where it holds fewer by default.
 fn lift(input: &mut DraftInput, frames: u64) {
-    let Some(setting) = input.keys.setting("queue") else { return };
-    let (provenance, Some(mut queue)) = (setting.provenance.clone(), setting.value.as_object().cloned()) else { return };
-    let frames = i64::try_from(frames).unwrap_or(i64::MAX).max(queue.int("frames"));
+    let Some(setting) = input.keys.setting("queue") else {
+        return;
+    };
+    let (provenance, Some(mut queue)) = (
+        setting.provenance.clone(),
+        setting.value.as_object().cloned(),
+    ) else {
+        return;
+    };
+    let frames = i64::try_from(frames)
+        .unwrap_or(i64::MAX)
+        .max(queue.int("frames"));
     queue.insert("frames", Value::Int(frames), Provenance::Default);
     input.keys.insert("queue", Value::Object(queue), provenance);
 }
@@ -72,13 +116,19 @@ impl Lag {
     fn reason(&self, wait: Duration, others: f64) -> String {
         let mut parts = Vec::new();
         if !self.longest.is_zero() {
-            parts.push(format!("segments of {}", units::write_duration(self.longest)));
+            parts.push(format!(
+                "segments of {}",
+                units::write_duration(self.longest)
+            ));
         }
         if self.frames > 0 {
             parts.push(format!("{} frames of look-ahead", self.frames));
         }
         if others >= MOMENT {
-            parts.push(format!("inputs that lag by {}", units::write_duration(rounded(others))));
+            parts.push(format!(
+                "inputs that lag by {}",
+                units::write_duration(rounded(others))
+            ));
         }
         if !wait.is_zero() {
             parts.push(format!("a wait of {}", units::write_duration(wait)));
@@ -98,10 +148,15 @@ struct Graph<'a, 'n> {
 }
 
 impl Graph<'_, '_> {
-    /// How far the side `input` of the join at `at` lies behind the spans of its driving side, in seconds: how long a finished span waits for it.
+    /// How far the side `input` of the join at `at` lies behind the spans of its driving side, in
+    /// seconds: how long a finished span waits for it.
     fn behind(&self, at: usize, per: usize, input: usize) -> Option<f64> {
         let driver = self.driver(self.links.upstream(at, per)?);
-        self.after(self.links.upstream(at, input)?, driver, self.soonest(driver)?)
+        self.after(
+            self.links.upstream(at, input)?,
+            driver,
+            self.soonest(driver)?,
+        )
     }
 
     /// The stage that made the spans which a stage hands on: what lies between changes no times.
@@ -114,7 +169,8 @@ impl Graph<'_, '_> {
         }
     }
 
-    /// How soon after its end, as the source gave it, a span leaves a stage, at the soonest: it may be a short one.
+    /// How soon after its end, as the source gave it, a span leaves a stage, at the soonest: it may
+    /// be a short one.
     fn soonest(&self, stage: usize) -> Option<f64> {
         if self.links.is_source(stage) {
             return Some(0.0);
@@ -123,11 +179,15 @@ impl Graph<'_, '_> {
             Some(join) => self.links.upstream(stage, join.per).into_iter().collect(),
             None => self.links.above(stage).collect(),
         };
-        let before = ups.into_iter().filter_map(|up| self.soonest(up)).reduce(f64::min)?;
+        let before = ups
+            .into_iter()
+            .filter_map(|up| self.soonest(up))
+            .reduce(f64::min)?;
         Some(before + self.ahead(stage, self.holds(stage)?.frames))
     }
 
-    /// How far a stage's watermark lies behind what `driver` gives, which itself lies `soonest` behind the source.
+    /// How far a stage's watermark lies behind what `driver` gives, which itself lies `soonest`
+    /// behind the source.
     fn after(&self, stage: usize, driver: usize, soonest: f64) -> Option<f64> {
         if stage == driver {
             return Some(0.0);
@@ -135,20 +195,33 @@ impl Graph<'_, '_> {
         if self.links.is_source(stage) {
             return Some(-soonest);
         }
-        let before = self.links.above(stage).filter_map(|up| self.after(up, driver, soonest)).reduce(f64::max)?;
+        let before = self
+            .links
+            .above(stage)
+            .filter_map(|up| self.after(up, driver, soonest))
+            .reduce(f64::max)?;
         let Holds { longest, frames } = self.holds(stage)?;
         Some(before + longest.as_secs_f64() + self.ahead(stage, frames))
     }
 
     fn holds(&self, stage: usize) -> Option<Holds> {
         let draft = &self.drafts[stage];
-        draft.kind.filter(|_| draft.sound).map(|kind| (kind.holds)(&draft.with))
+        draft
+            .kind
+            .filter(|_| draft.sound)
+            .map(|kind| (kind.holds)(&draft.with))
     }
 
     /// Seconds of so many frames of look-ahead, by the slowest of a stage's inputs.
     fn ahead(&self, stage: usize, frames: u32) -> f64 {
-        let rate = (0..self.drafts[stage].inputs.len()).filter_map(|input| self.rate(stage, input)).fold(f64::INFINITY, f64::min);
-        if frames > 0 && rate.is_finite() { f64::from(frames) / rate } else { 0.0 }
+        let rate = (0..self.drafts[stage].inputs.len())
+            .filter_map(|input| self.rate(stage, input))
+            .fold(f64::INFINITY, f64::min);
+        if frames > 0 && rate.is_finite() {
+            f64::from(frames) / rate
+        } else {
+            0.0
+        }
     }
 
     /// Packets that come on an edge in so many seconds, at most.
@@ -159,15 +232,26 @@ impl Graph<'_, '_> {
     /// Whether the file leaves open how many packets an edge holds.
     fn unsaid(&self, at: usize, input: usize) -> bool {
         let queue = self.drafts[at].inputs[input].keys.opt_object("queue");
-        queue.and_then(|queue| queue.setting("frames")).is_some_and(|frames| frames.provenance == Provenance::Default)
+        queue
+            .and_then(|queue| queue.setting("frames"))
+            .is_some_and(|frames| frames.provenance == Provenance::Default)
     }
 
-    fn compare(&self, at: usize, input: usize, seconds: f64, reason: &str, problems: &mut Problems) {
+    fn compare(
+        &self,
+        at: usize,
+        input: usize,
+        seconds: f64,
+        reason: &str,
+        problems: &mut Problems,
+    ) {
         let draft = &self.drafts[at];
         let edge = &draft.inputs[input];
-        let (Some(queue), Some(frames), Some(weight)) =
-            (edge.keys.opt_object("queue"), self.room(at, input, seconds), self.weight(at, input))
-        else {
+        let (Some(queue), Some(frames), Some(weight)) = (
+            edge.keys.opt_object("queue"),
+            self.room(at, input, seconds),
+            self.weight(at, input),
+        ) else {
             return;
         };
         if !edge.sound {
@@ -178,15 +262,26 @@ impl Graph<'_, '_> {
         let needs = if has_frames < frames {
             format!("{has_frames} packets, but {reason} need {frames}")
         } else if has_bytes < bytes {
-            format!("{}, but {reason} need {}", units::write_bytes(has_bytes), units::write_bytes(mebibytes(bytes)))
+            format!(
+                "{}, but {reason} need {}",
+                units::write_bytes(has_bytes),
+                units::write_bytes(mebibytes(bytes))
+            )
         } else {
             return;
         };
-        let (frames, bytes) = (frames.max(has_frames), units::write_bytes(mebibytes(bytes).max(has_bytes)));
-        let message = format!("the queue from `{}` to `{}` holds {needs}", edge.from, draft.id);
-        problems
-            .add(edge.at, message)
-            .help(format!("give this input `queue: {{ frames: {frames}, bytes: {bytes} }}`, or read a view with fewer fps"));
+        let (frames, bytes) = (
+            frames.max(has_frames),
+            units::write_bytes(mebibytes(bytes).max(has_bytes)),
+        );
+        let message = format!(
+            "the queue from `{}` to `{}` holds {needs}",
+            edge.from, draft.id
+        );
+        problems.add(edge.at, message).help(format!(
+            "give this input `queue: {{ frames: {frames}, bytes: {bytes} }}`, or read a view with \
+             fewer fps"
+        ));
     }
 
     fn input_lag(&self, at: usize, input: usize) -> Option<Lag> {
@@ -206,34 +301,56 @@ impl Graph<'_, '_> {
             }
         }
         let seconds = before.seconds + longest.as_secs_f64() + self.ahead(stage, frames);
-        Some(Lag { seconds, longest: before.longest + longest, frames: before.frames + frames })
+        Some(Lag {
+            seconds,
+            longest: before.longest + longest,
+            frames: before.frames + frames,
+        })
     }
 
     /// Packets a second on an edge, at most: no stage makes more of one frame than one.
     fn rate(&self, at: usize, input: usize) -> Option<f64> {
         let up = self.links.upstream(at, input)?;
         if self.links.is_source(up) {
-            let view = view(&self.drafts[up], self.drafts[at].inputs[input].view.as_deref());
+            let view = view(
+                &self.drafts[up],
+                self.drafts[at].inputs[input].view.as_deref(),
+            );
             if let Some(piece) = view.and_then(|view| view.opt_duration("audio")) {
                 return Some(1.0 / piece.as_secs_f64());
             }
             let rate = view.and_then(|view| view.opt_fps("fps")).flatten();
             return Some(rate.map_or(NATIVE_FPS, |(num, den)| f64::from(num) / f64::from(den)));
         }
-        (0..self.drafts[up].inputs.len()).filter_map(|input| self.rate(up, input)).reduce(f64::max)
+        (0..self.drafts[up].inputs.len())
+            .filter_map(|input| self.rate(up, input))
+            .reduce(f64::max)
     }
 
     /// Bytes of the heaviest packet on an edge.
     fn weight(&self, at: usize, input: usize) -> Option<u64> {
         let up = self.links.upstream(at, input)?;
-        let (gives, takes) = (gives(&self.drafts[up], self.drafts[at].inputs[input].view.as_deref())?, self.drafts[at].kind?);
-        gives.iter().filter(|payload| takes.accepts.contains(payload)).map(|payload| self.payload(*payload, at, input)).max()
+        let (gives, takes) = (
+            gives(
+                &self.drafts[up],
+                self.drafts[at].inputs[input].view.as_deref(),
+            )?,
+            self.drafts[at].kind?,
+        );
+        gives
+            .iter()
+            .filter(|payload| takes.accepts.contains(payload))
+            .map(|payload| self.payload(*payload, at, input))
+            .max()
     }
 
     fn payload(&self, payload: PayloadKind, at: usize, input: usize) -> u64 {
         match payload {
             PayloadKind::Frame => 256 + self.pixels(at, input),
-            PayloadKind::Audio => 256 + (self.rate(at, input).map_or(1.0, f64::recip) * f64::from(4 * SAMPLE_RATE)) as u64,
+            PayloadKind::Audio => {
+                256 + (self.rate(at, input).map_or(1.0, f64::recip) * f64::from(4 * SAMPLE_RATE))
+                    as u64
+            }
             PayloadKind::Embedding => 16 << 10,
             PayloadKind::Picture => 256 << 10,
             _ => 1 << 10,
@@ -241,11 +358,21 @@ impl Graph<'_, '_> {
     }
 
     fn pixels(&self, at: usize, input: usize) -> u64 {
-        let Some(up) = self.links.upstream(at, input) else { return 0 };
+        let Some(up) = self.links.upstream(at, input) else {
+            return 0;
+        };
         if !self.links.is_source(up) {
-            return (0..self.drafts[up].inputs.len()).map(|input| self.pixels(up, input)).max().unwrap_or_default();
+            return (0..self.drafts[up].inputs.len())
+                .map(|input| self.pixels(up, input))
+                .max()
+                .unwrap_or_default();
         }
-        let size = view(&self.drafts[up], self.drafts[at].inputs[input].view.as_deref()).and_then(|view| view.opt_size("size")).flatten();
+        let size = view(
+            &self.drafts[up],
+            self.drafts[at].inputs[input].view.as_deref(),
+        )
+        .and_then(|view| view.opt_size("size"))
+        .flatten();
         let (width, height) = size.unwrap_or(NATIVE_SIZE);
         (u64::from(width) * 3).next_multiple_of(4) * u64::from(height)
     }

@@ -1,4 +1,5 @@
-//! Dead letters: each stage's go to a sink that takes them, the first sink's to itself, and never in a circle.
+//! Dead letters: each stage's go to a sink that takes them, the first sink's to itself, and never
+//! in a circle.
 
 use std::sync::Arc;
 
@@ -9,14 +10,29 @@ use crate::packet::PayloadKind;
 use crate::stage::Role;
 
 /// For each stage the sink of its dead letters; the default is filled into its keys.
-pub(super) fn check(drafts: &mut [Draft<'_>], links: &Links, problems: &mut Problems) -> Vec<Option<Arc<str>>> {
-    let takes =
-        |draft: &Draft<'_>| draft.kind.is_some_and(|kind| kind.role() == Role::Sink && kind.accepts.contains(&PayloadKind::DeadLetter));
+pub(super) fn check(
+    drafts: &mut [Draft<'_>],
+    links: &Links,
+    problems: &mut Problems,
+) -> Vec<Option<Arc<str>>> {
+    let takes = |draft: &Draft<'_>| {
+        draft.kind.is_some_and(|kind| {
+            kind.role() == Role::Sink && kind.accepts.contains(&PayloadKind::DeadLetter)
+        })
+    };
     let required = |draft: &Draft<'_>| draft.keys.opt_bool("required") == Some(true);
-    let first = drafts.iter().position(|draft| takes(draft) && required(draft)).map(|at| Arc::clone(&drafts[at].id));
-    // A sink falls back on the first only where that one hands nothing on: defaults never make a circle.
+    let first = drafts
+        .iter()
+        .position(|draft| takes(draft) && required(draft))
+        .map(|at| Arc::clone(&drafts[at].id));
+    // A sink falls back on the first only where that one hands nothing on: defaults never make a
+    // circle.
     let passes_on = |draft: &Draft<'_>| {
-        first.as_ref() == Some(&draft.id) && draft.keys.opt_text("dead_letter").is_some_and(|word| **word != *"none" && *word != draft.id)
+        first.as_ref() == Some(&draft.id)
+            && draft
+                .keys
+                .opt_text("dead_letter")
+                .is_some_and(|word| **word != *"none" && *word != draft.id)
     };
     let first_passes_on = drafts.iter().any(passes_on);
     let mut letters = Vec::with_capacity(drafts.len());
@@ -49,15 +65,25 @@ fn named(
     problems: &mut Problems,
 ) -> Option<Arc<str>> {
     let draft = &drafts[at];
-    let place = draft.node.entry("dead_letter").map_or(draft.at, |entry| entry.value.place);
-    let sinks = drafts.iter().filter(|draft| takes(draft)).map(|draft| &*draft.id);
+    let place = draft
+        .node
+        .entry("dead_letter")
+        .map_or(draft.at, |entry| entry.value.place);
+    let sinks = drafts
+        .iter()
+        .filter(|draft| takes(draft))
+        .map(|draft| &*draft.id);
     match drafts.iter().find(|other| other.id == *word) {
         None => {
-            problems.add(place, format!("there is no sink `{word}`")).suggest(word, sinks.chain(["none"]));
+            problems
+                .add(place, format!("there is no sink `{word}`"))
+                .suggest(word, sinks.chain(["none"]));
             None
         }
         Some(sink) if sink.kind.is_some() && !takes(sink) => {
-            problems.add(place, format!("`{word}` takes no dead letters")).suggest("", sinks.chain(["none"]));
+            problems
+                .add(place, format!("`{word}` takes no dead letters"))
+                .suggest("", sinks.chain(["none"]));
             None
         }
         Some(_) => Some(Arc::clone(word)),
@@ -67,17 +93,36 @@ fn named(
 /// A sink whose dead letters come back to it would never end.
 fn circles(drafts: &[Draft<'_>], letters: &[Option<Arc<str>>], problems: &mut Problems) {
     // A sink that takes its own hands nothing on.
-    let next = |at: usize| letters[at].as_ref().and_then(|id| drafts.iter().position(|draft| draft.id == *id)).filter(|&to| to != at);
-    for (start, draft) in drafts.iter().enumerate().filter(|(_, draft)| draft.role() == Some(Role::Sink)) {
+    let next = |at: usize| {
+        letters[at]
+            .as_ref()
+            .and_then(|id| drafts.iter().position(|draft| draft.id == *id))
+            .filter(|&to| to != at)
+    };
+    for (start, draft) in drafts
+        .iter()
+        .enumerate()
+        .filter(|(_, draft)| draft.role() == Some(Role::Sink))
+    {
         let mut path = vec![start];
         while let Some(at) = next(path[path.len() - 1]) {
             if at == start {
-                let names: Vec<String> = path.iter().chain([&start]).map(|&at| format!("`{}`", drafts[at].id)).collect();
-                let place = draft.node.entry("dead_letter").map_or(draft.at, |entry| entry.value.place);
+                let names: Vec<String> = path
+                    .iter()
+                    .chain([&start])
+                    .map(|&at| format!("`{}`", drafts[at].id))
+                    .collect();
+                let place = draft
+                    .node
+                    .entry("dead_letter")
+                    .map_or(draft.at, |entry| entry.value.place);
                 // Each circle is said once, at its first stage.
                 if path.iter().all(|&at| at >= start) {
                     problems
-                        .add(place, format!("dead letters go in a circle: {}", names.join(" -> ")))
+                        .add(
+                            place,
+                            format!("dead letters go in a circle: {}", names.join(" -> ")),
+                        )
                         .help("write `dead_letter: none` at one of them");
                 }
                 break;

@@ -11,7 +11,8 @@ use crate::{Error, Result};
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "console",
-    doc: "Segments, captions, transcripts and events as lines on standard output, as they come, for a person who watches.",
+    doc: "Segments, captions, transcripts and events as lines on standard output, as they come, \
+          for a person who watches.",
     accepts: &[
         PayloadKind::Segment,
         PayloadKind::Caption,
@@ -28,7 +29,9 @@ pub const KIND: StageKind = StageKind {
 };
 
 fn build(context: &Context<'_>) -> Result<Arc<dyn Sink>> {
-    Ok(Arc::new(Console { print: Arc::clone(&context.deps.print) }))
+    Ok(Arc::new(Console {
+        print: Arc::clone(&context.deps.print),
+    }))
 }
 
 struct Console {
@@ -44,31 +47,60 @@ impl Sink for Console {
     async fn deliver(&self, batch: &[Packet]) -> Vec<Result<()>> {
         let text: String = batch.iter().filter_map(line).collect();
         let written = (self.print)(&text);
-        let outcome = written.map_err(|error| Error::external("cannot write to standard output").because(error));
+        let outcome = written
+            .map_err(|error| Error::external("cannot write to standard output").because(error));
         vec![outcome; batch.len()]
     }
 }
 
 fn line(packet: &Packet) -> Option<String> {
     let span = packet.head.span;
-    let place = format!("{} {} - {}", packet.head.channel.stream.id, clock(span.start), clock(span.end));
+    let place = format!(
+        "{} {} - {}",
+        packet.head.channel.stream.id,
+        clock(span.start),
+        clock(span.end)
+    );
     Some(match &packet.payload {
         Payload::Segment(segment) => {
-            format!("{place}  shot {:>3}  {:<10} {:.2}\n", segment.index, segment.cut.as_str(), segment.confidence)
+            format!(
+                "{place}  shot {:>3}  {:<10} {:.2}\n",
+                segment.index,
+                segment.cut.as_str(),
+                segment.confidence
+            )
         }
         Payload::Caption(caption) => format!("{place}  {}\n", caption.text.replace('\n', " ")),
         Payload::Transcript(transcript) => format!("{place}  \"{}\"\n", transcript.text.trim()),
         Payload::Picture(picture) => format!("{place}  {} {}\n", picture.role, picture.uri),
         Payload::Embedding(embedding) => {
-            let labels: Vec<_> = embedding.labels.iter().map(|label| format!("{} {:.2}", label.name, label.score)).collect();
-            format!("{place}  {} numbers  {}\n", embedding.dim, labels.join(", "))
+            let labels: Vec<_> = embedding
+                .labels
+                .iter()
+                .map(|label| format!("{} {:.2}", label.name, label.score))
+                .collect();
+            format!(
+                "{place}  {} numbers  {}\n",
+                embedding.dim,
+                labels.join(", ")
+            )
         }
         Payload::Event(event) => match &**event {
-            Event::Gap { reason, from, to, .. } => {
-                format!("{}  gap of {:.1} s: {reason}\n", packet.head.channel.stream.id, (to - from) as f64 / 1e6)
+            Event::Gap {
+                reason, from, to, ..
+            } => {
+                format!(
+                    "{}  gap of {:.1} s: {reason}\n",
+                    packet.head.channel.stream.id,
+                    (to - from) as f64 / 1e6
+                )
             }
-            Event::Ended { reason, .. } => format!("{}  ended: {reason}\n", packet.head.channel.stream.id),
-            Event::Started { uri, .. } => format!("{}  started: {uri}\n", packet.head.channel.stream.id),
+            Event::Ended { reason, .. } => {
+                format!("{}  ended: {reason}\n", packet.head.channel.stream.id)
+            }
+            Event::Started { uri, .. } => {
+                format!("{}  started: {uri}\n", packet.head.channel.stream.id)
+            }
             Event::Progress { .. } => return None,
         },
         Payload::Frame(_) | Payload::Audio(_) | Payload::DeadLetter(_) => return None,

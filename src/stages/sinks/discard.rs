@@ -1,4 +1,5 @@
-//! `discard`: takes everything and keeps nothing, for benchmarks and for branches that are switched off.
+//! `discard`: takes everything and keeps nothing, for benchmarks and for branches that are switched
+//! off.
 
 use std::sync::Arc;
 
@@ -11,7 +12,8 @@ use crate::stage::{Build, Context, Holds, Joins, Sink, StageKind};
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "discard",
-    doc: "Takes everything and keeps nothing, for measuring and for branches that are switched off.",
+    doc: "Takes everything and keeps nothing, for measuring and for branches that are switched \
+          off.",
     accepts: &PayloadKind::ALL,
     emits: &[],
     params: &[],

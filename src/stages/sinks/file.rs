@@ -1,5 +1,5 @@
-//! `file`: records as files in a folder for each stream: JSON lines and Avro object containers by kind, captions and transcripts as WebVTT,
-//! pictures as JPEG with a contact sheet of each role.
+//! `file`: records as files in a folder for each stream: JSON lines and Avro object containers by
+//! kind, captions and transcripts as WebVTT, pictures as JPEG with a contact sheet of each role.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -24,7 +24,8 @@ use crate::{Error, Result};
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "file",
-    doc: "Records as files, in a folder for each stream: JSON lines and Avro object containers by kind, captions and transcripts as WebVTT, pictures as JPEG.",
+    doc: "Records as files, in a folder for each stream: JSON lines and Avro object containers by \
+          kind, captions and transcripts as WebVTT, pictures as JPEG.",
     accepts: &PayloadKind::ALL,
     emits: &[],
     params: &[
@@ -32,16 +33,35 @@ pub const KIND: StageKind = StageKind {
             name: "path",
             ty: Type::Text,
             default: Default::Is("./out"),
-            doc: "The folder; each stream gets one of its own inside. What an earlier run left there under the same stream id is replaced.",
+            doc: "The folder; each stream gets one of its own inside. What an earlier run left \
+                  there under the same stream id is replaced.",
         },
         Field {
             name: "formats",
-            ty: Type::List(&Type::Choice(&["jsonl", "avro", "vtt", "jpeg", "contact_sheet"])),
+            ty: Type::List(&Type::Choice(&[
+                "jsonl",
+                "avro",
+                "vtt",
+                "jpeg",
+                "contact_sheet",
+            ])),
             default: Default::Is("[jsonl, avro, vtt, jpeg]"),
-            doc: "What is written: `jsonl` and `avro` for every kind, `vtt` for transcripts and captions (of variants the first), `jpeg` for pictures (PNG and WebP as they are), `contact_sheet` for one JPEG of all pictures of a role.",
+            doc: "What is written: `jsonl` and `avro` for every kind, `vtt` for transcripts and \
+                  captions (of variants the first), `jpeg` for pictures (PNG and WebP as they \
+                  are), `contact_sheet` for one JPEG of all pictures of a role.",
         },
-        Field { name: "sheet_columns", ty: Type::Int(1, 64), default: Default::Is("8"), doc: "Pictures in a row of a contact sheet." },
-        Field { name: "sheet_pictures", ty: Type::Int(1, 10_000), default: Default::Is("200"), doc: "Most pictures on a contact sheet." },
+        Field {
+            name: "sheet_columns",
+            ty: Type::Int(1, 64),
+            default: Default::Is("8"),
+            doc: "Pictures in a row of a contact sheet.",
+        },
+        Field {
+            name: "sheet_pictures",
+            ty: Type::Int(1, 10_000),
+            default: Default::Is("200"),
+            doc: "Most pictures on a contact sheet.",
+        },
     ],
     joins: Joins::AsWritten,
     holds: Holds::nothing,
@@ -50,7 +70,12 @@ pub const KIND: StageKind = StageKind {
 
 fn build(context: &Context<'_>) -> Result<Arc<dyn Sink>> {
     let params = context.params;
-    let formats: Vec<_> = params.list("formats").iter().filter_map(|format| format.as_text()).cloned().collect();
+    let formats: Vec<_> = params
+        .list("formats")
+        .iter()
+        .filter_map(|format| format.as_text())
+        .cloned()
+        .collect();
     let has = |name: &str| formats.iter().any(|format| &**format == name);
     let settings = Settings {
         root: PathBuf::from(&**params.text("path")),
@@ -62,7 +87,10 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Sink>> {
         columns: u32::try_from(params.int("sheet_columns")).unwrap_or(8),
         pictures: params.int("sheet_pictures").unsigned_abs() as usize,
     };
-    Ok(Arc::new(Folder { settings: Arc::new(settings), streams: Mutex::default() }))
+    Ok(Arc::new(Folder {
+        settings: Arc::new(settings),
+        streams: Mutex::default(),
+    }))
 }
 
 struct Settings {
@@ -85,9 +113,14 @@ impl Settings {
             _ => Name::Lines(kind),
         };
         // Of several captions of one span a player can show one.
-        let shown = matches!(payload, Payload::Transcript(_)) || matches!(payload, Payload::Caption(caption) if caption.variant == 0);
+        let shown = matches!(payload, Payload::Transcript(_))
+            || matches!(payload, Payload::Caption(caption) if caption.variant == 0);
         let cues = self.vtt && shown;
-        let names = [self.jsonl.then_some(lines), self.avro.then_some(Name::Container(kind)), cues.then_some(Name::Cues(kind))];
+        let names = [
+            self.jsonl.then_some(lines),
+            self.avro.then_some(Name::Container(kind)),
+            cues.then_some(Name::Cues(kind)),
+        ];
         names.into_iter().flatten()
     }
 }
@@ -143,7 +176,11 @@ impl Open {
     fn sync(&self, path: &std::path::Path) -> Result<()> {
         match self {
             Open::Text(file) => file.sync(),
-            Open::Container(container) => container.writer().get_ref().sync_all().map_err(|error| unwritable(path, error)),
+            Open::Container(container) => container
+                .writer()
+                .get_ref()
+                .sync_all()
+                .map_err(|error| unwritable(path, error)),
         }
     }
 }
@@ -151,12 +188,15 @@ impl Open {
 #[async_trait]
 impl Sink for Folder {
     async fn deliver(&self, batch: &[Packet]) -> Vec<Result<()>> {
-        let Some(first) = batch.first() else { return Vec::new() };
+        let Some(first) = batch.first() else {
+            return Vec::new();
+        };
         let files = self.files(&first.head.channel.stream);
         let count = batch.len();
         let records: Vec<Copy> = batch.iter().map(Copy::of).collect();
         let written = tokio::task::spawn_blocking(move || files.lock().write_all(&records)).await;
-        written.unwrap_or_else(|error| vec![Err(Error::bug(format!("writing ended: {error}"))); count])
+        written
+            .unwrap_or_else(|error| vec![Err(Error::bug(format!("writing ended: {error}"))); count])
     }
 
     fn destination(&self, kind: PayloadKind) -> String {
@@ -164,7 +204,9 @@ impl Sink for Folder {
     }
 
     async fn finish(&self, stream: &Arc<Stream>) -> Result<()> {
-        let Some(files) = self.streams.lock().remove(&stream.id) else { return Ok(()) };
+        let Some(files) = self.streams.lock().remove(&stream.id) else {
+            return Ok(());
+        };
         let finished = tokio::task::spawn_blocking(move || files.lock().finish()).await;
         finished.map_err(|error| Error::bug(format!("writing ended: {error}")))?
     }
@@ -176,7 +218,11 @@ struct Copy(Packet);
 impl Copy {
     fn of(packet: &Packet) -> Self {
         let (head, payload) = (Arc::clone(&packet.head), packet.payload.clone());
-        Self(Packet { head, payload, receipt: crate::packet::Receipt::none() })
+        Self(Packet {
+            head,
+            payload,
+            receipt: crate::packet::Receipt::none(),
+        })
     }
 }
 
@@ -191,21 +237,39 @@ impl Folder {
                 sheets: BTreeMap::new(),
             }))
         };
-        Arc::clone(self.streams.lock().entry(Arc::clone(&stream.id)).or_insert_with(make))
+        Arc::clone(
+            self.streams
+                .lock()
+                .entry(Arc::clone(&stream.id))
+                .or_insert_with(make),
+        )
     }
 }
 
 impl Files {
-    /// Each record's outcome is its own: a file that cannot be written fails those that belong into it, and no other.
+    /// Each record's outcome is its own: a file that cannot be written fails those that belong into
+    /// it, and no other.
     fn write_all(&mut self, records: &[Copy]) -> Vec<Result<()>> {
-        let outcomes: Vec<Result<()>> = records.iter().map(|record| self.write(&record.0)).collect();
+        let outcomes: Vec<Result<()>> =
+            records.iter().map(|record| self.write(&record.0)).collect();
         // A record counts as delivered when it has left our buffers.
-        let failed: HashMap<Name, Error> = self.open.iter_mut().filter_map(|(name, file)| Some((*name, file.flush().err()?))).collect();
+        let failed: HashMap<Name, Error> = self
+            .open
+            .iter_mut()
+            .filter_map(|(name, file)| Some((*name, file.flush().err()?)))
+            .collect();
         let flushed = |record: &Copy| {
-            let error = self.settings.names(&record.0.payload).find_map(|name| failed.get(&name));
+            let error = self
+                .settings
+                .names(&record.0.payload)
+                .find_map(|name| failed.get(&name));
             error.map_or(Ok(()), |error| Err(error.clone()))
         };
-        outcomes.into_iter().zip(records).map(|(outcome, record)| outcome.and_then(|()| flushed(record))).collect()
+        outcomes
+            .into_iter()
+            .zip(records)
+            .map(|(outcome, record)| outcome.and_then(|()| flushed(record)))
+            .collect()
     }
 
     fn write(&mut self, packet: &Packet) -> Result<()> {
@@ -228,7 +292,9 @@ impl Files {
             Entry::Vacant(place) => {
                 let path = self.folder.join(name.file());
                 let file = match name {
-                    Name::Container(kind) => Open::Container(ObjectContainer::new(kind, BufWriter::new(create(&path)?))?),
+                    Name::Container(kind) => {
+                        Open::Container(ObjectContainer::new(kind, BufWriter::new(create(&path)?))?)
+                    }
                     Name::Cues(_) => Open::Text(TextFile::create(path, webvtt::HEADER)?),
                     Name::Lines(_) | Name::Letters(_) => Open::Text(TextFile::create(path, "")?),
                 };
@@ -248,7 +314,12 @@ impl Files {
             let folder = self.folder.join("pictures");
             fs::create_dir_all(&folder).map_err(|error| unwritable(&folder, error))?;
             let millis = packet.head.span.start / 1_000_000;
-            let path = folder.join(format!("{}-{}-{:08}.{extension}", packet.head.epoch, file_name(&picture.role), millis));
+            let path = folder.join(format!(
+                "{}-{}-{:08}.{extension}",
+                packet.head.epoch,
+                file_name(&picture.role),
+                millis
+            ));
             fs::write(&path, &picture.data).map_err(|error| unwritable(&path, error))?;
         }
         if self.settings.sheet {
@@ -260,11 +331,20 @@ impl Files {
         Ok(())
     }
 
-    /// Makes everything durable, and the contact sheets. A file that fails keeps none of the others from it.
+    /// Makes everything durable, and the contact sheets. A file that fails keeps none of the others
+    /// from it.
     fn finish(&mut self) -> Result<()> {
         let folder = self.folder.clone();
-        let durable = |(name, file): (&Name, &mut Open)| file.flush().and_then(|()| file.sync(&folder.join(name.file())));
-        let failed = self.open.iter_mut().map(durable).filter_map(Result::err).reduce(|first, _| first);
+        let durable = |(name, file): (&Name, &mut Open)| {
+            file.flush()
+                .and_then(|()| file.sync(&folder.join(name.file())))
+        };
+        let failed = self
+            .open
+            .iter_mut()
+            .map(durable)
+            .filter_map(Result::err)
+            .reduce(|first, _| first);
         for (role, mut pictures) in std::mem::take(&mut self.sheets) {
             pictures.sort_by_key(|(span, _)| *span);
             let pictures: Vec<Bytes> = pictures.into_iter().map(|(_, data)| data).collect();
@@ -283,8 +363,12 @@ impl Files {
 /// A record as a file of text holds it.
 fn text(name: Name, packet: &Packet) -> Vec<u8> {
     match (name, &packet.payload) {
-        (Name::Cues(_), Payload::Caption(caption)) => webvtt::cue(packet.head.span, &caption.text).into_bytes(),
-        (Name::Cues(_), Payload::Transcript(transcript)) => webvtt::cue(packet.head.span, &transcript.text).into_bytes(),
+        (Name::Cues(_), Payload::Caption(caption)) => {
+            webvtt::cue(packet.head.span, &caption.text).into_bytes()
+        }
+        (Name::Cues(_), Payload::Transcript(transcript)) => {
+            webvtt::cue(packet.head.span, &transcript.text).into_bytes()
+        }
         _ => {
             let mut line = Codec::json().encode(packet);
             line.push(b'\n');
@@ -295,8 +379,21 @@ fn text(name: Name, packet: &Packet) -> Vec<u8> {
 
 /// A name that stays one component of a path.
 fn file_name(name: &str) -> String {
-    let safe: String = name.chars().map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' }).collect();
-    if safe.trim_matches('.').is_empty() { format!("_{safe}") } else { safe }
+    let safe: String = name
+        .chars()
+        .map(|c| {
+            if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    if safe.trim_matches('.').is_empty() {
+        format!("_{safe}")
+    } else {
+        safe
+    }
 }
 
 #[cfg(test)]
@@ -306,8 +403,20 @@ mod tests {
 
     fn folder(root: &std::path::Path) -> Folder {
         let root = root.to_owned();
-        let settings = Settings { root, jsonl: true, avro: true, vtt: true, jpeg: false, sheet: false, columns: 1, pictures: 1 };
-        Folder { settings: Arc::new(settings), streams: Mutex::default() }
+        let settings = Settings {
+            root,
+            jsonl: true,
+            avro: true,
+            vtt: true,
+            jpeg: false,
+            sheet: false,
+            columns: 1,
+            pictures: 1,
+        };
+        Folder {
+            settings: Arc::new(settings),
+            streams: Mutex::default(),
+        }
     }
 
     /// Whether each was delivered, and the errors.
@@ -320,28 +429,62 @@ mod tests {
     async fn a_file_that_cannot_be_written_fails_only_what_belongs_into_it() {
         use PayloadKind::{Caption, Segment};
         let place = tempfile::tempdir().expect("a folder");
-        let stream = place.path().join(file_name(&samples::packet(Caption).head.channel.stream.id));
+        let stream = place
+            .path()
+            .join(file_name(&samples::packet(Caption).head.channel.stream.id));
         fs::create_dir_all(&stream).expect("it is writable");
-        std::os::unix::fs::symlink("/dev/full", stream.join("captions.vtt")).expect("it is writable");
+        std::os::unix::fs::symlink("/dev/full", stream.join("captions.vtt"))
+            .expect("it is writable");
         let sink = folder(place.path());
         let outcomes = deliver(&sink, &[Caption, Segment, Caption, Segment]).await;
-        assert_eq!(outcomes.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, true, false, true], "{outcomes:?}");
+        assert_eq!(
+            outcomes.iter().map(Result::is_ok).collect::<Vec<_>>(),
+            [false, true, false, true],
+            "{outcomes:?}"
+        );
         let error = outcomes[0].as_ref().expect_err("the disk is full");
-        assert!(error.is_transient() && error.message().contains("captions.vtt"), "{error}");
-        assert!(error.hint_text().is_some_and(|hint| hint.contains("free some space")), "{error}");
-        let lines = |name: &str| fs::read_to_string(stream.join(name)).expect("it is there").lines().count();
+        assert!(
+            error.is_transient() && error.message().contains("captions.vtt"),
+            "{error}"
+        );
+        assert!(
+            error
+                .hint_text()
+                .is_some_and(|hint| hint.contains("free some space")),
+            "{error}"
+        );
+        let lines = |name: &str| {
+            fs::read_to_string(stream.join(name))
+                .expect("it is there")
+                .lines()
+                .count()
+        };
         assert_eq!(lines("segments.jsonl"), 2);
 
-        assert!(deliver(&sink, &[Segment]).await[0].is_ok(), "the file that is full stays alone in it");
+        assert!(
+            deliver(&sink, &[Segment]).await[0].is_ok(),
+            "the file that is full stays alone in it"
+        );
         assert_eq!(lines("segments.jsonl"), 3);
-        assert!(sink.finish(&samples::packet(Caption).head.channel.stream).await.is_err(), "a film's end says that a file is not durable");
+        assert!(
+            sink.finish(&samples::packet(Caption).head.channel.stream)
+                .await
+                .is_err(),
+            "a film's end says that a file is not durable"
+        );
     }
 
     #[tokio::test]
     async fn a_folder_that_cannot_be_made_is_not_called_a_full_disk() {
         let outcomes = deliver(&folder("/proc/nowhere".as_ref()), &[PayloadKind::Segment]).await;
-        let error = outcomes[0].as_ref().expect_err("nothing can be made there").to_string();
-        assert!(error.contains("cannot write /proc/nowhere") && !error.contains("space"), "{error}");
+        let error = outcomes[0]
+            .as_ref()
+            .expect_err("nothing can be made there")
+            .to_string();
+        assert!(
+            error.contains("cannot write /proc/nowhere") && !error.contains("space"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! `kafka`: each packet a record on its kind's topic. A packet counts as delivered when all replicas have it; while the brokers are away,
-//! delivery waits.
+//! `kafka`: each packet a record on its kind's topic. A packet counts as delivered when all
+//! replicas have it; while the brokers are away, delivery waits.
 
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ use crate::{Error, Result};
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "kafka",
-    doc: "Each packet a record on the topic `NAMESPACE.RECORDS.v1`, keyed by its stream. Brokers, encoding and topics are set under `kafka:`.",
+    doc: "Each packet a record on the topic `NAMESPACE.RECORDS.v1`, keyed by its stream. Brokers, \
+          encoding and topics are set under `kafka:`.",
     accepts: &PayloadKind::ALL,
     emits: &[],
     params: &[],
@@ -26,7 +27,9 @@ pub const KIND: StageKind = StageKind {
 
 fn build(context: &Context<'_>) -> Result<Arc<dyn Sink>> {
     let kafka = context.deps.kafka.clone();
-    let kafka = kafka.ok_or_else(|| Error::config("there is no broker to write to").hint("add the key `kafka:` to the pipeline"))?;
+    let kafka = kafka.ok_or_else(|| {
+        Error::config("there is no broker to write to").hint("add the key `kafka:` to the pipeline")
+    })?;
     Ok(Arc::new(Topics { kafka }))
 }
 
@@ -64,7 +67,8 @@ impl Topics {
             key: codec::key(packet).into(),
             payload: Bytes::from(codec.encode(packet)),
             headers: codec::headers(packet, codec.encoding()),
-            // Brokers refuse timestamps ahead of their clock, and a film's event time runs ahead when it is read faster than it plays.
+            // Brokers refuse timestamps ahead of their clock, and a film's event time runs ahead
+            // when it is read faster than it plays.
             timestamp_ms: codec::timestamp_ms(packet).min(now_micros() / 1000),
         };
         self.kafka.producer.send(message).await

@@ -1,5 +1,5 @@
-//! A file of text that grows by batches: a batch is in it whole or, where the disk fails on the way, not at all, so that what is tried again
-//! stands there once.
+//! A file of text that grows by batches: a batch is in it whole or, where the disk fails on the
+//! way, not at all, so that what is tried again stands there once.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -31,10 +31,19 @@ impl TextFile {
     /// External where the folder or the file cannot be made.
     pub fn create(path: PathBuf, opening: &'static str) -> Result<Self> {
         let file = create(&path)?;
-        Ok(Self { path, file, opening, sure: 0, since: 0, buffer: Vec::new(), failed: None })
+        Ok(Self {
+            path,
+            file,
+            opening,
+            sure: 0,
+            since: 0,
+            buffer: Vec::new(),
+            failed: None,
+        })
     }
 
-    /// Adds to the present batch. After an error the batch is lost, and nothing more is taken until `flush`.
+    /// Adds to the present batch. After an error the batch is lost, and nothing more is taken until
+    /// `flush`.
     ///
     /// # Errors
     /// External where the file cannot be written.
@@ -46,7 +55,11 @@ impl TextFile {
             self.buffer.extend_from_slice(self.opening.as_bytes());
         }
         self.buffer.extend_from_slice(text);
-        if self.buffer.len() >= BUFFER { self.write() } else { Ok(()) }
+        if self.buffer.len() >= BUFFER {
+            self.write()
+        } else {
+            Ok(())
+        }
     }
 
     /// Ends the batch: it is in the file, or after an error it is not.
@@ -72,7 +85,9 @@ impl TextFile {
     /// # Errors
     /// External where the disk fails.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_all().map_err(|error| unwritable(&self.path, error))
+        self.file
+            .sync_all()
+            .map_err(|error| unwritable(&self.path, error))
     }
 
     fn write(&mut self) -> Result<()> {
@@ -90,8 +105,13 @@ impl TextFile {
     /// Takes the present batch out of the file, as far as it is there.
     fn cut_back(&mut self) {
         self.since = 0;
-        if let Err(error) = self.file.set_len(self.sure).and_then(|()| self.file.seek(SeekFrom::Start(self.sure))) {
-            tracing::debug!(path = %self.path.display(), %error, "a batch that failed may stand in the file in part");
+        if let Err(error) = self
+            .file
+            .set_len(self.sure)
+            .and_then(|()| self.file.seek(SeekFrom::Start(self.sure)))
+        {
+            tracing::debug!(path = %self.path.display(), %error, "a batch that failed may stand \
+                                                                  in the file in part");
         }
     }
 }
@@ -120,14 +140,22 @@ mod tests {
         let mut file = TextFile::create(path.clone(), "HEAD\n").expect("it is writable");
         file.append(b"one\n").expect("it is taken");
         file.flush().expect("it is written");
-        // From here on the disk is full: a handle that may only read fails as a full disk does, after a part was written.
+        // From here on the disk is full: a handle that may only read fails as a full disk does,
+        // after a part was written.
         let whole = std::mem::replace(&mut file.file, File::open(&path).expect("it is there"));
         file.append(b"two\n").expect("it waits in the buffer");
-        assert!(file.flush().expect_err("it cannot be written").is_transient());
+        assert!(
+            file.flush()
+                .expect_err("it cannot be written")
+                .is_transient()
+        );
         file.file = whole;
         file.append(b"two\n").expect("it is taken");
         file.flush().expect("it is written");
-        assert_eq!(std::fs::read_to_string(&path).expect("it is text"), "HEAD\none\ntwo\n");
+        assert_eq!(
+            std::fs::read_to_string(&path).expect("it is text"),
+            "HEAD\none\ntwo\n"
+        );
     }
 
     #[test]
@@ -137,12 +165,16 @@ mod tests {
         let mut file = TextFile::create(path.clone(), "").expect("it is writable");
         file.append(b"kept\n").expect("it is taken");
         file.flush().expect("it is written");
-        file.append(&vec![b'x'; BUFFER]).expect("it is written at once");
+        file.append(&vec![b'x'; BUFFER])
+            .expect("it is written at once");
         assert!(std::fs::metadata(&path).expect("it is there").len() > BUFFER as u64);
         file.cut_back();
         file.append(b"next\n").expect("it is taken");
         file.flush().expect("it is written");
-        assert_eq!(std::fs::read_to_string(&path).expect("it is text"), "kept\nnext\n");
+        assert_eq!(
+            std::fs::read_to_string(&path).expect("it is text"),
+            "kept\nnext\n"
+        );
     }
 
     #[test]

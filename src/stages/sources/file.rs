@@ -1,4 +1,5 @@
-//! `file`: films from paths, globs and URLs, each a stream that is read once from start to end; nothing is lost, the decoder waits.
+//! `file`: films from paths, globs and URLs, each a stream that is read once from start to end;
+//! nothing is lost, the decoder waits.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +19,8 @@ use crate::{Error, Result};
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "file",
-    doc: "Films from paths, globs and URLs, each a stream that is read once. When a queue is full the decoder waits, so nothing is lost.",
+    doc: "Films from paths, globs and URLs, each a stream that is read once. When a queue is full \
+          the decoder waits, so nothing is lost.",
     accepts: &[],
     emits: &[PayloadKind::Frame, PayloadKind::Audio],
     params: &[
@@ -26,10 +28,16 @@ pub const KIND: StageKind = StageKind {
             name: "paths",
             ty: Type::List(&Type::Text),
             default: Default::Required,
-            doc: "Paths, globs (`films/*.mp4`) and URLs (http, https). A path that is not there is an error, a glob without a match too.",
+            doc: "Paths, globs (`films/*.mp4`) and URLs (http, https). A path that is not there \
+                  is an error, a glob without a match too.",
         },
         intake::VIEWS,
-        Field { name: "parallel", ty: Type::Int(1, 1024), default: Default::Is("1"), doc: "Films read at a time." },
+        Field {
+            name: "parallel",
+            ty: Type::Int(1, 1024),
+            default: Default::Is("1"),
+            doc: "Films read at a time.",
+        },
         intake::LABELS,
         intake::STALL,
         intake::CONNECT,
@@ -83,7 +91,9 @@ impl Source for File {
         match failed.len() {
             0 => Ok(()),
             1 => Err(failed.remove(0)),
-            bad => Err(failed.remove(0).context(format_args!("{bad} of {count} inputs failed, the first"))),
+            bad => Err(failed
+                .remove(0)
+                .context(format_args!("{bad} of {count} inputs failed, the first"))),
         }
     }
 }
@@ -93,11 +103,30 @@ impl File {
         if stop.is_cancelled() {
             return Ok(());
         }
-        let Some(opened) = stop.run_until_cancelled(media::open(uri, &self.intake.options)).await else { return Ok(()) };
+        let Some(opened) = stop
+            .run_until_cancelled(media::open(uri, &self.intake.options))
+            .await
+        else {
+            return Ok(());
+        };
         let opened = opened?;
-        let digest = if uri.contains("://") { None } else { Some(media::digest(uri).await?) };
-        let started = Event::Started { uri: media::redact(uri), digest };
-        self.intake.play(opened, stream_id(&self.intake.origin.stage, uri).into(), started, (host, stop)).await
+        let digest = if uri.contains("://") {
+            None
+        } else {
+            Some(media::digest(uri).await?)
+        };
+        let started = Event::Started {
+            uri: media::redact(uri),
+            digest,
+        };
+        self.intake
+            .play(
+                opened,
+                stream_id(&self.intake.origin.stage, uri).into(),
+                started,
+                (host, stop),
+            )
+            .await
     }
 }
 
@@ -106,14 +135,19 @@ fn expand(path: &str) -> Result<Vec<String>> {
     if path.contains("://") || Path::new(path).exists() || !path.contains(['*', '?', '[']) {
         return Ok(vec![path.to_owned()]);
     }
-    let matches = glob::glob(path).map_err(|error| Error::config(format!("`{path}` is not a glob: {error}")))?;
+    let matches = glob::glob(path)
+        .map_err(|error| Error::config(format!("`{path}` is not a glob: {error}")))?;
     let mut found = Vec::new();
     for entry in matches {
-        let entry = entry.map_err(|error| Error::external(format!("cannot read a match of `{path}`")).because(error))?;
+        let entry = entry.map_err(|error| {
+            Error::external(format!("cannot read a match of `{path}`")).because(error)
+        })?;
         found.push(entry.to_string_lossy().into_owned());
     }
     if found.is_empty() {
-        return Err(Error::external(format!("nothing matches `{path}`")).hint("name files that are there"));
+        return Err(
+            Error::external(format!("nothing matches `{path}`")).hint("name files that are there")
+        );
     }
     found.sort();
     Ok(found)
@@ -124,10 +158,25 @@ fn stream_id(source: &str, uri: &str) -> String {
     let canonical = if uri.contains("://") {
         media::redact(uri)
     } else {
-        std::fs::canonicalize(uri).map_or_else(|_| uri.to_owned(), |path| path.to_string_lossy().into_owned())
+        std::fs::canonicalize(uri).map_or_else(
+            |_| uri.to_owned(),
+            |path| path.to_string_lossy().into_owned(),
+        )
     };
-    let stem = Path::new(uri).file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    let stem: String = stem.chars().map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' }).take(64).collect();
+    let stem = Path::new(uri)
+        .file_stem()
+        .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let stem: String = stem
+        .chars()
+        .map(|c| {
+            if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') {
+                c
+            } else {
+                '-'
+            }
+        })
+        .take(64)
+        .collect();
     let hash = blake3::hash(canonical.as_bytes()).to_hex();
     format!("{source}-{stem}-{}", &hash[..8])
 }
@@ -144,9 +193,22 @@ mod tests {
         }
         let pattern = |suffix: &str| format!("{}/{suffix}", folder.path().display());
         let found = expand(&pattern("*.mp4")).expect("two match");
-        assert!(found.len() == 2 && found[0].ends_with("a.mp4") && found[1].ends_with("b.mp4"), "{found:?}");
-        assert!(expand(&pattern("*.mkv")).expect_err("none matches").to_string().contains("nothing matches"));
-        assert_eq!(expand("http://127.0.0.1/*.mp4").expect("a URL is no glob").len(), 1);
+        assert!(
+            found.len() == 2 && found[0].ends_with("a.mp4") && found[1].ends_with("b.mp4"),
+            "{found:?}"
+        );
+        assert!(
+            expand(&pattern("*.mkv"))
+                .expect_err("none matches")
+                .to_string()
+                .contains("nothing matches")
+        );
+        assert_eq!(
+            expand("http://127.0.0.1/*.mp4")
+                .expect("a URL is no glob")
+                .len(),
+            1
+        );
     }
 
     #[test]
@@ -155,6 +217,9 @@ mod tests {
         assert_eq!(id, stream_id("films", "http://127.0.0.1/a/one%20two.mp4"));
         assert!(id.starts_with("films-one-20two-"), "{id}");
         assert_ne!(id, stream_id("films", "http://127.0.0.1/b/one%20two.mp4"));
-        assert_eq!(stream_id("f", "http://user:pass@h/x.mp4"), stream_id("f", "http://other:word@h/x.mp4"));
+        assert_eq!(
+            stream_id("f", "http://user:pass@h/x.mp4"),
+            stream_id("f", "http://other:word@h/x.mp4")
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! `live`: RTMP, RTSP, SRT and HLS streams that come at their own pace. A stream that drops is connected again with jittered backoff; each
-//! connection is an epoch, and an event tells of the gap between two.
+//! `live`: RTMP, RTSP, SRT and HLS streams that come at their own pace. A stream that drops is
+//! connected again with jittered backoff; each connection is an epoch, and an event tells of the
+//! gap between two.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,15 +22,26 @@ use crate::{Error, Result};
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "live",
-    doc: "Live streams by URL (rtmp, rtmps, rtsp, srt, hls as http or https). One that drops is connected again; an event tells of the gap.",
+    doc: "Live streams by URL (rtmp, rtmps, rtsp, srt, hls as http or https). One that drops is \
+          connected again; an event tells of the gap.",
     accepts: &[],
     emits: &[PayloadKind::Frame, PayloadKind::Audio],
     params: &[
         Field {
             name: "streams",
             ty: Type::List(&Type::Object(&[
-                Field { name: "id", ty: Type::Text, default: Default::Absent, doc: "The stream's id; derived from the URL when left out." },
-                Field { name: "url", ty: Type::Text, default: Default::Required, doc: "Where it is, credentials included." },
+                Field {
+                    name: "id",
+                    ty: Type::Text,
+                    default: Default::Absent,
+                    doc: "The stream's id; derived from the URL when left out.",
+                },
+                Field {
+                    name: "url",
+                    ty: Type::Text,
+                    default: Default::Required,
+                    doc: "Where it is, credentials included.",
+                },
                 intake::LABELS,
             ])),
             default: Default::Required,
@@ -42,20 +54,33 @@ pub const KIND: StageKind = StageKind {
             default: Default::Is("500ms"),
             doc: "The pause before the second try to connect; it doubles, with jitter.",
         },
-        Field { name: "max_backoff", ty: Type::Duration, default: Default::Is("15s"), doc: "The longest pause between tries." },
+        Field {
+            name: "max_backoff",
+            ty: Type::Duration,
+            default: Default::Is("15s"),
+            doc: "The longest pause between tries.",
+        },
         Field {
             name: "give_up",
             ty: Type::Duration,
             default: Default::Absent,
-            doc: "A stream that could not be connected for this long ends; tried for ever when left out.",
+            doc: "A stream that could not be connected for this long ends; tried for ever when \
+                  left out.",
         },
-        Field { name: "latency", ty: Type::Duration, default: Default::Is("200ms"), doc: "The jitter buffer of RTSP and SRT." },
+        Field {
+            name: "latency",
+            ty: Type::Duration,
+            default: Default::Is("200ms"),
+            doc: "The jitter buffer of RTSP and SRT.",
+        },
         Field {
             name: "clock",
             ty: Type::Choice(&["ingest", "ntp"]),
             default: Default::Is("ingest"),
-            doc: "Where event times come from: `ingest` is our clock when a connection's first frame arrives; `ntp`, for RTSP, the camera's own, and \
-                  a connection then begins with its first sender report (RTCP), which takes a few seconds: what comes before is left out.",
+            doc: "Where event times come from: `ingest` is our clock when a connection's first \
+                  frame arrives; `ntp`, for RTSP, the camera's own, and a connection then begins \
+                  with its first sender report (RTCP), which takes a few seconds: what comes \
+                  before is left out.",
         },
         intake::STALL,
         intake::CONNECT,
@@ -68,24 +93,50 @@ pub const KIND: StageKind = StageKind {
 
 fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
     let params = context.params;
-    let streams = params.list("streams").iter().filter_map(|stream| stream.as_object());
-    let streams: Vec<_> = streams.map(|stream| Camera::new(&context.origin.stage, stream)).collect();
+    let streams = params
+        .list("streams")
+        .iter()
+        .filter_map(|stream| stream.as_object());
+    let streams: Vec<_> = streams
+        .map(|stream| Camera::new(&context.origin.stage, stream))
+        .collect();
     let mut ids: Vec<_> = streams.iter().map(|stream| &stream.id).collect();
     ids.sort();
     if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Error::config(format!("two streams have the id `{}`", twice[0])));
+        return Err(Error::config(format!(
+            "two streams have the id `{}`",
+            twice[0]
+        )));
     }
     let mut intake = Intake::of(context, true);
     intake.options.latency = Some(params.duration("latency"));
     intake.options.sender_clock = **params.text("clock") == *"ntp";
-    let reports = |camera: &&Camera| camera.url.starts_with("rtsp:") || camera.url.starts_with("rtsps:");
-    if let Some(camera) = streams.iter().find(|camera| intake.options.sender_clock && !reports(camera)) {
-        let error = Error::config(format!("stream `{}` has no sender reports, which `clock: ntp` needs", camera.id));
+    let reports =
+        |camera: &&Camera| camera.url.starts_with("rtsp:") || camera.url.starts_with("rtsps:");
+    if let Some(camera) = streams
+        .iter()
+        .find(|camera| intake.options.sender_clock && !reports(camera))
+    {
+        let error = Error::config(format!(
+            "stream `{}` has no sender reports, which `clock: ntp` needs",
+            camera.id
+        ));
         return Err(error.hint("only RTSP has them: give this stream a `live` stage of its own"));
     }
-    let (backoff, max_backoff, give_up) = (params.duration("backoff"), params.duration("max_backoff"), params.opt_duration("give_up"));
+    let (backoff, max_backoff, give_up) = (
+        params.duration("backoff"),
+        params.duration("max_backoff"),
+        params.opt_duration("give_up"),
+    );
     let metrics = SourceMetrics::new(&intake.origin.pipeline, &intake.origin.stage);
-    Ok(Arc::new(Live { intake, metrics, streams, backoff, max_backoff, give_up }))
+    Ok(Arc::new(Live {
+        intake,
+        metrics,
+        streams,
+        backoff,
+        max_backoff,
+        give_up,
+    }))
 }
 
 struct Live {
@@ -111,7 +162,11 @@ impl Camera {
             Arc::from(format!("{source}-{}", &hash[..8]))
         };
         let id = params.opt_text("id").cloned().unwrap_or_else(derived);
-        Self { id, url, labels: intake::labels(params) }
+        Self {
+            id,
+            url,
+            labels: intake::labels(params),
+        }
     }
 }
 
@@ -125,41 +180,91 @@ struct Before {
 #[async_trait]
 impl Source for Live {
     async fn run(&self, host: Arc<dyn Host>, stop: CancellationToken) -> Result<()> {
-        let ended = join_all(self.streams.iter().map(|camera| self.watch(camera, &host, &stop))).await;
+        let ended = join_all(
+            self.streams
+                .iter()
+                .map(|camera| self.watch(camera, &host, &stop)),
+        )
+        .await;
         ended.into_iter().collect()
     }
 }
 
 impl Live {
     /// Keeps one stream connected until `stop`, or until it is given up.
-    async fn watch(&self, camera: &Camera, host: &Arc<dyn Host>, stop: &CancellationToken) -> Result<()> {
-        let feed = host.open(self.intake.stream(Arc::clone(&camera.id), camera.labels.clone())).await?;
+    async fn watch(
+        &self,
+        camera: &Camera,
+        host: &Arc<dyn Host>,
+        stop: &CancellationToken,
+    ) -> Result<()> {
+        let feed = host
+            .open(
+                self.intake
+                    .stream(Arc::clone(&camera.id), camera.labels.clone()),
+            )
+            .await?;
         let ended = self.connect_again_and_again(camera, &feed, stop).await;
-        feed.finish(ended.as_ref().err().map_or_else(|| "shutdown".to_owned(), ToString::to_string)).await;
+        feed.finish(
+            ended
+                .as_ref()
+                .err()
+                .map_or_else(|| "shutdown".to_owned(), ToString::to_string),
+        )
+        .await;
         ended
     }
 
-    async fn connect_again_and_again(&self, camera: &Camera, feed: &Arc<dyn Feed>, stop: &CancellationToken) -> Result<()> {
+    async fn connect_again_and_again(
+        &self,
+        camera: &Camera,
+        feed: &Arc<dyn Feed>,
+        stop: &CancellationToken,
+    ) -> Result<()> {
         let mut before: Option<Before> = None;
         let mut pause = self.backoff;
         let mut since = tokio::time::Instant::now();
         let mut quiet = false;
         while !stop.is_cancelled() {
-            let Some(opened) = stop.run_until_cancelled(media::open(&camera.url, &self.intake.options)).await else { break };
+            let Some(opened) = stop
+                .run_until_cancelled(media::open(&camera.url, &self.intake.options))
+                .await
+            else {
+                break;
+            };
             let error = match opened {
                 Ok(opened) => {
                     let epoch = now_micros();
                     let base = opened.info.began.unwrap_or(epoch);
-                    self.announce(camera, feed, (epoch, base), before.take()).await;
+                    self.announce(camera, feed, (epoch, base), before.take())
+                        .await;
                     self.metrics.connected.increment(1.0);
-                    let ended = intake::pump(opened, Way { feed, origin: &self.intake.origin, stop, once: false }).await;
+                    let ended = intake::pump(
+                        opened,
+                        Way {
+                            feed,
+                            origin: &self.intake.origin,
+                            stop,
+                            once: false,
+                        },
+                    )
+                    .await;
                     self.metrics.connected.decrement(1.0);
-                    let reason = ended.error.as_ref().map_or_else(|| "the sender ended the stream".to_owned(), ToString::to_string);
-                    before = Some(Before { epoch: epoch.unsigned_abs(), last: ended.last.unwrap_or(epoch), reason });
+                    let reason = ended.error.as_ref().map_or_else(
+                        || "the sender ended the stream".to_owned(),
+                        ToString::to_string,
+                    );
+                    before = Some(Before {
+                        epoch: epoch.unsigned_abs(),
+                        last: ended.last.unwrap_or(epoch),
+                        reason,
+                    });
                     if ended.last.is_some() {
                         (pause, since, quiet) = (self.backoff, tokio::time::Instant::now(), false);
                     }
-                    ended.error.unwrap_or_else(|| Error::external("the sender ended the stream"))
+                    ended
+                        .error
+                        .unwrap_or_else(|| Error::external("the sender ended the stream"))
                 }
                 Err(error) => error,
             };
@@ -180,15 +285,38 @@ impl Live {
         Ok(())
     }
 
-    async fn announce(&self, camera: &Camera, feed: &Arc<dyn Feed>, (epoch, base): (Micros, Micros), before: Option<Before>) {
+    async fn announce(
+        &self,
+        camera: &Camera,
+        feed: &Arc<dyn Feed>,
+        (epoch, base): (Micros, Micros),
+        before: Option<Before>,
+    ) {
         tracing::info!(stream = %camera.id, epoch, "stream connected");
         let to_epoch = epoch.unsigned_abs();
         feed.epoch(to_epoch, base).await;
         match before {
-            None => feed.event(Event::Started { uri: media::redact(&camera.url), digest: None }).await,
-            Some(Before { epoch: from_epoch, last: from, reason }) => {
+            None => {
+                feed.event(Event::Started {
+                    uri: media::redact(&camera.url),
+                    digest: None,
+                })
+                .await
+            }
+            Some(Before {
+                epoch: from_epoch,
+                last: from,
+                reason,
+            }) => {
                 self.metrics.gaps.increment(1);
-                feed.event(Event::Gap { from, to: epoch, reason, from_epoch, to_epoch }).await;
+                feed.event(Event::Gap {
+                    from,
+                    to: epoch,
+                    reason,
+                    from_epoch,
+                    to_epoch,
+                })
+                .await;
             }
         }
     }

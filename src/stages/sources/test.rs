@@ -1,4 +1,5 @@
-//! `test`: a generated picture (GStreamer's videotestsrc), for trying a pipeline without a film and for load tests.
+//! `test`: a generated picture (GStreamer's videotestsrc), for trying a pipeline without a film and
+//! for load tests.
 
 use std::sync::Arc;
 
@@ -22,12 +23,33 @@ pub const KIND: StageKind = StageKind {
     params: &[
         Field {
             name: "pattern",
-            ty: Type::Choice(&["smpte", "ball", "snow", "black", "white", "red", "green", "blue", "gradient", "zone-plate"]),
+            ty: Type::Choice(&[
+                "smpte",
+                "ball",
+                "snow",
+                "black",
+                "white",
+                "red",
+                "green",
+                "blue",
+                "gradient",
+                "zone-plate",
+            ]),
             default: Default::Is("ball"),
             doc: "What is drawn.",
         },
-        Field { name: "rate", ty: Type::Int(1, 1000), default: Default::Is("30"), doc: "Frames a second that are drawn." },
-        Field { name: "picture", ty: Type::Size, default: Default::Is("320x240"), doc: "Width and height that are drawn." },
+        Field {
+            name: "rate",
+            ty: Type::Int(1, 1000),
+            default: Default::Is("30"),
+            doc: "Frames a second that are drawn.",
+        },
+        Field {
+            name: "picture",
+            ty: Type::Size,
+            default: Default::Is("320x240"),
+            doc: "Width and height that are drawn.",
+        },
         Field {
             name: "frames",
             ty: Type::Int(1, 1 << 31),
@@ -40,7 +62,12 @@ pub const KIND: StageKind = StageKind {
             default: Default::Is("false"),
             doc: "Whether frames come at their own pace, or as fast as they are taken.",
         },
-        Field { name: "streams", ty: Type::Int(1, 1024), default: Default::Is("1"), doc: "Streams at a time." },
+        Field {
+            name: "streams",
+            ty: Type::Int(1, 1024),
+            default: Default::Is("1"),
+            doc: "Streams at a time.",
+        },
         intake::VIEWS,
         intake::LABELS,
         intake::STALL,
@@ -56,11 +83,15 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
     let params = context.params;
     let live = params.bool("live");
     let (width, height) = params.size("picture").unwrap_or((320, 240));
-    let frames = params.opt_int("frames").map_or_else(String::new, |frames| format!("&frames={frames}"));
+    let frames = params
+        .opt_int("frames")
+        .map_or_else(String::new, |frames| format!("&frames={frames}"));
     let (pattern, rate) = (params.text("pattern"), params.int("rate"));
     Ok(Arc::new(Test {
         intake: Intake::of(context, live),
-        uri: format!("test://?pattern={pattern}&fps={rate}&size={width}x{height}&live={live}{frames}"),
+        uri: format!(
+            "test://?pattern={pattern}&fps={rate}&size={width}x{height}&live={live}{frames}"
+        ),
         streams: params.int("streams"),
     }))
 }
@@ -80,9 +111,24 @@ impl Source for Test {
 }
 
 impl Test {
-    async fn draw(&self, number: i64, host: &Arc<dyn Host>, stop: &CancellationToken) -> Result<()> {
+    async fn draw(
+        &self,
+        number: i64,
+        host: &Arc<dyn Host>,
+        stop: &CancellationToken,
+    ) -> Result<()> {
         let opened = media::open(&self.uri, &self.intake.options).await?;
         let id = format!("{}-{number}", self.intake.origin.stage).into();
-        self.intake.play(opened, id, Event::Started { uri: self.uri.clone(), digest: None }, (host, stop)).await
+        self.intake
+            .play(
+                opened,
+                id,
+                Event::Started {
+                    uri: self.uri.clone(),
+                    digest: None,
+                },
+                (host, stop),
+            )
+            .await
     }
 }

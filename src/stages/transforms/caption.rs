@@ -1,5 +1,5 @@
-//! `caption`: texts about segments, frames or vectors, by a language model from tags, speech and a prompt template, or by a captioner of pictures
-//! or videos.
+//! `caption`: texts about segments, frames or vectors, by a language model from tags, speech and a
+//! prompt template, or by a captioner of pictures or videos.
 
 mod languages;
 mod prompt;
@@ -28,10 +28,18 @@ const PROMPT: &str = "Write one short caption for a video shot that shows {tags}
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "caption",
-    doc: "Captions. A language model writes one for each segment, from what a `join` collects for it: tags, the mean probabilities of the vectors' \
-          classes; what was said; captions of pictures. BLIP captions each frame, or of each segment the collected frame nearest to its middle. \
-          OpusCaptionDecoder writes over each vector of the Opus encoder, or over all that are collected for a segment.",
-    accepts: &[PayloadKind::Segment, PayloadKind::Frame, PayloadKind::Embedding, PayloadKind::Transcript, PayloadKind::Caption],
+    doc: "Captions. A language model writes one for each segment, from what a `join` collects for \
+          it: tags, the mean probabilities of the vectors' classes; what was said; captions of \
+          pictures. BLIP captions each frame, or of each segment the collected frame nearest to \
+          its middle. OpusCaptionDecoder writes over each vector of the Opus encoder, or over all \
+          that are collected for a segment.",
+    accepts: &[
+        PayloadKind::Segment,
+        PayloadKind::Frame,
+        PayloadKind::Embedding,
+        PayloadKind::Transcript,
+        PayloadKind::Caption,
+    ],
     emits: &[PayloadKind::Caption],
     params: PARAMS,
     joins: Joins::ByModel(&[
@@ -40,8 +48,20 @@ pub const KIND: StageKind = StageKind {
         ("Qwen2ForCausalLM", Joins::Per(PayloadKind::Segment)),
         ("Qwen3ForCausalLM", Joins::Per(PayloadKind::Segment)),
         ("GPT2LMHeadModel", Joins::Per(PayloadKind::Segment)),
-        ("BlipForConditionalGeneration", Joins::Either { alone: PayloadKind::Frame, per: PayloadKind::Segment }),
-        ("OpusCaptionDecoder", Joins::Either { alone: PayloadKind::Embedding, per: PayloadKind::Segment }),
+        (
+            "BlipForConditionalGeneration",
+            Joins::Either {
+                alone: PayloadKind::Frame,
+                per: PayloadKind::Segment,
+            },
+        ),
+        (
+            "OpusCaptionDecoder",
+            Joins::Either {
+                alone: PayloadKind::Embedding,
+                per: PayloadKind::Segment,
+            },
+        ),
     ]),
     holds: Holds::nothing,
     build: Build::Transform(build),
@@ -60,16 +80,18 @@ const PARAMS: &[Field] = &[
             "OpusCaptionDecoder",
         ]),
         default: Default::Required,
-        doc: "The language model, or the captioner of pictures or videos. A language model that can think before it answers (Qwen3) is told \
-              not to.",
+        doc: "The language model, or the captioner of pictures or videos. A language model that \
+              can think before it answers (Qwen3) is told not to.",
     },
     Field {
         name: "prompt",
         ty: Type::Text,
         default: Default::Absent,
-        doc: "What a language model is asked, `Write one short caption for a video shot that shows {tags}.` when left out; what the captions of a \
-              captioner begin with, nothing when left out. `{tags}`, `{said}` (the collected transcripts), `{caption}` (the collected captions), \
-              `{start}`, `{duration}` (seconds), `{language}` (in English words), `{platform}`, `{stream}` and `{labels.NAME}` are filled in.",
+        doc: "What a language model is asked, `Write one short caption for a video shot that \
+              shows {tags}.` when left out; what the captions of a captioner begin with, nothing \
+              when left out. `{tags}`, `{said}` (the collected transcripts), `{caption}` (the \
+              collected captions), `{start}`, `{duration}` (seconds), `{language}` (in English \
+              words), `{platform}`, `{stream}` and `{labels.NAME}` are filled in.",
     },
     Field {
         name: "system",
@@ -77,7 +99,12 @@ const PARAMS: &[Field] = &[
         default: Default::Absent,
         doc: "The system message of a language model; the model's own default when left out.",
     },
-    Field { name: "tags", ty: Type::Int(0, 100), default: Default::Is("5"), doc: "Tags that the prompt and the record carry, best first." },
+    Field {
+        name: "tags",
+        ty: Type::Int(0, 100),
+        default: Default::Is("5"),
+        doc: "Tags that the prompt and the record carry, best first.",
+    },
     Field {
         name: "min_score",
         ty: Type::Float(0.0, 1.0),
@@ -88,16 +115,28 @@ const PARAMS: &[Field] = &[
         name: "language",
         ty: Type::Text,
         default: Default::Is("en"),
-        doc: "BCP 47 tag of the language asked for; part of the record. Only what the prompt says of it reaches the model.",
+        doc: "BCP 47 tag of the language asked for; part of the record. Only what the prompt says \
+              of it reaches the model.",
     },
     Field {
         name: "platform",
         ty: Type::Text,
         default: Default::Is("\"\""),
-        doc: "What the caption is for, such as a platform's name; part of the record. Only what the prompt says of it reaches the model.",
+        doc: "What the caption is for, such as a platform's name; part of the record. Only what \
+              the prompt says of it reaches the model.",
     },
-    Field { name: "max_tokens", ty: Type::Int(1, 4096), default: Default::Is("40"), doc: "Most tokens of a caption." },
-    Field { name: "min_tokens", ty: Type::Int(0, 4096), default: Default::Is("0"), doc: "A caption does not end before so many tokens." },
+    Field {
+        name: "max_tokens",
+        ty: Type::Int(1, 4096),
+        default: Default::Is("40"),
+        doc: "Most tokens of a caption.",
+    },
+    Field {
+        name: "min_tokens",
+        ty: Type::Int(0, 4096),
+        default: Default::Is("0"),
+        doc: "A caption does not end before so many tokens.",
+    },
     Field {
         name: "temperature",
         ty: Type::Float(0.0, 10.0),
@@ -138,28 +177,37 @@ const PARAMS: &[Field] = &[
         name: "beams",
         ty: Type::Int(1, 64),
         default: Default::Is("1"),
-        doc: "Texts that are searched side by side for the most probable one; 1 for no search. Needs a `temperature` of 0.",
+        doc: "Texts that are searched side by side for the most probable one; 1 for no search. \
+              Needs a `temperature` of 0.",
     },
     Field {
         name: "length_penalty",
         ty: Type::Float(-10.0, 10.0),
         default: Default::Is("1.0"),
-        doc: "With `beams`: a text's log-probability is divided by its length to this power, so that above 0 longer ones win, below 0 shorter ones.",
+        doc: "With `beams`: a text's log-probability is divided by its length to this power, so \
+              that above 0 longer ones win, below 0 shorter ones.",
     },
     Field {
         name: "early_stopping",
         ty: Type::Choice(&["false", "true", "never"]),
         default: Default::Is("false"),
-        doc: "With `beams`, when a search with enough ended texts stops: `false` when the best open one would not be better if it ended now, `true` at \
-              once, `never` when no open one can become better.",
+        doc: "With `beams`, when a search with enough ended texts stops: `false` when the best \
+              open one would not be better if it ended now, `true` at once, `never` when no open \
+              one can become better.",
     },
     Field {
         name: "variants",
         ty: Type::Int(1, 64),
         default: Default::Is("1"),
-        doc: "Captions for each segment or frame, each a record of its own: as many draws (with a `temperature`), or the best of `beams`.",
+        doc: "Captions for each segment or frame, each a record of its own: as many draws (with a \
+              `temperature`), or the best of `beams`.",
     },
-    Field { name: "stop", ty: Type::List(&Type::Text), default: Default::Absent, doc: "Texts that end a caption and are left out of it." },
+    Field {
+        name: "stop",
+        ty: Type::List(&Type::Text),
+        default: Default::Absent,
+        doc: "Texts that end a caption and are left out of it.",
+    },
     Field {
         name: "cache",
         ty: Type::Bool,
@@ -171,10 +219,16 @@ const PARAMS: &[Field] = &[
 fn build(context: &Context<'_>) -> Result<Arc<dyn Transform>> {
     let params = context.params;
     let captioner = context.deps.models.captioner(params.text("model"))?;
-    let asked = if matches!(captioner, Captioner::Text(_)) { PROMPT } else { "" };
+    let asked = if matches!(captioner, Captioner::Text(_)) {
+        PROMPT
+    } else {
+        ""
+    };
     let system = params.opt_text("system").map(ToString::to_string);
     if system.is_some() && !matches!(captioner, Captioner::Text(_)) {
-        return Err(Error::config("only a language model takes a system message").hint("take `system` out"));
+        return Err(
+            Error::config("only a language model takes a system message").hint("take `system` out"),
+        );
     }
     let writing = writing(params);
     writing.check()?;
@@ -203,7 +257,12 @@ fn writing(params: &Params) -> Writing {
     };
     Writing {
         max_tokens: whole("max_tokens"),
-        stop: params.opt_list("stop").unwrap_or_default().iter().filter_map(|stop| Some(stop.as_text()?.to_string())).collect(),
+        stop: params
+            .opt_list("stop")
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|stop| Some(stop.as_text()?.to_string()))
+            .collect(),
         variants: whole("variants"),
         sampling: Sampling {
             temperature: number("temperature"),
@@ -211,8 +270,16 @@ fn writing(params: &Params) -> Writing {
             top_k: whole("top_k"),
             seed: params.int("seed").unsigned_abs(),
         },
-        penalties: Penalties { repetition: number("repetition_penalty"), ngram: whole("no_repeat_ngram"), min_tokens: whole("min_tokens") },
-        search: Search { beams: whole("beams"), length_penalty: number("length_penalty"), early },
+        penalties: Penalties {
+            repetition: number("repetition_penalty"),
+            ngram: whole("no_repeat_ngram"),
+            min_tokens: whole("min_tokens"),
+        },
+        search: Search {
+            beams: whole("beams"),
+            length_penalty: number("length_penalty"),
+            early,
+        },
     }
 }
 
@@ -241,11 +308,24 @@ struct Kept {
 impl Transform for Write {
     async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
         let tags = mean_tags(&input, self.tags, self.min_score);
-        let scene = Scene { input: &input, tags: &tags, language: &self.language, platform: &self.platform };
+        let scene = Scene {
+            input: &input,
+            tags: &tags,
+            language: &self.language,
+            platform: &self.platform,
+        };
         let text = self.prompt.fill(&scene);
-        let Some((subject, parents)) = Subject::of(&self.captioner, &input, text, self.system.as_deref())? else { return Ok(()) };
+        let Some((subject, parents)) =
+            Subject::of(&self.captioner, &input, text, self.system.as_deref())?
+        else {
+            return Ok(());
+        };
         let stream = &input.head.channel.stream;
-        let asker = Asker { stream: Arc::clone(&stream.id), live: stream.live, deadline: None };
+        let asker = Asker {
+            stream: Arc::clone(&stream.id),
+            live: stream.live,
+            deadline: None,
+        };
         for (variant, kept) in (0..).zip(self.answer(subject, asker).await?) {
             let caption = Caption {
                 text: kept.text,
@@ -253,11 +333,16 @@ impl Transform for Write {
                 platform: self.platform.clone(),
                 tags: tags.clone(),
                 tokens: kept.tokens,
-                finish: if kept.stopped { Finish::Stop } else { Finish::Length },
+                finish: if kept.stopped {
+                    Finish::Stop
+                } else {
+                    Finish::Length
+                },
                 partial: input.partial,
                 variant,
             };
-            let draft = Draft::new(Payload::Caption(Arc::new(caption)), input.head.span).ordinal(variant);
+            let draft =
+                Draft::new(Payload::Caption(Arc::new(caption)), input.head.span).ordinal(variant);
             out.emit(draft.by(self.captioner.tag()).from_records(parents.clone()));
         }
         Ok(())
@@ -269,21 +354,56 @@ impl Write {
         let key = self.cache.then(|| self.key(&subject));
         let compute = || async { keep(subject.ask(&self.captioner, &self.writing, asker).await?) };
         let value = match key {
-            Some(key) => self.deps.cache.get_or_compute(&key, self.deps.cache_ttl, compute).await?.0,
+            Some(key) => {
+                self.deps
+                    .cache
+                    .get_or_compute(&key, self.deps.cache_ttl, compute)
+                    .await?
+                    .0
+            }
             None => compute().await?,
         };
-        serde_json::from_slice(&value).map_err(|error| Error::bug("the cache gave captions that do not parse").because(error))
+        serde_json::from_slice(&value)
+            .map_err(|error| Error::bug("the cache gave captions that do not parse").because(error))
     }
 
     /// Everything that the texts depend on.
     fn key(&self, subject: &Subject) -> Key {
         let tag = self.captioner.tag();
-        let key = Key::builder("caption").part(&tag.revision).part(&tag.precision).part(self.captioner.device());
-        let Writing { max_tokens, stop, variants, sampling, penalties, search } = &self.writing;
-        let numbers = [sampling.temperature, sampling.top_p, penalties.repetition, search.length_penalty];
-        let key = numbers.into_iter().fold(subject.key(key), |key, number| key.part(number.to_le_bytes()));
-        let counts = [*max_tokens, *variants, sampling.top_k, penalties.ngram, penalties.min_tokens, search.beams, search.early as u32];
-        let key = counts.into_iter().fold(key, |key, count| key.number(u64::from(count))).number(sampling.seed);
+        let key = Key::builder("caption")
+            .part(&tag.revision)
+            .part(&tag.precision)
+            .part(self.captioner.device());
+        let Writing {
+            max_tokens,
+            stop,
+            variants,
+            sampling,
+            penalties,
+            search,
+        } = &self.writing;
+        let numbers = [
+            sampling.temperature,
+            sampling.top_p,
+            penalties.repetition,
+            search.length_penalty,
+        ];
+        let key = numbers.into_iter().fold(subject.key(key), |key, number| {
+            key.part(number.to_le_bytes())
+        });
+        let counts = [
+            *max_tokens,
+            *variants,
+            sampling.top_k,
+            penalties.ngram,
+            penalties.min_tokens,
+            search.beams,
+            search.early as u32,
+        ];
+        let key = counts
+            .into_iter()
+            .fold(key, |key, count| key.number(u64::from(count)))
+            .number(sampling.seed);
         let key = key.part(&self.language).part(&self.platform);
         stop.iter().fold(key, |key, stop| key.part(stop)).finish()
     }
@@ -296,5 +416,7 @@ fn keep(texts: Vec<Generation>) -> Result<Bytes> {
         stopped: text.finish == text::Finish::Stop,
     };
     let kept: Vec<Kept> = texts.into_iter().map(kept).collect();
-    serde_json::to_vec(&kept).map(Bytes::from).map_err(|error| Error::bug("a caption does not serialise").because(error))
+    serde_json::to_vec(&kept)
+        .map(Bytes::from)
+        .map_err(|error| Error::bug("a caption does not serialise").because(error))
 }

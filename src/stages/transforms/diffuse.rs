@@ -1,5 +1,6 @@
-//! `diffuse`: pictures from a diffusion model: a thumbnail for a segment or a caption, or a stream's frames in a style, each painted with the
-//! frame before in mind so that the stream does not flicker.
+//! `diffuse`: pictures from a diffusion model: a thumbnail for a segment or a caption, or a
+//! stream's frames in a style, each painted with the frame before in mind so that the stream does
+//! not flicker.
 
 mod painting;
 mod style;
@@ -20,15 +21,24 @@ use crate::inference::{Asker, FromFrame, PictureRequest};
 use crate::media::{self, Encoding};
 use crate::models::diffusion::pipeline::CLASSES;
 use crate::packet::{Frame, Head, Payload, PayloadKind, Picture, RecordId, Scores};
-use crate::stage::{Build, Context, Draft, Flush, Holds, Input, Joins, OpenTransform, Out, StageKind, Transform};
+use crate::stage::{
+    Build, Context, Draft, Flush, Holds, Input, Joins, OpenTransform, Out, StageKind, Transform,
+};
 use crate::{Error, Result};
 
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "diffuse",
-    doc: "Paints pictures with a diffusion model of the Stable Diffusion family: a thumbnail for each segment or caption, or frames in a style. \
-          Frames are painted as they come; with `mode: frames` and `join: { per: SEGMENTS, collect: [SOURCE.VIEW] }` segment by segment.",
-    accepts: &[PayloadKind::Frame, PayloadKind::Segment, PayloadKind::Caption, PayloadKind::Embedding, PayloadKind::Picture],
+    doc: "Paints pictures with a diffusion model of the Stable Diffusion family: a thumbnail for \
+          each segment or caption, or frames in a style. Frames are painted as they come; with \
+          `mode: frames` and `join: { per: SEGMENTS, collect: [SOURCE.VIEW] }` segment by segment.",
+    accepts: &[
+        PayloadKind::Frame,
+        PayloadKind::Segment,
+        PayloadKind::Caption,
+        PayloadKind::Embedding,
+        PayloadKind::Picture,
+    ],
     emits: &[PayloadKind::Picture],
     params: PARAMS,
     joins: Joins::AsWritten,
@@ -37,38 +47,48 @@ pub const KIND: StageKind = StageKind {
 };
 
 const PARAMS: &[Field] = &[
-    Field { name: "model", ty: Type::Model(&CLASSES), default: Default::Required, doc: "The pipeline: a folder with model_index.json." },
+    Field {
+        name: "model",
+        ty: Type::Model(&CLASSES),
+        default: Default::Required,
+        doc: "The pipeline: a folder with model_index.json.",
+    },
     Field {
         name: "prompt",
         ty: Type::Text,
         default: Default::Is("\"{caption}\""),
-        doc: "What a picture shows. `{caption}` and `{tags}` (of what is collected), `{start}`, `{duration}` (seconds), `{stream}` and \
-              `{labels.NAME}` are filled in. A thumbnail from noise whose prompt comes out empty is not painted.",
+        doc: "What a picture shows. `{caption}` and `{tags}` (of what is collected), `{start}`, \
+              `{duration}` (seconds), `{stream}` and `{labels.NAME}` are filled in. A thumbnail \
+              from noise whose prompt comes out empty is not painted.",
     },
     Field {
         name: "negative_prompt",
         ty: Type::Text,
         default: Default::Absent,
-        doc: "What a picture does not show, with a `guidance` above 1; as the model was trained when left out.",
+        doc: "What a picture does not show, with a `guidance` above 1; as the model was trained \
+              when left out.",
     },
     Field {
         name: "mode",
         ty: Type::Choice(&["thumbnail", "frames"]),
         default: Default::Is("thumbnail"),
-        doc: "What is painted for a segment or a caption: one picture, or each frame that is collected for it.",
+        doc: "What is painted for a segment or a caption: one picture, or each frame that is \
+              collected for it.",
     },
     Field {
         name: "start",
         ty: Type::Choice(&["noise", "frame"]),
         default: Default::Is("noise"),
-        doc: "What a thumbnail is painted from: `noise` and the prompt alone, or the collected frame or picture nearest to the middle.",
+        doc: "What a thumbnail is painted from: `noise` and the prompt alone, or the collected \
+              frame or picture nearest to the middle.",
     },
     Field {
         name: "size",
         ty: Type::Size,
         default: Default::Is("native"),
-        doc: "Width and height, multiples of 8. `native` is the frame's size, cut down to such multiples, or from noise that of the model's \
-              training. A view of this size saves scaling.",
+        doc: "Width and height, multiples of 8. `native` is the frame's size, cut down to such \
+              multiples, or from noise that of the model's training. A view of this size saves \
+              scaling.",
     },
     Field {
         name: "steps",
@@ -80,48 +100,62 @@ const PARAMS: &[Field] = &[
         name: "guidance",
         ty: Type::Float(0.0, 100.0),
         default: Default::Is("7.5"),
-        doc: "How much more the prompt counts than the negative one. At 1 or less a step costs half as much; turbo models want 0.",
+        doc: "How much more the prompt counts than the negative one. At 1 or less a step costs \
+              half as much; turbo models want 0.",
     },
     Field {
         name: "strength",
         ty: Type::Float(0.0, 1.0),
         default: Default::Is("0.6"),
-        doc: "How much of a frame becomes noise, above 0; this part of `steps` is done, and must be one at least. Latent consistency models \
-              do all steps.",
+        doc: "How much of a frame becomes noise, above 0; this part of `steps` is done, and must \
+              be one at least. Latent consistency models do all steps.",
     },
     Field {
         name: "seed",
         ty: Type::Int(0, u32::MAX as i64),
         default: Default::Is("0"),
-        doc: "Seed of the noise, the same for every picture: equal seeds and inputs give equal pictures on the same device.",
+        doc: "Seed of the noise, the same for every picture: equal seeds and inputs give equal \
+              pictures on the same device.",
     },
     Field {
         name: "previous",
         ty: Type::Float(0.0, 1.0),
         default: Default::Is("0.3"),
-        doc: "The part that the frame painted before has in the next frame's latents, against flicker; 0 for none, which lets the frames of a \
-              segment be painted at once. Each segment begins afresh.",
+        doc: "The part that the frame painted before has in the next frame's latents, against \
+              flicker; 0 for none, which lets the frames of a segment be painted at once. Each \
+              segment begins afresh.",
     },
     Field {
         name: "skip_similar",
         ty: Type::Float(0.0, 1.0),
         default: Default::Is("0.98"),
-        doc: "Frames whose structural similarity to the last painted one reaches this are not painted: they are absorbed, and the picture \
-              before stands for them.",
+        doc: "Frames whose structural similarity to the last painted one reaches this are not \
+              painted: they are absorbed, and the picture before stands for them.",
     },
-    Field { name: "tags", ty: Type::Int(0, 100), default: Default::Is("5"), doc: "Tags in `{tags}`, best first." },
+    Field {
+        name: "tags",
+        ty: Type::Int(0, 100),
+        default: Default::Is("5"),
+        doc: "Tags in `{tags}`, best first.",
+    },
     Field {
         name: "format",
         ty: Type::Choice(&["jpeg", "png", "webp"]),
         default: Default::Is("jpeg"),
         doc: "How pictures are encoded; PNG and WebP without loss.",
     },
-    Field { name: "quality", ty: Type::Int(1, 100), default: Default::Is("85"), doc: "JPEG quality." },
+    Field {
+        name: "quality",
+        ty: Type::Int(1, 100),
+        default: Default::Is("85"),
+        doc: "JPEG quality.",
+    },
     Field {
         name: "role",
         ty: Type::Text,
         default: Default::Absent,
-        doc: "What the pictures are for, as their records say: `thumbnail`, or `frame` for frames, when left out.",
+        doc: "What the pictures are for, as their records say: `thumbnail`, or `frame` for \
+              frames, when left out.",
     },
     Field {
         name: "cache",
@@ -165,8 +199,16 @@ fn build(context: &Context<'_>) -> Result<OpenTransform> {
     settings.check()?;
     let settings = Arc::new(settings);
     Ok(Box::new(move |stream| {
-        let asker = Asker { stream: Arc::clone(&stream.id), live: stream.live, deadline: None };
-        Arc::new(Diffuse { settings: Arc::clone(&settings), asker, style: Mutex::new(Style::default()) })
+        let asker = Asker {
+            stream: Arc::clone(&stream.id),
+            live: stream.live,
+            deadline: None,
+        };
+        Arc::new(Diffuse {
+            settings: Arc::clone(&settings),
+            asker,
+            style: Mutex::new(Style::default()),
+        })
     }))
 }
 
@@ -186,12 +228,18 @@ struct Settings {
 impl Settings {
     /// Refuses what no frame could be painted with.
     fn check(&self) -> Result<()> {
-        let steps = self.painter.model().steps_from_frame(self.request.steps, self.strength);
+        let steps = self
+            .painter
+            .model()
+            .steps_from_frame(self.request.steps, self.strength);
         if steps > 0 && self.strength > 0.0 || (self.thumbnails && !self.from_frame) {
             return Ok(());
         }
-        Err(Error::config(format!("{} steps at a strength of {} leave none to do", self.request.steps, self.strength))
-            .hint("steps times strength must be 1 or more"))
+        Err(Error::config(format!(
+            "{} steps at a strength of {} leave none to do",
+            self.request.steps, self.strength
+        ))
+        .hint("steps times strength must be 1 or more"))
     }
 }
 
@@ -223,10 +271,11 @@ impl Transform for Diffuse {
             (Payload::Frame(frame), _) => self.frame(&input, frame, out).await,
             (Payload::Segment(_) | Payload::Caption(_), true) => self.thumbnail(&input, out).await,
             (Payload::Segment(_) | Payload::Caption(_), false) => self.segment(&input, out).await,
-            (other, _) => {
-                Err(Error::config(format!("pictures are painted for segments, captions and frames, not for a {}", other.kind().as_str()))
-                    .hint("join per segments, and collect the rest"))
-            }
+            (other, _) => Err(Error::config(format!(
+                "pictures are painted for segments, captions and frames, not for a {}",
+                other.kind().as_str()
+            ))
+            .hint("join per segments, and collect the rest")),
         }
     }
 
@@ -244,11 +293,26 @@ impl Diffuse {
         if !style.is_new(frame, settings.skip_similar).await? {
             return Ok(());
         }
-        let painting = settings.painter.paint(self.request(input, Some(style.follow(frame, settings))), &self.asker).await?;
+        let painting = settings
+            .painter
+            .paint(
+                self.request(input, Some(style.follow(frame, settings))),
+                &self.asker,
+            )
+            .await?;
         style.painted(frame, &painting).await?;
         let flicker = style.flicker_since();
         drop(style);
-        self.emit(Made { painting, role: FRAME, head: input.head, parents: vec![input.id()], flicker }, out);
+        self.emit(
+            Made {
+                painting,
+                role: FRAME,
+                head: input.head,
+                parents: vec![input.id()],
+                flicker,
+            },
+            out,
+        );
         Ok(())
     }
 
@@ -256,13 +320,27 @@ impl Diffuse {
     async fn thumbnail(&self, input: &Input<'_>, out: &mut Out) -> Result<()> {
         let settings = &self.settings;
         let mut parents: Vec<RecordId> = vec![input.id()];
-        let said = |payload: &Payload| matches!(payload, Payload::Caption(_) | Payload::Embedding(_));
-        parents.extend(input.collected.iter().filter(|(_, payload)| said(payload)).map(|(head, payload)| head.id(payload.kind())));
+        let said =
+            |payload: &Payload| matches!(payload, Payload::Caption(_) | Payload::Embedding(_));
+        parents.extend(
+            input
+                .collected
+                .iter()
+                .filter(|(_, payload)| said(payload))
+                .map(|(head, payload)| head.id(payload.kind())),
+        );
         let from = if settings.from_frame {
-            // A segment shorter than the pace of the view has no frame of its own: nothing to paint from.
-            let Some((id, payload)) = nearest(input) else { return Ok(()) };
+            // A segment shorter than the pace of the view has no frame of its own: nothing to paint
+            // from.
+            let Some((id, payload)) = nearest(input) else {
+                return Ok(());
+            };
             parents.push(id);
-            Some(FromFrame { frame: frame_of(payload).await?, strength: settings.strength, previous: None })
+            Some(FromFrame {
+                frame: frame_of(payload).await?,
+                strength: settings.strength,
+                previous: None,
+            })
         } else {
             None
         };
@@ -271,16 +349,28 @@ impl Diffuse {
             return Ok(());
         }
         let painting = settings.painter.paint(request, &self.asker).await?;
-        self.emit(Made { painting, role: THUMBNAIL, head: input.head, parents, flicker: None }, out);
+        self.emit(
+            Made {
+                painting,
+                role: THUMBNAIL,
+                head: input.head,
+                parents,
+                flicker: None,
+            },
+            out,
+        );
         Ok(())
     }
 
-    /// Every frame of a segment that is not like the one before it; each record has the flicker of them all.
+    /// Every frame of a segment that is not like the one before it; each record has the flicker of
+    /// them all.
     async fn segment(&self, input: &Input<'_>, out: &mut Out) -> Result<()> {
         let settings = &self.settings;
         let (mut style, mut taken) = (Style::default(), Vec::new());
         for (head, payload) in &input.collected {
-            let Payload::Frame(frame) = payload else { continue };
+            let Payload::Frame(frame) = payload else {
+                continue;
+            };
             if style.is_new(frame, settings.skip_similar).await? {
                 taken.push((head, frame));
             }
@@ -288,13 +378,27 @@ impl Diffuse {
         let mut paintings = Vec::with_capacity(taken.len());
         if settings.previous > 0.0 {
             for (_, frame) in &taken {
-                let painting = settings.painter.paint(self.request(input, Some(style.follow(frame, settings))), &self.asker).await?;
+                let painting = settings
+                    .painter
+                    .paint(
+                        self.request(input, Some(style.follow(frame, settings))),
+                        &self.asker,
+                    )
+                    .await?;
                 style.painted(frame, &painting).await?;
                 paintings.push(painting);
             }
         } else {
-            let requests: Vec<_> = taken.iter().map(|(_, frame)| self.request(input, Some(style.follow(frame, settings)))).collect();
-            paintings = try_join_all(requests.into_iter().map(|request| settings.painter.paint(request, &self.asker))).await?;
+            let requests: Vec<_> = taken
+                .iter()
+                .map(|(_, frame)| self.request(input, Some(style.follow(frame, settings))))
+                .collect();
+            paintings = try_join_all(
+                requests
+                    .into_iter()
+                    .map(|request| settings.painter.paint(request, &self.asker)),
+            )
+            .await?;
             for ((_, frame), painting) in taken.iter().zip(&paintings) {
                 style.painted(frame, painting).await?;
             }
@@ -302,45 +406,85 @@ impl Diffuse {
         let flicker = style.flicker();
         for ((head, _), painting) in taken.into_iter().zip(paintings) {
             let parents = vec![input.id(), head.id(PayloadKind::Frame)];
-            self.emit(Made { painting, role: FRAME, head, parents, flicker }, out);
+            self.emit(
+                Made {
+                    painting,
+                    role: FRAME,
+                    head,
+                    parents,
+                    flicker,
+                },
+                out,
+            );
         }
         Ok(())
     }
 
     fn request(&self, input: &Input<'_>, from: Option<FromFrame>) -> PictureRequest {
-        PictureRequest { prompt: self.fill(input), from, ..self.settings.request.clone() }
+        PictureRequest {
+            prompt: self.fill(input),
+            from,
+            ..self.settings.request.clone()
+        }
     }
 
     fn fill(&self, input: &Input<'_>) -> String {
         let (stream, span) = (&input.head.channel.stream, input.head.span);
-        self.settings.prompt.fill(&stream.labels, |name| match name {
-            "caption" => caption(input),
-            "tags" => self.tags(input),
-            "start" => format!("{:.1}", span.start as f64 / 1e9),
-            "duration" => format!("{:.1}", span.len() as f64 / 1e9),
-            _ => stream.id.to_string(),
-        })
+        self.settings
+            .prompt
+            .fill(&stream.labels, |name| match name {
+                "caption" => caption(input),
+                "tags" => self.tags(input),
+                "start" => format!("{:.1}", span.start as f64 / 1e9),
+                "duration" => format!("{:.1}", span.len() as f64 / 1e9),
+                _ => stream.id.to_string(),
+            })
     }
 
     /// The mean tags of the collected vectors, else those that the caption was written from.
     fn tags(&self, input: &Input<'_>) -> String {
-        let scores = input.collected.iter().filter_map(|(_, payload)| match payload {
-            Payload::Embedding(embedding) => embedding.scores.as_deref(),
-            _ => None,
-        });
+        let scores = input
+            .collected
+            .iter()
+            .filter_map(|(_, payload)| match payload {
+                Payload::Embedding(embedding) => embedding.scores.as_deref(),
+                _ => None,
+            });
         let tags = match Scores::mean(scores) {
             Some(mean) => mean.top(self.settings.tags),
             None => payloads(input)
-                .find_map(|payload| if let Payload::Caption(caption) = payload { Some(caption.tags.clone()) } else { None })
+                .find_map(|payload| {
+                    if let Payload::Caption(caption) = payload {
+                        Some(caption.tags.clone())
+                    } else {
+                        None
+                    }
+                })
                 .unwrap_or_default(),
         };
-        tags.iter().take(self.settings.tags).map(|tag| &*tag.name).collect::<Vec<_>>().join(", ")
+        tags.iter()
+            .take(self.settings.tags)
+            .map(|tag| &*tag.name)
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     fn emit(&self, made: Made<'_>, out: &mut Out) {
-        let role = self.settings.role.clone().unwrap_or_else(|| made.role.to_owned());
-        let picture = Picture { role, flicker: made.flicker, ..made.painting.picture };
-        let draft = Draft::new(Payload::Picture(Arc::new(picture)), made.head.span).by(self.settings.painter.model().tag());
+        let role = self
+            .settings
+            .role
+            .clone()
+            .unwrap_or_else(|| made.role.to_owned());
+        let picture = Picture {
+            role,
+            flicker: made.flicker,
+            ..made.painting.picture
+        };
+        let draft = Draft::new(Payload::Picture(Arc::new(picture)), made.head.span).by(self
+            .settings
+            .painter
+            .model()
+            .tag());
         out.emit(draft.from_records(made.parents));
     }
 }
@@ -352,16 +496,27 @@ fn payloads<'a>(input: &'a Input<'_>) -> impl Iterator<Item = &'a Payload> {
 
 /// The captions, one after another.
 fn caption(input: &Input<'_>) -> String {
-    let texts =
-        payloads(input).filter_map(|payload| if let Payload::Caption(caption) = payload { Some(caption.text.trim()) } else { None });
-    texts.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
+    let texts = payloads(input).filter_map(|payload| {
+        if let Payload::Caption(caption) = payload {
+            Some(caption.text.trim())
+        } else {
+            None
+        }
+    });
+    texts
+        .filter(|text| !text.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// The collected frame or picture nearest to the middle of the span.
 fn nearest(input: &Input<'_>) -> Option<(RecordId, Payload)> {
     // A picture is about a whole span, as a keyframe is: its own middle counts.
     let middle = |head: &Head| head.span.start + head.span.len() / 2;
-    let seen = input.collected.iter().filter(|(_, payload)| matches!(payload, Payload::Frame(_) | Payload::Picture(_)));
+    let seen = input
+        .collected
+        .iter()
+        .filter(|(_, payload)| matches!(payload, Payload::Frame(_) | Payload::Picture(_)));
     let (head, payload) = seen.min_by_key(|(head, _)| middle(head).abs_diff(middle(input.head)))?;
     Some((head.id(payload.kind()), payload.clone()))
 }
@@ -369,7 +524,12 @@ fn nearest(input: &Input<'_>) -> Option<(RecordId, Payload)> {
 async fn frame_of(payload: Payload) -> Result<Arc<Frame>> {
     match payload {
         Payload::Frame(frame) => Ok(frame),
-        Payload::Picture(picture) => blocking(move || media::decode(&picture.data).map(Arc::new)).await,
-        other => Err(Error::bug(format!("a {} is no frame", other.kind().as_str()))),
+        Payload::Picture(picture) => {
+            blocking(move || media::decode(&picture.data).map(Arc::new)).await
+        }
+        other => Err(Error::bug(format!(
+            "a {} is no frame",
+            other.kind().as_str()
+        ))),
     }
 }

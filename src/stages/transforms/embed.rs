@@ -1,4 +1,5 @@
-//! `embed`: vectors for what is written, in the space of a model's pictures, so that frames can be searched by captions and the reverse.
+//! `embed`: vectors for what is written, in the space of a model's pictures, so that frames can be
+//! searched by captions and the reverse.
 
 use std::sync::Arc;
 
@@ -15,8 +16,9 @@ use crate::{Error, Result};
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "embed",
-    doc: "A vector of length 1 for each caption or transcript, in the space of the vectors that `encode` makes of frames by the same model: what is \
-          written and what is seen can be searched together.",
+    doc: "A vector of length 1 for each caption or transcript, in the space of the vectors that \
+          `encode` makes of frames by the same model: what is written and what is seen can be \
+          searched together.",
     accepts: &[PayloadKind::Caption, PayloadKind::Transcript],
     emits: &[PayloadKind::Embedding],
     params: &[
@@ -24,7 +26,8 @@ pub const KIND: StageKind = StageKind {
             name: "model",
             ty: Type::Model(&["CLIPModel", "SiglipModel"]),
             default: Default::Required,
-            doc: "The encoder of texts and pictures. The end of a text that is longer than it reads is left off.",
+            doc: "The encoder of texts and pictures. The end of a text that is longer than it \
+                  reads is left off.",
         },
         Field {
             name: "template",
@@ -44,10 +47,22 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Transform>> {
     let params = context.params;
     let template = params.text("template").to_string();
     if !template.contains("{}") {
-        return Err(Error::config(format!("the template {template:?} has no place for a text")).hint("write `{}` where it goes"));
+        return Err(
+            Error::config(format!("the template {template:?} has no place for a text"))
+                .hint("write `{}` where it goes"),
+        );
     }
-    let (model, form) = (context.deps.models.encoder(params.text("model"))?, Form::without_labels(params));
-    Ok(Arc::new(Embed { model, template, form, cache: params.bool("cache"), deps: Arc::clone(context.deps) }))
+    let (model, form) = (
+        context.deps.models.encoder(params.text("model"))?,
+        Form::without_labels(params),
+    );
+    Ok(Arc::new(Embed {
+        model,
+        template,
+        form,
+        cache: params.bool("cache"),
+        deps: Arc::clone(context.deps),
+    }))
 }
 
 struct Embed {
@@ -69,10 +84,26 @@ impl Transform for Embed {
         };
         let text = self.template.replace("{}", text);
         let stream = &input.head.channel.stream;
-        let asker = Asker { stream: Arc::clone(&stream.id), live: stream.live, deadline: None };
+        let asker = Asker {
+            stream: Arc::clone(&stream.id),
+            live: stream.live,
+            deadline: None,
+        };
         let Encoded { vector, .. } = self.answer(text, asker).await?;
-        let embedding = self.form.embedding(Made { vector, unit: true, frames: 0, scores: None }, self.model.tag());
-        out.emit(Draft::new(Payload::Embedding(Arc::new(embedding)), span).by(self.model.tag()).from_records(vec![id]));
+        let embedding = self.form.embedding(
+            Made {
+                vector,
+                unit: true,
+                frames: 0,
+                scores: None,
+            },
+            self.model.tag(),
+        );
+        out.emit(
+            Draft::new(Payload::Embedding(Arc::new(embedding)), span)
+                .by(self.model.tag())
+                .from_records(vec![id]),
+        );
         Ok(())
     }
 }
@@ -80,11 +111,28 @@ impl Transform for Embed {
 impl Embed {
     async fn answer(&self, text: String, asker: Asker) -> Result<Encoded> {
         let tag = self.model.tag();
-        let key = Key::builder("embed").part(&tag.revision).part(&tag.precision).part(self.model.device()).part(&text).finish();
+        let key = Key::builder("embed")
+            .part(&tag.revision)
+            .part(&tag.precision)
+            .part(self.model.device())
+            .part(&text)
+            .finish();
         let ask = async {
-            let vector = self.model.texts(vec![text], asker).await?.pop().ok_or_else(|| Error::bug("a text without an answer"))?;
-            Ok(Encoded { vector, probabilities: Vec::new() })
+            let vector = self
+                .model
+                .texts(vec![text], asker)
+                .await?
+                .pop()
+                .ok_or_else(|| Error::bug("a text without an answer"))?;
+            Ok(Encoded {
+                vector,
+                probabilities: Vec::new(),
+            })
         };
-        if self.cache { kept(&self.deps, &key, ask).await } else { ask.await }
+        if self.cache {
+            kept(&self.deps, &key, ask).await
+        } else {
+            ask.await
+        }
     }
 }

@@ -1,5 +1,6 @@
-//! `encode`: vectors for frames, with a model's classes or with labels of one's own, or for windows of frames (the Opus encoder). Answers are
-//! cached by content, so equal pictures are computed once.
+//! `encode`: vectors for frames, with a model's classes or with labels of one's own, or for windows
+//! of frames (the Opus encoder). Answers are cached by content, so equal pictures are computed
+//! once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,14 +13,17 @@ use crate::config::Params;
 use crate::config::shape::{Default, Field, Type};
 use crate::inference::{Asker, EncodeModel, Encoded, ZeroShot};
 use crate::packet::{Embedding, Frame, Payload, PayloadKind, RecordId, Scores, Span};
-use crate::stage::{Build, Context, Deps, Draft, Flush, Held, Holds, Input, Joins, OpenTransform, Out, StageKind, Transform};
+use crate::stage::{
+    Build, Context, Deps, Draft, Flush, Held, Holds, Input, Joins, OpenTransform, Out, StageKind,
+    Transform,
+};
 use crate::{Error, Result};
 
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "encode",
-    doc: "A vector for each frame, with labels where the model has classes or is given `labels`, or for each window of frames, as the model's \
-          architecture has it.",
+    doc: "A vector for each frame, with labels where the model has classes or is given `labels`, \
+          or for each window of frames, as the model's architecture has it.",
     accepts: &[PayloadKind::Frame],
     emits: &[PayloadKind::Embedding],
     params: &[
@@ -37,14 +41,16 @@ pub const KIND: StageKind = StageKind {
                 "SiglipModel",
             ]),
             default: Default::Required,
-            doc: "The encoder. OpusEncoder gives a vector a window, the others a vector a frame; those for image classification also give labels.",
+            doc: "The encoder. OpusEncoder gives a vector a window, the others a vector a frame; \
+                  those for image classification also give labels.",
         },
         Field {
             name: "labels",
             ty: Type::Fitting(&["CLIPModel", "SiglipModel"], &Type::List(&Type::Text)),
             default: Default::Absent,
-            doc: "Words or phrases that are looked for in each frame, whether the model was trained for them or not. A CLIPModel shares a score \
-                  of 1 out among them, a SiglipModel judges each for itself.",
+            doc: "Words or phrases that are looked for in each frame, whether the model was \
+                  trained for them or not. A CLIPModel shares a score of 1 out among them, a \
+                  SiglipModel judges each for itself.",
         },
         Field {
             name: "template",
@@ -55,7 +61,12 @@ pub const KIND: StageKind = StageKind {
         TOP,
         DTYPE,
         NORMALIZE,
-        Field { name: "window", ty: Type::Int(1, 1024), default: Default::Is("30"), doc: "Frames in a window; for models of windows." },
+        Field {
+            name: "window",
+            ty: Type::Int(1, 1024),
+            default: Default::Is("30"),
+            doc: "Frames in a window; for models of windows.",
+        },
         Field {
             name: "hop",
             ty: Type::Int(1, 1024),
@@ -76,14 +87,24 @@ pub const KIND: StageKind = StageKind {
 };
 
 fn holds(params: &Params) -> Holds {
-    Holds { longest: std::time::Duration::ZERO, frames: u32::try_from(params.int("window")).unwrap_or(0) }
+    Holds {
+        longest: std::time::Duration::ZERO,
+        frames: u32::try_from(params.int("window")).unwrap_or(0),
+    }
 }
 
 fn build(context: &Context<'_>) -> Result<OpenTransform> {
     let params = context.params;
     let model = context.deps.models.encoder(params.text("model"))?;
-    let (window, hop) = if model.is_windowed() { (params.int("window"), params.int("hop")) } else { (1, 1) };
-    let labels = params.opt_list("labels").map(|labels| look_for(&model, texts(labels), params.text("template"))).transpose()?;
+    let (window, hop) = if model.is_windowed() {
+        (params.int("window"), params.int("hop"))
+    } else {
+        (1, 1)
+    };
+    let labels = params
+        .opt_list("labels")
+        .map(|labels| look_for(&model, texts(labels), params.text("template")))
+        .transpose()?;
     let settings = Arc::new(Settings {
         model,
         labels,
@@ -95,12 +116,21 @@ fn build(context: &Context<'_>) -> Result<OpenTransform> {
         deps: Arc::clone(context.deps),
     });
     Ok(Box::new(move |stream| {
-        let asker = Asker { stream: Arc::clone(&stream.id), live: stream.live, deadline: None };
-        Arc::new(Encode { settings: Arc::clone(&settings), asker, window: Mutex::default() })
+        let asker = Asker {
+            stream: Arc::clone(&stream.id),
+            live: stream.live,
+            deadline: None,
+        };
+        Arc::new(Encode {
+            settings: Arc::clone(&settings),
+            asker,
+            window: Mutex::default(),
+        })
     }))
 }
 
-/// The labels' vectors, computed once. Nothing flows yet, so that waiting for the model's own thread keeps nobody waiting.
+/// The labels' vectors, computed once. Nothing flows yet, so that waiting for the model's own
+/// thread keeps nobody waiting.
 fn look_for(model: &EncodeModel, labels: Arc<[Arc<str>]>, template: &str) -> Result<ZeroShot> {
     futures::executor::block_on(model.zero_shot(labels, template, Asker::new("labels", false)))
 }
@@ -162,9 +192,16 @@ impl Open {
     }
 
     fn full(&self) -> Option<Full> {
-        let span = Span::new(self.frames.front()?.span.start, self.frames.back()?.span.end);
+        let span = Span::new(
+            self.frames.front()?.span.start,
+            self.frames.back()?.span.end,
+        );
         Some(Full {
-            frames: self.frames.iter().map(|taken| taken.frame.clone()).collect(),
+            frames: self
+                .frames
+                .iter()
+                .map(|taken| taken.frame.clone())
+                .collect(),
             span,
             parents: self.frames.iter().map(|taken| taken.id).collect(),
             held: self.frames.iter().map(|taken| taken.held.split()).collect(),
@@ -176,8 +213,18 @@ impl Open {
 impl Transform for Encode {
     async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
         let (id, span) = (input.id(), input.head.span);
-        let Payload::Frame(frame) = input.payload else { return Err(Error::bug("encode takes frames")) };
-        let full = self.window.lock().push(Taken { frame, span, id, held: input.held.split() }, &self.settings);
+        let Payload::Frame(frame) = input.payload else {
+            return Err(Error::bug("encode takes frames"));
+        };
+        let full = self.window.lock().push(
+            Taken {
+                frame,
+                span,
+                id,
+                held: input.held.split(),
+            },
+            &self.settings,
+        );
         match full {
             Some(full) => self.encode(full, out).await,
             None => Ok(()),
@@ -189,7 +236,11 @@ impl Transform for Encode {
             let mut open = self.window.lock();
             // Frames that an earlier window already holds need no window of their own.
             let fresh = open.frames.len() > self.settings.window.saturating_sub(self.settings.hop);
-            let rest = if self.settings.tail && fresh { open.full() } else { None };
+            let rest = if self.settings.tail && fresh {
+                open.full()
+            } else {
+                None
+            };
             *open = Open::default();
             rest
         };
@@ -200,7 +251,11 @@ impl Transform for Encode {
     }
 
     fn watermark(&self, incoming: u64) -> u64 {
-        self.window.lock().frames.front().map_or(incoming, |taken| taken.span.start.min(incoming))
+        self.window
+            .lock()
+            .frames
+            .front()
+            .map_or(incoming, |taken| taken.span.start.min(incoming))
     }
 }
 
@@ -210,7 +265,8 @@ impl Encode {
         let count = full.frames.len() as u32;
         let encoded = self.answer(full.frames).await?;
         let embedding = self.settings.embedding(encoded, count);
-        let draft = Draft::new(Payload::Embedding(Arc::new(embedding)), full.span).by(self.settings.model.tag());
+        let draft = Draft::new(Payload::Embedding(Arc::new(embedding)), full.span)
+            .by(self.settings.model.tag());
         out.emit(draft.from_records(full.parents).holding(full.held));
         Ok(())
     }
@@ -220,20 +276,49 @@ impl Encode {
         if !settings.cache {
             return settings.model.ask(frames, self.asker.clone()).await;
         }
-        // Labels are no part of it: they are compared with the vector when it is there, so that stages with other labels share it.
-        let key = key("encode", settings.model.tag(), settings.model.device(), &frames).finish();
-        kept(&settings.deps, &key, settings.model.ask(frames, self.asker.clone())).await
+        // Labels are no part of it: they are compared with the vector when it is there, so that
+        // stages with other labels share it.
+        let key = key(
+            "encode",
+            settings.model.tag(),
+            settings.model.device(),
+            &frames,
+        )
+        .finish();
+        kept(
+            &settings.deps,
+            &key,
+            settings.model.ask(frames, self.asker.clone()),
+        )
+        .await
     }
 }
 
 impl Settings {
     fn embedding(&self, encoded: Encoded, frames: u32) -> Embedding {
-        let Encoded { vector, probabilities } = encoded;
+        let Encoded {
+            vector,
+            probabilities,
+        } = encoded;
         let scores = match (&self.labels, self.model.labels()) {
-            (Some(labels), _) => Some(Scores { names: Arc::clone(labels.names()), values: labels.scores(&vector) }),
-            (None, Some(names)) if !probabilities.is_empty() => Some(Scores { names: Arc::clone(names), values: probabilities }),
+            (Some(labels), _) => Some(Scores {
+                names: Arc::clone(labels.names()),
+                values: labels.scores(&vector),
+            }),
+            (None, Some(names)) if !probabilities.is_empty() => Some(Scores {
+                names: Arc::clone(names),
+                values: probabilities,
+            }),
             _ => None,
         };
-        self.form.embedding(Made { vector, unit: self.model.is_unit(), frames, scores }, self.model.tag())
+        self.form.embedding(
+            Made {
+                vector,
+                unit: self.model.is_unit(),
+                frames,
+                scores,
+            },
+            self.model.tag(),
+        )
     }
 }

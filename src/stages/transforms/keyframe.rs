@@ -1,4 +1,5 @@
-//! `keyframe`: one JPEG for each segment, from the frame of a view that lies nearest to a place within it.
+//! `keyframe`: one JPEG for each segment, from the frame of a view that lies nearest to a place
+//! within it.
 
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ use crate::{Error, Result};
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "keyframe",
-    doc: "One JPEG for each segment, from the collected frame nearest to `at`. Needs `join: { per: SEGMENTS, collect: [SOURCE.VIEW] }`.",
+    doc: "One JPEG for each segment, from the collected frame nearest to `at`. Needs `join: { \
+          per: SEGMENTS, collect: [SOURCE.VIEW] }`.",
     accepts: &[PayloadKind::Segment, PayloadKind::Frame],
     emits: &[PayloadKind::Picture],
     params: &[
@@ -24,8 +26,18 @@ pub const KIND: StageKind = StageKind {
             default: Default::Is("0.5"),
             doc: "Where in the segment: 0 is its first frame, 0.5 its middle, 1 its last.",
         },
-        Field { name: "quality", ty: Type::Int(1, 100), default: Default::Is("85"), doc: "JPEG quality." },
-        Field { name: "role", ty: Type::Text, default: Default::Is("keyframe"), doc: "What the picture is for, as its record says." },
+        Field {
+            name: "quality",
+            ty: Type::Int(1, 100),
+            default: Default::Is("85"),
+            doc: "JPEG quality.",
+        },
+        Field {
+            name: "role",
+            ty: Type::Text,
+            default: Default::Is("keyframe"),
+            doc: "What the picture is for, as its record says.",
+        },
     ],
     joins: Joins::Always(PayloadKind::Segment),
     holds: Holds::nothing,
@@ -56,12 +68,18 @@ impl Transform for Keyframe {
     async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
         let span = input.head.span;
         let wanted = span.start + (span.len() as f64 * self.at) as u64;
-        let frames = input.collected.iter().filter_map(|(head, payload)| match payload {
-            Payload::Frame(frame) => Some((head, frame)),
-            _ => None,
-        });
+        let frames = input
+            .collected
+            .iter()
+            .filter_map(|(head, payload)| match payload {
+                Payload::Frame(frame) => Some((head, frame)),
+                _ => None,
+            });
         // A segment shorter than the pace of the view has no frame of its own: nothing to show.
-        let Some((head, frame)) = frames.min_by_key(|(head, _)| head.span.start.abs_diff(wanted)) else { return Ok(()) };
+        let Some((head, frame)) = frames.min_by_key(|(head, _)| head.span.start.abs_diff(wanted))
+        else {
+            return Ok(());
+        };
         let parents = vec![input.id(), head.id(PayloadKind::Frame)];
         let picture = self.picture(frame.clone()).await?;
         out.emit(Draft::new(Payload::Picture(Arc::new(picture)), span).from_records(parents));
@@ -75,7 +93,10 @@ impl Keyframe {
         let data = tokio::task::spawn_blocking(move || media::jpeg(&frame, quality))
             .await
             .map_err(|error| Error::bug(format!("the JPEG encoder ended: {error}")))??;
-        let object = self.objects.put(data.clone(), "image/jpeg", self.deps.objects_ttl).await?;
+        let object = self
+            .objects
+            .put(data.clone(), "image/jpeg", self.deps.objects_ttl)
+            .await?;
         Ok(Picture {
             role: self.role.clone(),
             uri: object.uri,

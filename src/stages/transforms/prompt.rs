@@ -1,4 +1,5 @@
-//! Prompt templates: text with names in braces that each packet fills in, for every stage that asks a model in words.
+//! Prompt templates: text with names in braces that each packet fills in, for every stage that asks
+//! a model in words.
 
 use std::collections::BTreeMap;
 
@@ -23,8 +24,12 @@ impl Prompt {
     /// Config, where a brace stands alone or a name is unknown.
     pub fn parse(text: &str, names: &[&str]) -> Result<Self> {
         let broken = |what: &str| {
-            Err(Error::config(format!("the prompt {text:?} {what}"))
-                .hint(format!("write one of {{{}}} or {{labels.NAME}}, and `{{{{` for a brace", names.join("}, {"))))
+            Err(
+                Error::config(format!("the prompt {text:?} {what}")).hint(format!(
+                    "write one of {{{}}} or {{labels.NAME}}, and `{{{{` for a brace",
+                    names.join("}, {")
+                )),
+            )
         };
         let (mut parts, mut plain, mut rest) = (Vec::new(), String::new(), text);
         while let Some(at) = rest.find(['{', '}']) {
@@ -35,7 +40,11 @@ impl Prompt {
                 rest = after;
                 continue;
             }
-            let Some((name, after)) = (if brace == "{" { after.split_once('}') } else { None }) else {
+            let Some((name, after)) = (if brace == "{" {
+                after.split_once('}')
+            } else {
+                None
+            }) else {
                 return broken("has a brace without its other half");
             };
             let asked = match name.strip_prefix("labels.") {
@@ -52,8 +61,13 @@ impl Prompt {
         Ok(Self(parts))
     }
 
-    /// The text, with what `value` says for each name, and the `labels` of a stream; one that it does not have is empty.
-    pub fn fill(&self, labels: &BTreeMap<String, String>, value: impl Fn(&str) -> String) -> String {
+    /// The text, with what `value` says for each name, and the `labels` of a stream; one that it
+    /// does not have is empty.
+    pub fn fill(
+        &self,
+        labels: &BTreeMap<String, String>,
+        value: impl Fn(&str) -> String,
+    ) -> String {
         let part = |part: &Part| match part {
             Part::Text(text) => text.clone(),
             Part::Name(name) => value(name),
@@ -69,11 +83,21 @@ mod tests {
 
     #[test]
     fn prompts_are_filled_in_and_unknown_names_refused() {
-        let prompt = Prompt::parse("A {{shot}} of {tags}, on {labels.channel}{labels.none}.", &["tags"]).expect("it parses");
+        let prompt = Prompt::parse(
+            "A {{shot}} of {tags}, on {labels.channel}{labels.none}.",
+            &["tags"],
+        )
+        .expect("it parses");
         let labels = [("channel".to_owned(), "one".to_owned())].into();
-        assert_eq!(prompt.fill(&labels, |name| name.to_uppercase()), "A {shot} of TAGS, on one.");
+        assert_eq!(
+            prompt.fill(&labels, |name| name.to_uppercase()),
+            "A {shot} of TAGS, on one."
+        );
         for broken in ["{tgas}", "{tags", "tags}", "{}"] {
-            assert_eq!(Prompt::parse(broken, &["tags"]).expect_err(broken).kind(), crate::error::Kind::Config);
+            assert_eq!(
+                Prompt::parse(broken, &["tags"]).expect_err(broken).kind(),
+                crate::error::Kind::Config
+            );
         }
     }
 }

@@ -12,17 +12,25 @@ use crate::{Error, Result};
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "sample",
-    doc: "Lets one frame in `every` through and absorbs the others. A lower `fps` of a view leaves frames out before they are scaled, which is cheaper.",
+    doc: "Lets one frame in `every` through and absorbs the others. A lower `fps` of a view \
+          leaves frames out before they are scaled, which is cheaper.",
     accepts: &[PayloadKind::Frame],
     emits: &[PayloadKind::Frame],
-    params: &[Field { name: "every", ty: Type::Int(1, 1_000_000), default: Default::Is("1"), doc: "One frame in this many passes." }],
+    params: &[Field {
+        name: "every",
+        ty: Type::Int(1, 1_000_000),
+        default: Default::Is("1"),
+        doc: "One frame in this many passes.",
+    }],
     joins: Joins::AsWritten,
     holds: Holds::nothing,
     build: Build::Transform(build),
 };
 
 fn build(context: &Context<'_>) -> Result<Arc<dyn Transform>> {
-    Ok(Arc::new(Sample { every: context.params.int("every").unsigned_abs() }))
+    Ok(Arc::new(Sample {
+        every: context.params.int("every").unsigned_abs(),
+    }))
 }
 
 struct Sample {
@@ -32,7 +40,9 @@ struct Sample {
 #[async_trait]
 impl Transform for Sample {
     async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
-        let Payload::Frame(frame) = &input.payload else { return Err(Error::bug("sample takes frames")) };
+        let Payload::Frame(frame) = &input.payload else {
+            return Err(Error::bug("sample takes frames"));
+        };
         if frame.index.is_multiple_of(self.every) {
             let span = input.head.span;
             out.emit(Draft::new(input.payload, span));

@@ -1,4 +1,5 @@
-//! `shots`: cuts a stream into shots by TransNetV2. Frames go in at their native rate, segments come out; a gap closes the open one.
+//! `shots`: cuts a stream into shots by TransNetV2. Frames go in at their native rate, segments
+//! come out; a gap closes the open one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,29 +13,44 @@ use crate::config::shape::{Default, Field, Type};
 use crate::inference::{Asker, ShotsModel};
 use crate::models::scenes::{Transition, Transitions, WINDOW, Window, Windows};
 use crate::packet::{Cut, Frame, Nanos, Payload, PayloadKind, Segment, Span};
-use crate::stage::{Build, Context, Draft, Flush, Held, Holds, Input, Joins, OpenTransform, Out, StageKind, Transform};
+use crate::stage::{
+    Build, Context, Draft, Flush, Held, Holds, Input, Joins, OpenTransform, Out, StageKind,
+    Transform,
+};
 use crate::{Error, Result};
 
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "shots",
-    doc: "Cuts a stream into shots: a segment from one transition to the next. Wants every frame (`fps: native`) at 48x27.",
+    doc: "Cuts a stream into shots: a segment from one transition to the next. Wants every frame \
+          (`fps: native`) at 48x27.",
     accepts: &[PayloadKind::Frame],
     emits: &[PayloadKind::Segment],
     params: &[
-        Field { name: "model", ty: Type::Model(&["TransNetV2"]), default: Default::Required, doc: "The model that finds transitions." },
+        Field {
+            name: "model",
+            ty: Type::Model(&["TransNetV2"]),
+            default: Default::Required,
+            doc: "The model that finds transitions.",
+        },
         Field {
             name: "threshold",
             ty: Type::Float(0.0, 1.0),
             default: Default::Is("0.5"),
             doc: "A frame whose probability lies above is in a transition. Lower finds more cuts.",
         },
-        Field { name: "max_length", ty: Type::Duration, default: Default::Is("15s"), doc: "A segment that reaches this length is closed." },
+        Field {
+            name: "max_length",
+            ty: Type::Duration,
+            default: Default::Is("15s"),
+            doc: "A segment that reaches this length is closed.",
+        },
         Field {
             name: "on_gap",
             ty: Type::Choice(&["close", "bridge"]),
             default: Default::Is("close"),
-            doc: "What missing frames do to the open segment: `close` ends it and begins the model's window anew, `bridge` goes on as if none were missing.",
+            doc: "What missing frames do to the open segment: `close` ends it and begins the \
+                  model's window anew, `bridge` goes on as if none were missing.",
         },
         Field {
             name: "max_gap",
@@ -49,7 +65,10 @@ pub const KIND: StageKind = StageKind {
 };
 
 fn holds(params: &Params) -> Holds {
-    Holds { longest: params.duration("max_length"), frames: WINDOW as u32 }
+    Holds {
+        longest: params.duration("max_length"),
+        frames: WINDOW as u32,
+    }
 }
 
 fn build(context: &Context<'_>) -> Result<OpenTransform> {
@@ -62,10 +81,24 @@ fn build(context: &Context<'_>) -> Result<OpenTransform> {
     };
     let settings = Arc::new(settings);
     Ok(Box::new(move |stream| {
-        let asker = Asker { stream: Arc::clone(&stream.id), live: stream.live, deadline: None };
+        let asker = Asker {
+            stream: Arc::clone(&stream.id),
+            live: stream.live,
+            deadline: None,
+        };
         let cutter = Cutter::new(settings.threshold, settings.max_length);
-        let state = Mutex::new(State { cutter, windows: Windows::new(), waiting: VecDeque::new(), last: None });
-        Arc::new(Shots { settings: Arc::clone(&settings), asker, state, floor: parking_lot::Mutex::new(None) })
+        let state = Mutex::new(State {
+            cutter,
+            windows: Windows::new(),
+            waiting: VecDeque::new(),
+            last: None,
+        });
+        Arc::new(Shots {
+            settings: Arc::clone(&settings),
+            asker,
+            state,
+            floor: parking_lot::Mutex::new(None),
+        })
     }))
 }
 
@@ -100,9 +133,13 @@ struct State {
 impl Transform for Shots {
     async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
         let mut state = self.state.lock().await;
-        let Payload::Frame(frame) = input.payload else { return Err(Error::bug("shots takes frames")) };
+        let Payload::Frame(frame) = input.payload else {
+            return Err(Error::bug("shots takes frames"));
+        };
         let span = input.head.span;
-        let missing = state.last.map_or(0, |last| span.start.saturating_sub(last.end));
+        let missing = state
+            .last
+            .map_or(0, |last| span.start.saturating_sub(last.end));
         let mut result = Ok(());
         if self.settings.max_gap.is_some_and(|most| missing > most) {
             result = self.close(&mut state, Cut::Gap, out).await;
@@ -118,7 +155,11 @@ impl Transform for Shots {
 
     async fn flush(&self, why: Flush, out: &mut Out) -> Result<()> {
         let mut state = self.state.lock().await;
-        let cut = if why == Flush::Gap { Cut::Gap } else { Cut::End };
+        let cut = if why == Flush::Gap {
+            Cut::Gap
+        } else {
+            Cut::End
+        };
         let result = self.close(&mut state, cut, out).await;
         state.cutter.number = 0;
         state.last = None;
@@ -127,27 +168,49 @@ impl Transform for Shots {
     }
 
     fn watermark(&self, incoming: Nanos) -> Nanos {
-        self.floor.lock().map_or(incoming, |floor| floor.min(incoming))
+        self.floor
+            .lock()
+            .map_or(incoming, |floor| floor.min(incoming))
     }
 }
 
 impl Shots {
     fn note_floor(&self, state: &State) {
-        let first = state.cutter.open.front().map(|(span, _)| span.start).or_else(|| state.waiting.front().map(|(span, _)| span.start));
+        let first = state
+            .cutter
+            .open
+            .front()
+            .map(|(span, _)| span.start)
+            .or_else(|| state.waiting.front().map(|(span, _)| span.start));
         *self.floor.lock() = first;
     }
 
-    /// Asks the model about a window and cuts by its answer. Without an answer the frames count as inside a shot, so that they are not lost.
-    async fn ask(&self, state: &mut State, window: Window<Arc<Frame>>, out: &mut Out) -> Result<()> {
+    /// Asks the model about a window and cuts by its answer. Without an answer the frames count as
+    /// inside a shot, so that they are not lost.
+    async fn ask(
+        &self,
+        state: &mut State,
+        window: Window<Arc<Frame>>,
+        out: &mut Out,
+    ) -> Result<()> {
         let answers = window.answers();
-        let asked = self.settings.model.ask(window.frames, self.asker.clone()).await;
+        let asked = self
+            .settings
+            .model
+            .ask(window.frames, self.asker.clone())
+            .await;
         let (probabilities, result) = match asked {
-            Ok(predictions) => (predictions.get(answers.clone()).map(<[f32]>::to_vec), Ok(())),
+            Ok(predictions) => (
+                predictions.get(answers.clone()).map(<[f32]>::to_vec),
+                Ok(()),
+            ),
             Err(error) => (None, Err(error)),
         };
         let probabilities = probabilities.unwrap_or_else(|| vec![0.0; answers.len()]);
         for probability in probabilities {
-            let Some((span, held)) = state.waiting.pop_front() else { break };
+            let Some((span, held)) = state.waiting.pop_front() else {
+                break;
+            };
             for segment in state.cutter.push(span, held, probability) {
                 self.emit(segment, out);
             }
@@ -168,7 +231,12 @@ impl Shots {
     }
 
     fn emit(&self, closed: Closed, out: &mut Out) {
-        let segment = Segment { index: closed.number, cut: closed.cut, confidence: closed.confidence, frames: closed.held.len() as u64 };
+        let segment = Segment {
+            index: closed.number,
+            cut: closed.cut,
+            confidence: closed.confidence,
+            frames: closed.held.len() as u64,
+        };
         let draft = Draft::new(Payload::Segment(Arc::new(segment)), closed.span);
         out.emit(draft.by(self.settings.model.tag()).holding(closed.held));
     }
@@ -196,7 +264,13 @@ struct Closed {
 
 impl Cutter {
     fn new(threshold: f32, max_length: Nanos) -> Self {
-        Self { transitions: Transitions::new(threshold), max_length, open: VecDeque::new(), first: 0, number: 0 }
+        Self {
+            transitions: Transitions::new(threshold),
+            max_length,
+            open: VecDeque::new(),
+            first: 0,
+            number: 0,
+        }
     }
 
     /// Takes the next answered frame and gives the segments that end before it.
@@ -206,7 +280,11 @@ impl Cutter {
             closed.extend(self.cut_after(transition, Some(span)));
         }
         // A frame that would make the segment too long begins the next.
-        if self.open.front().is_some_and(|(first, _)| span.end.saturating_sub(first.start) > self.max_length) {
+        if self
+            .open
+            .front()
+            .is_some_and(|(first, _)| span.end.saturating_sub(first.start) > self.max_length)
+        {
             closed.extend(self.close(self.open.len(), Cut::MaxLength, 1.0, Some(span)));
         }
         self.open.push_back((span, held));
@@ -226,12 +304,28 @@ impl Cutter {
 
     fn cut_after(&mut self, transition: Transition, next: Option<Span>) -> Option<Closed> {
         let frames = (transition.last + 1).saturating_sub(self.first) as usize;
-        let cut = if transition.frames() <= 2 { Cut::Hard } else { Cut::Gradual };
-        self.close(frames.min(self.open.len()), cut, transition.confidence, next)
+        let cut = if transition.frames() <= 2 {
+            Cut::Hard
+        } else {
+            Cut::Gradual
+        };
+        self.close(
+            frames.min(self.open.len()),
+            cut,
+            transition.confidence,
+            next,
+        )
     }
 
-    /// Closes a segment of the first `frames` of the open ones; `next` is the frame that follows the last of them all.
-    fn close(&mut self, frames: usize, cut: Cut, confidence: f32, next: Option<Span>) -> Option<Closed> {
+    /// Closes a segment of the first `frames` of the open ones; `next` is the frame that follows
+    /// the last of them all.
+    fn close(
+        &mut self,
+        frames: usize,
+        cut: Cut,
+        confidence: f32,
+        next: Option<Span>,
+    ) -> Option<Closed> {
         let held: Vec<(Span, Held)> = self.open.drain(..frames).collect();
         self.first += frames as u64;
         let (start, end) = (held.first()?.0.start, held.last()?.0.end);
@@ -239,6 +333,12 @@ impl Cutter {
         let number = self.number;
         self.number += 1;
         let span = Span::new(start, following.map_or(end, |following| following.start));
-        Some(Closed { number, span, cut, confidence, held: held.into_iter().map(|(_, held)| held).collect() })
+        Some(Closed {
+            number,
+            span,
+            cut,
+            confidence,
+            held: held.into_iter().map(|(_, held)| held).collect(),
+        })
     }
 }

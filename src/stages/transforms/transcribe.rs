@@ -1,5 +1,5 @@
-//! `transcribe`: what is said in a stream, phrase by phrase, with the times of its words. A voice detector in front keeps silence from the
-//! model. Answers are cached by content.
+//! `transcribe`: what is said in a stream, phrase by phrase, with the times of its words. A voice
+//! detector in front keeps silence from the model. Answers are cached by content.
 
 mod windows;
 
@@ -16,19 +16,26 @@ use crate::config::shape::{Default, Field, Type, Value};
 use crate::inference::{Asker, Heard, SpeechModel, VadModel};
 use crate::models::silero_vad::SpansSettings;
 use crate::models::whisper::{Options, Request, Segment, Task, Transcription};
-use crate::packet::{Nanos, Payload, PayloadKind, SAMPLE_RATE, Span, SpeechTask, SpokenWord, Transcript};
-use crate::stage::{Build, Context, Deps, Draft, Flush, Holds, Input, Joins, OpenTransform, Out, StageKind, Transform};
+use crate::packet::{
+    Nanos, Payload, PayloadKind, SAMPLE_RATE, Span, SpeechTask, SpokenWord, Transcript,
+};
+use crate::stage::{
+    Build, Context, Deps, Draft, Flush, Holds, Input, Joins, OpenTransform, Out, StageKind,
+    Transform,
+};
 use crate::{Error, Result};
 use windows::{Gathered, Limits, Question, Window};
 
-/// Seconds at the end of a window that a detector cut which are not worth a pass of their own: no phrase begins there.
+/// Seconds at the end of a window that a detector cut which are not worth a pass of their own: no
+/// phrase begins there.
 const LEAST: f32 = 1.0;
 
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "transcribe",
-    doc: "Writes down what is said, a record for each phrase, with the times of its words. Wants a view of sound (`audio: 1s`). With a `vad` \
-          only speech reaches the model, in windows that are cut at silences. With a `concurrency` above the pieces of one window, several \
+    doc: "Writes down what is said, a record for each phrase, with the times of its words. Wants \
+          a view of sound (`audio: 1s`). With a `vad` only speech reaches the model, in windows \
+          that are cut at silences. With a `concurrency` above the pieces of one window, several \
           windows of a stream are written down at a time.",
     accepts: &[PayloadKind::Audio],
     emits: &[PayloadKind::Transcript],
@@ -49,7 +56,8 @@ const PARAMS: &[Field] = &[
         name: "vad",
         ty: Type::Model(&["SileroVad"]),
         default: Default::Absent,
-        doc: "The model that hears where somebody speaks. Without one all sound is written down, in windows of `max_length`.",
+        doc: "The model that hears where somebody speaks. Without one all sound is written down, \
+              in windows of `max_length`.",
     },
     Field {
         name: "task",
@@ -61,16 +69,28 @@ const PARAMS: &[Field] = &[
         name: "language",
         ty: Type::Text,
         default: Default::Is("auto"),
-        doc: "The language that is spoken, as the model's code (`en`, `de`); `auto` finds it in each window.",
+        doc: "The language that is spoken, as the model's code (`en`, `de`); `auto` finds it in \
+              each window.",
     },
-    Field { name: "words", ty: Type::Bool, default: Default::Is("true"), doc: "Whether records carry the words with their times." },
+    Field {
+        name: "words",
+        ty: Type::Bool,
+        default: Default::Is("true"),
+        doc: "Whether records carry the words with their times.",
+    },
     Field {
         name: "max_length",
         ty: Type::Duration,
         default: Default::Is("30s"),
-        doc: "The longest window, at most what the model hears at once (30s). Shorter ones are said sooner, and cost as much each.",
+        doc: "The longest window, at most what the model hears at once (30s). Shorter ones are \
+              said sooner, and cost as much each.",
     },
-    Field { name: "pause", ty: Type::Duration, default: Default::Is("2s"), doc: "With a `vad`: silence that is longer ends a window." },
+    Field {
+        name: "pause",
+        ty: Type::Duration,
+        default: Default::Is("2s"),
+        doc: "With a `vad`: silence that is longer ends a window.",
+    },
     Field {
         name: "max_gap",
         ty: Type::Duration,
@@ -83,7 +103,12 @@ const PARAMS: &[Field] = &[
         default: Default::Is("0.5"),
         doc: "With a `vad`: a probability that begins speech; 0.15 below it speech ends.",
     },
-    Field { name: "min_speech", ty: Type::Duration, default: Default::Is("250ms"), doc: "With a `vad`: what is shorter is no speech." },
+    Field {
+        name: "min_speech",
+        ty: Type::Duration,
+        default: Default::Is("250ms"),
+        doc: "With a `vad`: what is shorter is no speech.",
+    },
     Field {
         name: "min_silence",
         ty: Type::Duration,
@@ -100,7 +125,8 @@ const PARAMS: &[Field] = &[
         name: "temperatures",
         ty: Type::List(&Type::Float(0.0, 10.0)),
         default: Default::Is("[0, 0.2, 0.4, 0.6, 0.8, 1]"),
-        doc: "A text that fails a threshold is written anew at the next temperature; 0 takes the likeliest token each time.",
+        doc: "A text that fails a threshold is written anew at the next temperature; 0 takes the \
+              likeliest token each time.",
     },
     Field {
         name: "compression_ratio_threshold",
@@ -118,26 +144,42 @@ const PARAMS: &[Field] = &[
         name: "no_speech_threshold",
         ty: Type::Float(0.0, 1.0),
         default: Default::Is("0.6"),
-        doc: "A text that fails by its log probability is left out where nobody speaks with a probability above this.",
+        doc: "A text that fails by its log probability is left out where nobody speaks with a \
+              probability above this.",
     },
     Field {
         name: "prompt",
         ty: Type::Text,
         default: Default::Is("\"\""),
-        doc: "What the model reads as said before: names and terms that will come, in the spelling they are to have.",
+        doc: "What the model reads as said before: names and terms that will come, in the \
+              spelling they are to have.",
     },
     Field {
         name: "condition_on_previous_text",
         ty: Type::Bool,
         default: Default::Is("false"),
-        doc: "Whether the model reads what it wrote before: steadier names, but mistakes go on. A stream's windows then wait for each other.",
+        doc: "Whether the model reads what it wrote before: steadier names, but mistakes go on. A \
+              stream's windows then wait for each other.",
     },
-    Field { name: "seed", ty: Type::Int(0, i64::MAX), default: Default::Is("0"), doc: "What draws begin with at temperatures above 0." },
-    Field { name: "cache", ty: Type::Bool, default: Default::Is("true"), doc: "Whether answers are looked up and kept by content." },
+    Field {
+        name: "seed",
+        ty: Type::Int(0, i64::MAX),
+        default: Default::Is("0"),
+        doc: "What draws begin with at temperatures above 0.",
+    },
+    Field {
+        name: "cache",
+        ty: Type::Bool,
+        default: Default::Is("true"),
+        doc: "Whether answers are looked up and kept by content.",
+    },
 ];
 
 fn holds(params: &Params) -> Holds {
-    Holds { longest: params.duration("max_length") + params.duration("pause"), frames: 1 }
+    Holds {
+        longest: params.duration("max_length") + params.duration("pause"),
+        frames: 1,
+    }
 }
 
 fn samples(length: Duration) -> u64 {
@@ -146,12 +188,26 @@ fn samples(length: Duration) -> u64 {
 
 fn options(params: &Params, cut_at_silence: bool) -> Options {
     let language = params.text("language");
-    let number = |value: &Value| if let Value::Float(number) = value { Some(*number as f32) } else { None };
+    let number = |value: &Value| {
+        if let Value::Float(number) = value {
+            Some(*number as f32)
+        } else {
+            None
+        }
+    };
     Options {
-        task: if &**params.text("task") == "translate" { Task::Translate } else { Task::Transcribe },
+        task: if &**params.text("task") == "translate" {
+            Task::Translate
+        } else {
+            Task::Transcribe
+        },
         language: (&**language != "auto").then(|| language.to_string()),
         words: params.bool("words"),
-        temperatures: params.list("temperatures").iter().filter_map(number).collect(),
+        temperatures: params
+            .list("temperatures")
+            .iter()
+            .filter_map(number)
+            .collect(),
         compression_ratio: Some(params.float("compression_ratio_threshold") as f32),
         log_probability: Some(params.float("logprob_threshold") as f32),
         no_speech: Some(params.float("no_speech_threshold") as f32),
@@ -182,19 +238,39 @@ fn limits(params: &Params, detects: bool) -> Limits {
 fn build(context: &Context<'_>) -> Result<OpenTransform> {
     let params = context.params;
     let model = context.deps.models.speech(params.text("model"))?;
-    let vad = params.opt_text("vad").map(|name| context.deps.models.vad(name)).transpose()?;
-    let (options, limits) = (options(params, vad.is_some()), limits(params, vad.is_some()));
+    let vad = params
+        .opt_text("vad")
+        .map(|name| context.deps.models.vad(name))
+        .transpose()?;
+    let (options, limits) = (
+        options(params, vad.is_some()),
+        limits(params, vad.is_some()),
+    );
     model.abilities().check(&options)?;
     let (least, most) = (SAMPLE_RATE as u64, model.abilities().longest() as u64);
     if !(least..=most).contains(&limits.longest) {
-        let message = format!("`max_length` must be between 1s and {}s, which is what the model hears at once", most / least);
+        let message = format!(
+            "`max_length` must be between 1s and {}s, which is what the model hears at once",
+            most / least
+        );
         return Err(Error::config(message));
     }
     let (cache, deps) = (params.bool("cache"), Arc::clone(context.deps));
-    let settings = Arc::new(Settings { model, vad, options, limits, cache, deps });
+    let settings = Arc::new(Settings {
+        model,
+        vad,
+        options,
+        limits,
+        cache,
+        deps,
+    });
     Ok(Box::new(move |stream| {
         Arc::new(Transcribe {
-            asker: Asker { stream: Arc::clone(&stream.id), live: stream.live, deadline: None },
+            asker: Asker {
+                stream: Arc::clone(&stream.id),
+                live: stream.live,
+                deadline: None,
+            },
             gathered: Mutex::new(Gathered::new(settings.limits)),
             turn: tokio::sync::Mutex::default(),
             said: Mutex::default(),
@@ -226,8 +302,12 @@ struct Transcribe {
 impl Transform for Transcribe {
     async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
         let (id, span) = (input.id(), input.head.span);
-        let Payload::Audio(audio) = input.payload else { return Err(Error::bug("transcribe takes sound")) };
-        self.gathered.lock().take(audio, span, id, input.held.split());
+        let Payload::Audio(audio) = input.payload else {
+            return Err(Error::bug("transcribe takes sound"));
+        };
+        self.gathered
+            .lock()
+            .take(audio, span, id, input.held.split());
         self.go_on(out).await
     }
 
@@ -257,15 +337,30 @@ impl Transcribe {
         result
     }
 
-    /// The windows that are complete. Where the detector gives no answer, what it was asked about counts as silence.
+    /// The windows that are complete. Where the detector gives no answer, what it was asked about
+    /// counts as silence.
     async fn listen(&self) -> (Vec<Window>, Result<()>) {
         let (mut windows, mut result) = (self.gathered.lock().ready(), Ok(()));
-        let Some(vad) = &self.settings.vad else { return (windows, result) };
+        let Some(vad) = &self.settings.vad else {
+            return (windows, result);
+        };
         loop {
             let question = self.gathered.lock().question();
-            let Some(question) = question else { return (windows, result) };
-            let Question { samples, memory, .. } = &question;
-            let asked = vad.ask(Heard { samples: samples.clone(), memory: memory.clone() }, self.asker.clone()).await;
+            let Some(question) = question else {
+                return (windows, result);
+            };
+            let Question {
+                samples, memory, ..
+            } = &question;
+            let asked = vad
+                .ask(
+                    Heard {
+                        samples: samples.clone(),
+                        memory: memory.clone(),
+                    },
+                    self.asker.clone(),
+                )
+                .await;
             let answer = match asked {
                 Ok(answer) => Some(answer),
                 Err(error) => {
@@ -283,40 +378,73 @@ impl Transcribe {
         let mut last = None;
         let mut ordinal = 0;
         for segment in &transcription.segments {
-            let span = Span::new(window.time(segment.start), window.time(segment.end.max(segment.start)));
+            let span = Span::new(
+                window.time(segment.start),
+                window.time(segment.end.max(segment.start)),
+            );
             ordinal = if last == Some(span) { ordinal + 1 } else { 0 };
             last = Some(span);
-            let transcript = transcript(segment, &transcription, window, self.settings.options.task);
+            let transcript =
+                transcript(segment, &transcription, window, self.settings.options.task);
             let (parents, held) = window.behind(span);
-            let draft = Draft::new(Payload::Transcript(Arc::new(transcript)), span).by(self.settings.model.tag());
+            let draft = Draft::new(Payload::Transcript(Arc::new(transcript)), span)
+                .by(self.settings.model.tag());
             out.emit(draft.from_records(parents).holding(held).ordinal(ordinal));
         }
         if self.settings.options.remember {
-            *self.said.lock() = transcription.segments.iter().map(|segment| segment.text.as_str()).collect::<Vec<_>>().join(" ");
+            *self.said.lock() = transcription
+                .segments
+                .iter()
+                .map(|segment| segment.text.as_str())
+                .collect::<Vec<_>>()
+                .join(" ");
         }
         Ok(())
     }
 
     async fn answer(&self, window: &Window) -> Result<Transcription> {
-        let Settings { model, options, cache, deps, .. } = &*self.settings;
+        let Settings {
+            model,
+            options,
+            cache,
+            deps,
+            ..
+        } = &*self.settings;
         let mut options = options.clone();
         let said = self.said.lock().clone();
-        options.prompt = [options.prompt.as_str(), said.as_str()].join(" ").trim().to_owned();
-        let request = Request { samples: Arc::clone(&window.samples), options };
+        options.prompt = [options.prompt.as_str(), said.as_str()]
+            .join(" ")
+            .trim()
+            .to_owned();
+        let request = Request {
+            samples: Arc::clone(&window.samples),
+            options,
+        };
         if !cache {
             return model.ask(request, self.asker.clone()).await;
         }
         let key = self.key(&request);
         let compute = || async { pack(&model.ask(request, self.asker.clone()).await?) };
-        let (value, _) = deps.cache.get_or_compute(&key, deps.cache_ttl, compute).await?;
-        unpack(&value).ok_or_else(|| Error::bug("the cache gave a transcription that does not parse"))
+        let (value, _) = deps
+            .cache
+            .get_or_compute(&key, deps.cache_ttl, compute)
+            .await?;
+        unpack(&value)
+            .ok_or_else(|| Error::bug("the cache gave a transcription that does not parse"))
     }
 
     /// Content, weights, precision, device and options: what the answer depends on.
     fn key(&self, request: &Request) -> Key {
         let (tag, options) = (self.settings.model.tag(), format!("{:?}", request.options));
-        let samples: Vec<u8> = request.samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
-        let key = Key::builder("transcribe").part(&tag.revision).part(&tag.precision).part(self.settings.model.device());
+        let samples: Vec<u8> = request
+            .samples
+            .iter()
+            .flat_map(|sample| sample.to_le_bytes())
+            .collect();
+        let key = Key::builder("transcribe")
+            .part(&tag.revision)
+            .part(&tag.precision)
+            .part(self.settings.model.device());
         key.part(options).part(samples).finish()
     }
 }
@@ -324,14 +452,21 @@ impl Transcribe {
 fn transcript(segment: &Segment, of: &Transcription, window: &Window, task: Task) -> Transcript {
     let word = |word: &crate::models::whisper::Word| SpokenWord {
         text: word.text.clone(),
-        span: Span::new(window.time(word.start), window.time(word.end.max(word.start))),
+        span: Span::new(
+            window.time(word.start),
+            window.time(word.end.max(word.start)),
+        ),
         probability: word.probability,
     };
     Transcript {
         text: segment.text.clone(),
         language: of.language.clone(),
         language_probability: of.language_probability,
-        task: if task == Task::Translate { SpeechTask::Translate } else { SpeechTask::Transcribe },
+        task: if task == Task::Translate {
+            SpeechTask::Translate
+        } else {
+            SpeechTask::Transcribe
+        },
         words: segment.words.iter().map(word).collect(),
         average_log_probability: segment.log_probability,
         no_speech_probability: segment.no_speech,
@@ -341,7 +476,9 @@ fn transcript(segment: &Segment, of: &Transcription, window: &Window, task: Task
 /// A transcription as the cache keeps it: JSON.
 fn pack(transcription: &Transcription) -> Result<Bytes> {
     let packed = serde_json::to_vec(transcription);
-    Ok(packed.map_err(|error| Error::bug("a transcription cannot be written as JSON").because(error))?.into())
+    Ok(packed
+        .map_err(|error| Error::bug("a transcription cannot be written as JSON").because(error))?
+        .into())
 }
 
 fn unpack(value: &[u8]) -> Option<Transcription> {

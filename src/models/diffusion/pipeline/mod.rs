@@ -1,6 +1,7 @@
-//! Whole pipelines of the Stable Diffusion family, from folders in Diffusers' layout: a prompt, and perhaps a picture, to a picture. Rombach et
-//! al., "High-Resolution Image Synthesis with Latent Diffusion Models" (arXiv:2112.10752); the reference is Diffusers'
-//! `StableDiffusionPipeline` and its kin, whose pictures seeds give here too.
+//! Whole pipelines of the Stable Diffusion family, from folders in Diffusers' layout: a prompt, and
+//! perhaps a picture, to a picture. Rombach et al., "High-Resolution Image Synthesis with Latent
+//! Diffusion Models" (arXiv:2112.10752); the reference is Diffusers' `StableDiffusionPipeline` and
+//! its kin, whose pictures seeds give here too.
 
 mod denoise;
 mod prompts;
@@ -22,8 +23,8 @@ use crate::models::folder::ModelFolder;
 use crate::models::offload::Part;
 use crate::tensor::{Precision, guard};
 
-/// The pipelines that are read, by the `_class_name` of model_index.json. Diffusers' names say what a folder was saved from; here each paints
-/// from noise and from pictures.
+/// The pipelines that are read, by the `_class_name` of model_index.json. Diffusers' names say what
+/// a folder was saved from; here each paints from noise and from pictures.
 pub const CLASSES: [&str; 6] = [
     "StableDiffusionPipeline",
     "StableDiffusionImg2ImgPipeline",
@@ -76,48 +77,76 @@ impl Pipeline {
     /// The pipeline of a folder whose class is one of [`CLASSES`].
     ///
     /// # Errors
-    /// Config, where the folder is another's or lacks a part; model, where a part's config or weights do not fit; overload, where memory is
-    /// short.
-    pub fn open(folder: &ModelFolder, device: Device, precision: Precision, options: Options) -> Result<Self> {
+    /// Config, where the folder is another's or lacks a part; model, where a part's config or
+    /// weights do not fit; overload, where memory is short.
+    pub fn open(
+        folder: &ModelFolder,
+        device: Device,
+        precision: Precision,
+        options: Options,
+    ) -> Result<Self> {
         let _frozen = guard();
         let class = folder.architecture()?;
         if !CLASSES.contains(&class) {
-            return Err(Error::config(format!("{}: no pipeline here is called {class}", folder.path().display()))
-                .hint(format!("one of {}", CLASSES.join(", "))));
+            return Err(Error::config(format!(
+                "{}: no pipeline here is called {class}",
+                folder.path().display()
+            ))
+            .hint(format!("one of {}", CLASSES.join(", "))));
         }
-        let family = if class.contains("XL") { Family::Xl } else { Family::Sd };
+        let family = if class.contains("XL") {
+            Family::Xl
+        } else {
+            Family::Sd
+        };
         let index = folder.config();
         if index.boolean_or("requires_aesthetics_score", false)? {
-            return Err(index.error("`requires_aesthetics_score` marks SDXL's refiner, which is not read here"));
+            return Err(index.error(
+                "`requires_aesthetics_score` marks SDXL's refiner, which is not read here",
+            ));
         }
-        let place = Place { device, precision, offload: options.offload };
+        let place = Place {
+            device,
+            precision,
+            offload: options.offload,
+        };
         let part = folder.part("unet")?;
         let unet = UNet::open(&part, device, precision)?;
         if unet.wants_addition() != (family == Family::Xl) {
-            return Err(part.config().error(format_args!("`addition_embed_type` is not what a {class} needs")));
+            return Err(part.config().error(format_args!(
+                "`addition_embed_type` is not what a {class} needs"
+            )));
         }
         let consistent = is_consistent(class);
         let distilled = consistent || unet.config().guidance_width.is_some();
         let size = unet.config().sample_size;
-        // Each part is put aside before the next is loaded: with `offload` only one is on the device at a time.
+        // Each part is put aside before the next is loaded: with `offload` only one is on the
+        // device at a time.
         let unet = Part::new(unet, device, place.offload)?;
         let vae = folder.part("vae")?;
         let weights = vae.weights(device, Autoencoder::precision_for(vae.config(), precision)?)?;
         let vae = Autoencoder::new(weights, vae.config(), options.vae)?;
         let (factor, channels) = (vae.factor(), vae.latent_channels());
-        if unet.network().config().in_channels != channels || unet.network().config().out_channels != channels {
-            return Err(part.config().error(format_args!("`in_channels` and `out_channels` must be the autoencoder's {channels}")));
+        if unet.network().config().in_channels != channels
+            || unet.network().config().out_channels != channels
+        {
+            return Err(part.config().error(format_args!(
+                "`in_channels` and `out_channels` must be the autoencoder's {channels}"
+            )));
         }
         let vae = Part::new(vae, device, place.offload)?;
         Ok(Self {
             prompts: Prompts::open(folder, family, place)?,
             unet,
             vae,
-            scheduler: SchedulerConfig::read(&Config::read(&folder.path().join("scheduler/scheduler_config.json"))?)?,
+            scheduler: SchedulerConfig::read(&Config::read(
+                &folder.path().join("scheduler/scheduler_config.json"),
+            )?)?,
             family,
             consistent,
             distilled,
-            zeros: family == Family::Xl && index.boolean_or("force_zeros_for_empty_prompt", true)?,
+            zeros: family == Family::Xl
+                && index.boolean_or("force_zeros_for_empty_prompt", true)?,
             factor,
             channels,
             size: size * factor,
@@ -151,29 +180,45 @@ impl Pipeline {
         self.prompts.clear();
     }
 
-    /// Paints pictures, in the order of the requests; those that [go together](Self::check) in one batch. `cancelled` is asked with a
-    /// request's index between steps; a cancelled picture is left, and the others go on without it. A picture does not depend on what
-    /// else is in the batch, but for the rounding of sums.
+    /// Paints pictures, in the order of the requests; those that [go together](Self::check) in one
+    /// batch. `cancelled` is asked with a request's index between steps; a cancelled picture is
+    /// left, and the others go on without it. A picture does not depend on what else is in the
+    /// batch, but for the rounding of sums.
     ///
     /// # Errors
-    /// An error of one request, as [`check`](Self::check) tells it or overload where it was cancelled, is in its place. Of all: overload,
-    /// where memory is short; model, where parts do not fit one another.
-    pub fn paint(&mut self, requests: &[&Request], cancelled: &dyn Fn(usize) -> bool) -> Result<Vec<Result<Painting>>> {
+    /// An error of one request, as [`check`](Self::check) tells it or overload where it was
+    /// cancelled, is in its place. Of all: overload, where memory is short; model, where parts do
+    /// not fit one another.
+    pub fn paint(
+        &mut self,
+        requests: &[&Request],
+        cancelled: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Result<Painting>>> {
         let _frozen = guard();
-        let mut answers: Vec<Option<Result<Painting>>> = requests.iter().map(|request| self.check(request).err().map(Err)).collect();
+        let mut answers: Vec<Option<Result<Painting>>> = requests
+            .iter()
+            .map(|request| self.check(request).err().map(Err))
+            .collect();
         while let Some(first) = answers.iter().position(Option::is_none) {
-            let group: Vec<usize> =
-                (first..requests.len()).filter(|&at| answers[at].is_none() && requests[at].goes_with(requests[first])).collect();
+            let group: Vec<usize> = (first..requests.len())
+                .filter(|&at| answers[at].is_none() && requests[at].goes_with(requests[first]))
+                .collect();
             let picked: Vec<&Request> = group.iter().map(|&at| requests[at]).collect();
-            for (at, painted) in group.iter().zip(self.paint_together(&picked, &|index| cancelled(group[index]))?) {
-                answers[*at] = Some(painted.ok_or_else(|| Error::overload("nobody waits for the picture any more")));
+            for (at, painted) in group
+                .iter()
+                .zip(self.paint_together(&picked, &|index| cancelled(group[index]))?)
+            {
+                answers[*at] = Some(
+                    painted.ok_or_else(|| Error::overload("nobody waits for the picture any more")),
+                );
             }
         }
         Ok(answers.into_iter().flatten().collect())
     }
 }
 
-/// Whether a pipeline of this class is a latent consistency model: all its steps are done whatever the strength.
+/// Whether a pipeline of this class is a latent consistency model: all its steps are done whatever
+/// the strength.
 pub fn is_consistent(class: &str) -> bool {
     class.starts_with("LatentConsistency")
 }
@@ -181,5 +226,9 @@ pub fn is_consistent(class: &str) -> bool {
 /// `[1, c, h, w]` each as one batch.
 fn batch<'t>(tensors: impl IntoIterator<Item = &'t Tensor>) -> Result<Tensor> {
     let tensors: Vec<&Tensor> = tensors.into_iter().collect();
-    Ok(if let [one] = tensors.as_slice() { one.shallow_clone() } else { Tensor::f_cat(&tensors, 0)? })
+    Ok(if let [one] = tensors.as_slice() {
+        one.shallow_clone()
+    } else {
+        Tensor::f_cat(&tensors, 0)?
+    })
 }

@@ -1,5 +1,6 @@
-//! Prompts as the UNet reads them: tokenized, through one text encoder or two, and turned into the keys that its transformers ask in every
-//! step. What recurs is kept: a negative prompt is the same for every picture, a style for every frame.
+//! Prompts as the UNet reads them: tokenized, through one text encoder or two, and turned into the
+//! keys that its transformers ask in every step. What recurs is kept: a negative prompt is the same
+//! for every picture, a style for every frame.
 
 use std::rc::Rc;
 
@@ -14,7 +15,8 @@ use crate::models::folder::ModelFolder;
 use crate::models::offload::Part;
 use crate::tensor::Precision;
 
-/// Bytes of keys that are kept, beside those in use: some thirty prompts of Stable Diffusion 1.5 in f32, five of SDXL.
+/// Bytes of keys that are kept, beside those in use: some thirty prompts of Stable Diffusion 1.5 in
+/// f32, five of SDXL.
 const KEPT: usize = 256 << 20;
 
 /// What is said to the network about a picture.
@@ -83,15 +85,25 @@ impl TextEncoder {
         let network = ClipText::open(&part, place.device, place.precision)?;
         if tokenizer.length() as i64 > network.config().positions {
             let (length, positions) = (tokenizer.length(), network.config().positions);
-            return Err(Error::model(format!("{}: a tokenizer of {length} tokens for {positions} positions", part.path().display())));
+            return Err(Error::model(format!(
+                "{}: a tokenizer of {length} tokens for {positions} positions",
+                part.path().display()
+            )));
         }
-        Ok(Self { tokenizer, network: Part::new(network, place.device, place.offload)? })
+        Ok(Self {
+            tokenizer,
+            network: Part::new(network, place.device, place.offload)?,
+        })
     }
 
     /// `[n, t, width]` and what is pooled, where the network has a projection.
     fn encode(&mut self, texts: &[&str], family: Family) -> Result<(Tensor, Option<Tensor>)> {
-        let rows: Vec<Vec<i64>> = texts.iter().map(|text| self.tokenizer.tokens(text)).collect::<Result<_>>()?;
-        let tokens = Tensor::f_from_slice(&rows.concat())?.f_view([texts.len() as i64, self.tokenizer.length() as i64])?;
+        let rows: Vec<Vec<i64>> = texts
+            .iter()
+            .map(|text| self.tokenizer.tokens(text))
+            .collect::<Result<_>>()?;
+        let tokens = Tensor::f_from_slice(&rows.concat())?
+            .f_view([texts.len() as i64, self.tokenizer.length() as i64])?;
         self.network.with(|network| {
             // SDXL was trained on what comes before the last layer, the others on what comes out.
             let penultimate = (network.config().tower.layers - 1).max(0) as usize;
@@ -99,7 +111,10 @@ impl TextEncoder {
                 Family::Sd => Ok((network.forward(&tokens, &[])?.last, None)),
                 Family::Xl => {
                     let mut made = network.forward(&tokens, &[penultimate])?;
-                    let states = made.hidden.pop().ok_or_else(|| Error::bug("a text encoder left a state out"))?;
+                    let states = made
+                        .hidden
+                        .pop()
+                        .ok_or_else(|| Error::bug("a text encoder left a state out"))?;
                     Ok((states, made.projected))
                 }
             }
@@ -117,8 +132,16 @@ impl Prompts {
             Family::Sd => &[""],
             Family::Xl => &["", "_2"],
         };
-        let encoders = numbers.iter().map(|number| TextEncoder::open(folder, number, place)).collect::<Result<_>>()?;
-        Ok(Self { encoders, family, kept: Vec::new(), most: KEPT })
+        let encoders = numbers
+            .iter()
+            .map(|number| TextEncoder::open(folder, number, place))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            encoders,
+            family,
+            kept: Vec::new(),
+            most: KEPT,
+        })
     }
 
     /// Those of `said` that are not kept, once each, as the text encoders see them.
@@ -144,32 +167,59 @@ impl Prompts {
         }
         let states = Tensor::f_cat(&states, 2)?;
         if self.family == Family::Xl && pooled.is_none() {
-            return Err(Error::model("neither text encoder has a projection, which SDXL needs"));
+            return Err(Error::model(
+                "neither text encoder has a projection, which SDXL needs",
+            ));
         }
         let row = |tensor: &Tensor, at: usize, said: &Said| -> Result<Tensor> {
             let row = tensor.f_narrow(0, at as i64, 1)?;
-            Ok(if *said == Said::Nothing { row.f_zeros_like()? } else { row })
+            Ok(if *said == Said::Nothing {
+                row.f_zeros_like()?
+            } else {
+                row
+            })
         };
         let encoded = |(at, said): (usize, &Said)| -> Result<_> {
-            let pooled = pooled.as_ref().map(|pooled| row(pooled, at, said)).transpose()?;
-            Ok((said.clone(), Encoded { states: row(&states, at, said)?, pooled }))
+            let pooled = pooled
+                .as_ref()
+                .map(|pooled| row(pooled, at, said))
+                .transpose()?;
+            Ok((
+                said.clone(),
+                Encoded {
+                    states: row(&states, at, said)?,
+                    pooled,
+                },
+            ))
         };
         fresh.into_iter().enumerate().map(encoded).collect()
     }
 
-    /// What the UNet asks of each of `said`; `fresh` is what [`encode`](Self::encode) made of those that are not kept.
+    /// What the UNet asks of each of `said`; `fresh` is what [`encode`](Self::encode) made of those
+    /// that are not kept.
     ///
     /// # Errors
-    /// Model, where the text encoders and the UNet do not fit one another; overload, where memory is short.
-    pub fn read(&mut self, said: &[Said], fresh: Vec<(Said, Encoded)>, unet: &UNet) -> Result<Vec<Rc<Prompt>>> {
+    /// Model, where the text encoders and the UNet do not fit one another; overload, where memory
+    /// is short.
+    pub fn read(
+        &mut self,
+        said: &[Said],
+        fresh: Vec<(Said, Encoded)>,
+        unet: &UNet,
+    ) -> Result<Vec<Rc<Prompt>>> {
         for (said, encoded) in fresh {
-            let prompt = Prompt { keys: unet.keys(&encoded.states)?, pooled: encoded.pooled };
+            let prompt = Prompt {
+                keys: unet.keys(&encoded.states)?,
+                pooled: encoded.pooled,
+            };
             self.kept.push((said, Rc::new(prompt)));
         }
         let mut read = Vec::with_capacity(said.len());
         for said in said {
             let at = self.kept.iter().position(|(kept, _)| kept == said);
-            let found = self.kept.remove(at.ok_or_else(|| Error::bug("a prompt was not read"))?);
+            let found = self
+                .kept
+                .remove(at.ok_or_else(|| Error::bug("a prompt was not read"))?);
             read.push(Rc::clone(&found.1));
             self.kept.push(found);
         }
@@ -206,8 +256,12 @@ impl Prompts {
 
 impl Prompt {
     fn bytes(&self) -> usize {
-        let size = |tensor: &Tensor| tensor.numel() * if tensor.kind() == Kind::Float { 4 } else { 2 };
-        self.keys.iter().map(|keys| size(&keys.keys) + size(&keys.values)).sum()
+        let size =
+            |tensor: &Tensor| tensor.numel() * if tensor.kind() == Kind::Float { 4 } else { 2 };
+        self.keys
+            .iter()
+            .map(|keys| size(&keys.keys) + size(&keys.values))
+            .sum()
     }
 }
 
@@ -218,8 +272,22 @@ impl Prompt {
 pub(super) fn side_by_side(prompts: &[&Rc<Prompt>]) -> Result<Vec<Keys>> {
     let count = prompts.first().map_or(0, |prompt| prompt.keys.len());
     let join = |at: usize, part: fn(&Keys) -> &Tensor| -> Result<Tensor> {
-        let parts: Vec<&Tensor> = prompts.iter().map(|prompt| part(&prompt.keys[at])).collect();
-        Ok(if let [one] = parts.as_slice() { one.shallow_clone() } else { Tensor::f_cat(&parts, 0)? })
+        let parts: Vec<&Tensor> = prompts
+            .iter()
+            .map(|prompt| part(&prompt.keys[at]))
+            .collect();
+        Ok(if let [one] = parts.as_slice() {
+            one.shallow_clone()
+        } else {
+            Tensor::f_cat(&parts, 0)?
+        })
     };
-    (0..count).map(|at| Ok(Keys { keys: join(at, |keys| &keys.keys)?, values: join(at, |keys| &keys.values)? })).collect()
+    (0..count)
+        .map(|at| {
+            Ok(Keys {
+                keys: join(at, |keys| &keys.keys)?,
+                values: join(at, |keys| &keys.values)?,
+            })
+        })
+        .collect()
 }

@@ -14,18 +14,22 @@ const LONGEST: i64 = 8192;
 pub struct Request {
     /// What it shows.
     pub prompt: String,
-    /// What it does not show, for guidance above 1. None is the empty text, or for SDXL nothing at all.
+    /// What it does not show, for guidance above 1. None is the empty text, or for SDXL nothing at
+    /// all.
     pub negative_prompt: Option<String>,
     /// Pixels a row, a multiple of the pipeline's [`factor`](Pipeline::factor).
     pub width: i64,
     /// Rows, likewise.
     pub height: i64,
-    /// Steps from noise to a picture; at [`Start::Picture`] the part of them that is its strength is done, by latent consistency models all.
+    /// Steps from noise to a picture; at [`Start::Picture`] the part of them that is its strength
+    /// is done, by latent consistency models all.
     pub steps: usize,
-    /// How much more the prompt counts than the negative prompt. At 1 or less the latter is not asked, and a step costs half as much: turbo
-    /// models want 0. Models distilled with guidance (LCM) take it as an input, at one step's cost.
+    /// How much more the prompt counts than the negative prompt. At 1 or less the latter is not
+    /// asked, and a step costs half as much: turbo models want 0. Models distilled with guidance
+    /// (LCM) take it as an input, at one step's cost.
     pub guidance: f64,
-    /// What its noise begins from, of which the lower 32 bits count: equal seeds give equal pictures on the same device.
+    /// What its noise begins from, of which the lower 32 bits count: equal seeds give equal
+    /// pictures on the same device.
     pub seed: u64,
     /// What it is made from.
     pub start: Start,
@@ -48,8 +52,8 @@ pub struct Source {
     pub pixels: Tensor,
     /// Above 0, at most 1: how much of it becomes noise.
     pub strength: f64,
-    /// The latents of the picture before, f32 `[c, h, w]`, and the part that they have in this one's, 0 to 1: what moves little stays the
-    /// same from picture to picture.
+    /// The latents of the picture before, f32 `[c, h, w]`, and the part that they have in this
+    /// one's, 0 to 1: what moves little stays the same from picture to picture.
     pub previous: Option<(Tensor, f64)>,
 }
 
@@ -73,7 +77,8 @@ impl Request {
 
     /// Whether two can be denoised side by side: of equal size, steps, strength and guidance.
     pub(super) fn goes_with(&self, other: &Self) -> bool {
-        let same = |number: &dyn Fn(&Self) -> f64| number(self).to_bits() == number(other).to_bits();
+        let same =
+            |number: &dyn Fn(&Self) -> f64| number(self).to_bits() == number(other).to_bits();
         (self.width, self.height, self.steps) == (other.width, other.height, other.steps)
             && same(&Self::strength)
             && same(&|request| request.guidance)
@@ -85,31 +90,55 @@ impl Pipeline {
     /// Refuses a request that [`paint`](Self::paint) would fail on.
     ///
     /// # Errors
-    /// Config, where a parameter has no meaning; model, where the picture it starts from has another shape.
+    /// Config, where a parameter has no meaning; model, where the picture it starts from has
+    /// another shape.
     pub fn check(&self, request: &Request) -> Result<()> {
         let factor = self.factor();
         let fits = |side: i64| side > 0 && side <= LONGEST && side % factor == 0;
         if !fits(request.width) || !fits(request.height) {
             let (width, height) = (request.width, request.height);
-            return Err(Error::config(format!("a picture of {width}x{height} cannot be painted"))
-                .hint(format!("its sides must be multiples of {factor}, at most {LONGEST}")));
+            return Err(
+                Error::config(format!("a picture of {width}x{height} cannot be painted")).hint(
+                    format!("its sides must be multiples of {factor}, at most {LONGEST}"),
+                ),
+            );
         }
         if !request.guidance.is_finite() {
-            return Err(Error::config(format!("a guidance of {} has no meaning", request.guidance)));
+            return Err(Error::config(format!(
+                "a guidance of {} has no meaning",
+                request.guidance
+            )));
         }
         self.schedule(request)?;
-        let Start::Picture(source) = &request.start else { return Ok(()) };
+        let Start::Picture(source) = &request.start else {
+            return Ok(());
+        };
         let size = source.pixels.size();
-        if size.len() != 3 || size[2] != 3 || size.contains(&0) || source.pixels.kind() != Kind::Uint8 {
-            return Err(Error::model(format!("a picture must be bytes [h, w, 3], got {:?} {size:?}", source.pixels.kind())));
+        if size.len() != 3
+            || size[2] != 3
+            || size.contains(&0)
+            || source.pixels.kind() != Kind::Uint8
+        {
+            return Err(Error::model(format!(
+                "a picture must be bytes [h, w, 3], got {:?} {size:?}",
+                source.pixels.kind()
+            )));
         }
-        let Some((latents, part)) = &source.previous else { return Ok(()) };
+        let Some((latents, part)) = &source.previous else {
+            return Ok(());
+        };
         let wanted = self.latent_size(request);
         if latents.size() != wanted[1..] {
-            return Err(Error::model(format!("the picture before has latents {:?}, this one {:?}", latents.size(), &wanted[1..])));
+            return Err(Error::model(format!(
+                "the picture before has latents {:?}, this one {:?}",
+                latents.size(),
+                &wanted[1..]
+            )));
         }
         if !(0. ..=1.).contains(part) {
-            return Err(Error::config(format!("the picture before can have a part of 0 to 1, not {part}")));
+            return Err(Error::config(format!(
+                "the picture before can have a part of 0 to 1, not {part}"
+            )));
         }
         Ok(())
     }
@@ -117,13 +146,20 @@ impl Pipeline {
     /// The way from noise, or from a noisy picture, to the picture.
     pub(super) fn schedule(&self, request: &Request) -> Result<Box<dyn Scheduler>> {
         match self.consistent {
-            true => self.scheduler.start_within(request.steps, request.strength()),
+            true => self
+                .scheduler
+                .start_within(request.steps, request.strength()),
             false => self.scheduler.start(request.steps, request.strength()),
         }
     }
 
     /// `[1, c, h, w]`.
     pub(super) fn latent_size(&self, request: &Request) -> [i64; 4] {
-        [1, self.channels, request.height / self.factor(), request.width / self.factor()]
+        [
+            1,
+            self.channels,
+            request.height / self.factor(),
+            request.width / self.factor(),
+        ]
     }
 }

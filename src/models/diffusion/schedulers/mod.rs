@@ -1,5 +1,6 @@
-//! Schedulers: which times a network is asked about on the way from noise to a picture, and what its answers make of the sample. Each is
-//! configured by a scheduler_config.json as diffusers 0.42 reads it, and proven against diffusers step by step.
+//! Schedulers: which times a network is asked about on the way from noise to a picture, and what
+//! its answers make of the sample. Each is configured by a scheduler_config.json as diffusers 0.42
+//! reads it, and proven against diffusers step by step.
 
 mod ddim;
 mod dpm;
@@ -20,14 +21,16 @@ use tch::Tensor;
 use super::super::config::Config;
 use crate::error::{Error, Result};
 
-/// Where a step takes fresh noise from: standard normal, of the sample's shape, in f32 on its device. A seeded generator of the caller's,
-/// so that the same seed gives the same picture.
+/// Where a step takes fresh noise from: standard normal, of the sample's shape, in f32 on its
+/// device. A seeded generator of the caller's, so that the same seed gives the same picture.
 pub type Noise<'a> = dyn FnMut() -> Result<Tensor> + 'a;
 
-/// One generation's way from noise, or from a noisy picture, to a picture. Samples are f32, `[n, c, h, w]`; the network's output may be of
-/// any precision. What a step keeps of those before it is in here, so each generation has its own.
+/// One generation's way from noise, or from a noisy picture, to a picture. Samples are f32, `[n, c,
+/// h, w]`; the network's output may be of any precision. What a step keeps of those before it is in
+/// here, so each generation has its own.
 pub trait Scheduler: Debug + Send {
-    /// The times that the network is asked about, in their order; one call of [`step`](Self::step) each. A time may come twice.
+    /// The times that the network is asked about, in their order; one call of [`step`](Self::step)
+    /// each. A time may come twice.
     fn timesteps(&self) -> &[f64];
 
     /// The standard deviation of the noise that a picture begins as.
@@ -49,14 +52,16 @@ pub trait Scheduler: Debug + Send {
     /// Model, where shapes do not fit; overload, where memory is short; bug, where no step is left.
     fn step(&mut self, output: &Tensor, sample: &Tensor, noise: &mut Noise<'_>) -> Result<Tensor>;
 
-    /// A picture's latents with as much `noise` (standard normal, of their shape) as the next step expects to find.
+    /// A picture's latents with as much `noise` (standard normal, of their shape) as the next step
+    /// expects to find.
     ///
     /// # Errors
     /// As for [`step`](Self::step).
     fn add_noise(&self, original: &Tensor, noise: &Tensor) -> Result<Tensor>;
 }
 
-/// A scheduler as its scheduler_config.json has it, from which each generation starts its own [`Scheduler`]. Cheap to clone.
+/// A scheduler as its scheduler_config.json has it, from which each generation starts its own
+/// [`Scheduler`]. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct SchedulerConfig(Arc<dyn Class>);
 
@@ -64,8 +69,13 @@ pub struct SchedulerConfig(Arc<dyn Class>);
 trait Class: Debug + Send + Sync {
     fn start(self: Arc<Self>, steps: usize, strength: f64) -> Result<Box<dyn Scheduler>>;
 
-    /// All of `steps`, inside the last part of `strength` of the schedule; none for classes that know no such way.
-    fn start_within(self: Arc<Self>, _steps: usize, _strength: f64) -> Option<Result<Box<dyn Scheduler>>> {
+    /// All of `steps`, inside the last part of `strength` of the schedule; none for classes that
+    /// know no such way.
+    fn start_within(
+        self: Arc<Self>,
+        _steps: usize,
+        _strength: f64,
+    ) -> Option<Result<Box<dyn Scheduler>>> {
         None
     }
 }
@@ -82,8 +92,9 @@ const CLASSES: [(&str, Read); 6] = [
     ("LCMScheduler", lcm::read),
 ];
 
-/// What diffusers' schedulers are configured by. A class passes over those of the others, as in diffusers, for checkpoints carry them over
-/// when their scheduler is exchanged; what no class knows is refused.
+/// What diffusers' schedulers are configured by. A class passes over those of the others, as in
+/// diffusers, for checkpoints carry them over when their scheduler is exchanged; what no class
+/// knows is refused.
 const OPTIONS: [&str; 44] = [
     "algorithm_type",
     "beta_end",
@@ -135,42 +146,60 @@ impl SchedulerConfig {
     /// From scheduler_config.json.
     ///
     /// # Errors
-    /// Model, where its class is none of those read here, an option is unknown, or a value is not supported.
+    /// Model, where its class is none of those read here, an option is unknown, or a value is not
+    /// supported.
     pub fn read(config: &Config) -> Result<Self> {
         let class = config.string("_class_name")?;
         let Some((_, read)) = CLASSES.iter().find(|(name, _)| *name == class) else {
             let known: Vec<&str> = CLASSES.iter().map(|(name, _)| *name).collect();
-            return Err(config.error(format_args!("scheduler `{class}` is not one of {}", known.join(", "))));
+            return Err(config.error(format_args!(
+                "scheduler `{class}` is not one of {}",
+                known.join(", ")
+            )));
         };
-        let unknown = config.fields().find(|(key, value)| !(key.starts_with('_') || **value == false || OPTIONS.contains(key)));
+        let unknown = config.fields().find(|(key, value)| {
+            !(key.starts_with('_') || **value == false || OPTIONS.contains(key))
+        });
         match unknown {
-            Some((key, _)) => Err(config.error(format_args!("`{key}` is an option that no scheduler here knows"))),
+            Some((key, _)) => Err(config.error(format_args!(
+                "`{key}` is an option that no scheduler here knows"
+            ))),
             None => read(config).map(Self),
         }
     }
 
-    /// The way of one generation: `steps` in all, of which the last part of `strength` (above 0, at most 1) is walked. A picture from noise
-    /// takes all of them; one made from another picture begins where its noise is as strong as that.
+    /// The way of one generation: `steps` in all, of which the last part of `strength` (above 0, at
+    /// most 1) is walked. A picture from noise takes all of them; one made from another picture
+    /// begins where its noise is as strong as that.
     ///
     /// # Errors
-    /// Config, where the scheduler cannot do that many or that few steps, or none are left at this strength.
+    /// Config, where the scheduler cannot do that many or that few steps, or none are left at this
+    /// strength.
     pub fn start(&self, steps: usize, strength: f64) -> Result<Box<dyn Scheduler>> {
         check_strength(strength)?;
         if (steps as f64 * strength) as usize == 0 {
-            return Err(Error::config(format!("{steps} steps at a strength of {strength} leave none to do"))
-                .hint(format!("strength times steps must be 1 or more: {} steps would do", (1. / strength).ceil())));
+            return Err(Error::config(format!(
+                "{steps} steps at a strength of {strength} leave none to do"
+            ))
+            .hint(format!(
+                "strength times steps must be 1 or more: {} steps would do",
+                (1. / strength).ceil()
+            )));
         }
         Arc::clone(&self.0).start(steps, strength)
     }
 
-    /// As [`start`](Self::start), but with all of `steps` inside the last part of `strength`, as diffusers' pipelines of latent consistency
-    /// models walk; other schedulers than theirs start as ever.
+    /// As [`start`](Self::start), but with all of `steps` inside the last part of `strength`, as
+    /// diffusers' pipelines of latent consistency models walk; other schedulers than theirs start
+    /// as ever.
     ///
     /// # Errors
     /// As there.
     pub fn start_within(&self, steps: usize, strength: f64) -> Result<Box<dyn Scheduler>> {
         check_strength(strength)?;
-        Arc::clone(&self.0).start_within(steps, strength).unwrap_or_else(|| self.start(steps, strength))
+        Arc::clone(&self.0)
+            .start_within(steps, strength)
+            .unwrap_or_else(|| self.start(steps, strength))
     }
 }
 
@@ -178,10 +207,13 @@ fn check_strength(strength: f64) -> Result<()> {
     if strength > 0. && strength <= 1. {
         return Ok(());
     }
-    Err(Error::config(format!("a strength must be above 0 and at most 1, it is {strength}")))
+    Err(Error::config(format!(
+        "a strength must be above 0 and at most 1, it is {strength}"
+    )))
 }
 
-/// The index of the first of `steps` that are walked at `strength`, as diffusers' image-to-image pipelines count.
+/// The index of the first of `steps` that are walked at `strength`, as diffusers' image-to-image
+/// pipelines count.
 fn first_step(steps: usize, strength: f64) -> usize {
     steps - ((steps as f64 * strength) as usize).min(steps)
 }
@@ -196,7 +228,11 @@ struct Position {
 
 impl Position {
     fn new(timesteps: Vec<f64>, begin: usize) -> Self {
-        Self { timesteps, begin, next: begin }
+        Self {
+            timesteps,
+            begin,
+            next: begin,
+        }
     }
 
     fn walked(&self) -> &[f64] {
@@ -205,7 +241,13 @@ impl Position {
 
     /// The index of the next step.
     fn index(&self) -> Result<usize> {
-        if self.next < self.timesteps.len() { Ok(self.next) } else { Err(Error::bug("a scheduler was asked for more steps than it has")) }
+        if self.next < self.timesteps.len() {
+            Ok(self.next)
+        } else {
+            Err(Error::bug(
+                "a scheduler was asked for more steps than it has",
+            ))
+        }
     }
 
     /// The time of the next step, where times are whole.

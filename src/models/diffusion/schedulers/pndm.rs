@@ -1,5 +1,6 @@
-//! PNDM: Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds" (arXiv:2202.09778), with the Runge-Kutta steps of the
-//! paper first or, as Stable Diffusion has it, without; the reference is diffusers' `scheduling_pndm.py`.
+//! PNDM: Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds"
+//! (arXiv:2202.09778), with the Runge-Kutta steps of the paper first or, as Stable Diffusion has
+//! it, without; the reference is diffusers' `scheduling_pndm.py`.
 
 use std::sync::Arc;
 
@@ -33,7 +34,11 @@ pub(super) fn read(config: &Config) -> Result<Arc<dyn Class>> {
         spacing: Spacing::read(config, "leading")?,
         offset: config.integer_or("steps_offset", 0)?,
         skip_prk: config.boolean_or("skip_prk_steps", false)?,
-        final_alpha: if to_one { 1. } else { schedule.alpha(0).unwrap_or(1.) },
+        final_alpha: if to_one {
+            1.
+        } else {
+            schedule.alpha(0).unwrap_or(1.)
+        },
         schedule,
     }))
 }
@@ -42,9 +47,22 @@ impl Class for Pndm {
     fn start(self: Arc<Self>, steps: usize, strength: f64) -> Result<Box<dyn Scheduler>> {
         let times = whole_times(&self.schedule, self.spacing, self.offset, steps)?;
         let stride = (self.schedule.len() / steps) as i64;
-        let (prk, plms) = if self.skip_prk { (Vec::new(), twice(&times)) } else { runge_kutta(&times, stride)? };
+        let (prk, plms) = if self.skip_prk {
+            (Vec::new(), twice(&times))
+        } else {
+            runge_kutta(&times, stride)?
+        };
         let position = Position::new([&prk[..], &plms].concat(), first_step(steps, strength));
-        Ok(Box::new(Run { config: self, position, stride, prk, count: 0, outputs: Vec::new(), start: None, sum: None }))
+        Ok(Box::new(Run {
+            config: self,
+            position,
+            stride,
+            prk,
+            count: 0,
+            outputs: Vec::new(),
+            start: None,
+            sum: None,
+        }))
     }
 }
 
@@ -59,12 +77,20 @@ fn twice(times: &[f64]) -> Vec<f64> {
 /// The times of the Runge-Kutta steps, and those of the steps after them.
 fn runge_kutta(times: &[f64], stride: i64) -> Result<(Vec<f64>, Vec<f64>)> {
     if times.len() < ORDER {
-        return Err(Error::config(format!("PNDM's Runge-Kutta steps take {ORDER} steps or more, not {}", times.len()))
-            .hint("`skip_prk_steps` in scheduler_config.json leaves them out"));
+        return Err(Error::config(format!(
+            "PNDM's Runge-Kutta steps take {ORDER} steps or more, not {}",
+            times.len()
+        ))
+        .hint("`skip_prk_steps` in scheduler_config.json leaves them out"));
     }
     let half = (stride / 2) as f64;
-    // Rising: each of the first four times and half a stride after it, the last left out; of each two, but of the first and last one.
-    let mut rising: Vec<f64> = times[..ORDER].iter().rev().flat_map(|&time| [time, time + half]).collect();
+    // Rising: each of the first four times and half a stride after it, the last left out; of each
+    // two, but of the first and last one.
+    let mut rising: Vec<f64> = times[..ORDER]
+        .iter()
+        .rev()
+        .flat_map(|&time| [time, time + half])
+        .collect();
     rising.pop();
     let twice: Vec<f64> = rising.iter().flat_map(|&time| [time, time]).collect();
     let falling = twice[1..twice.len() - 1].iter().rev().copied().collect();
@@ -90,9 +116,18 @@ struct Run {
 impl Run {
     fn runge_kutta(&mut self, output: &Tensor, sample: &Tensor) -> Result<Tensor> {
         let time = self.position.time()?;
-        let next = time - if self.count.is_multiple_of(2) { self.stride / 2 } else { 0 };
+        let next = time
+            - if self.count.is_multiple_of(2) {
+                self.stride / 2
+            } else {
+                0
+            };
         let stage = self.count % 4;
-        let weight = if stage == 0 || stage == 3 { 1. / 6. } else { 1. / 3. };
+        let weight = if stage == 0 || stage == 3 {
+            1. / 6.
+        } else {
+            1. / 3.
+        };
         let total = match self.sum.take() {
             Some(total) => sum(&[(1., &total), (weight, output)])?,
             None => sum(&[(weight, output)])?,
@@ -116,7 +151,8 @@ impl Run {
         let mut time = self.position.time()?;
         let mut next = time - self.stride;
         if self.count == 1 {
-            // The first step again, with the mean of what the network says at its start and at its end.
+            // The first step again, with the mean of what the network says at its start and at its
+            // end.
             (time, next) = (time + self.stride, time);
             let output = sum(&[(0.5, output), (0.5, self.outputs.last().unwrap_or(output))])?;
             let start = self.start.take();
@@ -133,7 +169,12 @@ impl Run {
             }
             [b, a] => sum(&[(1.5, a), (-0.5, b)])?,
             [c, b, a] => sum(&[(23. / 12., a), (-16. / 12., b), (5. / 12., c)])?,
-            [d, c, b, a, ..] => sum(&[(55. / 24., a), (-59. / 24., b), (37. / 24., c), (-9. / 24., d)])?,
+            [d, c, b, a, ..] => sum(&[
+                (55. / 24., a),
+                (-59. / 24., b),
+                (37. / 24., c),
+                (-9. / 24., d),
+            ])?,
             [] => return Err(Error::bug("an output was not kept")),
         };
         self.previous(sample, &output, time, next)
@@ -141,12 +182,20 @@ impl Run {
 
     /// The sample at `next` from that at `time`: formula 9 of the paper.
     fn previous(&self, sample: &Tensor, output: &Tensor, time: i64, next: i64) -> Result<Tensor> {
-        let alpha = |time| self.config.schedule.alpha(time).unwrap_or(self.config.final_alpha);
+        let alpha = |time| {
+            self.config
+                .schedule
+                .alpha(time)
+                .unwrap_or(self.config.final_alpha)
+        };
         let (now, next) = (alpha(time), alpha(next));
         // The noise that the network predicts, as a sum of sample and output.
         let noise = self.config.prediction.noise(now.sqrt(), (1. - now).sqrt());
         let factor = (now - next) / (now * (1. - next).sqrt() + (now * (1. - now) * next).sqrt());
-        sum(&[((next / now).sqrt() + factor * noise.0, sample), (factor * noise.1, output)])
+        sum(&[
+            ((next / now).sqrt() + factor * noise.0, sample),
+            (factor * noise.1, output),
+        ])
     }
 }
 
@@ -156,14 +205,22 @@ impl Scheduler for Run {
     }
 
     fn step(&mut self, output: &Tensor, sample: &Tensor, _: &mut Noise<'_>) -> Result<Tensor> {
-        let next = if self.count < self.prk.len() { self.runge_kutta(output, sample)? } else { self.multistep(output, sample)? };
+        let next = if self.count < self.prk.len() {
+            self.runge_kutta(output, sample)?
+        } else {
+            self.multistep(output, sample)?
+        };
         self.count += 1;
         self.position.next += 1;
         Ok(next)
     }
 
     fn add_noise(&self, original: &Tensor, noise: &Tensor) -> Result<Tensor> {
-        let alpha = self.config.schedule.alpha(self.position.time()?).unwrap_or(1.);
+        let alpha = self
+            .config
+            .schedule
+            .alpha(self.position.time()?)
+            .unwrap_or(1.);
         sum(&[(alpha.sqrt(), original), ((1. - alpha).sqrt(), noise)])
     }
 }

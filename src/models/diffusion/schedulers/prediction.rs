@@ -1,4 +1,5 @@
-//! What a network's output means, and what is done to the picture that it predicts before it is used.
+//! What a network's output means, and what is done to the picture that it predicts before it is
+//! used.
 
 use tch::{Kind, Tensor};
 
@@ -45,8 +46,11 @@ impl Prediction {
 }
 
 /// All three, by their names in a configuration.
-pub(super) const PREDICTIONS: [(&str, Prediction); 3] =
-    [("epsilon", Prediction::Epsilon), ("v_prediction", Prediction::Velocity), ("sample", Prediction::Sample)];
+pub(super) const PREDICTIONS: [(&str, Prediction); 3] = [
+    ("epsilon", Prediction::Epsilon),
+    ("v_prediction", Prediction::Velocity),
+    ("sample", Prediction::Sample),
+];
 
 /// What keeps a predicted picture in range.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -55,8 +59,8 @@ pub(super) enum Limit {
     None,
     /// Values beyond -range and range are cut off.
     Clip { range: f64 },
-    /// Imagen's dynamic thresholding (arXiv:2205.11487): `ratio` of a picture's values are in -s..s; s, from 1 to `max`, is where it is cut
-    /// off, and what it is divided by.
+    /// Imagen's dynamic thresholding (arXiv:2205.11487): `ratio` of a picture's values are in
+    /// -s..s; s, from 1 to `max`, is where it is cut off, and what it is divided by.
     Threshold { ratio: f64, max: f64 },
 }
 
@@ -64,9 +68,14 @@ impl Limit {
     /// From `thresholding` and, where the class clips, `clip_sample` (whose default is `clips`).
     pub(super) fn read(config: &Config, clips: Option<bool>) -> Result<Self> {
         if config.boolean_or("thresholding", false)? {
-            let (ratio, max) = (config.number_or("dynamic_thresholding_ratio", 0.995)?, config.number_or("sample_max_value", 1.)?);
+            let (ratio, max) = (
+                config.number_or("dynamic_thresholding_ratio", 0.995)?,
+                config.number_or("sample_max_value", 1.)?,
+            );
             if !(0. ..=1.).contains(&ratio) || max < 1. {
-                return Err(config.error("`dynamic_thresholding_ratio` must be in 0..1 and `sample_max_value` 1 or more"));
+                return Err(config.error(
+                    "`dynamic_thresholding_ratio` must be in 0..1 and `sample_max_value` 1 or more",
+                ));
             }
             return Ok(Self::Threshold { ratio, max });
         }
@@ -85,9 +94,15 @@ impl Limit {
             Self::None => Ok(picture),
             Self::Clip { range } => Ok(picture.f_clamp(-range, range)?),
             Self::Threshold { ratio, max } => {
-                let bound = picture.f_abs()?.f_flatten(1, -1)?.f_quantile_scalar(ratio, 1, false, "linear")?.f_clamp(1., max)?;
+                let bound = picture
+                    .f_abs()?
+                    .f_flatten(1, -1)?
+                    .f_quantile_scalar(ratio, 1, false, "linear")?
+                    .f_clamp(1., max)?;
                 let bound = bound.f_view([-1, 1, 1, 1])?;
-                Ok(picture.f_clamp_tensor(Some(&bound.f_neg()?), Some(&bound))?.f_div_(&bound)?)
+                Ok(picture
+                    .f_clamp_tensor(Some(&bound.f_neg()?), Some(&bound))?
+                    .f_div_(&bound)?)
             }
         }
     }
@@ -110,17 +125,32 @@ pub(super) fn sum(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
 }
 
 /// The value that `field` of the configuration names.
-pub(super) fn choice<T: Copy>(config: &Config, field: &str, default: &str, allowed: &[(&str, T)]) -> Result<T> {
+pub(super) fn choice<T: Copy>(
+    config: &Config,
+    field: &str,
+    default: &str,
+    allowed: &[(&str, T)],
+) -> Result<T> {
     let name = config.string_or(field, default)?;
-    allowed.iter().find(|(known, _)| *known == name).map(|(_, value)| *value).ok_or_else(|| {
-        let known: Vec<&str> = allowed.iter().map(|(known, _)| *known).collect();
-        config.error(format_args!("`{field}` of this scheduler must be one of {}, it is {name}", known.join(", ")))
-    })
+    allowed
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, value)| *value)
+        .ok_or_else(|| {
+            let known: Vec<&str> = allowed.iter().map(|(known, _)| *known).collect();
+            config.error(format_args!(
+                "`{field}` of this scheduler must be one of {}, it is {name}",
+                known.join(", ")
+            ))
+        })
 }
 
 /// Refuses options that diffusers knows and that are not implemented here, where they are on.
 pub(super) fn refuse(config: &Config, fields: &[&str]) -> Result<()> {
-    match fields.iter().find(|field| config.field(field).is_some_and(|value| *value != false)) {
+    match fields
+        .iter()
+        .find(|field| config.field(field).is_some_and(|value| *value != false))
+    {
         Some(field) => Err(config.error(format_args!("`{field}` is not supported"))),
         None => Ok(()),
     }

@@ -1,5 +1,5 @@
-//! Sigmas other than those of picked times: spread over their range by a rule of their own, each then standing for the time whose noise is
-//! as strong.
+//! Sigmas other than those of picked times: spread over their range by a rule of their own, each
+//! then standing for the time whose noise is as strong.
 
 use super::super::super::config::Config;
 use super::schedule::linspace;
@@ -22,9 +22,11 @@ impl Spread {
     /// From `use_karras_sigmas`, `use_exponential_sigmas` and, where `lu`, `use_lu_lambdas`.
     pub(super) fn read(config: &Config, lu: bool) -> Result<Self> {
         let mut on = Vec::new();
-        for (field, spread) in
-            [("use_karras_sigmas", Self::Karras), ("use_exponential_sigmas", Self::Exponential), ("use_lu_lambdas", Self::Lu)]
-        {
+        for (field, spread) in [
+            ("use_karras_sigmas", Self::Karras),
+            ("use_exponential_sigmas", Self::Exponential),
+            ("use_lu_lambdas", Self::Lu),
+        ] {
             if (spread != Self::Lu || lu) && config.boolean_or(field, false)? {
                 on.push(spread);
             }
@@ -32,7 +34,10 @@ impl Spread {
         match on[..] {
             [] => Ok(Self::Times),
             [spread] => Ok(spread),
-            _ => Err(config.error("only one of `use_karras_sigmas`, `use_exponential_sigmas` and `use_lu_lambdas` can be on")),
+            _ => Err(config.error(
+                "only one of `use_karras_sigmas`, `use_exponential_sigmas` and `use_lu_lambdas` \
+                 can be on",
+            )),
         }
     }
 
@@ -40,8 +45,18 @@ impl Spread {
     pub(super) fn sigmas(self, max: f64, min: f64, steps: usize) -> Option<Vec<f64>> {
         match self {
             Self::Times => None,
-            Self::Karras => Some(linspace(max.powf(1. / 7.), min.powf(1. / 7.), steps).into_iter().map(|root| root.powi(7)).collect()),
-            Self::Exponential | Self::Lu => Some(linspace(max.ln(), min.ln(), steps).into_iter().map(f64::exp).collect()),
+            Self::Karras => Some(
+                linspace(max.powf(1. / 7.), min.powf(1. / 7.), steps)
+                    .into_iter()
+                    .map(|root| root.powi(7))
+                    .collect(),
+            ),
+            Self::Exponential | Self::Lu => Some(
+                linspace(max.ln(), min.ln(), steps)
+                    .into_iter()
+                    .map(f64::exp)
+                    .collect(),
+            ),
         }
     }
 }
@@ -78,12 +93,21 @@ pub(super) enum FinalSigma {
 impl FinalSigma {
     /// From `final_sigmas_type`.
     pub(super) fn read(config: &Config) -> Result<Self> {
-        super::prediction::choice(config, "final_sigmas_type", "zero", &[("zero", Self::Zero), ("sigma_min", Self::Min)])
+        super::prediction::choice(
+            config,
+            "final_sigmas_type",
+            "zero",
+            &[("zero", Self::Zero), ("sigma_min", Self::Min)],
+        )
     }
 
     /// `sigmas`, f32 numbers, with the last behind them; `known` are those of the training.
     pub(super) fn after(self, sigmas: impl IntoIterator<Item = f64>, known: &[f64]) -> Vec<f64> {
         let last = if self == Self::Zero { 0. } else { known[0] };
-        sigmas.into_iter().chain([last]).map(|sigma| f64::from(sigma as f32)).collect()
+        sigmas
+            .into_iter()
+            .chain([last])
+            .map(|sigma| f64::from(sigma as f32))
+            .collect()
     }
 }

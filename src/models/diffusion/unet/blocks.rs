@@ -1,5 +1,6 @@
-//! The levels of a UNet: residual blocks at one resolution, each with its transformer where the level has them. The reference is Diffusers'
-//! `DownBlock2D`, `UpBlock2D`, `UNetMidBlock2DCrossAttn` and their kin with transformers, whose keys are read.
+//! The levels of a UNet: residual blocks at one resolution, each with its transformer where the
+//! level has them. The reference is Diffusers' `DownBlock2D`, `UpBlock2D`,
+//! `UNetMidBlock2DCrossAttn` and their kin with transformers, whose keys are read.
 
 use tch::Tensor;
 
@@ -7,7 +8,9 @@ use super::config::UNetConfig;
 use super::transformer::Transformer;
 use crate::error::{Error, Result};
 use crate::models::attention::Keys;
-use crate::models::diffusion::blocks::{Border, Downsample2D, ResnetBlock2D, ResnetShape, Upsample2D};
+use crate::models::diffusion::blocks::{
+    Border, Downsample2D, ResnetBlock2D, ResnetShape, Upsample2D,
+};
 use crate::models::offload::{Tensors, tensors};
 use crate::models::weights::Scope;
 
@@ -35,7 +38,11 @@ pub(super) struct Level {
     sampler: Sampler,
 }
 
-tensors!(Level { residuals, transformers, sampler });
+tensors!(Level {
+    residuals,
+    transformers,
+    sampler
+});
 
 impl Tensors for Sampler {
     fn each(&mut self, act: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
@@ -60,49 +67,101 @@ impl Level {
     pub fn down(root: &Scope<'_>, config: &UNetConfig, level: usize, input: i64) -> Result<Self> {
         let scope = root / "down_blocks" / level;
         let output = config.channels[level];
-        let inputs = (0..config.layers[level]).map(|layer| if layer == 0 { input } else { output }).collect();
+        let inputs = (0..config.layers[level])
+            .map(|layer| if layer == 0 { input } else { output })
+            .collect();
         let sampler = match level + 1 < config.channels.len() {
-            true => Sampler::Halve(Downsample2D::new(&(&scope / "downsamplers.0"), output, Border::Around)?),
+            true => Sampler::Halve(Downsample2D::new(
+                &(&scope / "downsamplers.0"),
+                output,
+                Border::Around,
+            )?),
             false => Sampler::Nothing,
         };
-        let plan = Plan { level, inputs, transformers: config.down_transformers[level] };
-        Ok(Self { sampler, ..Self::new(&scope, config, &plan)? })
+        let plan = Plan {
+            level,
+            inputs,
+            transformers: config.down_transformers[level],
+        };
+        Ok(Self {
+            sampler,
+            ..Self::new(&scope, config, &plan)?
+        })
     }
 
     /// The way up at `level`, from `input` channels.
     pub fn up(root: &Scope<'_>, config: &UNetConfig, level: usize, input: i64) -> Result<Self> {
         let number = config.channels.len() - 1 - level;
         let scope = root / "up_blocks" / number;
-        let (output, finer) = (config.channels[level], config.channels[level.saturating_sub(1)]);
+        let (output, finer) = (
+            config.channels[level],
+            config.channels[level.saturating_sub(1)],
+        );
         let last = config.layers[level];
-        // Each residual block reads what came up and what the way down left behind here: its own outputs, and the level above's last.
+        // Each residual block reads what came up and what the way down left behind here: its own
+        // outputs, and the level above's last.
         let left = |layer| if layer == last { finer } else { output };
-        let inputs = (0..=last).map(|layer| left(layer) + if layer == 0 { input } else { output }).collect();
+        let inputs = (0..=last)
+            .map(|layer| left(layer) + if layer == 0 { input } else { output })
+            .collect();
         let sampler = match level > 0 {
-            true => Sampler::Double(Upsample2D::new(&(&scope / "upsamplers.0.conv"), output, true)?),
+            true => Sampler::Double(Upsample2D::new(
+                &(&scope / "upsamplers.0.conv"),
+                output,
+                true,
+            )?),
             false => Sampler::Nothing,
         };
-        let plan = Plan { level, inputs, transformers: config.up_transformers[number] };
-        Ok(Self { sampler, ..Self::new(&scope, config, &plan)? })
+        let plan = Plan {
+            level,
+            inputs,
+            transformers: config.up_transformers[number],
+        };
+        Ok(Self {
+            sampler,
+            ..Self::new(&scope, config, &plan)?
+        })
     }
 
     /// The middle: a transformer between two residual blocks.
     pub fn middle(root: &Scope<'_>, config: &UNetConfig) -> Result<Self> {
         let (scope, level) = (root / "mid_block", config.channels.len() - 1);
-        let plan = Plan { level, inputs: vec![config.channels[level]; 2], transformers: false };
+        let plan = Plan {
+            level,
+            inputs: vec![config.channels[level]; 2],
+            transformers: false,
+        };
         let mut middle = Self::new(&scope, config, &plan)?;
-        middle.transformers.push(Transformer::new(&(&scope / "attentions.0"), config, level)?);
+        middle
+            .transformers
+            .push(Transformer::new(&(&scope / "attentions.0"), config, level)?);
         Ok(middle)
     }
 
     fn new(scope: &Scope<'_>, config: &UNetConfig, plan: &Plan) -> Result<Self> {
         let (output, time) = (config.channels[plan.level], Some(config.time_width()));
-        let mut level = Self { residuals: Vec::new(), transformers: Vec::new(), sampler: Sampler::Nothing };
+        let mut level = Self {
+            residuals: Vec::new(),
+            transformers: Vec::new(),
+            sampler: Sampler::Nothing,
+        };
         for (index, &input) in plan.inputs.iter().enumerate() {
-            let shape = ResnetShape { input, output, time, groups: config.groups, epsilon: config.epsilon };
-            level.residuals.push(ResnetBlock2D::new(&(scope / "resnets" / index), shape)?);
+            let shape = ResnetShape {
+                input,
+                output,
+                time,
+                groups: config.groups,
+                epsilon: config.epsilon,
+            };
+            level
+                .residuals
+                .push(ResnetBlock2D::new(&(scope / "resnets" / index), shape)?);
             if plan.transformers {
-                level.transformers.push(Transformer::new(&(scope / "attentions" / index), config, plan.level)?);
+                level.transformers.push(Transformer::new(
+                    &(scope / "attentions" / index),
+                    config,
+                    plan.level,
+                )?);
             }
         }
         Ok(level)
@@ -110,7 +169,9 @@ impl Level {
 
     /// What its transformers ask of a prompt.
     pub fn keys(&self, prompt: &Tensor, keys: &mut Vec<Keys>) -> Result<()> {
-        self.transformers.iter().try_for_each(|transformer| transformer.keys(prompt, keys))
+        self.transformers
+            .iter()
+            .try_for_each(|transformer| transformer.keys(prompt, keys))
     }
 
     /// The way down: leaves what each block made in `left`.
@@ -135,7 +196,11 @@ impl Level {
     }
 
     /// The middle.
-    pub fn turn<'k, I: Iterator<Item = &'k Keys>>(&self, mut x: Tensor, step: &mut Step<'k, I>) -> Result<Tensor> {
+    pub fn turn<'k, I: Iterator<Item = &'k Keys>>(
+        &self,
+        mut x: Tensor,
+        step: &mut Step<'k, I>,
+    ) -> Result<Tensor> {
         for (index, residual) in self.residuals.iter().enumerate() {
             x = residual.forward(&x, Some(&step.time))?;
             if let Some(transformer) = self.transformers.get(index) {
@@ -153,7 +218,9 @@ impl Level {
         left: &mut Vec<Tensor>,
     ) -> Result<Tensor> {
         for (index, residual) in self.residuals.iter().enumerate() {
-            let beside = left.pop().ok_or_else(|| Error::bug("the way up is longer than the way down"))?;
+            let beside = left
+                .pop()
+                .ok_or_else(|| Error::bug("the way up is longer than the way down"))?;
             x = residual.forward(&Tensor::f_cat(&[x, beside], 1)?, Some(&step.time))?;
             if let Some(transformer) = self.transformers.get(index) {
                 x = transformer.forward(&x, &mut step.keys)?;
@@ -161,7 +228,10 @@ impl Level {
         }
         if let Sampler::Double(sampler) = &self.sampler {
             // To the size of what was left there, which for odd sizes is not the double.
-            let (_, _, height, width) = left.last().ok_or_else(|| Error::bug("the way up is longer than the way down"))?.size4()?;
+            let (_, _, height, width) = left
+                .last()
+                .ok_or_else(|| Error::bug("the way up is longer than the way down"))?
+                .size4()?;
             x = sampler.forward_to(&x, height, width)?;
         }
         Ok(x)

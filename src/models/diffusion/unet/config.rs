@@ -1,11 +1,13 @@
-//! The sizes of a UNet from its config.json, in Diffusers' words. What another member of the family would need is refused by its name.
+//! The sizes of a UNet from its config.json, in Diffusers' words. What another member of the family
+//! would need is refused by its name.
 
 use serde_json::Value;
 
 use crate::error::Result;
 use crate::models::config::Config;
 
-/// The network's sizes. Lists have an entry for each resolution, the finest first but where they say otherwise.
+/// The network's sizes. Lists have an entry for each resolution, the finest first but where they
+/// say otherwise.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UNetConfig {
     /// Rows and columns of the latents that it was trained on.
@@ -28,10 +30,11 @@ pub struct UNetConfig {
     pub heads: Vec<i64>,
     /// Width of the prompt's states.
     pub context: i64,
-    /// Whether transformers are entered and left by linear layers over pixels; else by 1x1 convolutions, which are the same but for the
-    /// shape of their weights.
+    /// Whether transformers are entered and left by linear layers over pixels; else by 1x1
+    /// convolutions, which are the same but for the shape of their weights.
     pub linear_projection: bool,
-    /// Whether the scores of sliced attention are computed in f32 whatever the precision; the fused kernel always does.
+    /// Whether the scores of sliced attention are computed in f32 whatever the precision; the fused
+    /// kernel always does.
     pub upcast_attention: bool,
     /// Groups of every group norm.
     pub groups: i64,
@@ -110,14 +113,25 @@ impl UNetConfig {
         }
         let channels = config.integers_or("block_out_channels", &[320, 640, 1280, 1280])?;
         let levels = channels.len();
-        // A field that was named wrongly when Diffusers began, and stayed so: it is the number of heads, not their width.
+        // A field that was named wrongly when Diffusers began, and stayed so: it is the number of
+        // heads, not their width.
         let heads = each(config, "attention_head_dim", 8, levels)?;
         let read = Self {
             sample_size: config.integer_or("sample_size", 64)?,
             in_channels: config.integer_or("in_channels", 4)?,
             out_channels: config.integer_or("out_channels", 4)?,
-            down_transformers: blocks(config, "down_block_types", ["DownBlock2D", "CrossAttnDownBlock2D"], levels)?,
-            up_transformers: blocks(config, "up_block_types", ["UpBlock2D", "CrossAttnUpBlock2D"], levels)?,
+            down_transformers: blocks(
+                config,
+                "down_block_types",
+                ["DownBlock2D", "CrossAttnDownBlock2D"],
+                levels,
+            )?,
+            up_transformers: blocks(
+                config,
+                "up_block_types",
+                ["UpBlock2D", "CrossAttnUpBlock2D"],
+                levels,
+            )?,
             layers: each(config, "layers_per_block", 2, levels)?,
             depths: each(config, "transformer_layers_per_block", 1, levels)?,
             heads,
@@ -126,8 +140,14 @@ impl UNetConfig {
             upcast_attention: config.boolean_or("upcast_attention", false)?,
             groups: config.integer_or("norm_num_groups", 32)?,
             epsilon: config.number_or("norm_eps", 1e-5)?,
-            waves: Waves { flipped: config.boolean_or("flip_sin_to_cos", true)?, shift: config.number_or("freq_shift", 0.)? },
-            guidance_width: config.field("time_cond_proj_dim").map(|_| config.integer("time_cond_proj_dim")).transpose()?,
+            waves: Waves {
+                flipped: config.boolean_or("flip_sin_to_cos", true)?,
+                shift: config.number_or("freq_shift", 0.)?,
+            },
+            guidance_width: config
+                .field("time_cond_proj_dim")
+                .map(|_| config.integer("time_cond_proj_dim"))
+                .transpose()?,
             addition: addition(config)?,
             channels,
         };
@@ -141,27 +161,46 @@ impl UNetConfig {
     }
 
     fn check(&self, config: &Config) -> Result<()> {
-        let sizes = [&self.channels, &self.layers, &self.depths, &self.heads].into_iter().flatten();
-        if self.channels.is_empty() || self.groups == 0 || sizes.chain([&self.in_channels, &self.out_channels]).any(|&size| size == 0) {
+        let sizes = [&self.channels, &self.layers, &self.depths, &self.heads]
+            .into_iter()
+            .flatten();
+        if self.channels.is_empty()
+            || self.groups == 0
+            || sizes
+                .chain([&self.in_channels, &self.out_channels])
+                .any(|&size| size == 0)
+        {
             return Err(config.error("all sizes must be above 0"));
         }
-        let even = |(&channels, &heads): (&i64, &i64)| channels % self.groups == 0 && channels % heads == 0;
+        let even = |(&channels, &heads): (&i64, &i64)| {
+            channels % self.groups == 0 && channels % heads == 0
+        };
         if !self.channels.iter().zip(&self.heads).all(even) || self.channels[0] % 2 != 0 {
-            return Err(config.error("`block_out_channels` must be multiples of `norm_num_groups` and of the heads"));
+            return Err(config.error(
+                "`block_out_channels` must be multiples of `norm_num_groups` and of the heads",
+            ));
         }
         Ok(())
     }
 }
 
 fn expect(config: &Config, key: &str, must: Must) -> Result<()> {
-    let Some(found) = config.field(key) else { return Ok(()) };
+    let Some(found) = config.field(key) else {
+        return Ok(());
+    };
     let (fits, wanted) = match must {
         Must::Null => (false, "null".to_owned()),
         Must::False => (found == false, "false".to_owned()),
         Must::Number(number) => (found.as_f64() == Some(number), number.to_string()),
         Must::Word(word) => (found == word, word.to_owned()),
     };
-    if fits { Ok(()) } else { Err(config.error(format_args!("`{key}` must be {wanted}, it is {found}, which no UNet here has"))) }
+    if fits {
+        Ok(())
+    } else {
+        Err(config.error(format_args!(
+            "`{key}` must be {wanted}, it is {found}, which no UNet here has"
+        )))
+    }
 }
 
 /// A number for each resolution: a list of them, or one for all.
@@ -171,25 +210,40 @@ fn each(config: &Config, key: &str, default: i64, levels: usize) -> Result<Vec<i
         _ => vec![config.integer_or(key, default)?; levels],
     };
     if listed.len() != levels {
-        return Err(config.error(format_args!("`{key}` must have {levels} entries, as `block_out_channels` has, it has {}", listed.len())));
+        return Err(config.error(format_args!(
+            "`{key}` must have {levels} entries, as `block_out_channels` has, it has {}",
+            listed.len()
+        )));
     }
     Ok(listed)
 }
 
-/// Whether each resolution's block is the second of `names`: the one with transformers. Diffusers' default has them everywhere but at the
-/// coarsest.
+/// Whether each resolution's block is the second of `names`: the one with transformers. Diffusers'
+/// default has them everywhere but at the coarsest.
 fn blocks(config: &Config, key: &str, names: [&str; 2], levels: usize) -> Result<Vec<bool>> {
     let up = names[0].starts_with("Up");
-    let default: Vec<bool> = (0..levels).map(|level| if up { level > 0 } else { level + 1 < levels }).collect();
-    let Some(field) = config.field(key) else { return Ok(default) };
-    let listed = field.as_array().ok_or_else(|| config.error(format_args!("`{key}` must be a list of block types")))?;
+    let default: Vec<bool> = (0..levels)
+        .map(|level| if up { level > 0 } else { level + 1 < levels })
+        .collect();
+    let Some(field) = config.field(key) else {
+        return Ok(default);
+    };
+    let listed = field
+        .as_array()
+        .ok_or_else(|| config.error(format_args!("`{key}` must be a list of block types")))?;
     if listed.len() != levels {
-        return Err(config.error(format_args!("`{key}` must have {levels} entries, as `block_out_channels` has, it has {}", listed.len())));
+        return Err(config.error(format_args!(
+            "`{key}` must have {levels} entries, as `block_out_channels` has, it has {}",
+            listed.len()
+        )));
     }
     let known = |block: &Value| match block.as_str() {
         Some(name) if name == names[0] => Ok(false),
         Some(name) if name == names[1] => Ok(true),
-        _ => Err(config.error(format_args!("`{key}` names {block}; the blocks here are {} and {}", names[0], names[1]))),
+        _ => Err(config.error(format_args!(
+            "`{key}` names {block}; the blocks here are {} and {}",
+            names[0], names[1]
+        ))),
     };
     listed.iter().map(known).collect()
 }
@@ -201,11 +255,19 @@ fn addition(config: &Config) -> Result<Option<Addition>> {
             let number_width = config.integer("addition_time_embed_dim")?;
             let width = config.integer("projection_class_embeddings_input_dim")?;
             if number_width == 0 || number_width % 2 != 0 || width <= 6 * number_width {
-                return Err(config.error("`projection_class_embeddings_input_dim` must be above six times `addition_time_embed_dim`"));
+                return Err(config.error(
+                    "`projection_class_embeddings_input_dim` must be above six times \
+                     `addition_time_embed_dim`",
+                ));
             }
-            Ok(Some(Addition { number_width, width }))
+            Ok(Some(Addition {
+                number_width,
+                width,
+            }))
         }
-        other => Err(config.error(format_args!("`addition_embed_type` must be text_time or null, it is {other}"))),
+        other => Err(config.error(format_args!(
+            "`addition_embed_type` must be text_time or null, it is {other}"
+        ))),
     }
 }
 
@@ -221,11 +283,27 @@ mod tests {
     #[test]
     fn an_empty_config_is_diffusers_default() {
         let read = read(json!({})).unwrap();
-        assert_eq!((read.channels, read.context, read.groups), (vec![320, 640, 1280, 1280], 1280, 32));
+        assert_eq!(
+            (read.channels, read.context, read.groups),
+            (vec![320, 640, 1280, 1280], 1280, 32)
+        );
         assert_eq!(read.down_transformers, [true, true, true, false]);
         assert_eq!(read.up_transformers, [false, true, true, true]);
-        assert_eq!((read.heads, read.layers, read.depths), (vec![8; 4], vec![2; 4], vec![1; 4]));
-        assert_eq!((read.waves, read.addition, read.guidance_width), (Waves { flipped: true, shift: 0. }, None, None));
+        assert_eq!(
+            (read.heads, read.layers, read.depths),
+            (vec![8; 4], vec![2; 4], vec![1; 4])
+        );
+        assert_eq!(
+            (read.waves, read.addition, read.guidance_width),
+            (
+                Waves {
+                    flipped: true,
+                    shift: 0.
+                },
+                None,
+                None
+            )
+        );
     }
 
     #[test]
@@ -238,15 +316,27 @@ mod tests {
         });
         let read = read(xl).unwrap();
         assert_eq!((read.heads, read.depths), (vec![5, 10, 20], vec![1, 2, 10]));
-        assert_eq!(read.addition, Some(Addition { number_width: 256, width: 2816 }));
+        assert_eq!(
+            read.addition,
+            Some(Addition {
+                number_width: 256,
+                width: 2816
+            })
+        );
         assert_eq!(read.guidance_width, Some(256));
     }
 
     #[test]
     fn what_is_not_here_is_refused_by_its_name() {
         for (config, word) in [
-            (json!({"down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"]}), "AttnDownBlock2D"),
-            (json!({"mid_block_type": "UNetMidBlock2DSimpleCrossAttn"}), "UNetMidBlock2DSimpleCrossAttn"),
+            (
+                json!({"down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"]}),
+                "AttnDownBlock2D",
+            ),
+            (
+                json!({"mid_block_type": "UNetMidBlock2DSimpleCrossAttn"}),
+                "UNetMidBlock2DSimpleCrossAttn",
+            ),
             (json!({"class_embed_type": "timestep"}), "class_embed_type"),
             (json!({"addition_embed_type": "image"}), "image"),
             (json!({"up_block_types": ["UpBlock2D"]}), "4 entries"),

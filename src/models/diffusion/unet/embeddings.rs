@@ -1,4 +1,5 @@
-//! What a UNet is told beside the latents: the timestep, and for some the guidance scale, the pooled prompt and the picture's size.
+//! What a UNet is told beside the latents: the timestep, and for some the guidance scale, the
+//! pooled prompt and the picture's size.
 
 use tch::{Device, Kind, Tensor};
 
@@ -12,18 +13,30 @@ use crate::models::weights::Scope;
 const PERIOD: f64 = 10_000.;
 
 impl Waves {
-    /// Each number as `width` sines and cosines: `[n, width]`, f32, on the CPU. Vaswani et al., "Attention Is All You Need".
+    /// Each number as `width` sines and cosines: `[n, width]`, f32, on the CPU. Vaswani et al.,
+    /// "Attention Is All You Need".
     ///
     /// # Errors
     /// Overload, where memory is short.
     pub fn of(self, numbers: &[f64], width: i64) -> Result<Tensor> {
         let half = width / 2;
         let options = (Kind::Float, Device::Cpu);
-        let exponents = Tensor::f_arange(half, options)?.f_mul_scalar(-PERIOD.ln())?.f_div_scalar(half as f64 - self.shift)?;
+        let exponents = Tensor::f_arange(half, options)?
+            .f_mul_scalar(-PERIOD.ln())?
+            .f_div_scalar(half as f64 - self.shift)?;
         let numbers: Vec<f32> = numbers.iter().map(|&number| number as f32).collect();
-        let angles = Tensor::f_from_slice(&numbers)?.f_unsqueeze(1)?.f_mul(&exponents.f_exp()?)?;
+        let angles = Tensor::f_from_slice(&numbers)?
+            .f_unsqueeze(1)?
+            .f_mul(&exponents.f_exp()?)?;
         let (sines, cosines) = (angles.f_sin()?, angles.f_cos()?);
-        Ok(Tensor::f_cat(&if self.flipped { [cosines, sines] } else { [sines, cosines] }, 1)?)
+        Ok(Tensor::f_cat(
+            &if self.flipped {
+                [cosines, sines]
+            } else {
+                [sines, cosines]
+            },
+            1,
+        )?)
     }
 }
 
@@ -36,7 +49,10 @@ struct Mlp {
 
 impl Mlp {
     fn new(scope: &Scope<'_>, input: i64, width: i64) -> Result<Self> {
-        Ok(Self { into: Linear::new(&(scope / "linear_1"), input, width)?, out: Linear::new(&(scope / "linear_2"), width, width)? })
+        Ok(Self {
+            into: Linear::new(&(scope / "linear_1"), input, width)?,
+            out: Linear::new(&(scope / "linear_2"), width, width)?,
+        })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -53,7 +69,11 @@ struct Added {
 
 tensors!(Mlp { into, out });
 tensors!(Added { layers });
-tensors!(Embeddings { time, guidance, added });
+tensors!(Embeddings {
+    time,
+    guidance,
+    added
+});
 
 /// Everything that is added up to the embedding of a step.
 #[derive(Debug)]
@@ -72,36 +92,71 @@ impl Embeddings {
     pub fn new(root: &Scope<'_>, config: &UNetConfig) -> Result<Self> {
         let (width, inner) = (config.channels[0], config.time_width());
         let scope = root / "time_embedding";
-        let guidance = config.guidance_width.map(|input| Linear::read(&(&scope / "cond_proj"), input, width, false)).transpose()?;
-        let added = config
-            .addition
-            .map(|sizes| -> Result<_> { Ok(Added { layers: Mlp::new(&(root / "add_embedding"), sizes.width, inner)?, sizes }) });
+        let guidance = config
+            .guidance_width
+            .map(|input| Linear::read(&(&scope / "cond_proj"), input, width, false))
+            .transpose()?;
+        let added = config.addition.map(|sizes| -> Result<_> {
+            Ok(Added {
+                layers: Mlp::new(&(root / "add_embedding"), sizes.width, inner)?,
+                sizes,
+            })
+        });
         let options = (root.weights().precision().kind(), root.weights().device());
-        Ok(Self { time: Mlp::new(&scope, width, inner)?, guidance, added: added.transpose()?, waves: config.waves, width, options })
+        Ok(Self {
+            time: Mlp::new(&scope, width, inner)?,
+            guidance,
+            added: added.transpose()?,
+            waves: config.waves,
+            width,
+            options,
+        })
     }
 
-    /// The embedding of a step, through SiLU: `[1, width]`, or a row for each item where those differ.
-    pub fn forward(&self, timestep: f64, guidance: Option<&Tensor>, added: Option<&Tensor>) -> Result<Tensor> {
+    /// The embedding of a step, through SiLU: `[1, width]`, or a row for each item where those
+    /// differ.
+    pub fn forward(
+        &self,
+        timestep: f64,
+        guidance: Option<&Tensor>,
+        added: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let mut waves = self.place(&self.waves.of(&[timestep], self.width)?)?;
         if let Some(guidance) = guidance {
-            let layer = self.guidance.as_ref().ok_or_else(|| Error::bug("this UNet takes no guidance scale"))?;
+            let layer = self
+                .guidance
+                .as_ref()
+                .ok_or_else(|| Error::bug("this UNet takes no guidance scale"))?;
             waves = waves.f_add(&layer.forward(&self.place(guidance)?)?)?;
         }
         let mut embedding = self.time.forward(&waves)?;
         match (&self.added, added) {
             (Some(_), Some(added)) => embedding = embedding.f_add(added)?,
             (None, None) => {}
-            _ => return Err(Error::bug("a UNet takes an addition exactly where its config.json says so")),
+            _ => {
+                return Err(Error::bug(
+                    "a UNet takes an addition exactly where its config.json says so",
+                ));
+            }
         }
         Ok(embedding.f_silu_()?)
     }
 
-    /// SDXL's addition: pooled prompts `[n, pooled]` and six numbers for all, or for each, to `[n, time_width]`.
+    /// SDXL's addition: pooled prompts `[n, pooled]` and six numbers for all, or for each, to `[n,
+    /// time_width]`.
     pub fn added(&self, pooled: &Tensor, numbers: &[f64]) -> Result<Tensor> {
-        let Some(Added { layers, sizes: addition }) = &self.added else { return Err(Error::bug("this UNet takes no pooled prompt")) };
+        let Some(Added {
+            layers,
+            sizes: addition,
+        }) = &self.added
+        else {
+            return Err(Error::bug("this UNet takes no pooled prompt"));
+        };
         let rows = pooled.size2()?.0;
         let waves = self.place(&self.waves.of(numbers, addition.number_width)?)?;
-        let waves = waves.f_view([-1, numbers.len() as i64 * addition.number_width])?.f_expand([rows, -1], false)?;
+        let waves = waves
+            .f_view([-1, numbers.len() as i64 * addition.number_width])?
+            .f_expand([rows, -1], false)?;
         let both = Tensor::f_cat(&[self.place(pooled)?, waves], 1)?;
         if both.size2()?.1 != addition.width {
             return Err(Error::model(format!(
@@ -121,6 +176,8 @@ impl Embeddings {
     }
 
     fn place(&self, tensor: &Tensor) -> Result<Tensor> {
-        Ok(tensor.f_to_device(self.options.1)?.f_to_kind(self.options.0)?)
+        Ok(tensor
+            .f_to_device(self.options.1)?
+            .f_to_kind(self.options.0)?)
     }
 }

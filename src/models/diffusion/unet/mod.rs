@@ -1,5 +1,6 @@
-//! The network that Stable Diffusion denoises latents with. Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models"
-//! (arXiv:2112.10752), Podell et al., "SDXL" (arXiv:2307.01952); the reference is Diffusers' `UNet2DConditionModel`, whose config.json and
+//! The network that Stable Diffusion denoises latents with. Rombach et al., "High-Resolution Image
+//! Synthesis with Latent Diffusion Models" (arXiv:2112.10752), Podell et al., "SDXL"
+//! (arXiv:2307.01952); the reference is Diffusers' `UNet2DConditionModel`, whose config.json and
 //! keys it reads. What the prompt is asked for in every step is computed once.
 
 mod blocks;
@@ -22,7 +23,15 @@ use crate::models::offload::tensors;
 use crate::models::weights::Weights;
 use crate::tensor::{Precision, channels_last, guard};
 
-tensors!(UNet { embeddings, into, down, middle, up, norm, out });
+tensors!(UNet {
+    embeddings,
+    into,
+    down,
+    middle,
+    up,
+    norm,
+    out
+});
 
 /// The network with its weights.
 #[derive(Debug)]
@@ -55,10 +64,14 @@ impl UNet {
     /// The network of a folder whose class is `UNet2DConditionModel`.
     ///
     /// # Errors
-    /// Config, where the folder is another network's; model, where its config or weights do not fit.
+    /// Config, where the folder is another network's; model, where its config or weights do not
+    /// fit.
     pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         folder.expect("UNet2DConditionModel")?;
-        Self::new(folder.weights(device, precision)?, UNetConfig::read(folder.config())?)
+        Self::new(
+            folder.weights(device, precision)?,
+            UNetConfig::read(folder.config())?,
+        )
     }
 
     /// The network of these weights. Its attentions are computed as the weights say.
@@ -68,19 +81,30 @@ impl UNet {
     pub fn new(weights: Weights, config: UNetConfig) -> Result<Self> {
         let _frozen = guard();
         let root = weights.root();
-        let (device, precision, levels) = (weights.device(), weights.precision(), config.channels.len());
+        let (device, precision, levels) =
+            (weights.device(), weights.precision(), config.channels.len());
         let (first, last) = (config.channels[0], config.channels[levels - 1]);
         let before = |level: usize| config.channels[level.saturating_sub(1)];
         let after = |level: usize| config.channels.get(level + 1).copied().unwrap_or(last);
-        let down = (0..levels).map(|level| Level::down(&root, &config, level, before(level))).collect::<Result<_>>()?;
-        let up = (0..levels).rev().map(|level| Level::up(&root, &config, level, after(level))).collect::<Result<_>>()?;
+        let down = (0..levels)
+            .map(|level| Level::down(&root, &config, level, before(level)))
+            .collect::<Result<_>>()?;
+        let up = (0..levels)
+            .rev()
+            .map(|level| Level::up(&root, &config, level, after(level)))
+            .collect::<Result<_>>()?;
         let network = Self {
             embeddings: Embeddings::new(&root, &config)?,
             into: conv3x3(&(&root / "conv_in"), config.in_channels, first)?,
             down,
             middle: Level::middle(&root, &config)?,
             up,
-            norm: GroupNorm::new(&(&root / "conv_norm_out"), first, config.groups, config.epsilon)?,
+            norm: GroupNorm::new(
+                &(&root / "conv_norm_out"),
+                first,
+                config.groups,
+                config.epsilon,
+            )?,
             out: conv3x3(&(&root / "conv_out"), first, config.out_channels)?,
             config,
             device,
@@ -105,7 +129,8 @@ impl UNet {
         self.precision
     }
 
-    /// What its transformers ask of prompts `[n, t, context]`, in any number format on any device: to be kept as long as prompts recur.
+    /// What its transformers ask of prompts `[n, t, context]`, in any number format on any device:
+    /// to be kept as long as prompts recur.
     ///
     /// # Errors
     /// Model, where the prompt has another width; overload, where memory is short.
@@ -119,8 +144,9 @@ impl UNet {
         Ok(keys)
     }
 
-    /// For SDXL: what pooled prompts `[n, pooled]` and the picture's six numbers (its height and width before it was scaled, the top and
-    /// left of its cut, its height and width) add to every timestep: `[n, width]`.
+    /// For SDXL: what pooled prompts `[n, pooled]` and the picture's six numbers (its height and
+    /// width before it was scaled, the top and left of its cut, its height and width) add to every
+    /// timestep: `[n, width]`.
     ///
     /// # Errors
     /// Model, where the sizes do not fit; bug, where the network takes none.
@@ -134,35 +160,66 @@ impl UNet {
         self.embeddings.wants_addition()
     }
 
-    /// For networks that take the guidance scale as an input (LCM): `scale` as they take it, `[1, width]`. None for others.
+    /// For networks that take the guidance scale as an input (LCM): `scale` as they take it, `[1,
+    /// width]`. None for others.
     ///
     /// # Errors
     /// Overload, where memory is short.
     pub fn guidance(&self, scale: f64) -> Result<Option<Tensor>> {
         let _frozen = guard();
-        let Some(width) = self.config.guidance_width else { return Ok(None) };
-        // The reference's waves of a thousand times the scale less one, with sines first and the frequencies of Vaswani et al.
-        Ok(Some(Waves { flipped: false, shift: 1. }.of(&[(scale - 1.) * 1000.], width)?))
+        let Some(width) = self.config.guidance_width else {
+            return Ok(None);
+        };
+        // The reference's waves of a thousand times the scale less one, with sines first and the
+        // frequencies of Vaswani et al.
+        Ok(Some(
+            Waves {
+                flipped: false,
+                shift: 1.,
+            }
+            .of(&[(scale - 1.) * 1000.], width)?,
+        ))
     }
 
-    /// Noisy latents `[n, in_channels, h, w]` at `timestep` to what the network says of them, `[n, out_channels, h, w]`, in its precision.
+    /// Noisy latents `[n, in_channels, h, w]` at `timestep` to what the network says of them, `[n,
+    /// out_channels, h, w]`, in its precision.
     ///
     /// # Errors
     /// Model, where the shapes do not fit; overload, where memory is short.
-    pub fn forward(&self, latents: &Tensor, timestep: f64, condition: &Condition) -> Result<Tensor> {
+    pub fn forward(
+        &self,
+        latents: &Tensor,
+        timestep: f64,
+        condition: &Condition,
+    ) -> Result<Tensor> {
         let _frozen = guard();
         self.run(latents, timestep, condition, &mut |_, _| {})
     }
 
     /// As [`forward`](Self::forward); tells `watch` what each level made.
-    fn run(&self, latents: &Tensor, timestep: f64, condition: &Condition, watch: &mut dyn FnMut(&str, &Tensor)) -> Result<Tensor> {
+    fn run(
+        &self,
+        latents: &Tensor,
+        timestep: f64,
+        condition: &Condition,
+        watch: &mut dyn FnMut(&str, &Tensor),
+    ) -> Result<Tensor> {
         let size = latents.size();
         if size.len() != 4 || size[1] != self.config.in_channels {
             let channels = self.config.in_channels;
-            return Err(Error::model(format!("latents must be numbers [n, {channels}, h, w], got {size:?}")));
+            return Err(Error::model(format!(
+                "latents must be numbers [n, {channels}, h, w], got {size:?}"
+            )));
         }
-        let time = self.embeddings.forward(timestep, condition.guidance.as_ref(), condition.added.as_ref())?;
-        let mut step = Step { time, keys: condition.keys.iter() };
+        let time = self.embeddings.forward(
+            timestep,
+            condition.guidance.as_ref(),
+            condition.added.as_ref(),
+        )?;
+        let mut step = Step {
+            time,
+            keys: condition.keys.iter(),
+        };
         let mut x = self.into.forward(&channels_last(&self.place(latents)?)?)?;
         let mut left = vec![x.shallow_clone()];
         for level in &self.down {
@@ -182,7 +239,9 @@ impl UNet {
     }
 
     fn place(&self, tensor: &Tensor) -> Result<Tensor> {
-        Ok(tensor.f_to_device(self.device)?.f_to_kind(self.precision.kind())?)
+        Ok(tensor
+            .f_to_device(self.device)?
+            .f_to_kind(self.precision.kind())?)
     }
 }
 

@@ -1,5 +1,6 @@
-//! The transformers of a UNet: pixels attend to one another and to the prompt. Rombach et al., "High-Resolution Image Synthesis with
-//! Latent Diffusion Models" (arXiv:2112.10752); the reference is Diffusers' `Transformer2DModel` with its `BasicTransformerBlock`.
+//! The transformers of a UNet: pixels attend to one another and to the prompt. Rombach et al.,
+//! "High-Resolution Image Synthesis with Latent Diffusion Models" (arXiv:2112.10752); the reference
+//! is Diffusers' `Transformer2DModel` with its `BasicTransformerBlock`.
 
 use tch::Tensor;
 
@@ -43,8 +44,18 @@ struct FeedForward {
     out: Linear,
 }
 
-tensors!(Transformer { norm, into, blocks, out });
-tensors!(Block { norms, pixels, prompt, feed });
+tensors!(Transformer {
+    norm,
+    into,
+    blocks,
+    out
+});
+tensors!(Block {
+    norms,
+    pixels,
+    prompt,
+    feed
+});
 tensors!(FeedForward { value, gate, out });
 
 impl Transformer {
@@ -52,11 +63,17 @@ impl Transformer {
     pub fn new(scope: &Scope<'_>, config: &UNetConfig, level: usize) -> Result<Self> {
         let width = config.channels[level];
         let blocks = &(scope / "transformer_blocks");
-        let pointwise = if config.linear_projection { Pointwise::linear } else { Pointwise::new };
+        let pointwise = if config.linear_projection {
+            Pointwise::linear
+        } else {
+            Pointwise::new
+        };
         Ok(Self {
             norm: GroupNorm::new(&(scope / "norm"), width, config.groups, GROUP_EPSILON)?,
             into: pointwise(&(scope / "proj_in"), width, width)?,
-            blocks: (0..config.depths[level]).map(|index| Block::new(&(blocks / index), config, level)).collect::<Result<_>>()?,
+            blocks: (0..config.depths[level])
+                .map(|index| Block::new(&(blocks / index), config, level))
+                .collect::<Result<_>>()?,
             out: pointwise(&(scope / "proj_out"), width, width)?,
         })
     }
@@ -69,16 +86,25 @@ impl Transformer {
         Ok(())
     }
 
-    /// `[n, c, h, w]`, best channels-last, to the same. Takes its blocks' keys off the front of `keys`.
-    pub fn forward<'k>(&self, x: &Tensor, keys: &mut impl Iterator<Item = &'k Keys>) -> Result<Tensor> {
+    /// `[n, c, h, w]`, best channels-last, to the same. Takes its blocks' keys off the front of
+    /// `keys`.
+    pub fn forward<'k>(
+        &self,
+        x: &Tensor,
+        keys: &mut impl Iterator<Item = &'k Keys>,
+    ) -> Result<Tensor> {
         let (batch, channels, height, width) = x.size4()?;
         let mut states = self.into.rows(&to_rows(&self.norm.forward(x)?)?)?;
         for block in &self.blocks {
-            let keys = keys.next().ok_or_else(|| crate::error::Error::bug("keys of another UNet's prompt"))?;
+            let keys = keys
+                .next()
+                .ok_or_else(|| crate::error::Error::bug("keys of another UNet's prompt"))?;
             states = block.forward(states, keys)?;
         }
         let out = self.out.rows(&states)?.f_add_(&to_rows(x)?)?;
-        Ok(out.f_view([batch, height, width, channels])?.f_permute([0, 3, 1, 2])?)
+        Ok(out
+            .f_view([batch, height, width, channels])?
+            .f_permute([0, 3, 1, 2])?)
     }
 }
 
@@ -90,18 +116,34 @@ impl Block {
         let upcast = config.upcast_attention;
         Ok(Self {
             norms: [norm("norm1")?, norm("norm2")?, norm("norm3")?],
-            pixels: Attention::of_self(&(scope / "attn1"), NAMES, heads, Biases::OUT)?.upcast(upcast).packed()?,
-            prompt: Attention::of_context(&(scope / "attn2"), NAMES, Heads { context: config.context, ..heads }, Biases::OUT)?
+            pixels: Attention::of_self(&(scope / "attn1"), NAMES, heads, Biases::OUT)?
                 .upcast(upcast)
                 .packed()?,
+            prompt: Attention::of_context(
+                &(scope / "attn2"),
+                NAMES,
+                Heads {
+                    context: config.context,
+                    ..heads
+                },
+                Biases::OUT,
+            )?
+            .upcast(upcast)
+            .packed()?,
             feed: FeedForward::new(&(scope / "ff" / "net"), width)?,
         })
     }
 
     fn forward(&self, x: Tensor, keys: &Keys) -> Result<Tensor> {
         let [first, second, third] = &self.norms;
-        let x = self.pixels.forward(&first.forward(&x)?, None, false)?.f_add_(&x)?;
-        let x = self.prompt.attend(&second.forward(&x)?, keys, None)?.f_add_(&x)?;
+        let x = self
+            .pixels
+            .forward(&first.forward(&x)?, None, false)?
+            .f_add_(&x)?;
+        let x = self
+            .prompt
+            .attend(&second.forward(&x)?, keys, None)?
+            .f_add_(&x)?;
         Ok(self.feed.forward(&third.forward(&x)?)?.f_add_(&x)?)
     }
 }
@@ -112,10 +154,17 @@ impl FeedForward {
         let both = Linear::new(&(scope / 0 / "proj"), width, 2 * inner)?;
         // Two layers of one matrix, so that what comes out lies in one piece.
         let half = |at: i64| -> Result<Linear> {
-            let bias = both.bias().map(|bias| bias.f_narrow(0, at, inner)).transpose()?;
+            let bias = both
+                .bias()
+                .map(|bias| bias.f_narrow(0, at, inner))
+                .transpose()?;
             Linear::of(both.weight().f_narrow(0, at, inner)?, bias).packed()
         };
-        Ok(Self { value: half(0)?, gate: half(inner)?, out: Linear::new(&(scope / 2), inner, width)?.packed()? })
+        Ok(Self {
+            value: half(0)?,
+            gate: half(inner)?,
+            out: Linear::new(&(scope / 2), inner, width)?.packed()?,
+        })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {

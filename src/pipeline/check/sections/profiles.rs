@@ -14,7 +14,10 @@ fn throughput() -> Settings {
         (&["tf32"], Value::Bool(true)),
         (&["queue"], Value::Int(DEEP)),
         (&["batch", "max_size"], Value::IntOrAuto(None)),
-        (&["batch", "max_wait"], Value::Duration(std::time::Duration::from_millis(20))),
+        (
+            &["batch", "max_wait"],
+            Value::Duration(std::time::Duration::from_millis(20)),
+        ),
     ]
 }
 
@@ -24,7 +27,10 @@ fn latency() -> Settings {
         (&["tf32"], Value::Bool(true)),
         (&["queue"], Value::Int(16)),
         (&["batch", "max_size"], Value::IntOrAuto(Some(4))),
-        (&["batch", "max_wait"], Value::Duration(std::time::Duration::ZERO)),
+        (
+            &["batch", "max_wait"],
+            Value::Duration(std::time::Duration::ZERO),
+        ),
     ]
 }
 
@@ -53,12 +59,19 @@ fn settings(profile: &str) -> Settings {
 /// Puts the values of each entry's profile, its own or the pipeline's, in the place of defaults.
 pub(in super::super) fn fill(top: &mut Params) {
     let shared = top.opt_text("profile").cloned();
-    let Some(setting) = top.setting("models") else { return };
-    let (provenance, Value::Map(mut entries)) = (setting.provenance.clone(), setting.value.clone()) else { return };
+    let Some(setting) = top.setting("models") else {
+        return;
+    };
+    let (provenance, Value::Map(mut entries)) = (setting.provenance.clone(), setting.value.clone())
+    else {
+        return;
+    };
     for (_, entry) in &mut entries {
         let Value::Object(keys) = entry else { continue };
         if let Some(profile) = keys.opt_text("profile").or(shared.as_ref()).cloned() {
-            settings(&profile).into_iter().for_each(|(path, value)| put(keys, path, value, &profile));
+            settings(&profile)
+                .into_iter()
+                .for_each(|(path, value)| put(keys, path, value, &profile));
         }
     }
     top.insert("models", Value::Map(entries), provenance);
@@ -67,10 +80,14 @@ pub(in super::super) fn fill(top: &mut Params) {
 /// Puts a value where the default stands.
 fn put(keys: &mut Params, path: &'static [&'static str], value: Value, profile: &str) {
     let [key, rest @ ..] = path else { return };
-    let Some(setting) = keys.setting(key) else { return };
+    let Some(setting) = keys.setting(key) else {
+        return;
+    };
     let provenance = setting.provenance.clone();
     if !rest.is_empty() {
-        let Value::Object(mut inner) = setting.value.clone() else { return };
+        let Value::Object(mut inner) = setting.value.clone() else {
+            return;
+        };
         put(&mut inner, rest, value, profile);
         keys.insert(key, Value::Object(inner), provenance);
     } else if provenance == Provenance::Default {
@@ -89,14 +106,25 @@ mod tests {
         for profile in PROFILES {
             for (path, value) in settings(profile) {
                 let field = path.iter().fold((MODEL, None), |(fields, _), key| {
-                    let field = fields.iter().find(|field| field.name == *key).unwrap_or_else(|| panic!("{profile}: no key {path:?}"));
-                    (if let Type::Object(inner) = field.ty { inner } else { &[] }, Some(&field.ty))
+                    let field = fields
+                        .iter()
+                        .find(|field| field.name == *key)
+                        .unwrap_or_else(|| panic!("{profile}: no key {path:?}"));
+                    (
+                        if let Type::Object(inner) = field.ty {
+                            inner
+                        } else {
+                            &[]
+                        },
+                        Some(&field.ty),
+                    )
                 });
                 let fits = match (field.1.expect("a path has a key"), &value) {
-                    (Type::Bool, Value::Bool(_)) | (Type::Duration, Value::Duration(_)) | (Type::IntOrAuto(..), Value::IntOrAuto(None)) => {
-                        true
-                    }
-                    (Type::Int(low, high), Value::Int(number)) | (Type::IntOrAuto(low, high), Value::IntOrAuto(Some(number))) => {
+                    (Type::Bool, Value::Bool(_))
+                    | (Type::Duration, Value::Duration(_))
+                    | (Type::IntOrAuto(..), Value::IntOrAuto(None)) => true,
+                    (Type::Int(low, high), Value::Int(number))
+                    | (Type::IntOrAuto(low, high), Value::IntOrAuto(Some(number))) => {
                         (low..=high).contains(&number)
                     }
                     (Type::Choice(words), Value::Text(word)) => words.contains(&&**word),

@@ -50,10 +50,18 @@ const NAMES: &[(&str, &str)] = &[
     ("zh", "Chinese"),
 ];
 
-/// The name of a language with its other subtags, `Portuguese (BR)` for `pt-BR`; the tag itself where it has no name here.
+/// The name of a language with its other subtags, `Portuguese (BR)` for `pt-BR`; the tag itself
+/// where it has no name here.
 pub(super) fn name(tag: &str) -> String {
-    let (first, rest) = tag.split_once('-').map_or((tag, None), |(first, rest)| (first, Some(rest)));
-    match (NAMES.iter().find(|(code, _)| code.eq_ignore_ascii_case(first)), rest) {
+    let (first, rest) = tag
+        .split_once('-')
+        .map_or((tag, None), |(first, rest)| (first, Some(rest)));
+    match (
+        NAMES
+            .iter()
+            .find(|(code, _)| code.eq_ignore_ascii_case(first)),
+        rest,
+    ) {
         (Some((_, name)), None) => (*name).to_owned(),
         (Some((_, name)), Some(rest)) => format!("{name} ({rest})"),
         (None, _) => tag.to_owned(),
@@ -66,7 +74,10 @@ mod tests {
 
     #[test]
     fn tags_become_names_where_they_have_one() {
-        assert_eq!(["de", "pt-BR", "DE", "tlh", ""].map(name), ["German", "Portuguese (BR)", "German", "tlh", ""]);
+        assert_eq!(
+            ["de", "pt-BR", "DE", "tlh", ""].map(name),
+            ["German", "Portuguese (BR)", "German", "tlh", ""]
+        );
         assert!(NAMES.is_sorted());
     }
 }

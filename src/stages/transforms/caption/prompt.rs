@@ -1,4 +1,5 @@
-//! The prompt of a caption: a template, and what is filled in of a segment and of what was collected for it.
+//! The prompt of a caption: a template, and what is filled in of a segment and of what was
+//! collected for it.
 
 use super::super::prompt::Prompt as Template;
 use super::languages;
@@ -24,32 +25,57 @@ type Variable = (&'static str, fn(&Scene<'_>) -> String);
 
 /// Every name but `labels.NAME`.
 const VARIABLES: &[Variable] = &[
-    ("tags", |scene| scene.tags.iter().map(|tag| &*tag.name).collect::<Vec<_>>().join(", ")),
+    ("tags", |scene| {
+        scene
+            .tags
+            .iter()
+            .map(|tag| &*tag.name)
+            .collect::<Vec<_>>()
+            .join(", ")
+    }),
     ("said", |scene| scene.said()),
     ("caption", |scene| scene.captions()),
-    ("start", |scene| format!("{:.1}", scene.input.head.span.start as f64 / 1e9)),
-    ("duration", |scene| format!("{:.1}", scene.input.head.span.len() as f64 / 1e9)),
+    ("start", |scene| {
+        format!("{:.1}", scene.input.head.span.start as f64 / 1e9)
+    }),
+    ("duration", |scene| {
+        format!("{:.1}", scene.input.head.span.len() as f64 / 1e9)
+    }),
     ("language", |scene| languages::name(scene.language)),
     ("platform", |scene| scene.platform.to_owned()),
-    ("stream", |scene| scene.input.head.channel.stream.id.to_string()),
+    ("stream", |scene| {
+        scene.input.head.channel.stream.id.to_string()
+    }),
 ];
 
 impl Scene<'_> {
     /// What was said, phrase after phrase.
     fn said(&self) -> String {
-        let phrases = self.input.collected.iter().filter_map(|(_, payload)| match payload {
-            Payload::Transcript(transcript) => Some(transcript.text.trim()),
-            _ => None,
-        });
-        phrases.filter(|phrase| !phrase.is_empty()).collect::<Vec<_>>().join(" ")
+        let phrases = self
+            .input
+            .collected
+            .iter()
+            .filter_map(|(_, payload)| match payload {
+                Payload::Transcript(transcript) => Some(transcript.text.trim()),
+                _ => None,
+            });
+        phrases
+            .filter(|phrase| !phrase.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
-    /// The captions that others wrote, one after the other; of several for the same the first, of equal neighbours one.
+    /// The captions that others wrote, one after the other; of several for the same the first, of
+    /// equal neighbours one.
     fn captions(&self) -> String {
-        let captions = self.input.collected.iter().filter_map(|(_, payload)| match payload {
-            Payload::Caption(caption) if caption.variant == 0 => Some(caption.text.trim()),
-            _ => None,
-        });
+        let captions = self
+            .input
+            .collected
+            .iter()
+            .filter_map(|(_, payload)| match payload {
+                Payload::Caption(caption) if caption.variant == 0 => Some(caption.text.trim()),
+                _ => None,
+            });
         let mut captions: Vec<&str> = captions.filter(|caption| !caption.is_empty()).collect();
         captions.dedup();
         captions.join(", ")
@@ -58,11 +84,16 @@ impl Scene<'_> {
 
 /// The mean probability of each class over the vectors that were collected, best first.
 pub(super) fn mean_tags(input: &Input<'_>, count: usize, least: f32) -> Vec<Label> {
-    let scores = input.collected.iter().filter_map(|(_, payload)| match payload {
-        Payload::Embedding(embedding) => embedding.scores.as_deref(),
-        _ => None,
-    });
-    let Some(mean) = Scores::mean(scores) else { return Vec::new() };
+    let scores = input
+        .collected
+        .iter()
+        .filter_map(|(_, payload)| match payload {
+            Payload::Embedding(embedding) => embedding.scores.as_deref(),
+            _ => None,
+        });
+    let Some(mean) = Scores::mean(scores) else {
+        return Vec::new();
+    };
     let mut tags = mean.top(count);
     tags.retain(|tag| tag.score >= least);
     tags
@@ -81,7 +112,13 @@ impl Prompt {
 
     /// The text about `scene`.
     pub fn fill(&self, scene: &Scene<'_>) -> String {
-        let value = |name: &str| VARIABLES.iter().find(|(known, _)| *known == name).map(|(_, value)| value(scene)).unwrap_or_default();
+        let value = |name: &str| {
+            VARIABLES
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| value(scene))
+                .unwrap_or_default()
+        };
         self.0.fill(&scene.input.head.channel.stream.labels, value)
     }
 }
@@ -91,12 +128,19 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::packet::{Caption, Cut, Embedding, Finish, Packet, Receipt, Segment, Span, SpeechTask, Transcript, VectorType};
+    use crate::packet::{
+        Caption, Cut, Embedding, Finish, Packet, Receipt, Segment, Span, SpeechTask, Transcript,
+        VectorType,
+    };
     use crate::stage::testing::head;
     use crate::stage::{Fate, Taken};
 
     fn packet(start: u64, end: u64, payload: Payload) -> Packet {
-        Packet { head: Arc::new(head(Span::new(start, end))), payload, receipt: Receipt::none() }
+        Packet {
+            head: Arc::new(head(Span::new(start, end))),
+            payload,
+            receipt: Receipt::none(),
+        }
     }
 
     fn spoken(text: &str) -> Payload {
@@ -113,13 +157,25 @@ mod tests {
 
     fn captioned(text: &str, variant: u32) -> Payload {
         let (language, platform, tags) = ("en".to_owned(), String::new(), Vec::new());
-        let caption = Caption { text: text.to_owned(), language, platform, tags, tokens: 1, finish: Finish::Stop, partial: false, variant };
+        let caption = Caption {
+            text: text.to_owned(),
+            language,
+            platform,
+            tags,
+            tokens: 1,
+            finish: Finish::Stop,
+            partial: false,
+            variant,
+        };
         Payload::Caption(Arc::new(caption))
     }
 
     fn encoded(values: &[f32]) -> Payload {
         let names: Arc<[Arc<str>]> = ["cat", "dog", "bus"].map(Arc::from).into();
-        let scores = Scores { names: names.iter().take(values.len()).cloned().collect(), values: values.to_vec() };
+        let scores = Scores {
+            names: names.iter().take(values.len()).cloned().collect(),
+            values: values.to_vec(),
+        };
         Payload::Embedding(Arc::new(Embedding {
             space: "tags".into(),
             dtype: VectorType::F32,
@@ -134,13 +190,30 @@ mod tests {
 
     /// What a prompt says of a segment of 2.5 seconds with these things collected.
     fn filled(prompt: &str, collected: Vec<Payload>) -> String {
-        let segment = Payload::Segment(Arc::new(Segment { index: 0, cut: Cut::Hard, confidence: 1.0, frames: 60 }));
-        let collected = collected.into_iter().map(|payload| packet(1_500_000_000, 2_000_000_000, payload)).collect();
-        let Taken { hold, given } = Taken::new(packet(1_500_000_000, 4_000_000_000, segment), collected, false);
+        let segment = Payload::Segment(Arc::new(Segment {
+            index: 0,
+            cut: Cut::Hard,
+            confidence: 1.0,
+            frames: 60,
+        }));
+        let collected = collected
+            .into_iter()
+            .map(|payload| packet(1_500_000_000, 2_000_000_000, payload))
+            .collect();
+        let Taken { hold, given } = Taken::new(
+            packet(1_500_000_000, 4_000_000_000, segment),
+            collected,
+            false,
+        );
         let fate = Fate::default();
         let input = given.under(&hold, &fate);
         let tags = mean_tags(&input, 2, 0.1);
-        let scene = Scene { input: &input, tags: &tags, language: "pt-BR", platform: "tiktok" };
+        let scene = Scene {
+            input: &input,
+            tags: &tags,
+            language: "pt-BR",
+            platform: "tiktok",
+        };
         Prompt::parse(prompt).expect("it parses").fill(&scene)
     }
 
@@ -154,20 +227,43 @@ mod tests {
             spoken(""),
             spoken("Bye."),
         ];
-        assert_eq!(filled("{said} / {caption}", heard), "Hello there. Bye. / a man");
-        assert_eq!(filled("{caption}|{said}", vec![captioned("a dog", 0), captioned("a bus", 0)]), "a dog, a bus|");
-        assert_eq!(filled("{start} {duration} {stream}", Vec::new()), "1.5 2.5 test");
         assert_eq!(
-            filled("In {language} for {platform}, {{as it is}}{labels.channel}", Vec::new()),
+            filled("{said} / {caption}", heard),
+            "Hello there. Bye. / a man"
+        );
+        assert_eq!(
+            filled(
+                "{caption}|{said}",
+                vec![captioned("a dog", 0), captioned("a bus", 0)]
+            ),
+            "a dog, a bus|"
+        );
+        assert_eq!(
+            filled("{start} {duration} {stream}", Vec::new()),
+            "1.5 2.5 test"
+        );
+        assert_eq!(
+            filled(
+                "In {language} for {platform}, {{as it is}}{labels.channel}",
+                Vec::new()
+            ),
             "In Portuguese (BR) for tiktok, {as it is}"
         );
     }
 
     #[test]
     fn tags_are_the_mean_of_all_vectors_of_one_model() {
-        let vectors = vec![encoded(&[0.5, 0.5, 0.0]), encoded(&[0.9, 0.05, 0.05]), encoded(&[0.0, 1.0])];
+        let vectors = vec![
+            encoded(&[0.5, 0.5, 0.0]),
+            encoded(&[0.9, 0.05, 0.05]),
+            encoded(&[0.0, 1.0]),
+        ];
         assert_eq!(filled("{tags}", vectors), "cat, dog");
-        assert_eq!(filled("{tags}", vec![encoded(&[0.05, 0.9, 0.05])]), "dog", "what is improbable is left out");
+        assert_eq!(
+            filled("{tags}", vec![encoded(&[0.05, 0.9, 0.05])]),
+            "dog",
+            "what is improbable is left out"
+        );
     }
 
     #[test]
@@ -175,7 +271,10 @@ mod tests {
         for broken in ["{tgas}", "{tags", "tags}", "{}", "{label.channel}"] {
             let error = Prompt::parse(broken).expect_err(broken);
             assert_eq!(error.kind(), crate::error::Kind::Config);
-            assert!(error.to_string().contains("{said}"), "it says what there is: {error}");
+            assert!(
+                error.to_string().contains("{said}"),
+                "it says what there is: {error}"
+            );
         }
     }
 }

@@ -16,33 +16,67 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub(super) enum Subject {
     /// A language model answers a prompt.
-    Prompt { prompt: String, system: Option<String> },
+    Prompt {
+        prompt: String,
+        system: Option<String>,
+    },
     /// A picture is captioned, from what the caption begins with.
     Picture { frame: Arc<Frame>, begin: String },
     /// A video is captioned by its vectors.
-    Video { vectors: Vec<Vec<f32>>, begin: String },
+    Video {
+        vectors: Vec<Vec<f32>>,
+        begin: String,
+    },
 }
 
 impl Subject {
-    /// Of an input, with the records that it is made of; `text` is what the prompt says. None where a segment has nothing to show: it is
-    /// shorter than the pace of what was collected.
-    pub fn of(captioner: &Captioner, input: &Input<'_>, text: String, system: Option<&str>) -> Result<Option<(Self, Vec<RecordId>)>> {
+    /// Of an input, with the records that it is made of; `text` is what the prompt says. None where
+    /// a segment has nothing to show: it is shorter than the pace of what was collected.
+    pub fn of(
+        captioner: &Captioner,
+        input: &Input<'_>,
+        text: String,
+        system: Option<&str>,
+    ) -> Result<Option<(Self, Vec<RecordId>)>> {
         let own = input.id();
         match (captioner, &input.payload) {
             (Captioner::Text(_), Payload::Segment(_)) => {
-                let parents = std::iter::once(own).chain(input.collected.iter().map(|(head, payload)| head.id(payload.kind()))).collect();
-                Ok(Some((Self::Prompt { prompt: text, system: system.map(str::to_owned) }, parents)))
+                let parents = std::iter::once(own)
+                    .chain(
+                        input
+                            .collected
+                            .iter()
+                            .map(|(head, payload)| head.id(payload.kind())),
+                    )
+                    .collect();
+                Ok(Some((
+                    Self::Prompt {
+                        prompt: text,
+                        system: system.map(str::to_owned),
+                    },
+                    parents,
+                )))
             }
-            (Captioner::Picture(_), Payload::Frame(frame)) => {
-                Ok(Some((Self::Picture { frame: Arc::clone(frame), begin: text }, vec![own])))
+            (Captioner::Picture(_), Payload::Frame(frame)) => Ok(Some((
+                Self::Picture {
+                    frame: Arc::clone(frame),
+                    begin: text,
+                },
+                vec![own],
+            ))),
+            (Captioner::Picture(_), Payload::Segment(_)) => {
+                Ok(nearest(input).map(|(frame, id)| {
+                    let subject = Self::Picture { frame, begin: text };
+                    (subject, vec![own, id])
+                }))
             }
-            (Captioner::Picture(_), Payload::Segment(_)) => Ok(nearest(input).map(|(frame, id)| {
-                let subject = Self::Picture { frame, begin: text };
-                (subject, vec![own, id])
-            })),
-            (Captioner::Video(_), Payload::Embedding(embedding)) => {
-                Ok(Some((Self::Video { vectors: vec![numbers(embedding)], begin: text }, vec![own])))
-            }
+            (Captioner::Video(_), Payload::Embedding(embedding)) => Ok(Some((
+                Self::Video {
+                    vectors: vec![numbers(embedding)],
+                    begin: text,
+                },
+                vec![own],
+            ))),
             (Captioner::Video(_), Payload::Segment(_)) => {
                 let (mut vectors, mut parents) = (Vec::new(), vec![own]);
                 for (head, payload) in &input.collected {
@@ -51,20 +85,56 @@ impl Subject {
                         parents.push(head.id(PayloadKind::Embedding));
                     }
                 }
-                Ok((!vectors.is_empty()).then_some((Self::Video { vectors, begin: text }, parents)))
+                Ok((!vectors.is_empty()).then_some((
+                    Self::Video {
+                        vectors,
+                        begin: text,
+                    },
+                    parents,
+                )))
             }
-            (_, payload) => Err(Error::config(format!("this model writes no captions about {}", payload.kind().plural()))
-                .hint("a language model wants segments, BLIP frames or segments, OpusCaptionDecoder vectors or segments")),
+            (_, payload) => Err(Error::config(format!(
+                "this model writes no captions about {}",
+                payload.kind().plural()
+            ))
+            .hint(
+                "a language model wants segments, BLIP frames or segments, OpusCaptionDecoder \
+                 vectors or segments",
+            )),
         }
     }
 
     /// Asks the model for the texts.
-    pub async fn ask(self, captioner: &Captioner, writing: &Writing, asker: Asker) -> Result<Vec<Generation>> {
+    pub async fn ask(
+        self,
+        captioner: &Captioner,
+        writing: &Writing,
+        asker: Asker,
+    ) -> Result<Vec<Generation>> {
         let writing = writing.clone();
         match (self, captioner) {
-            (Self::Prompt { prompt, system }, Captioner::Text(model)) => model.ask(Request { prompt, system, writing }, asker).await,
-            (Self::Picture { frame, begin }, Captioner::Picture(model)) => model.ask(frame, CaptionRequest { begin, writing }, asker).await,
-            (Self::Video { vectors, begin }, Captioner::Video(model)) => model.ask(vectors, CaptionRequest { begin, writing }, asker).await,
+            (Self::Prompt { prompt, system }, Captioner::Text(model)) => {
+                model
+                    .ask(
+                        Request {
+                            prompt,
+                            system,
+                            writing,
+                        },
+                        asker,
+                    )
+                    .await
+            }
+            (Self::Picture { frame, begin }, Captioner::Picture(model)) => {
+                model
+                    .ask(frame, CaptionRequest { begin, writing }, asker)
+                    .await
+            }
+            (Self::Video { vectors, begin }, Captioner::Video(model)) => {
+                model
+                    .ask(vectors, CaptionRequest { begin, writing }, asker)
+                    .await
+            }
             _ => Err(Error::bug("a caption about what its model does not take")),
         }
     }
@@ -72,15 +142,26 @@ impl Subject {
     /// The key of its texts, as far as they hang on it.
     pub fn key(&self, key: KeyBuilder) -> KeyBuilder {
         match self {
-            Self::Prompt { prompt, system } => key.part(prompt).part(system.as_deref().unwrap_or("\0")),
+            Self::Prompt { prompt, system } => {
+                key.part(prompt).part(system.as_deref().unwrap_or("\0"))
+            }
             Self::Picture { frame, begin } => {
-                let shape = [frame.width, frame.height, frame.stride].map(u32::to_le_bytes).concat();
+                let shape = [frame.width, frame.height, frame.stride]
+                    .map(u32::to_le_bytes)
+                    .concat();
                 key.part(begin).part(shape).part(&frame.pixels)
             }
             Self::Video { vectors, begin } => {
                 let key = key.part(begin).number(vectors.len() as u64);
-                let bytes = |vector: &Vec<f32>| vector.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
-                vectors.iter().fold(key, |key, vector| key.part(bytes(vector)))
+                let bytes = |vector: &Vec<f32>| {
+                    vector
+                        .iter()
+                        .flat_map(|number| number.to_le_bytes())
+                        .collect::<Vec<u8>>()
+                };
+                vectors
+                    .iter()
+                    .fold(key, |key, vector| key.part(bytes(vector)))
             }
         }
     }
@@ -88,10 +169,13 @@ impl Subject {
 
 /// The collected frame that lies nearest to the middle of the segment.
 fn nearest(input: &Input<'_>) -> Option<(Arc<Frame>, RecordId)> {
-    let frames = input.collected.iter().filter_map(|(head, payload)| match payload {
-        Payload::Frame(frame) => Some((head, frame)),
-        _ => None,
-    });
+    let frames = input
+        .collected
+        .iter()
+        .filter_map(|(head, payload)| match payload {
+            Payload::Frame(frame) => Some((head, frame)),
+            _ => None,
+        });
     let middle = middle(input.head.span);
     let (head, frame) = frames.min_by_key(|(head, _)| head.span.start.abs_diff(middle))?;
     Some((Arc::clone(frame), head.id(PayloadKind::Frame)))
@@ -104,7 +188,15 @@ fn middle(span: Span) -> u64 {
 /// The numbers of a vector.
 fn numbers(embedding: &Embedding) -> Vec<f32> {
     match embedding.dtype {
-        VectorType::F32 => embedding.vector.chunks_exact(4).map(|v| f32::from_le_bytes([v[0], v[1], v[2], v[3]])).collect(),
-        VectorType::F16 => embedding.vector.chunks_exact(2).map(|v| f16::from_le_bytes([v[0], v[1]]).to_f32()).collect(),
+        VectorType::F32 => embedding
+            .vector
+            .chunks_exact(4)
+            .map(|v| f32::from_le_bytes([v[0], v[1], v[2], v[3]]))
+            .collect(),
+        VectorType::F16 => embedding
+            .vector
+            .chunks_exact(2)
+            .map(|v| f16::from_le_bytes([v[0], v[1]]).to_f32())
+            .collect(),
     }
 }

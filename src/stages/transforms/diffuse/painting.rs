@@ -1,4 +1,5 @@
-//! Asking a model for a picture, encoding it, and putting it where its record says it lies. What was painted before is not painted again.
+//! Asking a model for a picture, encoding it, and putting it where its record says it lies. What
+//! was painted before is not painted again.
 
 use std::sync::Arc;
 
@@ -44,7 +45,13 @@ impl Painter {
     pub fn new(context: &Context<'_>, encoding: Encoding) -> Result<Self> {
         let deps = Arc::clone(context.deps);
         let model = deps.models.painter(context.params.text("model"))?;
-        Ok(Self { model, encoding, cache: context.params.bool("cache"), objects: deps.objects()?.clone(), deps })
+        Ok(Self {
+            model,
+            encoding,
+            cache: context.params.bool("cache"),
+            objects: deps.objects()?.clone(),
+            deps,
+        })
     }
 
     /// Its model.
@@ -55,17 +62,25 @@ impl Painter {
     /// The picture for `request`: the one painted before, while the store has it, or a new one.
     pub async fn paint(&self, request: PictureRequest, asker: &Asker) -> Result<Painting> {
         if !self.cache {
-            return self.store(self.model.ask(request, asker.clone()).await?).await;
+            return self
+                .store(self.model.ask(request, asker.clone()).await?)
+                .await;
         }
         let key = self.key(&request);
         let fresh = Mutex::new(None);
         let compute = || async {
-            let painting = self.store(self.model.ask(request.clone(), asker.clone()).await?).await?;
+            let painting = self
+                .store(self.model.ask(request.clone(), asker.clone()).await?)
+                .await?;
             let value = pack(&painting)?;
             *fresh.lock() = Some(painting);
             Ok(value)
         };
-        let (value, _) = self.deps.cache.get_or_compute(&key, self.deps.cache_ttl, compute).await?;
+        let (value, _) = self
+            .deps
+            .cache
+            .get_or_compute(&key, self.deps.cache_ttl, compute)
+            .await?;
         if let Some(painting) = fresh.into_inner() {
             return Ok(painting);
         }
@@ -75,8 +90,12 @@ impl Painter {
             let object = self.put(data.clone()).await?;
             return Ok(self.painting(object, data, (kept.width, kept.height), latents));
         }
-        let painting = self.store(self.model.ask(request, asker.clone()).await?).await?;
-        self.deps.cache.put(&key, pack(&painting)?, self.deps.cache_ttl);
+        let painting = self
+            .store(self.model.ask(request, asker.clone()).await?)
+            .await?;
+        self.deps
+            .cache
+            .put(&key, pack(&painting)?, self.deps.cache_ttl);
         Ok(painting)
     }
 
@@ -84,15 +103,24 @@ impl Painter {
         let Painted { frame, latents } = painted;
         let (size, encoding) = ((frame.width, frame.height), self.encoding);
         let data = tokio::task::spawn_blocking(move || media::encode(&frame, encoding)).await;
-        let data = data.map_err(|error| Error::bug(format!("encoding a picture ended: {error}")))??;
+        let data =
+            data.map_err(|error| Error::bug(format!("encoding a picture ended: {error}")))??;
         Ok(self.painting(self.put(data.clone()).await?, data, size, latents))
     }
 
     async fn put(&self, data: Bytes) -> Result<Object> {
-        self.objects.put(data, self.encoding.media_type(), self.deps.objects_ttl).await
+        self.objects
+            .put(data, self.encoding.media_type(), self.deps.objects_ttl)
+            .await
     }
 
-    fn painting(&self, object: Object, data: Bytes, (width, height): (u32, u32), latents: Latents) -> Painting {
+    fn painting(
+        &self,
+        object: Object,
+        data: Bytes,
+        (width, height): (u32, u32),
+        latents: Latents,
+    ) -> Painting {
         let picture = Picture {
             role: String::new(),
             uri: object.uri,
@@ -110,16 +138,47 @@ impl Painter {
 
     /// Everything that the picture depends on.
     fn key(&self, request: &PictureRequest) -> Key {
-        let PictureRequest { prompt, negative_prompt, size, steps, guidance, seed, from } = request;
+        let PictureRequest {
+            prompt,
+            negative_prompt,
+            size,
+            steps,
+            guidance,
+            seed,
+            from,
+        } = request;
         let tag = self.model.tag();
-        let mut key = Key::builder("diffuse").part(&tag.revision).part(&tag.precision).part(self.model.device());
-        key = key.part(format!("{:?}", self.encoding)).part(prompt).part(negative_prompt.as_deref().unwrap_or("\0"));
-        key = key.part(format!("{size:?}")).number(u64::from(*steps)).number(guidance.to_bits()).number(*seed);
-        if let Some(FromFrame { frame, strength, previous }) = from {
-            let shape = [frame.width, frame.height, frame.stride].map(u32::to_le_bytes).concat();
-            key = key.number(strength.to_bits()).part(shape).part(&frame.pixels);
+        let mut key = Key::builder("diffuse")
+            .part(&tag.revision)
+            .part(&tag.precision)
+            .part(self.model.device());
+        key = key
+            .part(format!("{:?}", self.encoding))
+            .part(prompt)
+            .part(negative_prompt.as_deref().unwrap_or("\0"));
+        key = key
+            .part(format!("{size:?}"))
+            .number(u64::from(*steps))
+            .number(guidance.to_bits())
+            .number(*seed);
+        if let Some(FromFrame {
+            frame,
+            strength,
+            previous,
+        }) = from
+        {
+            let shape = [frame.width, frame.height, frame.stride]
+                .map(u32::to_le_bytes)
+                .concat();
+            key = key
+                .number(strength.to_bits())
+                .part(shape)
+                .part(&frame.pixels);
             if let Some((latents, part)) = previous {
-                key = key.number(part.to_bits()).part(format!("{:?}", latents.shape)).part(&latents.values);
+                key = key
+                    .number(part.to_bits())
+                    .part(format!("{:?}", latents.shape))
+                    .part(&latents.values);
             }
         }
         key.finish()
@@ -128,9 +187,17 @@ impl Painter {
 
 /// A line of JSON, then the latents.
 fn pack(painting: &Painting) -> Result<Bytes> {
-    let Picture { uri, width, height, .. } = &painting.picture;
-    let kept = Kept { uri: uri.clone(), width: *width, height: *height, latents: painting.latents.shape };
-    let mut value = serde_json::to_vec(&kept).map_err(|error| Error::bug("a picture's place does not serialise").because(error))?;
+    let Picture {
+        uri, width, height, ..
+    } = &painting.picture;
+    let kept = Kept {
+        uri: uri.clone(),
+        width: *width,
+        height: *height,
+        latents: painting.latents.shape,
+    };
+    let mut value = serde_json::to_vec(&kept)
+        .map_err(|error| Error::bug("a picture's place does not serialise").because(error))?;
     value.push(b'\n');
     value.extend_from_slice(&painting.latents.values);
     Ok(value.into())
@@ -138,11 +205,22 @@ fn pack(painting: &Painting) -> Result<Bytes> {
 
 fn unpack(value: &Bytes) -> Result<(Kept, Latents)> {
     let broken = || Error::bug("the cache gave a picture that does not parse");
-    let end = value.iter().position(|byte| *byte == b'\n').ok_or_else(broken)?;
-    let kept: Kept = serde_json::from_slice(&value[..end]).map_err(|error| broken().because(error))?;
-    let latents = Latents { shape: kept.latents, values: value.slice(end + 1..) };
+    let end = value
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .ok_or_else(broken)?;
+    let kept: Kept =
+        serde_json::from_slice(&value[..end]).map_err(|error| broken().because(error))?;
+    let latents = Latents {
+        shape: kept.latents,
+        values: value.slice(end + 1..),
+    };
     let size: u64 = latents.shape.iter().map(|side| u64::from(*side)).product();
-    if latents.values.len() as u64 == 4 * size { Ok((kept, latents)) } else { Err(broken()) }
+    if latents.values.len() as u64 == 4 * size {
+        Ok((kept, latents))
+    } else {
+        Err(broken())
+    }
 }
 
 #[cfg(test)]
@@ -151,7 +229,10 @@ mod tests {
 
     #[test]
     fn a_picture_survives_the_cache() {
-        let latents = Latents { shape: [4, 1, 2], values: Bytes::from_static(b"\n2345678901234567890123456789012") };
+        let latents = Latents {
+            shape: [4, 1, 2],
+            values: Bytes::from_static(b"\n2345678901234567890123456789012"),
+        };
         let picture = Picture {
             role: "thumbnail".into(),
             uri: "file:///x/y.jpg".into(),
@@ -164,9 +245,19 @@ mod tests {
             inline: false,
             flicker: None,
         };
-        let value = pack(&Painting { picture, latents: latents.clone() }).expect("it packs");
+        let value = pack(&Painting {
+            picture,
+            latents: latents.clone(),
+        })
+        .expect("it packs");
         let (kept, found) = unpack(&value).expect("it parses");
-        assert_eq!((&*kept.uri, kept.width, kept.height, found), ("file:///x/y.jpg", 16, 8, latents));
-        assert!(unpack(&value.slice(..value.len() - 1)).is_err() && unpack(&Bytes::from_static(b"{}")).is_err());
+        assert_eq!(
+            (&*kept.uri, kept.width, kept.height, found),
+            ("file:///x/y.jpg", 16, 8, latents)
+        );
+        assert!(
+            unpack(&value.slice(..value.len() - 1)).is_err()
+                && unpack(&Bytes::from_static(b"{}")).is_err()
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! What is remembered from frame to frame of a stream that is painted: what the last painted frame looked like, its latents, and how much the
-//! paintings flicker.
+//! What is remembered from frame to frame of a stream that is painted: what the last painted frame
+//! looked like, its latents, and how much the paintings flicker.
 
 use std::sync::Arc;
 
@@ -22,13 +22,17 @@ pub(super) struct Style {
 }
 
 impl Style {
-    /// Whether a frame is less similar than `most` to the last one that was; then it takes that one's place.
+    /// Whether a frame is less similar than `most` to the last one that was; then it takes that
+    /// one's place.
     pub async fn is_new(&mut self, frame: &Arc<Frame>, most: f64) -> Result<bool> {
         let (frame, seen) = (Arc::clone(frame), self.seen.take());
         let (seen, new) = blocking(move || {
             let luma = Luma::of(&tensor(&frame)?, GLANCE)?;
             // A view that has changed its size is a new picture.
-            let similar = |seen: &Luma| luma.similarity(seen).is_ok_and(|similarity| similarity >= most);
+            let similar = |seen: &Luma| {
+                luma.similarity(seen)
+                    .is_ok_and(|similarity| similarity >= most)
+            };
             Ok(match seen {
                 Some(seen) if similar(&seen) => (seen, false),
                 _ => (luma, true),
@@ -42,14 +46,26 @@ impl Style {
     /// How a frame is painted after those before it.
     pub fn follow(&self, frame: &Arc<Frame>, settings: &Settings) -> FromFrame {
         let part = settings.previous;
-        let previous = self.latents.as_ref().filter(|_| part > 0.0).map(|latents| (latents.clone(), part));
-        FromFrame { frame: Arc::clone(frame), strength: settings.strength, previous }
+        let previous = self
+            .latents
+            .as_ref()
+            .filter(|_| part > 0.0)
+            .map(|latents| (latents.clone(), part));
+        FromFrame {
+            frame: Arc::clone(frame),
+            strength: settings.strength,
+            previous,
+        }
     }
 
     /// Remembers what was made of a frame: as it is seen, so after its encoding.
     pub async fn painted(&mut self, frame: &Arc<Frame>, painting: &Painting) -> Result<()> {
         self.latents = Some(painting.latents.clone());
-        let (frame, data, mut flicker) = (Arc::clone(frame), painting.picture.data.clone(), std::mem::take(&mut self.flicker));
+        let (frame, data, mut flicker) = (
+            Arc::clone(frame),
+            painting.picture.data.clone(),
+            std::mem::take(&mut self.flicker),
+        );
         self.flicker = blocking(move || {
             let painted = tensor(&media::decode(&data)?)?;
             let size = painted.size();
@@ -73,12 +89,15 @@ impl Style {
 }
 
 /// Work with tensors and pixels, away from the threads that move packets.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     let done = tokio::task::spawn_blocking(move || {
         let _frozen = guard();
         work()
     });
-    done.await.map_err(|error| Error::bug(format!("comparing frames ended: {error}")))?
+    done.await
+        .map_err(|error| Error::bug(format!("comparing frames ended: {error}")))?
 }
 
 /// Bytes `[h, w, 3]`.
@@ -91,6 +110,17 @@ fn scaled(frame: &Tensor, height: i64, width: i64) -> Result<Tensor> {
     if frame.size()[..2] == [height, width] {
         return Ok(frame.shallow_clone());
     }
-    let planes = resize(&frame.f_permute([2, 0, 1])?.f_unsqueeze(0)?.f_to_kind(Kind::Float)?, height, width)?;
-    Ok(planes.f_squeeze_dim(0)?.f_permute([1, 2, 0])?.f_round()?.f_to_kind(Kind::Uint8)?)
+    let planes = resize(
+        &frame
+            .f_permute([2, 0, 1])?
+            .f_unsqueeze(0)?
+            .f_to_kind(Kind::Float)?,
+        height,
+        width,
+    )?;
+    Ok(planes
+        .f_squeeze_dim(0)?
+        .f_permute([1, 2, 0])?
+        .f_round()?
+        .f_to_kind(Kind::Uint8)?)
 }

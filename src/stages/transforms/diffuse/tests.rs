@@ -1,4 +1,5 @@
-//! The stage with a small pipeline of random weights: what it paints, what it passes over, and what its records say.
+//! The stage with a small pipeline of random weights: what it paints, what it passes over, and what
+//! its records say.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -38,42 +39,102 @@ impl Lab {
             cache: folder.path().join("sizes"),
         };
         let workers = Workers::new();
-        let models = Models::load(&BTreeMap::from([("sd".to_owned(), settings)]), &workers, &CancellationToken::new()).await?;
-        let objects = ObjectStore::open(&format!("file:{}", folder.path().join("objects").display()), 1 << 20)?;
-        let deps = Arc::new(Deps { models, cache: Cache::in_memory(1 << 20), objects: Some(objects), ..Deps::default() });
-        let small = ["model: sd", "guidance: 1", "format: png", "steps: 4", "strength: 0.5"];
-        let asked = |line: &&str| !line.split_once(':').is_some_and(|(key, _)| with.contains(&format!("{key}:")));
+        let models = Models::load(
+            &BTreeMap::from([("sd".to_owned(), settings)]),
+            &workers,
+            &CancellationToken::new(),
+        )
+        .await?;
+        let objects = ObjectStore::open(
+            &format!("file:{}", folder.path().join("objects").display()),
+            1 << 20,
+        )?;
+        let deps = Arc::new(Deps {
+            models,
+            cache: Cache::in_memory(1 << 20),
+            objects: Some(objects),
+            ..Deps::default()
+        });
+        let small = [
+            "model: sd",
+            "guidance: 1",
+            "format: png",
+            "steps: 4",
+            "strength: 0.5",
+        ];
+        let asked = |line: &&str| {
+            !line
+                .split_once(':')
+                .is_some_and(|(key, _)| with.contains(&format!("{key}:")))
+        };
         let lines: Vec<&str> = small.into_iter().filter(asked).chain([with]).collect();
         let params = testing::params(&KIND, &lines.join("\n"));
-        let open = super::build(&Context { origin: &testing::origin("pictures"), params: &params, deps: &deps })?;
-        Ok(Self { stage: open(&testing::stream("test")), folder, _workers: workers })
+        let open = super::build(&Context {
+            origin: &testing::origin("pictures"),
+            params: &params,
+            deps: &deps,
+        })?;
+        Ok(Self {
+            stage: open(&testing::stream("test")),
+            folder,
+            _workers: workers,
+        })
     }
 
     /// What it makes of a packet and of what a join has collected for it.
     async fn give(&self, packet: Packet, collected: Vec<Packet>) -> Result<Vec<Draft>> {
-        let (taken, fate, mut out) = (Taken::new(packet, collected, false), Fate::default(), Out::default());
+        let (taken, fate, mut out) = (
+            Taken::new(packet, collected, false),
+            Fate::default(),
+            Out::default(),
+        );
         let given = taken.given.clone();
-        self.stage.process(given.under(&taken.hold, &fate), &mut out).await?;
+        self.stage
+            .process(given.under(&taken.hold, &fate), &mut out)
+            .await?;
         Ok(out.drafts)
     }
 
     async fn pictures(&self, packet: Packet, collected: Vec<Packet>) -> Vec<Arc<Picture>> {
         let drafts = self.give(packet, collected).await.expect("it is painted");
-        drafts.into_iter().map(|draft| if let Payload::Picture(picture) = draft.payload { picture } else { panic!("no picture") }).collect()
+        drafts
+            .into_iter()
+            .map(|draft| {
+                if let Payload::Picture(picture) = draft.payload {
+                    picture
+                } else {
+                    panic!("no picture")
+                }
+            })
+            .collect()
     }
 }
 
 fn packet(start: u64, end: u64, payload: Payload) -> Packet {
-    Packet { head: Arc::new(testing::head(Span::new(start, end))), payload, receipt: Receipt::none() }
+    Packet {
+        head: Arc::new(testing::head(Span::new(start, end))),
+        payload,
+        receipt: Receipt::none(),
+    }
 }
 
 fn segment(start: u64, end: u64) -> Packet {
-    let segment = crate::packet::Segment { index: 0, cut: crate::packet::Cut::Hard, confidence: 1.0, frames: 1 };
+    let segment = crate::packet::Segment {
+        index: 0,
+        cut: crate::packet::Cut::Hard,
+        confidence: 1.0,
+        frames: 1,
+    };
     packet(start, end, Payload::Segment(Arc::new(segment)))
 }
 
 fn caption(text: &str) -> Packet {
-    let tags = ["cat", "street", "bus"].map(|name| Label { name: name.into(), score: 0.5 }).into();
+    let tags = ["cat", "street", "bus"]
+        .map(|name| Label {
+            name: name.into(),
+            score: 0.5,
+        })
+        .into();
     let caption = Caption {
         variant: 0,
         text: text.to_owned(),
@@ -89,9 +150,19 @@ fn caption(text: &str) -> Packet {
 
 /// A frame of 16 x 16 at `start`: stripes of `phase` on grey.
 fn frame(start: u64, phase: u8) -> Packet {
-    let pixels: Vec<u8> = (0..16 * 16 * 3).map(|at: u32| 100 + ((at / 3 + u32::from(phase) * 5) % 16) as u8 * 8).collect();
+    let pixels: Vec<u8> = (0..16 * 16 * 3)
+        .map(|at: u32| 100 + ((at / 3 + u32::from(phase) * 5) % 16) as u8 * 8)
+        .collect();
     let format = PixelFormat::Rgb8;
-    let frame = Frame { view: "v".into(), index: start, width: 16, height: 16, stride: 48, format, pixels: pixels.into() };
+    let frame = Frame {
+        view: "v".into(),
+        index: start,
+        width: 16,
+        height: 16,
+        stride: 48,
+        format,
+        pixels: pixels.into(),
+    };
     packet(start, start + 10, Payload::Frame(Arc::new(frame)))
 }
 
@@ -99,7 +170,16 @@ fn frame(start: u64, phase: u8) -> Packet {
 async fn a_caption_becomes_a_thumbnail_that_is_painted_once() {
     let lab = Lab::new("prompt: \"{caption} {tags}\"\ntags: 2\n").await;
     let first = lab.pictures(caption("A cat"), vec![]).await.remove(0);
-    assert_eq!((&*first.role, first.width, first.height, &*first.media_type, first.flicker), ("thumbnail", 16, 16, "image/png", None));
+    assert_eq!(
+        (
+            &*first.role,
+            first.width,
+            first.height,
+            &*first.media_type,
+            first.flicker
+        ),
+        ("thumbnail", 16, 16, "image/png", None)
+    );
     assert_eq!(media::decode(&first.data).expect("a picture").width, 16);
     let again = lab.pictures(caption("A cat"), vec![]).await.remove(0);
     assert_eq!((&again.uri, &again.data), (&first.uri, &first.data));
@@ -107,31 +187,81 @@ async fn a_caption_becomes_a_thumbnail_that_is_painted_once() {
     assert_ne!(other.sha256, first.sha256, "the prompt counts");
     // What the store has lost is painted anew, and is the same: the seed decides.
     std::fs::remove_dir_all(lab.folder.path().join("objects/kept")).expect("pictures lie there");
-    assert_eq!(lab.pictures(caption("A cat"), vec![]).await.remove(0).sha256, first.sha256);
-    assert!(lab.pictures(segment(0, 100), vec![]).await.is_empty(), "without a caption there is nothing to say");
+    assert_eq!(
+        lab.pictures(caption("A cat"), vec![])
+            .await
+            .remove(0)
+            .sha256,
+        first.sha256
+    );
+    assert!(
+        lab.pictures(segment(0, 100), vec![]).await.is_empty(),
+        "without a caption there is nothing to say"
+    );
 }
 
 #[tokio::test]
 async fn a_segment_collects_its_captions_and_its_middle_frame() {
     let noise = Lab::new("").await;
-    let from_caption = noise.pictures(segment(0, 100), vec![caption("A cat")]).await.remove(0);
-    assert!(noise.pictures(segment(0, 100), vec![frame(0, 1)]).await.is_empty(), "without a caption there is nothing to say");
+    let from_caption = noise
+        .pictures(segment(0, 100), vec![caption("A cat")])
+        .await
+        .remove(0);
+    assert!(
+        noise
+            .pictures(segment(0, 100), vec![frame(0, 1)])
+            .await
+            .is_empty(),
+        "without a caption there is nothing to say"
+    );
     let lab = Lab::new("start: frame\n").await;
-    let drafts = lab.give(segment(0, 100), vec![caption("A cat"), frame(0, 1), frame(45, 2), frame(90, 3)]).await.expect("it is painted");
-    let expected = [segment(0, 100), caption("A cat"), frame(45, 2)].map(|packet| packet.head.id(packet.payload.kind()));
-    assert_eq!(drafts[0].parents, expected, "its segment, its caption, its middle frame");
+    let drafts = lab
+        .give(
+            segment(0, 100),
+            vec![caption("A cat"), frame(0, 1), frame(45, 2), frame(90, 3)],
+        )
+        .await
+        .expect("it is painted");
+    let expected = [segment(0, 100), caption("A cat"), frame(45, 2)]
+        .map(|packet| packet.head.id(packet.payload.kind()));
+    assert_eq!(
+        drafts[0].parents, expected,
+        "its segment, its caption, its middle frame"
+    );
     assert_eq!(drafts[0].span, Span::new(0, 100));
-    let Payload::Picture(picture) = &drafts[0].payload else { panic!("no picture") };
+    let Payload::Picture(picture) = &drafts[0].payload else {
+        panic!("no picture")
+    };
     assert_ne!(picture.sha256, from_caption.sha256);
     // A keyframe is as good as a frame.
-    let keyframe = Picture { data: media::encode(&frame_in(&frame(45, 2)), Encoding::Png).expect("a picture"), ..(**picture).clone() };
-    let from_keyframe = lab.pictures(segment(0, 100), vec![caption("A cat"), packet(0, 100, Payload::Picture(Arc::new(keyframe)))]).await;
+    let keyframe = Picture {
+        data: media::encode(&frame_in(&frame(45, 2)), Encoding::Png).expect("a picture"),
+        ..(**picture).clone()
+    };
+    let from_keyframe = lab
+        .pictures(
+            segment(0, 100),
+            vec![
+                caption("A cat"),
+                packet(0, 100, Payload::Picture(Arc::new(keyframe))),
+            ],
+        )
+        .await;
     assert_eq!(from_keyframe[0].sha256, picture.sha256);
-    assert!(lab.pictures(segment(0, 100), vec![caption("A cat")]).await.is_empty(), "a segment without a frame");
+    assert!(
+        lab.pictures(segment(0, 100), vec![caption("A cat")])
+            .await
+            .is_empty(),
+        "a segment without a frame"
+    );
 }
 
 fn frame_in(packet: &Packet) -> Arc<Frame> {
-    if let Payload::Frame(frame) = &packet.payload { Arc::clone(frame) } else { panic!("no frame") }
+    if let Payload::Frame(frame) = &packet.payload {
+        Arc::clone(frame)
+    } else {
+        panic!("no frame")
+    }
 }
 
 #[tokio::test]
@@ -139,30 +269,70 @@ async fn frames_follow_one_another_and_near_duplicates_are_absorbed() {
     let lab = Lab::new("prompt: oil\nprevious: 0.5\nskip_similar: 0.98\n").await;
     let first = lab.pictures(frame(0, 0), vec![]).await.remove(0);
     assert_eq!((&*first.role, first.flicker), ("frame", None));
-    assert!(lab.pictures(frame(10, 0), vec![]).await.is_empty(), "the same again");
+    assert!(
+        lab.pictures(frame(10, 0), vec![]).await.is_empty(),
+        "the same again"
+    );
     let second = lab.pictures(frame(20, 5), vec![]).await.remove(0);
-    assert!(second.flicker.is_some_and(|flicker| (0.0..=255.0).contains(&flicker)), "{:?}", second.flicker);
+    assert!(
+        second
+            .flicker
+            .is_some_and(|flicker| (0.0..=255.0).contains(&flicker)),
+        "{:?}",
+        second.flicker
+    );
     // After a gap nothing is remembered: a frame is painted as the first was.
     let mut out = Out::default();
-    lab.stage.flush(Flush::Gap, &mut out).await.expect("it forgets");
+    lab.stage
+        .flush(Flush::Gap, &mut out)
+        .await
+        .expect("it forgets");
     let alone = lab.pictures(frame(30, 5), vec![]).await.remove(0);
-    assert!(alone.flicker.is_none() && alone.sha256 != second.sha256, "the frame before is not in it");
+    assert!(
+        alone.flicker.is_none() && alone.sha256 != second.sha256,
+        "the frame before is not in it"
+    );
     let apart = Lab::new("prompt: oil\nprevious: 0\n").await;
-    assert_eq!(apart.pictures(frame(0, 5), vec![]).await[0].sha256, alone.sha256);
+    assert_eq!(
+        apart.pictures(frame(0, 5), vec![]).await[0].sha256,
+        alone.sha256
+    );
 }
 
 #[tokio::test]
 async fn every_picture_of_a_segment_has_the_flicker_of_them_all() {
     let collected = || vec![frame(0, 0), frame(10, 0), frame(20, 5), frame(30, 9)];
     for previous in ["0", "0.4"] {
-        let lab = Lab::new(&format!("prompt: oil\nmode: frames\nrole: styled\nprevious: {previous}\n")).await;
-        let drafts = lab.give(segment(0, 40), collected()).await.expect("they are painted");
+        let lab = Lab::new(&format!(
+            "prompt: oil\nmode: frames\nrole: styled\nprevious: {previous}\n"
+        ))
+        .await;
+        let drafts = lab
+            .give(segment(0, 40), collected())
+            .await
+            .expect("they are painted");
         let spans: Vec<u64> = drafts.iter().map(|draft| draft.span.start).collect();
         assert_eq!(spans, [0, 20, 30], "the second is like the first");
-        let flickers: Vec<_> =
-            drafts.iter().map(|draft| if let Payload::Picture(picture) = &draft.payload { picture.flicker } else { None }).collect();
-        assert!(flickers[0].is_some() && flickers.iter().all(|flicker| *flicker == flickers[0]), "{flickers:?}");
-        assert!(lab.pictures(segment(0, 5), vec![frame(0, 0)]).await[0].flicker.is_none(), "a single picture does not flicker");
+        let flickers: Vec<_> = drafts
+            .iter()
+            .map(|draft| {
+                if let Payload::Picture(picture) = &draft.payload {
+                    picture.flicker
+                } else {
+                    None
+                }
+            })
+            .collect();
+        assert!(
+            flickers[0].is_some() && flickers.iter().all(|flicker| *flicker == flickers[0]),
+            "{flickers:?}"
+        );
+        assert!(
+            lab.pictures(segment(0, 5), vec![frame(0, 0)]).await[0]
+                .flicker
+                .is_none(),
+            "a single picture does not flicker"
+        );
     }
 }
 
@@ -170,11 +340,23 @@ async fn every_picture_of_a_segment_has_the_flicker_of_them_all() {
 async fn what_cannot_be_painted_is_refused() {
     let lab = Lab::new("").await;
     let picture = lab.pictures(caption("A cat"), vec![]).await.remove(0);
-    let alone = lab.give(packet(0, 1, Payload::Picture(picture)), vec![]).await;
-    assert_eq!(alone.expect_err("it is about no segment").kind(), crate::error::Kind::Config);
-    for with in ["start: frame\nstrength: 0.1", "mode: frames\nsteps: 1", "prompt: \"{cation}\""] {
+    let alone = lab
+        .give(packet(0, 1, Payload::Picture(picture)), vec![])
+        .await;
+    assert_eq!(
+        alone.expect_err("it is about no segment").kind(),
+        crate::error::Kind::Config
+    );
+    for with in [
+        "start: frame\nstrength: 0.1",
+        "mode: frames\nsteps: 1",
+        "prompt: \"{cation}\"",
+    ] {
         let refused = Lab::of(with).await.map(drop).expect_err(with);
         assert_eq!(refused.kind(), crate::error::Kind::Config, "{with}");
     }
-    assert!(Lab::of("strength: 0.1").await.is_ok(), "a thumbnail from noise has no strength");
+    assert!(
+        Lab::of("strength: 0.1").await.is_ok(),
+        "a thumbnail from noise has no strength"
+    );
 }

@@ -1,5 +1,6 @@
-//! A stream's sound, piece by piece, to windows of speech: what a voice detector hears is gathered until the next phrase would not fit or
-//! too long a silence follows. Without a detector windows follow one another. Pieces that are in no window are let go of at once.
+//! A stream's sound, piece by piece, to windows of speech: what a voice detector hears is gathered
+//! until the next phrase would not fit or too long a silence follows. Without a detector windows
+//! follow one another. Pieces that are in no window are let go of at once.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -105,12 +106,23 @@ impl Gathered {
 
     /// Takes in the next piece.
     pub fn take(&mut self, audio: Arc<Audio>, span: Span, id: RecordId, held: Held) {
-        if self.pieces.back().is_some_and(|last| span.start.saturating_sub(last.end) > self.limits.gap) {
+        if self
+            .pieces
+            .back()
+            .is_some_and(|last| span.start.saturating_sub(last.end) > self.limits.gap)
+        {
             self.end();
         }
         let place = self.taken..self.taken + audio.len() as u64;
         self.taken = place.end;
-        self.pieces.push_back(Piece { audio, place, start: span.start, end: span.end, id, held });
+        self.pieces.push_back(Piece {
+            audio,
+            place,
+            start: span.start,
+            end: span.end,
+            id,
+            held,
+        });
     }
 
     /// Sound is missing here, or nothing follows.
@@ -120,31 +132,51 @@ impl Gathered {
         }
     }
 
-    /// What the detector has to hear next; none while there is not a whole chunk of it, or no detector.
+    /// What the detector has to hear next; none while there is not a whole chunk of it, or no
+    /// detector.
     pub fn question(&self) -> Option<Question> {
         self.spans.as_ref()?;
         let end = self.gaps.front().copied().unwrap_or(self.taken);
         let ends = !self.gaps.is_empty();
         let mut samples = self.samples(self.heard..end);
-        let of_sound = if ends { samples.len() } else { samples.len() / CHUNK * CHUNK };
+        let of_sound = if ends {
+            samples.len()
+        } else {
+            samples.len() / CHUNK * CHUNK
+        };
         if of_sound == 0 {
             return None;
         }
         samples.resize(of_sound.next_multiple_of(CHUNK), 0.);
-        Some(Question { samples, memory: self.memory.clone(), of_sound: of_sound as u64 })
+        Some(Question {
+            samples,
+            memory: self.memory.clone(),
+            of_sound: of_sound as u64,
+        })
     }
 
-    /// Takes in the detector's answer, the probability of speech in each chunk; nothing where it gave none, which counts as silence.
-    /// Gives the windows that are complete.
-    pub fn answer(&mut self, question: &Question, answer: Option<(Vec<f32>, Memory)>) -> Vec<Window> {
+    /// Takes in the detector's answer, the probability of speech in each chunk; nothing where it
+    /// gave none, which counts as silence. Gives the windows that are complete.
+    pub fn answer(
+        &mut self,
+        question: &Question,
+        answer: Option<(Vec<f32>, Memory)>,
+    ) -> Vec<Window> {
         let chunks = question.samples.len() / CHUNK;
-        let (probabilities, memory) = answer.unwrap_or_else(|| (vec![0.; chunks], Memory::default()));
+        let (probabilities, memory) =
+            answer.unwrap_or_else(|| (vec![0.; chunks], Memory::default()));
         self.memory = memory;
         self.heard += question.of_sound;
         let mut done = Vec::new();
         for probability in probabilities {
-            let spans = self.spans.as_mut().map(|spans| spans.push(probability)).unwrap_or_default();
-            spans.into_iter().for_each(|span| self.speech(span, &mut done));
+            let spans = self
+                .spans
+                .as_mut()
+                .map(|spans| spans.push(probability))
+                .unwrap_or_default();
+            spans
+                .into_iter()
+                .for_each(|span| self.speech(span, &mut done));
             self.pause(&mut done);
         }
         done.extend(self.reach());
@@ -174,22 +206,31 @@ impl Gathered {
         done
     }
 
-    /// The earliest time of what may still come out, given that what comes in is not earlier than `incoming`.
+    /// The earliest time of what may still come out, given that what comes in is not earlier than
+    /// `incoming`.
     pub fn earliest(&self, incoming: Nanos) -> Nanos {
         let place = self.earliest_place();
-        self.pieces.iter().find(|piece| piece.place.end > place).map_or(incoming, |piece| piece.time(place).min(incoming))
+        self.pieces
+            .iter()
+            .find(|piece| piece.place.end > place)
+            .map_or(incoming, |piece| piece.time(place).min(incoming))
     }
 
     fn earliest_place(&self) -> u64 {
-        let next = self.spans.as_ref().map_or(self.heard, |spans| self.begin + spans.earliest());
+        let next = self
+            .spans
+            .as_ref()
+            .map_or(self.heard, |spans| self.begin + spans.earliest());
         self.open.as_ref().map_or(next, |open| open.start.min(next))
     }
 
     /// Speech, by the detector's count, comes into the open window, or begins the next.
     fn speech(&mut self, span: Range<u64>, done: &mut Vec<Window>) {
         let span = self.begin + span.start..self.begin + span.end;
-        let fits =
-            |open: &Range<u64>| span.end - open.start <= self.limits.longest && span.start.saturating_sub(open.end) <= self.limits.pause;
+        let fits = |open: &Range<u64>| {
+            span.end - open.start <= self.limits.longest
+                && span.start.saturating_sub(open.end) <= self.limits.pause
+        };
         match self.open.take() {
             Some(open) if fits(&open) => self.open = Some(open.start..span.end),
             open => {
@@ -204,8 +245,11 @@ impl Gathered {
         let Some(spans) = &self.spans else { return };
         let (next, heard) = (self.begin + spans.earliest(), self.begin + spans.heard());
         // What has not ended yet ends later than all that has been heard.
-        let long = |open: &Range<u64>| spans.is_settled() && heard.saturating_sub(open.start) > self.limits.longest;
-        let late = |open: &mut Range<u64>| next.saturating_sub(open.end) > self.limits.pause || long(open);
+        let long = |open: &Range<u64>| {
+            spans.is_settled() && heard.saturating_sub(open.start) > self.limits.longest
+        };
+        let late =
+            |open: &mut Range<u64>| next.saturating_sub(open.end) > self.limits.pause || long(open);
         if let Some(open) = self.open.take_if(late) {
             done.extend(self.cut(open));
         }
@@ -216,8 +260,13 @@ impl Gathered {
         let mut done = Vec::new();
         if self.gaps.front().is_some_and(|&gap| gap <= self.heard) {
             self.gaps.pop_front();
-            let rest = self.spans.as_mut().map(|spans| spans.finish(self.heard - self.begin)).unwrap_or_default();
-            rest.into_iter().for_each(|span| self.speech(span, &mut done));
+            let rest = self
+                .spans
+                .as_mut()
+                .map(|spans| spans.finish(self.heard - self.begin))
+                .unwrap_or_default();
+            rest.into_iter()
+                .for_each(|span| self.speech(span, &mut done));
             done.extend(self.open.take().and_then(|open| self.cut(open)));
             self.begin = self.heard;
             self.memory = Memory::default();
@@ -227,28 +276,54 @@ impl Gathered {
 
     fn let_go(&mut self) {
         let earliest = self.earliest_place();
-        while self.pieces.front().is_some_and(|piece| piece.place.end <= earliest) {
+        while self
+            .pieces
+            .front()
+            .is_some_and(|piece| piece.place.end <= earliest)
+        {
             self.pieces.pop_front();
         }
     }
 
     fn samples(&self, place: Range<u64>) -> Vec<f32> {
-        let first = self.pieces.iter().find(|piece| piece.place.end > place.start).map_or(place.start, |piece| piece.place.start);
-        let pieces = self.pieces.iter().filter(|piece| piece.place.end > place.start && piece.place.start < place.end);
+        let first = self
+            .pieces
+            .iter()
+            .find(|piece| piece.place.end > place.start)
+            .map_or(place.start, |piece| piece.place.start);
+        let pieces = self
+            .pieces
+            .iter()
+            .filter(|piece| piece.place.end > place.start && piece.place.start < place.end);
         let skipped = place.start.saturating_sub(first) as usize;
-        pieces.flat_map(|piece| piece.audio.to_samples()).skip(skipped).take((place.end - place.start) as usize).collect()
+        pieces
+            .flat_map(|piece| piece.audio.to_samples())
+            .skip(skipped)
+            .take((place.end - place.start) as usize)
+            .collect()
     }
 
     fn cut(&self, place: Range<u64>) -> Option<Window> {
         let samples = self.samples(place.clone());
-        let within = self.pieces.iter().filter(|piece| piece.place.end > place.start && piece.place.start < place.end);
+        let within = self
+            .pieces
+            .iter()
+            .filter(|piece| piece.place.end > place.start && piece.place.start < place.end);
         let part = |piece: &Piece| {
             let begin = piece.place.start.max(place.start);
             let end = piece.place.end.min(place.end);
             let place = begin - place.start..end - place.start;
-            Part { place, start: piece.time(begin), id: piece.id, held: piece.held.split() }
+            Part {
+                place,
+                start: piece.time(begin),
+                id: piece.id,
+                held: piece.held.split(),
+            }
         };
-        (!samples.is_empty()).then(|| Window { samples: samples.into(), parts: within.map(part).collect() })
+        (!samples.is_empty()).then(|| Window {
+            samples: samples.into(),
+            parts: within.map(part).collect(),
+        })
     }
 }
 
@@ -264,9 +339,17 @@ impl Window {
     pub fn time(&self, seconds: f64) -> Nanos {
         let nanos = (seconds.max(0.) * 1e9).round() as Nanos;
         let nanos = nanos.min(self.samples.len() as Nanos * SAMPLE);
-        let part = self.parts.iter().rev().find(|part| part.place.start * SAMPLE <= nanos).or(self.parts.first());
+        let part = self
+            .parts
+            .iter()
+            .rev()
+            .find(|part| part.place.start * SAMPLE <= nanos)
+            .or(self.parts.first());
         part.map_or(0, |part| {
-            part.start + nanos.saturating_sub(part.place.start * SAMPLE).min((part.place.end - part.place.start) * SAMPLE)
+            part.start
+                + nanos
+                    .saturating_sub(part.place.start * SAMPLE)
+                    .min((part.place.end - part.place.start) * SAMPLE)
         })
     }
 
@@ -275,14 +358,28 @@ impl Window {
         self.parts.iter().map(|part| &part.held)
     }
 
-    /// The records of the pieces that have a part in a span of the stream, and holds on them; the nearest where none has.
+    /// The records of the pieces that have a part in a span of the stream, and holds on them; the
+    /// nearest where none has.
     pub fn behind(&self, span: Span) -> (Vec<RecordId>, Vec<Held>) {
         let end = |part: &Part| part.start + (part.place.end - part.place.start) * SAMPLE;
-        let mut parts: Vec<&Part> = self.parts.iter().filter(|part| part.start < span.end && end(part) > span.start).collect();
+        let mut parts: Vec<&Part> = self
+            .parts
+            .iter()
+            .filter(|part| part.start < span.end && end(part) > span.start)
+            .collect();
         if parts.is_empty() {
-            parts.extend(self.parts.iter().rev().find(|part| part.start <= span.start).or(self.parts.first()));
+            parts.extend(
+                self.parts
+                    .iter()
+                    .rev()
+                    .find(|part| part.start <= span.start)
+                    .or(self.parts.first()),
+            );
         }
-        parts.into_iter().map(|part| (part.id, part.held.split())).unzip()
+        parts
+            .into_iter()
+            .map(|part| (part.id, part.held.split()))
+            .unzip()
     }
 }
 
