@@ -15,7 +15,9 @@ use opusflow::models::resnet::ResNet;
 use opusflow::models::text::{Generator, Request, Writing};
 use opusflow::models::transnetv2::TransNetV2;
 use opusflow::models::{Config, ModelFolder, Weights};
-use opusflow::tensor::{Account, Device, Inference, Kind, Precision, Tensor, guard, threads};
+use opusflow::tensor::{
+    AllocationTracker, Device, Inference, Kind, Precision, Tensor, guard, threads,
+};
 
 /// Calls that are timed, after one that is not; the median counts.
 const CALLS: usize = 3;
@@ -33,7 +35,7 @@ const HEADS: Heads = Heads {
 };
 
 struct Bench {
-    account: Account,
+    account: AllocationTracker,
     round: usize,
 }
 
@@ -232,7 +234,7 @@ fn measure() {
     let _frozen = guard();
     for round in report::rounds() {
         let bench = Bench {
-            account: Account::new(),
+            account: AllocationTracker::new(),
             round,
         };
         let _entered = bench.account.enter();

@@ -18,8 +18,8 @@ use opusflow::pipeline::plan::{
 };
 use opusflow::pipeline::{Plan, Running};
 use opusflow::stage::{
-    Build, Deps, Draft, Holds, Host, Input, Joins, Out, QueueSettings, Retry, Sink, Source,
-    StageKind, Transform, WhenFull,
+    Build, Deps, Emitter, Host, Input, Joins, Lookahead, PacketDraft, QueueSettings, Retry, Sink,
+    Source, StageKind, Transform, WhenFull,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -84,8 +84,8 @@ struct Pass;
 
 #[async_trait]
 impl Transform for Pass {
-    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
-        out.emit(Draft::new(input.payload, input.head.span));
+    async fn process(&self, input: Input<'_>, out: &mut Emitter) -> Result<()> {
+        out.emit(PacketDraft::new(input.payload, input.head.span));
         Ok(())
     }
 }
@@ -121,7 +121,7 @@ const fn kind(name: &'static str, build: Build) -> StageKind {
         emits: FRAMES,
         params: &[],
         joins: Joins::AsWritten,
-        holds: Holds::nothing,
+        lookahead: Lookahead::none,
         build,
     }
 }

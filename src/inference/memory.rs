@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::telemetry::available_bytes;
-use crate::tensor::{self, Account, Device};
+use crate::tensor::{self, AllocationTracker, Device};
 
 /// The memory of one worker. On the CPU it is the worker's own, to the byte, and its limit is kept
 /// before memory is taken. A GPU's allocator knows no owners: there it is what the whole device
 /// holds more than before the model was loaded, and the limit is looked at after a batch.
 pub(super) struct WorkerMemory {
-    account: Arc<Account>,
+    account: Arc<AllocationTracker>,
     gpu: Option<usize>,
     limit: Option<u64>,
     /// What the GPU held before the model was loaded.
@@ -25,7 +25,7 @@ impl WorkerMemory {
             None
         };
         Self {
-            account: Arc::new(Account::new()),
+            account: Arc::new(AllocationTracker::new()),
             gpu,
             limit,
             before: 0,
@@ -33,7 +33,7 @@ impl WorkerMemory {
     }
 
     /// Where the worker's thread books what it allocates.
-    pub fn account(&self) -> Arc<Account> {
+    pub fn account(&self) -> Arc<AllocationTracker> {
         Arc::clone(&self.account)
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub use event::{Balance, Event};
 pub use payload::*;
-pub use receipt::{Account, Outcome, Reason, Receipt};
+pub use receipt::{Outcome, Reason, Receipt, Settle};
 pub use sound::{Audio, SAMPLE_RATE, SpeechTask, SpokenWord, Transcript};
 pub use stream::{Micros, Nanos, Span, Stream, TimeSource, now_micros};
 

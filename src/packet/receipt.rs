@@ -89,7 +89,7 @@ impl Outcome {
 }
 
 /// Where roots are counted: the ledger's account of one (stream, view).
-pub trait Account: Send + Sync {
+pub trait Settle: Send + Sync {
     /// Root number `slot` has settled.
     fn settle(&self, slot: u64, outcome: Outcome);
 }
@@ -100,18 +100,18 @@ pub struct Receipt(Option<Arc<Node>>);
 
 struct Node {
     worst: AtomicU8,
-    origin: Origin,
+    origin: Roots,
 }
 
-enum Origin {
-    Root(Arc<dyn Account>, u64),
+enum Roots {
+    Root(Arc<dyn Settle>, u64),
     Joined(Vec<Receipt>),
 }
 
 impl Receipt {
     /// The first hold on a frame that left a source as number `slot` of `account`.
-    pub fn root(account: Arc<dyn Account>, slot: u64) -> Self {
-        Self::of(Origin::Root(account, slot))
+    pub fn root(account: Arc<dyn Settle>, slot: u64) -> Self {
+        Self::of(Roots::Root(account, slot))
     }
 
     /// A hold on nothing, for packets that no frame went into (events).
@@ -125,11 +125,11 @@ impl Receipt {
         match parents.len() {
             0 => Self::none(),
             1 => parents.remove(0),
-            _ => Self::of(Origin::Joined(parents)),
+            _ => Self::of(Roots::Joined(parents)),
         }
     }
 
-    fn of(origin: Origin) -> Self {
+    fn of(origin: Roots) -> Self {
         Self(Some(Arc::new(Node {
             worst: AtomicU8::new(0),
             origin,
@@ -176,8 +176,8 @@ impl Drop for Node {
     fn drop(&mut self) {
         let outcome = Outcome::of_rank(*self.worst.get_mut());
         match &mut self.origin {
-            Origin::Root(account, slot) => account.settle(*slot, outcome),
-            Origin::Joined(parents) => parents.drain(..).for_each(|parent| parent.settle(outcome)),
+            Roots::Root(account, slot) => account.settle(*slot, outcome),
+            Roots::Joined(parents) => parents.drain(..).for_each(|parent| parent.settle(outcome)),
         }
     }
 }
@@ -199,14 +199,14 @@ mod tests {
     #[derive(Default)]
     struct Book(Mutex<Vec<(u64, Outcome)>>);
 
-    impl Account for Book {
+    impl Settle for Book {
         fn settle(&self, slot: u64, outcome: Outcome) {
             self.0.lock().push((slot, outcome));
         }
     }
 
     fn root(book: &Arc<Book>, slot: u64) -> Receipt {
-        Receipt::root(Arc::clone(book) as Arc<dyn Account>, slot)
+        Receipt::root(Arc::clone(book) as Arc<dyn Settle>, slot)
     }
 
     #[test]

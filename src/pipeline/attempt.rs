@@ -11,23 +11,28 @@ use tokio::time::{sleep, timeout};
 use super::topology::{Stage, StageCounts};
 use crate::error::{Error, Result};
 use crate::packet::{Nanos, PayloadKind};
-use crate::stage::{Draft, Fate, Held, Hold, Input, Out, Taken, Transform};
+use crate::stage::{
+    DropPolicy, Emitter, Held, InFlight, Input, PacketDraft, PendingInput, Transform,
+};
 
 /// A transform of one stage, as its calls share it.
 pub(crate) struct Caller {
     pub stage: Arc<Stage>,
     pub transform: Arc<dyn Transform>,
     /// What becomes of the inputs that the transform still holds when it goes.
-    pub fate: Fate,
+    pub drop_policy: DropPolicy,
 }
 
 /// How one input, or one mark between inputs, ended.
 pub(crate) enum Done {
     /// It gave drafts, or none.
-    Emit { input: Hold, drafts: Vec<Draft> },
+    Emit {
+        input: InFlight,
+        drafts: Vec<PacketDraft>,
+    },
     /// It failed for good.
     Fail {
-        input: Hold,
+        input: InFlight,
         at_risk: Vec<Held>,
         kind: PayloadKind,
         error: Error,
@@ -42,21 +47,27 @@ pub(crate) enum Done {
 /// every packet.
 pub(crate) fn attempt(
     caller: Arc<Caller>,
-    taken: Taken,
-    drafts: Vec<Draft>,
+    input: PendingInput,
+    drafts: Vec<PacketDraft>,
     since: Option<Instant>,
 ) -> impl Future<Output = Done> + Send {
-    let Taken { hold, given } = taken;
+    let PendingInput { in_flight, data } = input;
     async move {
-        let (kind, settings) = (given.payload.kind(), caller.stage.settings());
-        // A stage with memory may have taken in half of it: trying again could count it twice.
+        let (kind, settings) = (data.payload.kind(), caller.stage.settings());
+        // A stage with memory may have input in half of it: trying again could count it twice.
         let again =
-            (settings.retry.attempts > 1 && !settings.kind.remembers()).then(|| given.clone());
-        let mut out = Out {
+            (settings.retry.attempts > 1 && !settings.kind.remembers()).then(|| data.clone());
+        let mut out = Emitter {
             drafts,
             at_risk: Vec::new(),
         };
-        match call(&caller, given.under(&hold, &caller.fate), &mut out).await {
+        match call(
+            &caller,
+            data.under(&in_flight, &caller.drop_policy),
+            &mut out,
+        )
+        .await
+        {
             Ok(()) => {
                 if let Some(since) = since {
                     caller
@@ -66,17 +77,17 @@ pub(crate) fn attempt(
                         .record(since.elapsed().as_secs_f64());
                 }
                 Done::Emit {
-                    input: hold,
+                    input: in_flight,
                     drafts: out.drafts,
                 }
             }
             Err(error) => match again {
-                Some(given) if error.is_transient() => {
+                Some(data) if error.is_transient() => {
                     drop((error, out));
-                    Box::pin(retry(caller, Taken { hold, given }, since)).await
+                    Box::pin(retry(caller, PendingInput { in_flight, data }, since)).await
                 }
                 _ => Done::Fail {
-                    input: hold,
+                    input: in_flight,
                     at_risk: at_risk(out),
                     kind,
                     error,
@@ -88,16 +99,22 @@ pub(crate) fn attempt(
 }
 
 /// The second try and those that follow.
-async fn retry(caller: Arc<Caller>, taken: Taken, since: Option<Instant>) -> Done {
-    let Taken { hold, given } = taken;
+async fn retry(caller: Arc<Caller>, input: PendingInput, since: Option<Instant>) -> Done {
+    let PendingInput { in_flight, data } = input;
     let retry = caller.stage.settings().retry;
     let mut attempts = 1;
     loop {
         StageCounts::add(&caller.stage.counts.retried, 1);
         sleep(retry.backoff * 2u32.saturating_pow(attempts - 1)).await;
         attempts += 1;
-        let mut out = Out::default();
-        match call(&caller, given.clone().under(&hold, &caller.fate), &mut out).await {
+        let mut out = Emitter::default();
+        match call(
+            &caller,
+            data.clone().under(&in_flight, &caller.drop_policy),
+            &mut out,
+        )
+        .await
+        {
             Ok(()) => {
                 if let Some(since) = since {
                     caller
@@ -107,14 +124,14 @@ async fn retry(caller: Arc<Caller>, taken: Taken, since: Option<Instant>) -> Don
                         .record(since.elapsed().as_secs_f64());
                 }
                 return Done::Emit {
-                    input: hold,
+                    input: in_flight,
                     drafts: out.drafts,
                 };
             }
             Err(error) if attempts >= retry.attempts || !error.is_transient() => {
-                let kind = given.payload.kind();
+                let kind = data.payload.kind();
                 return Done::Fail {
-                    input: hold,
+                    input: in_flight,
                     at_risk: at_risk(out),
                     kind,
                     error,
@@ -131,7 +148,7 @@ async fn retry(caller: Arc<Caller>, taken: Taken, since: Option<Instant>) -> Don
 fn call<'a>(
     caller: &'a Caller,
     input: Input<'a>,
-    out: &'a mut Out,
+    out: &'a mut Emitter,
 ) -> impl Future<Output = Result<()>> + Send + 'a {
     let called =
         std::panic::catch_unwind(AssertUnwindSafe(|| caller.transform.process(input, out)));
@@ -164,7 +181,7 @@ fn late(caller: &Caller, limit: Duration) -> Error {
 }
 
 /// Earlier inputs that are lost with the call that failed.
-pub(crate) fn at_risk(out: Out) -> Vec<Held> {
+pub(crate) fn at_risk(out: Emitter) -> Vec<Held> {
     let mut at_risk = out.at_risk;
     at_risk.extend(
         out.drafts

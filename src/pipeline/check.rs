@@ -12,7 +12,7 @@ mod stages;
 use std::sync::Arc;
 
 use self::links::Links;
-use self::stages::Draft;
+use self::stages::StageDraft;
 use super::effective;
 use super::grammar::TOP;
 use super::plan::{InputPlan, Plan, StagePlan};
@@ -115,7 +115,7 @@ pub fn checked(
         .into_iter()
         .filter_map(|at| plans[at].take())
         .collect();
-    let written = drafts.into_iter().filter_map(Draft::written).collect();
+    let written = drafts.into_iter().filter_map(StageDraft::written).collect();
     let mut checked = Checked {
         plan: sections.plan(stages),
         top,
@@ -125,7 +125,7 @@ pub fn checked(
     Ok(checked)
 }
 
-impl Draft<'_> {
+impl StageDraft<'_> {
     /// The stage's plan; asked only when nothing is wrong.
     fn plan(
         &self,

@@ -18,7 +18,8 @@ use super::topology::StageCounts;
 use crate::error::Error;
 use crate::packet::{Head, Item, Mark, Nanos, Outcome, Reason};
 use crate::stage::{
-    Arrival, Draft, Fate, Flush, Hold, Inbox, Joined, Joiner, Out, Taken, Transform,
+    Arrival, DropPolicy, Emitter, Flush, InFlight, Inbox, Joined, Joiner, PacketDraft,
+    PendingInput, Transform,
 };
 
 /// Items that are moved out of a queue at a time, at most, and inputs begun between two looks at
@@ -56,7 +57,7 @@ pub(crate) struct Lane {
     /// A box that the next input's work can be written into.
     spare: Option<Work>,
     /// An empty list that the next input's drafts can be put into.
-    drafts: Vec<Draft>,
+    drafts: Vec<PacketDraft>,
     /// How far the inputs in `working` and `finished` let the stage be, as it said when each had
     /// just begun: a stage that works on several at once remembers more by the time one ends. Empty
     /// for other stages, which are asked then.
@@ -99,7 +100,7 @@ impl Lane {
             caller: Arc::new(Caller {
                 stage: Arc::clone(&outlet.stage),
                 transform,
-                fate: Fate::default(),
+                drop_policy: DropPolicy::default(),
             }),
             outlet,
             inbox,
@@ -168,7 +169,7 @@ impl Lane {
             }
         }
         if self.force.is_cancelled() {
-            self.caller.fate.abandon();
+            self.caller.drop_policy.abandon();
         }
         self.outlet.stage.say_unlogged();
     }
@@ -269,7 +270,9 @@ impl Lane {
             _ => self
                 .ready
                 .extend(self.arrived.drain(..).map(|item| match item {
-                    Item::Packet(packet) => Joined::Input(Taken::new(packet, Vec::new(), false)),
+                    Item::Packet(packet) => {
+                        Joined::Input(PendingInput::new(packet, Vec::new(), false))
+                    }
                     Item::Mark(mark) => Joined::Mark(mark),
                 })),
         }
@@ -277,14 +280,14 @@ impl Lane {
 
     async fn begin(&mut self, next: Joined) {
         match next {
-            Joined::Input(taken) => {
+            Joined::Input(input) => {
                 if self
                     .epoch
-                    .is_some_and(|epoch| epoch < taken.hold.head.epoch)
+                    .is_some_and(|epoch| epoch < input.in_flight.head.epoch)
                 {
                     self.drain().await;
                 }
-                self.work_on(taken).await;
+                self.work_on(input).await;
             }
             Joined::Mark(Mark::Watermark { epoch, pts }) => {
                 self.trailing = self.trailing.max(Some((epoch, pts)))
@@ -299,7 +302,7 @@ impl Lane {
         }
     }
 
-    async fn work_on(&mut self, taken: Taken) {
+    async fn work_on(&mut self, input: PendingInput) {
         if let Some((epoch, pts)) = self.trailing.take() {
             let pts = if self.gathers {
                 self.watermark(pts)
@@ -311,7 +314,7 @@ impl Lane {
                     Done::Watermark { epoch, pts },
                 )));
         }
-        let start = taken.hold.head.span.start;
+        let start = input.in_flight.head.span.start;
         let since = self
             .calls
             .is_multiple_of(TIMED)
@@ -319,7 +322,7 @@ impl Lane {
         self.calls += 1;
         let work = attempt(
             Arc::clone(&self.caller),
-            taken,
+            input,
             std::mem::take(&mut self.drafts),
             since,
         );
@@ -424,7 +427,7 @@ impl Lane {
         }
     }
 
-    fn note(&mut self, ended: &Hold) -> (u64, Nanos) {
+    fn note(&mut self, ended: &InFlight) -> (u64, Nanos) {
         let head = &ended.head;
         self.epoch = Some(head.epoch);
         if self.remembers {
@@ -449,7 +452,7 @@ impl Lane {
             return;
         };
         let limit = self.outlet.stage.settings().timeout;
-        let mut out = Out::default();
+        let mut out = Emitter::default();
         let call = AssertUnwindSafe(self.caller.transform.flush(why, &mut out)).catch_unwind();
         let call = async {
             match limit {
@@ -463,7 +466,7 @@ impl Lane {
         };
         let Some(flushed) = self.force.run_until_cancelled(call).await else {
             // Before what was emitted falls.
-            self.caller.fate.abandon();
+            self.caller.drop_policy.abandon();
             return;
         };
         match flushed {
@@ -473,7 +476,7 @@ impl Lane {
         }
     }
 
-    fn fail_flush(&self, out: Out, error: &Error) {
+    fn fail_flush(&self, out: Emitter, error: &Error) {
         StageCounts::add(&self.outlet.stage.counts.failed, 1);
         tracing::error!(stage = self.outlet.stage.id(), %error, "flush failed");
         at_risk(out)

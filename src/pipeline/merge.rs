@@ -2,7 +2,7 @@
 //! side has come to it.
 
 use crate::packet::{Item, Mark, Nanos};
-use crate::stage::{Inbox, Joined, Taken};
+use crate::stage::{Inbox, Joined, PendingInput};
 
 /// A point in a stream across its epochs.
 type Position = (u64, Nanos);
@@ -44,7 +44,7 @@ impl Merge {
         match item {
             Item::Packet(packet) => {
                 let position = (packet.head.epoch, packet.head.span.start);
-                let input = Some(Joined::Input(Taken::new(packet, Vec::new(), false)));
+                let input = Some(Joined::Input(PendingInput::new(packet, Vec::new(), false)));
                 [
                     input,
                     if self.sides[side].ordered {

@@ -9,10 +9,10 @@ use crate::packet::{
     Channel, DeadLetter, Head, Item, Mark, Micros, Nanos, Outcome, Packet, Payload, PayloadKind,
     Reason, Receipt, Stream, now_micros,
 };
-use crate::stage::{Burst, Draft, Held, Hold, InHand, Sender};
+use crate::stage::{Held, InFlight, InHand, OutputBuffer, PacketDraft, Sender};
 
 /// Items that wait for each other to be sent together, at most.
-const BURST: usize = 64;
+const FULL: usize = 64;
 
 /// How long the first of them waits, in microseconds, at most by one call.
 const PATIENCE: Micros = 1000;
@@ -31,8 +31,8 @@ pub(crate) struct Outlet {
     /// Whether a packet says that nothing earlier will follow.
     pub ordered: bool,
     /// What has been emitted and not yet sent: one lock serves many packets.
-    burst: Burst,
-    /// When the first of `burst` was emitted, and the last.
+    buffer: OutputBuffer,
+    /// When the first of `buffer` was emitted, and the last.
     emitted: (Micros, Micros),
 }
 
@@ -47,7 +47,7 @@ impl Outlet {
             stream: Arc::clone(stream),
             origin: Arc::clone(&stage.origin),
         });
-        let (sequence, burst) = ([0; PayloadKind::ALL.len()], Burst::default());
+        let (sequence, buffer) = ([0; PayloadKind::ALL.len()], OutputBuffer::default());
         Self {
             stage,
             channel,
@@ -57,7 +57,7 @@ impl Outlet {
             epoch: 0,
             told: None,
             ordered: true,
-            burst,
+            buffer,
             emitted: (0, 0),
         }
     }
@@ -69,14 +69,14 @@ impl Outlet {
 
     /// Emits what a call gave about its input: drafts that name nothing else hold it. What is
     /// emitted goes out with `send`.
-    pub fn emit(&mut self, drafts: &mut Vec<Draft>, input: Hold) {
+    pub fn emit(&mut self, drafts: &mut Vec<PacketDraft>, input: InFlight) {
         let last = drafts.len().saturating_sub(1);
         let mut input = Some(input);
         for (at, mut draft) in drafts.drain(..).enumerate() {
             let own = if at == last {
                 input.take()
             } else {
-                input.as_ref().map(Hold::split)
+                input.as_ref().map(InFlight::split)
             };
             let Some(own) = own else {
                 unreachable!("the input is taken only by the last draft")
@@ -100,7 +100,7 @@ impl Outlet {
     }
 
     /// Emits what a flush gave: drafts that name nothing hold nothing, and are stamped like `like`.
-    pub fn emit_rest(&mut self, drafts: &mut Vec<Draft>, like: &Arc<Head>) {
+    pub fn emit_rest(&mut self, drafts: &mut Vec<PacketDraft>, like: &Arc<Head>) {
         for mut draft in drafts.drain(..) {
             let (head, receipt) = match draft.held.take() {
                 Some(held) => self.explicit(&mut draft, held, like),
@@ -117,11 +117,11 @@ impl Outlet {
         if self.ordered {
             self.told = self.told.max(Some((head.epoch, head.span.start)));
         }
-        if self.burst.is_empty() {
+        if self.buffer.is_empty() {
             self.emitted.0 = head.emit_time;
         }
         self.emitted.1 = head.emit_time;
-        self.burst.push(Item::Packet(Packet {
+        self.buffer.push(Item::Packet(Packet {
             head: Arc::new(head),
             payload,
             receipt,
@@ -130,32 +130,32 @@ impl Outlet {
 
     /// Whether what is emitted should go out before more is.
     pub fn is_due(&self) -> bool {
-        self.burst.len() >= BURST
-            || (!self.burst.is_empty() && self.emitted.1 - self.emitted.0 >= PATIENCE)
+        self.buffer.len() >= FULL
+            || (!self.buffer.is_empty() && self.emitted.1 - self.emitted.0 >= PATIENCE)
     }
 
     /// Whether something is emitted that has not gone out.
     pub fn holds_back(&self) -> bool {
-        !self.burst.is_empty()
+        !self.buffer.is_empty()
     }
 
     /// Puts what is emitted into every queue that reads it.
     pub async fn send_burst(&mut self) {
-        StageCounts::add(&self.stage.counts.emitted, self.burst.packets());
+        StageCounts::add(&self.stage.counts.emitted, self.buffer.packets());
         self.emitted = (0, 0);
         let Some((last, others)) = self.readers.split_last() else {
-            self.burst.settle(Outcome::Absorbed);
+            self.buffer.settle(Outcome::Absorbed);
             return;
         };
         for reader in others {
-            reader.send_all(&mut self.burst.split()).await;
+            reader.send_all(&mut self.buffer.split()).await;
         }
-        last.send_all(&mut self.burst).await;
+        last.send_all(&mut self.buffer).await;
     }
 
     fn explicit(
         &mut self,
-        draft: &mut Draft,
+        draft: &mut PacketDraft,
         held: Vec<Held>,
         like: &Arc<Head>,
     ) -> (Head, Receipt) {
@@ -174,7 +174,7 @@ impl Outlet {
         )
     }
 
-    fn stamp(&mut self, draft: &mut Draft, like: &Head, ingest_time: Micros) -> Head {
+    fn stamp(&mut self, draft: &mut PacketDraft, like: &Head, ingest_time: Micros) -> Head {
         if like.epoch != self.epoch {
             self.epoch = like.epoch;
             self.sequence = [0; PayloadKind::ALL.len()];
@@ -220,7 +220,7 @@ impl Outlet {
     pub fn watermark(&mut self, epoch: u64, pts: Nanos) {
         if self.told < Some((epoch, pts)) {
             self.told = Some((epoch, pts));
-            self.burst.push(Item::Mark(Mark::Watermark { epoch, pts }));
+            self.buffer.push(Item::Mark(Mark::Watermark { epoch, pts }));
         }
     }
 
@@ -239,7 +239,7 @@ impl Outlet {
     /// What failed, as a letter for `bury`; counted as lost where there are no dead letters.
     pub fn fail(
         &self,
-        input: Hold,
+        input: InFlight,
         at_risk: Vec<Held>,
         kind: PayloadKind,
         error: &Error,

@@ -20,7 +20,8 @@ use super::topology::{Built, Topology};
 use crate::Result;
 use crate::packet::{Balance, Event, PayloadKind, Stream};
 use crate::stage::{
-    Feed, Gauge, Inbox, Ledger, QueueCounts, QueueSettings, Receiver, Role, Sender, WhenFull, queue,
+    Feed, Inbox, Ledger, QueueCounts, QueueMonitor, QueueSettings, Receiver, Role, Sender,
+    WhenFull, queue,
 };
 use crate::telemetry::SinkMetrics;
 
@@ -76,7 +77,7 @@ pub struct SessionStatus {
 pub(crate) struct Session {
     stream: Arc<Stream>,
     ledger: Arc<Ledger>,
-    queues: Vec<(String, Gauge)>,
+    queues: Vec<(String, QueueMonitor)>,
     counts: Arc<FeedCounts>,
 }
 
@@ -102,7 +103,7 @@ struct Wiring {
     /// letters after them.
     inboxes: HashMap<usize, (Arc<Notify>, Vec<Receiver>)>,
     senders: HashMap<(usize, Option<Arc<str>>), Vec<Sender>>,
-    gauges: Vec<(String, Gauge)>,
+    monitors: Vec<(String, QueueMonitor)>,
 }
 
 impl Wiring {
@@ -136,9 +137,9 @@ impl Wiring {
                         .view
                         .as_ref()
                         .map_or_else(String::new, |view| format!(".{view}"));
-                    wiring.gauges.push((
+                    wiring.monitors.push((
                         format!("{}{view} -> {}", input.from, plan.id),
-                        sender.gauge(),
+                        sender.monitor(),
                     ));
                     wiring
                         .senders
@@ -189,7 +190,7 @@ impl Session {
             .collect();
         let ledger = Arc::new(Ledger::default());
         let entries = entries(topology, (source, &stream), &mut wiring, &ledger);
-        let queues = std::mem::take(&mut wiring.gauges);
+        let queues = std::mem::take(&mut wiring.monitors);
         let started = Started {
             topology,
             source,
@@ -239,7 +240,7 @@ impl Session {
             queues: self
                 .queues
                 .iter()
-                .map(|(name, gauge)| (name.clone(), gauge.settings(), gauge.counts()))
+                .map(|(name, monitor)| (name.clone(), monitor.settings(), monitor.counts()))
                 .collect(),
             position: self.counts.position.load(Ordering::Relaxed),
             length: Some(self.counts.length.load(Ordering::Relaxed)).filter(|length| *length > 0),

@@ -35,9 +35,9 @@ impl Drop for InHand {
 /// Items on their way into a queue, together: what is left of them when it falls counts as lost in
 /// the shutdown.
 #[derive(Default)]
-pub(crate) struct Burst(pub(super) VecDeque<Item>);
+pub(crate) struct OutputBuffer(pub(super) VecDeque<Item>);
 
-impl Burst {
+impl OutputBuffer {
     pub fn push(&mut self, item: Item) {
         self.0.push_back(item);
     }
@@ -76,7 +76,7 @@ impl Burst {
     }
 }
 
-impl Drop for Burst {
+impl Drop for OutputBuffer {
     fn drop(&mut self) {
         self.settle(Outcome::Dropped(Reason::Shutdown));
     }

@@ -78,17 +78,17 @@ pub trait Transform: Send + Sync {
     /// # Errors
     /// One that may pass is tried again as `retry` says; any other sends the input to the dead
     /// letters, and its neighbours go on.
-    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()>;
+    async fn process(&self, input: Input<'_>, out: &mut Emitter) -> Result<()>;
 
     /// Emits what is still open.
     ///
     /// # Errors
     /// As `process`.
-    async fn flush(&self, _why: Flush, _out: &mut Out) -> Result<()> {
+    async fn flush(&self, _why: Flush, _out: &mut Emitter) -> Result<()> {
         Ok(())
     }
 
-    /// The earliest pts it may still emit, given that its input will not go below `incoming`.
+    /// The earliest pts it may still emit, data that its input will not go below `incoming`.
     fn watermark(&self, incoming: Nanos) -> Nanos {
         incoming
     }
@@ -132,7 +132,7 @@ pub trait Sink: Send + Sync {
     }
 }
 
-/// What a transform is given: one packet, and with a `join` the packets collected for it.
+/// What a transform is data: one packet, and with a `join` the packets collected for it.
 #[derive(Debug)]
 pub struct Input<'a> {
     /// Stream, times and origin.
@@ -143,9 +143,9 @@ pub struct Input<'a> {
     pub collected: Vec<(Arc<Head>, Payload)>,
     /// With a `join`: whether a collected side had not caught up in time.
     pub partial: bool,
-    /// The hold on the frames behind it, for stages that emit later: one that keeps none says that
+    /// The in_flight on the frames behind it, for stages that emit later: one that keeps none says that
     /// nothing more will come of them here.
-    pub held: Holding<'a>,
+    pub held: InputRef<'a>,
 }
 
 impl Input<'_> {
@@ -157,22 +157,22 @@ impl Input<'_> {
 
 /// An input on its way to a transform, as the runner holds it.
 #[derive(Debug)]
-pub struct Taken {
-    /// The hold on the frames behind it.
-    pub(crate) hold: Hold,
-    /// What the transform is given, once for each try.
-    pub(crate) given: Given,
+pub struct PendingInput {
+    /// The in_flight on the frames behind it.
+    pub(crate) in_flight: InFlight,
+    /// What the transform is data, once for each try.
+    pub(crate) data: InputData,
 }
 
 /// What an input carries.
 #[derive(Debug, Clone)]
-pub(crate) struct Given {
+pub(crate) struct InputData {
     pub payload: Payload,
     pub collected: Vec<(Arc<Head>, Payload)>,
     pub partial: bool,
 }
 
-impl Taken {
+impl PendingInput {
     /// Takes a packet apart.
     pub fn new(packet: Packet, collected: Vec<Packet>, partial: bool) -> Self {
         let (mut receipt, mut gathered) = (packet.receipt, Vec::with_capacity(collected.len()));
@@ -186,11 +186,11 @@ impl Taken {
             receipt = Receipt::join(receipts);
         }
         Self {
-            hold: Hold {
+            in_flight: InFlight {
                 head: packet.head,
                 receipt,
             },
-            given: Given {
+            data: InputData {
                 payload: packet.payload,
                 collected: gathered,
                 partial,
@@ -199,33 +199,36 @@ impl Taken {
     }
 }
 
-impl Given {
+impl InputData {
     /// For one call.
-    pub fn under<'a>(self, hold: &'a Hold, fate: &'a Fate) -> Input<'a> {
+    pub fn under<'a>(self, in_flight: &'a InFlight, drop_policy: &'a DropPolicy) -> Input<'a> {
         let Self {
             payload,
             collected,
             partial,
         } = self;
         Input {
-            head: &hold.head,
+            head: &in_flight.head,
             payload,
             collected,
             partial,
-            held: Holding { hold, fate },
+            held: InputRef {
+                in_flight,
+                drop_policy,
+            },
         }
     }
 }
 
-/// The runner's hold on the frames behind an input. It says itself what became of them: falling,
+/// The runner's in_flight on the frames behind an input. It says itself what became of them: falling,
 /// they are lost in the shutdown.
 #[derive(Debug)]
-pub(crate) struct Hold {
+pub(crate) struct InFlight {
     pub head: Arc<Head>,
     receipt: Receipt,
 }
 
-impl Hold {
+impl InFlight {
     pub fn split(&self) -> Self {
         Self {
             head: Arc::clone(&self.head),
@@ -246,28 +249,28 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.take().settle(Outcome::Dropped(Reason::Shutdown));
     }
 }
 
-/// The runner's hold on an input, as a stage is lent it.
+/// The runner's in_flight on an input, as a stage is lent it.
 #[derive(Debug, Clone, Copy)]
-pub struct Holding<'a> {
-    hold: &'a Hold,
-    fate: &'a Fate,
+pub struct InputRef<'a> {
+    in_flight: &'a InFlight,
+    drop_policy: &'a DropPolicy,
 }
 
-impl Holding<'_> {
-    /// A hold to keep.
+impl InputRef<'_> {
+    /// A in_flight to keep.
     #[must_use]
     pub fn split(&self) -> Held {
-        let Hold { head, receipt } = self.hold;
+        let InFlight { head, receipt } = self.in_flight;
         Held {
             head: Arc::clone(head),
             receipt: receipt.split(),
-            fate: self.fate.clone(),
+            drop_policy: self.drop_policy.clone(),
         }
     }
 }
@@ -275,9 +278,9 @@ impl Holding<'_> {
 /// What becomes of the inputs that a stage still holds when it goes: absorbed as a rule, lost when
 /// the shutdown's deadline has passed.
 #[derive(Debug, Clone, Default)]
-pub struct Fate(Arc<AtomicBool>);
+pub struct DropPolicy(Arc<AtomicBool>);
 
-impl Fate {
+impl DropPolicy {
     /// From now on, what falls is lost in the shutdown.
     pub fn abandon(&self) {
         self.0.store(true, Ordering::Release);
@@ -292,12 +295,12 @@ impl Fate {
     }
 }
 
-/// A hold on the frames behind an input, for stages that emit later what they made of it. Pixels
+/// A in_flight on the frames behind an input, for stages that emit later what they made of it. Pixels
 /// are not held.
 pub struct Held {
     head: Arc<Head>,
     receipt: Receipt,
-    fate: Fate,
+    drop_policy: DropPolicy,
 }
 
 impl Held {
@@ -306,13 +309,13 @@ impl Held {
         &self.head
     }
 
-    /// A further hold on the same.
+    /// A further in_flight on the same.
     #[must_use]
     pub fn split(&self) -> Self {
         Self {
             head: Arc::clone(&self.head),
             receipt: self.receipt.split(),
-            fate: self.fate.clone(),
+            drop_policy: self.drop_policy.clone(),
         }
     }
 
@@ -331,7 +334,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let outcome = self.fate.outcome();
+        let outcome = self.drop_policy.outcome();
         self.take().settle(outcome);
     }
 }
@@ -345,7 +348,7 @@ impl fmt::Debug for Held {
 /// A packet to be: the runner completes it with stream, origin, times, sequence number and
 /// receipts.
 #[derive(Debug)]
-pub struct Draft {
+pub struct PacketDraft {
     /// What it carries.
     pub payload: Payload,
     /// Where in the stream it lies.
@@ -360,7 +363,7 @@ pub struct Draft {
     pub(crate) held: Option<Vec<Held>>,
 }
 
-impl Draft {
+impl PacketDraft {
     /// Carries `payload` about `span`.
     pub fn new(payload: Payload, span: Span) -> Self {
         Self {
@@ -404,14 +407,14 @@ impl Draft {
 
 /// Takes what a transform emits.
 #[derive(Debug, Default)]
-pub struct Out {
-    pub(crate) drafts: Vec<Draft>,
+pub struct Emitter {
+    pub(crate) drafts: Vec<PacketDraft>,
     pub(crate) at_risk: Vec<Held>,
 }
 
-impl Out {
+impl Emitter {
     /// Emits a draft. Drafts leave in the order in which they are emitted, when the call returns.
-    pub fn emit(&mut self, draft: Draft) {
+    pub fn emit(&mut self, draft: PacketDraft) {
         self.drafts.push(draft);
     }
 

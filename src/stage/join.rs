@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Taken;
+use super::PendingInput;
 use crate::packet::{Item, Mark, Nanos, Outcome, Packet, Reason};
 
 /// The key `join:` of a stage.
@@ -36,7 +36,7 @@ pub enum Late {
 #[derive(Debug)]
 pub enum Joined {
     /// A span with what was collected for it.
-    Input(Taken),
+    Input(PendingInput),
     /// A mark of the driving side.
     Mark(Mark),
 }
@@ -222,7 +222,7 @@ impl Joiner {
         }
     }
 
-    fn gather(&mut self, packet: Packet, partial: bool) -> Taken {
+    fn gather(&mut self, packet: Packet, partial: bool) -> PendingInput {
         let (epoch, span) = (packet.head.epoch, packet.head.span);
         let inside =
             |other: &&Packet| other.head.epoch == epoch && span.contains(other.head.span.start);
@@ -233,7 +233,7 @@ impl Joiner {
             .collect();
         collected.sort_by_key(|packet| packet.head.span.start);
         self.forget();
-        Taken::new(packet, collected, partial)
+        PendingInput::new(packet, collected, partial)
     }
 
     fn advance(&mut self, to: Position) {
@@ -327,15 +327,15 @@ mod tests {
         let Some(Joined::Input(input)) = joined else {
             panic!("no input: {joined:?}")
         };
-        input.hold.settle(Outcome::Absorbed);
+        input.in_flight.settle(Outcome::Absorbed);
         (
             input
-                .given
+                .data
                 .collected
                 .iter()
                 .map(|(head, _)| head.span.start)
                 .collect(),
-            input.given.partial,
+            input.data.partial,
         )
     }
 

@@ -25,7 +25,7 @@ pub struct StageKind {
     /// Whether its inputs must be joined.
     pub joins: Joins,
     /// How much of a stream it holds back before it emits.
-    pub holds: fn(&Params) -> Holds,
+    pub lookahead: fn(&Params) -> Lookahead,
     /// How it is built.
     pub build: Build,
 }
@@ -78,16 +78,16 @@ impl Joins {
 
 /// How much of a stream a stage holds back before it emits what it made of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Holds {
+pub struct Lookahead {
     /// The longest span it emits.
     pub longest: Duration,
     /// Frames of look-ahead that its model needs.
     pub frames: u32,
 }
 
-impl Holds {
+impl Lookahead {
     /// For stages that answer each packet at once.
-    pub fn nothing(_: &Params) -> Self {
+    pub fn none(_: &Params) -> Self {
         Self::default()
     }
 }

@@ -90,7 +90,7 @@ impl Account {
             end,
             settled: false,
         });
-        Receipt::root(Arc::clone(self) as Arc<dyn packet::Account>, slot)
+        Receipt::root(Arc::clone(self) as Arc<dyn packet::Settle>, slot)
     }
 
     /// The terms now.
@@ -130,7 +130,7 @@ impl Account {
     }
 }
 
-impl packet::Account for Account {
+impl packet::Settle for Account {
     fn settle(&self, slot: u64, outcome: Outcome) {
         let mut book = self.book.lock();
         match outcome {

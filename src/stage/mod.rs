@@ -5,26 +5,27 @@ mod burst;
 mod contract;
 mod deps;
 mod inbox;
-pub mod intake;
 mod join;
 mod kind;
 mod ledger;
 mod queue;
 mod room;
+pub mod source_setup;
 #[cfg(test)]
 pub mod testing;
 
-pub(crate) use burst::{Burst, InHand};
-pub(crate) use contract::Hold;
+pub(crate) use burst::{InHand, OutputBuffer};
+pub(crate) use contract::InFlight;
 pub use contract::{
-    Draft, Fate, Feed, Flush, Held, Holding, Host, Input, Out, Sink, Source, Taken, Transform,
+    DropPolicy, Emitter, Feed, Flush, Held, Host, Input, InputRef, PacketDraft, PendingInput, Sink,
+    Source, Transform,
 };
 pub use deps::{Deps, Kafka, Print};
 pub use inbox::{Arrival, Inbox};
 pub use join::{JoinSettings, Joined, Joiner, Late};
-pub use kind::{Build, Context, Holds, Joins, OpenTransform, Role, StageKind};
+pub use kind::{Build, Context, Joins, Lookahead, OpenTransform, Role, StageKind};
 pub use ledger::{Account, Ledger};
-pub use queue::{Gauge, Receiver, Sender, queue};
+pub use queue::{QueueMonitor, Receiver, Sender, queue};
 pub use room::{QueueCounts, QueueSettings, WhenFull};
 
 use std::time::Duration;

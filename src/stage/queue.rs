@@ -8,7 +8,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::burst::{Burst, InHand};
+use super::burst::{InHand, OutputBuffer};
 use super::room::{QueueCounts, QueueSettings, WhenFull};
 use crate::packet::{Item, Mark, Micros, Outcome, Packet, Reason, Receipt, now_micros};
 
@@ -65,7 +65,7 @@ pub struct Receiver(Arc<Shared>);
 
 /// Looks into a queue from outside.
 #[derive(Clone)]
-pub struct Gauge(Arc<Shared>);
+pub struct QueueMonitor(Arc<Shared>);
 
 impl State {
     fn fits(&self, settings: &QueueSettings, weight: usize) -> bool {
@@ -208,7 +208,7 @@ impl Sender {
     }
 
     /// Puts all of them in, in order: packets as `send` does, marks as `mark` does.
-    pub(crate) async fn send_all(&self, burst: &mut Burst) {
+    pub(crate) async fn send_all(&self, burst: &mut OutputBuffer) {
         for item in &mut burst.0 {
             if let Item::Packet(packet) = item {
                 self.count_out(packet);
@@ -293,8 +293,8 @@ impl Sender {
     }
 
     /// Looks into the queue.
-    pub fn gauge(&self) -> Gauge {
-        Gauge(Arc::clone(&self.shared))
+    pub fn monitor(&self) -> QueueMonitor {
+        QueueMonitor(Arc::clone(&self.shared))
     }
 }
 
@@ -378,8 +378,8 @@ impl Receiver {
     }
 
     /// Looks into the queue.
-    pub fn gauge(&self) -> Gauge {
-        Gauge(Arc::clone(&self.0))
+    pub fn monitor(&self) -> QueueMonitor {
+        QueueMonitor(Arc::clone(&self.0))
     }
 }
 
@@ -402,7 +402,7 @@ impl Drop for Receiver {
     }
 }
 
-impl Gauge {
+impl QueueMonitor {
     /// What the queue holds and has seen.
     pub fn counts(&self) -> QueueCounts {
         self.0.state.lock().counts

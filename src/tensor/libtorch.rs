@@ -32,14 +32,14 @@ unsafe extern "C" {
 /// [entered](Self::enter) it, until it is freed, on whichever thread. Tensors' memory is counted;
 /// what kernels take for themselves beside it is not.
 #[derive(Debug)]
-pub struct Account(NonNull<c_void>);
+pub struct AllocationTracker(NonNull<c_void>);
 
 // SAFETY: the account is atomic numbers behind a pointer.
 #[allow(unsafe_code)]
-unsafe impl Send for Account {}
+unsafe impl Send for AllocationTracker {}
 // SAFETY: as above.
 #[allow(unsafe_code)]
-unsafe impl Sync for Account {}
+unsafe impl Sync for AllocationTracker {}
 
 /// This thread allocates on an account until this falls.
 #[derive(Debug)]
@@ -47,11 +47,11 @@ unsafe impl Sync for Account {}
 pub struct Entered<'a> {
     before: *mut c_void,
     // Neither Send nor Sync: it belongs to its thread.
-    account: PhantomData<(&'a Account, *mut c_void)>,
+    account: PhantomData<(&'a AllocationTracker, *mut c_void)>,
 }
 
 #[allow(unsafe_code)]
-impl Account {
+impl AllocationTracker {
     /// An account that nothing is booked on, without a limit.
     ///
     /// # Panics
@@ -102,14 +102,14 @@ impl Account {
     }
 }
 
-impl Default for Account {
+impl Default for AllocationTracker {
     fn default() -> Self {
         Self::new()
     }
 }
 
 #[allow(unsafe_code)]
-impl Drop for Account {
+impl Drop for AllocationTracker {
     fn drop(&mut self) {
         // SAFETY: the handle is given back once; what is still booked keeps the account alive.
         unsafe { opusflow_account_drop(self.0.as_ptr()) }
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn an_account_knows_what_its_thread_holds_wherever_it_is_freed() {
-        let account = Account::new();
+        let account = AllocationTracker::new();
         let outside = floats(1 << 20).unwrap();
         let inside = {
             let _entered = account.enter();
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_is_booked_outlives_the_handle() {
-        let account = Account::new();
+        let account = AllocationTracker::new();
         let tensor = {
             let _entered = account.enter();
             floats(16).unwrap()
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_limit_refuses_before_memory_is_taken() {
-        let account = Account::new();
+        let account = AllocationTracker::new();
         let _entered = account.enter();
         let held = floats(1 << 20).unwrap();
         account.limit(Some(6 * MIB));

@@ -16,8 +16,8 @@ pub use convolution::Sweep;
 pub use cuda::{compute_capability, load_cuda};
 pub use device::{DeviceChoice, Precision, PrecisionChoice};
 pub use libtorch::{
-    Account, Entered, GpuMemory, Inference, allow_tf32, free_cached, gpu_memory, gpu_total,
-    grad_enabled, restart_gpu_peak,
+    AllocationTracker, Entered, GpuMemory, Inference, allow_tf32, free_cached, gpu_memory,
+    gpu_total, grad_enabled, restart_gpu_peak,
 };
 pub use norm::group_norm;
 pub use pixels::{channels_last, frames_to_tensor, normalise, resize};

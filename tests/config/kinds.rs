@@ -8,7 +8,7 @@ use opusflow::config::shape::Default;
 use opusflow::config::{Field, Params, Type};
 use opusflow::packet::PayloadKind;
 use opusflow::stage::{
-    Build, Context, Holds, Joins, OpenTransform, Sink, Source, StageKind, Transform,
+    Build, Context, Joins, Lookahead, OpenTransform, Sink, Source, StageKind, Transform,
 };
 use opusflow::{Error, Result};
 
@@ -151,7 +151,7 @@ static AGAIN: StageKind = kind(
     Build::Transform(transform),
 );
 static SHOTS_KIND: StageKind = StageKind {
-    holds: |params: &Params| Holds {
+    lookahead: |params: &Params| Lookahead {
         longest: params.duration("max_length"),
         frames: 50,
     },
@@ -171,7 +171,7 @@ static ENCODE: StageKind = kind(
     Build::Transform(transform),
 );
 static WINDOWS: StageKind = StageKind {
-    holds: |_: &Params| Holds {
+    lookahead: |_: &Params| Lookahead {
         longest: Duration::from_secs(10),
         frames: 0,
     },
@@ -323,7 +323,7 @@ const fn kind(
         emits,
         params,
         joins: Joins::AsWritten,
-        holds: Holds::nothing,
+        lookahead: Lookahead::none,
         build,
     }
 }

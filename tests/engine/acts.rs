@@ -10,8 +10,8 @@ use opusflow::packet::{
     TimeSource, VectorType, now_micros,
 };
 use opusflow::stage::{
-    Build, Context, Feed, Flush, Held, Holds, Host, Input, Joins, OpenTransform, Out, Sink, Source,
-    StageKind, Transform,
+    Build, Context, Emitter, Feed, Flush, Held, Host, Input, Joins, Lookahead, OpenTransform, Sink,
+    Source, StageKind, Transform,
 };
 use opusflow::{Error, Result};
 use parking_lot::Mutex;
@@ -46,7 +46,7 @@ const fn kind(name: &'static str, accepts: &'static [PayloadKind], build: Build)
         emits: ANY,
         params: &[],
         joins: Joins::AsWritten,
-        holds: Holds::nothing,
+        lookahead: Lookahead::none,
         build,
     }
 }
@@ -216,7 +216,7 @@ struct Each {
 
 #[async_trait]
 impl Transform for Each {
-    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Emitter) -> Result<()> {
         let stage = self.lab.stage(&self.id);
         let (token, tries) = self.lab.began(stage, input.head, input.payload.kind());
         let mut all = roots(input.head);
@@ -328,11 +328,11 @@ impl Open {
         }
     }
 
-    fn flush(&self, out: &mut Out) {
+    fn flush(&self, out: &mut Emitter) {
         self.emit(std::mem::take(&mut *self.inputs.lock()), out);
     }
 
-    fn emit(&self, inputs: Inputs, out: &mut Out) {
+    fn emit(&self, inputs: Inputs, out: &mut Emitter) {
         let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else {
             return;
         };
@@ -369,7 +369,7 @@ struct Window(Open);
 
 #[async_trait]
 impl Transform for Window {
-    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Emitter) -> Result<()> {
         let Open { lab, id, .. } = &self.0;
         let stage = lab.stage(id);
         let Act::Window(most) = stage.act else {
@@ -385,7 +385,7 @@ impl Transform for Window {
         Ok(())
     }
 
-    async fn flush(&self, _why: Flush, out: &mut Out) -> Result<()> {
+    async fn flush(&self, _why: Flush, out: &mut Emitter) -> Result<()> {
         self.0.flush(out);
         Ok(())
     }
@@ -401,7 +401,7 @@ struct Gather(Open);
 
 #[async_trait]
 impl Transform for Gather {
-    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Emitter) -> Result<()> {
         let Open { lab, id, .. } = &self.0;
         let stage = lab.stage(id);
         let Act::Gather(most) = stage.act else {
@@ -425,7 +425,7 @@ impl Transform for Gather {
         Ok(())
     }
 
-    async fn flush(&self, _why: Flush, out: &mut Out) -> Result<()> {
+    async fn flush(&self, _why: Flush, out: &mut Emitter) -> Result<()> {
         self.0.flush(out);
         Ok(())
     }

@@ -439,7 +439,7 @@ async fn epoch_gap() {
     let segments: Vec<_> = book
         .made
         .iter()
-        .filter(|(token, _)| matches!(token, Token::Draft(_)))
+        .filter(|(token, _)| matches!(token, Token::PacketDraft(_)))
         .map(|(_, made)| (made.epoch, made.roots.len()))
         .collect();
     assert_eq!(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use opusflow::packet::{Event, Head, Payload, PayloadKind, RecordId, Span};
 use opusflow::pipeline::Running;
-use opusflow::stage::{Context, Deps, Draft};
+use opusflow::stage::{Context, Deps, PacketDraft};
 use opusflow::{Error, Result};
 use parking_lot::Mutex;
 
@@ -23,7 +23,7 @@ pub type Root = (u8, u8, u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Token {
     Frame(Root),
-    Draft(u32),
+    PacketDraft(u32),
 }
 
 /// Where a packet lies and what it was made of.
@@ -172,7 +172,7 @@ impl Lab {
         span: Span,
         roots: &[Root],
         payload: Payload,
-    ) -> Draft {
+    ) -> PacketDraft {
         let token = self.next.fetch_add(1, Ordering::Relaxed);
         let made = Made {
             stage: stage.to_owned(),
@@ -182,8 +182,11 @@ impl Lab {
             epoch: like.epoch,
             start: span.start,
         };
-        self.book.lock().made.insert(Token::Draft(token), made);
-        Draft::new(payload, span)
+        self.book
+            .lock()
+            .made
+            .insert(Token::PacketDraft(token), made);
+        PacketDraft::new(payload, span)
             .ordinal(token)
             .from_records(roots.iter().map(record).collect())
     }
@@ -248,14 +251,14 @@ pub fn token(head: &Head) -> Token {
     if head.channel.origin.kind == SOURCE.name {
         Token::Frame((number(head), (head.span.start % 8) as u8, head.seq as u32))
     } else {
-        Token::Draft(head.ordinal)
+        Token::PacketDraft(head.ordinal)
     }
 }
 
 pub fn roots(head: &Head) -> Vec<Root> {
     match token(head) {
         Token::Frame(root) => vec![root],
-        Token::Draft(_) => {
+        Token::PacketDraft(_) => {
             let root = |id: &RecordId| {
                 (
                     id.0[0],

@@ -11,10 +11,10 @@
 use std::time::Duration;
 
 use super::links::{Links, gives, view};
-use super::stages::{Draft, DraftInput};
+use super::stages::{DraftInput, StageDraft};
 use crate::config::{Problems, Provenance, Value, units};
 use crate::packet::{PayloadKind, SAMPLE_RATE};
-use crate::stage::{Holds, JoinSettings};
+use crate::stage::{JoinSettings, Lookahead};
 
 /// What is assumed where a view keeps the film's own rate.
 const NATIVE_FPS: f64 = 60.0;
@@ -30,7 +30,7 @@ const SLACK: u64 = 2;
 pub(super) fn check(
     at: usize,
     joins: &[Option<JoinSettings>],
-    drafts: &mut [Draft<'_>],
+    drafts: &mut [StageDraft<'_>],
     links: &Links,
     problems: &mut Problems,
 ) {
@@ -86,7 +86,7 @@ pub(super) fn check(
     }
 }
 
-/// Lets a queue hold so many packets, where it holds fewer by default.
+/// Lets a queue hold so many packets, where it lookahead fewer by default.
 fn lift(input: &mut DraftInput, frames: u64) {
     let Some(setting) = input.keys.setting("queue") else {
         return;
@@ -142,7 +142,7 @@ impl Lag {
 }
 
 struct Graph<'a, 'n> {
-    drafts: &'a [Draft<'n>],
+    drafts: &'a [StageDraft<'n>],
     links: &'a Links,
     joins: &'a [Option<JoinSettings>],
 }
@@ -163,8 +163,10 @@ impl Graph<'_, '_> {
     fn driver(&self, stage: usize) -> usize {
         let drives = self.joins[stage].as_ref().map_or(0, |join| join.per);
         let one = self.joins[stage].is_some() || self.drafts[stage].inputs.len() == 1;
-        match (self.holds(stage), self.links.upstream(stage, drives)) {
-            (Some(holds), Some(up)) if one && holds == Holds::default() => self.driver(up),
+        match (self.lookahead(stage), self.links.upstream(stage, drives)) {
+            (Some(lookahead), Some(up)) if one && lookahead == Lookahead::default() => {
+                self.driver(up)
+            }
             _ => stage,
         }
     }
@@ -183,7 +185,7 @@ impl Graph<'_, '_> {
             .into_iter()
             .filter_map(|up| self.soonest(up))
             .reduce(f64::min)?;
-        Some(before + self.ahead(stage, self.holds(stage)?.frames))
+        Some(before + self.ahead(stage, self.lookahead(stage)?.frames))
     }
 
     /// How far a stage's watermark lies behind what `driver` gives, which itself lies `soonest`
@@ -200,16 +202,16 @@ impl Graph<'_, '_> {
             .above(stage)
             .filter_map(|up| self.after(up, driver, soonest))
             .reduce(f64::max)?;
-        let Holds { longest, frames } = self.holds(stage)?;
+        let Lookahead { longest, frames } = self.lookahead(stage)?;
         Some(before + longest.as_secs_f64() + self.ahead(stage, frames))
     }
 
-    fn holds(&self, stage: usize) -> Option<Holds> {
+    fn lookahead(&self, stage: usize) -> Option<Lookahead> {
         let draft = &self.drafts[stage];
         draft
             .kind
             .filter(|_| draft.sound)
-            .map(|kind| (kind.holds)(&draft.with))
+            .map(|kind| (kind.lookahead)(&draft.with))
     }
 
     /// Seconds of so many frames of look-ahead, by the slowest of a stage's inputs.
@@ -229,7 +231,7 @@ impl Graph<'_, '_> {
         Some((seconds * self.rate(at, input)?).ceil() as u64 + SLACK)
     }
 
-    /// Whether the file leaves open how many packets an edge holds.
+    /// Whether the file leaves open how many packets an edge lookahead.
     fn unsaid(&self, at: usize, input: usize) -> bool {
         let queue = self.drafts[at].inputs[input].keys.opt_object("queue");
         queue
@@ -292,7 +294,7 @@ impl Graph<'_, '_> {
         if self.links.is_source(stage) {
             return Some(Lag::default());
         }
-        let Holds { longest, frames } = self.holds(stage)?;
+        let Lookahead { longest, frames } = self.lookahead(stage)?;
         let mut before = Lag::default();
         for up in self.links.above(stage) {
             let lag = self.lag(up)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::links::{Links, list};
 use super::sections::Architectures;
-use super::stages::{Draft, default};
+use super::stages::{StageDraft, default};
 use crate::config::{Node, Place, Problems, Value};
 use crate::packet::PayloadKind;
 use crate::stage::{JoinSettings, Joins, Late, Role};
@@ -17,7 +17,7 @@ const LIVE_WAIT: Duration = Duration::from_secs(3);
 /// when it is wrong.
 pub(super) fn settings(
     at: usize,
-    drafts: &mut [Draft<'_>],
+    drafts: &mut [StageDraft<'_>],
     links: &Links,
     networks: &Architectures,
     problems: &mut Problems,
@@ -115,7 +115,13 @@ pub(super) fn settings(
 
 /// Says that the stage at `at` needs a join and has none: some kinds take what they work with only
 /// as a join has collected it.
-fn missing(at: usize, joins: Joins, drafts: &[Draft<'_>], links: &Links, problems: &mut Problems) {
+fn missing(
+    at: usize,
+    joins: Joins,
+    drafts: &[StageDraft<'_>],
+    links: &Links,
+    problems: &mut Problems,
+) {
     let draft = &drafts[at];
     let (Some(kind), Some(payload), Some(entry)) =
         (draft.kind, joins.per(), draft.node.entry("inputs"))
@@ -193,7 +199,7 @@ fn drives(
     at: usize,
     input: usize,
     payload: PayloadKind,
-    drafts: &[Draft<'_>],
+    drafts: &[StageDraft<'_>],
     links: &Links,
 ) -> Option<bool> {
     let gives = super::links::gives(
@@ -204,7 +210,7 @@ fn drives(
 }
 
 fn collected(
-    draft: &Draft<'_>,
+    draft: &StageDraft<'_>,
     join: &Node,
     per: usize,
     named: Option<&[Value]>,
@@ -265,7 +271,7 @@ fn collected(
 }
 
 /// The input that a side names.
-fn side(draft: &Draft<'_>, named: &str, at: Place, problems: &mut Problems) -> Option<usize> {
+fn side(draft: &StageDraft<'_>, named: &str, at: Place, problems: &mut Problems) -> Option<usize> {
     let whole = draft
         .inputs
         .iter()
@@ -285,7 +291,7 @@ fn side(draft: &Draft<'_>, named: &str, at: Place, problems: &mut Problems) -> O
     found
 }
 
-fn name(draft: &Draft<'_>, input: usize) -> String {
+fn name(draft: &StageDraft<'_>, input: usize) -> String {
     format_name(
         &draft.inputs[input].from,
         draft.inputs[input].view.as_deref(),

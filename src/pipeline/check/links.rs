@@ -5,7 +5,7 @@ use crate::config::{Mention, Params, Problems, Value};
 use crate::packet::PayloadKind;
 use crate::stage::Role;
 
-use super::stages::Draft;
+use super::stages::StageDraft;
 
 /// The resolved edges.
 pub(super) struct Links {
@@ -18,7 +18,7 @@ pub(super) struct Links {
 }
 
 impl Links {
-    pub fn of(drafts: &[Draft<'_>], problems: &mut Problems) -> Self {
+    pub fn of(drafts: &[StageDraft<'_>], problems: &mut Problems) -> Self {
         let before = problems.len();
         let upstream: Vec<Vec<Option<usize>>> = drafts
             .iter()
@@ -94,7 +94,12 @@ impl Links {
     }
 
     /// Parameters that name a stage must name one.
-    pub fn mentions(&self, mentions: &[Mention], drafts: &[Draft<'_>], problems: &mut Problems) {
+    pub fn mentions(
+        &self,
+        mentions: &[Mention],
+        drafts: &[StageDraft<'_>],
+        problems: &mut Problems,
+    ) {
         for mention in mentions {
             if !drafts.iter().any(|draft| draft.id == mention.name) {
                 let ids = drafts.iter().map(|draft| &*draft.id);
@@ -108,7 +113,7 @@ impl Links {
         }
     }
 
-    fn unread(&self, drafts: &[Draft<'_>], problems: &mut Problems) {
+    fn unread(&self, drafts: &[StageDraft<'_>], problems: &mut Problems) {
         for (at, draft) in drafts
             .iter()
             .enumerate()
@@ -147,7 +152,7 @@ impl Links {
 }
 
 /// The views of a source whose kind has views.
-pub(super) fn views<'a>(draft: &'a Draft<'_>) -> Option<&'a [(String, Value)]> {
+pub(super) fn views<'a>(draft: &'a StageDraft<'_>) -> Option<&'a [(String, Value)]> {
     draft
         .kind?
         .params
@@ -157,16 +162,16 @@ pub(super) fn views<'a>(draft: &'a Draft<'_>) -> Option<&'a [(String, Value)]> {
 }
 
 /// The parameters of the view that an input reads.
-pub(super) fn view<'a>(draft: &'a Draft<'_>, name: Option<&str>) -> Option<&'a Params> {
+pub(super) fn view<'a>(draft: &'a StageDraft<'_>, name: Option<&str>) -> Option<&'a Params> {
     draft.kind?.view(&draft.with, name?)
 }
 
 /// What comes from a stage, or from one of its views.
-pub(super) fn gives(draft: &Draft<'_>, view: Option<&str>) -> Option<&'static [PayloadKind]> {
+pub(super) fn gives(draft: &StageDraft<'_>, view: Option<&str>) -> Option<&'static [PayloadKind]> {
     Some(draft.kind?.gives(&draft.with, view))
 }
 
-fn is_live(draft: &Draft<'_>) -> bool {
+fn is_live(draft: &StageDraft<'_>) -> bool {
     let Some(kind) = draft.kind.filter(|kind| kind.role() == Role::Source) else {
         return false;
     };
@@ -178,9 +183,9 @@ fn is_live(draft: &Draft<'_>) -> bool {
 }
 
 fn resolve(
-    draft: &Draft<'_>,
+    draft: &StageDraft<'_>,
     input: &super::stages::DraftInput,
-    drafts: &[Draft<'_>],
+    drafts: &[StageDraft<'_>],
     problems: &mut Problems,
 ) -> Option<usize> {
     let Some(at) = drafts.iter().position(|other| *other.id == *input.from) else {
@@ -236,9 +241,9 @@ fn resolve(
 }
 
 fn payloads(
-    draft: &Draft<'_>,
+    draft: &StageDraft<'_>,
     upstream: &[Option<usize>],
-    drafts: &[Draft<'_>],
+    drafts: &[StageDraft<'_>],
     problems: &mut Problems,
 ) {
     let Some(kind) = draft.kind.filter(|kind| kind.role() != Role::Source) else {
@@ -281,7 +286,7 @@ pub(super) fn list(payloads: &[PayloadKind]) -> String {
     }
 }
 
-fn twice(draft: &Draft<'_>, problems: &mut Problems) {
+fn twice(draft: &StageDraft<'_>, problems: &mut Problems) {
     for (at, input) in draft.inputs.iter().enumerate() {
         if draft.inputs[..at]
             .iter()
@@ -293,7 +298,7 @@ fn twice(draft: &Draft<'_>, problems: &mut Problems) {
 }
 
 fn order(
-    drafts: &[Draft<'_>],
+    drafts: &[StageDraft<'_>],
     upstream: &[Vec<Option<usize>>],
     problems: &mut Problems,
 ) -> Option<Vec<usize>> {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::stages::Draft;
+use super::stages::StageDraft;
 use super::{text_of, to_usize};
 use crate::config::{
     Environment, Mention, Node, Params, Place, Problems, Provenance, Secret, Value, nearest,
@@ -66,7 +66,7 @@ impl Sections {
 pub(super) fn read(
     top: &Params,
     root: &Node,
-    drafts: &[Draft<'_>],
+    drafts: &[StageDraft<'_>],
     mentions: &[Mention],
     environment: &Environment,
     problems: &mut Problems,
@@ -127,7 +127,7 @@ impl File<'_> {
     }
 
     /// `Some(None)`: there is no Kafka, and none is needed.
-    fn kafka(&mut self, top: &Params, drafts: &[Draft<'_>]) -> Option<Option<KafkaPlan>> {
+    fn kafka(&mut self, top: &Params, drafts: &[StageDraft<'_>]) -> Option<Option<KafkaPlan>> {
         let needs = drafts
             .iter()
             .find(|draft| draft.kind.is_some_and(|kind| kind.name == "kafka"));

@@ -4,30 +4,30 @@
 use std::sync::Arc;
 
 use super::links::Links;
-use super::stages::{Draft, default};
+use super::stages::{StageDraft, default};
 use crate::config::{Problems, Value};
 use crate::packet::PayloadKind;
 use crate::stage::Role;
 
 /// For each stage the sink of its dead letters; the default is filled into its keys.
 pub(super) fn check(
-    drafts: &mut [Draft<'_>],
+    drafts: &mut [StageDraft<'_>],
     links: &Links,
     problems: &mut Problems,
 ) -> Vec<Option<Arc<str>>> {
-    let takes = |draft: &Draft<'_>| {
+    let takes = |draft: &StageDraft<'_>| {
         draft.kind.is_some_and(|kind| {
             kind.role() == Role::Sink && kind.accepts.contains(&PayloadKind::DeadLetter)
         })
     };
-    let required = |draft: &Draft<'_>| draft.keys.opt_bool("required") == Some(true);
+    let required = |draft: &StageDraft<'_>| draft.keys.opt_bool("required") == Some(true);
     let first = drafts
         .iter()
         .position(|draft| takes(draft) && required(draft))
         .map(|at| Arc::clone(&drafts[at].id));
     // A sink falls back on the first only where that one hands nothing on: defaults never make a
     // circle.
-    let passes_on = |draft: &Draft<'_>| {
+    let passes_on = |draft: &StageDraft<'_>| {
         first.as_ref() == Some(&draft.id)
             && draft
                 .keys
@@ -60,8 +60,8 @@ pub(super) fn check(
 fn named(
     word: &Arc<str>,
     at: usize,
-    drafts: &[Draft<'_>],
-    takes: &dyn Fn(&Draft<'_>) -> bool,
+    drafts: &[StageDraft<'_>],
+    takes: &dyn Fn(&StageDraft<'_>) -> bool,
     problems: &mut Problems,
 ) -> Option<Arc<str>> {
     let draft = &drafts[at];
@@ -91,7 +91,7 @@ fn named(
 }
 
 /// A sink whose dead letters come back to it would never end.
-fn circles(drafts: &[Draft<'_>], letters: &[Option<Arc<str>>], problems: &mut Problems) {
+fn circles(drafts: &[StageDraft<'_>], letters: &[Option<Arc<str>>], problems: &mut Problems) {
     // A sink that takes its own hands nothing on.
     let next = |at: usize| {
         letters[at]

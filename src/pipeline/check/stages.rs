@@ -13,7 +13,7 @@ use crate::pipeline::grammar::{INPUT, STAGE};
 use crate::stage::{Role, StageKind};
 
 /// A stage while it is checked.
-pub(super) struct Draft<'a> {
+pub(super) struct StageDraft<'a> {
     pub node: &'a Node,
     pub id: Arc<str>,
     /// Where its id stands.
@@ -37,7 +37,7 @@ pub(super) struct DraftInput {
     pub sound: bool,
 }
 
-impl Draft<'_> {
+impl StageDraft<'_> {
     pub fn role(&self) -> Option<Role> {
         self.kind.map(StageKind::role)
     }
@@ -63,13 +63,13 @@ pub(super) fn read<'a>(
     root: &'a Node,
     kinds: &[&'static StageKind],
     reader: &mut Reader<'_>,
-) -> Vec<Draft<'a>> {
+) -> Vec<StageDraft<'a>> {
     let Some(entry) = root.entry("stages") else {
         return Vec::new();
     };
     match &entry.value.kind {
         NodeKind::List(stages) if !stages.is_empty() => {
-            let drafts: Vec<Draft<'a>> = stages
+            let drafts: Vec<StageDraft<'a>> = stages
                 .iter()
                 .filter_map(|node| read_one(node, kinds, reader))
                 .collect();
@@ -119,7 +119,7 @@ fn read_one<'a>(
     node: &'a Node,
     kinds: &[&'static StageKind],
     reader: &mut Reader<'_>,
-) -> Option<Draft<'a>> {
+) -> Option<StageDraft<'a>> {
     let mentioned = reader.stages.len();
     let keys = reader.object(node, node.place, STAGE);
     // What a join names is checked with its inputs.
@@ -172,7 +172,7 @@ fn read_one<'a>(
     }
     let sound = kind.is_some() && reader.faults() == before;
     let inputs = read_inputs(node, reader);
-    Some(Draft {
+    Some(StageDraft {
         node,
         id,
         at,
@@ -318,7 +318,7 @@ pub(crate) fn applies(key: &str, role: Role) -> bool {
 }
 
 /// Keys must fit the role.
-pub(super) fn roles(drafts: &[Draft<'_>], problems: &mut Problems) {
+pub(super) fn roles(drafts: &[StageDraft<'_>], problems: &mut Problems) {
     for draft in drafts {
         let (Some(role), Some(kind)) = (draft.role(), draft.kind) else {
             continue;
@@ -366,7 +366,7 @@ pub(super) fn roles(drafts: &[Draft<'_>], problems: &mut Problems) {
 }
 
 /// Fills in the defaults that depend on the kind and on what comes before.
-pub(super) fn fill(drafts: &mut [Draft<'_>], links: &Links) {
+pub(super) fn fill(drafts: &mut [StageDraft<'_>], links: &Links) {
     for (at, draft) in drafts.iter_mut().enumerate() {
         let Some(kind) = draft.kind else { continue };
         let concurrency = if kind.role() == Role::Transform && !kind.is_sequential() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::packet::{Event, Packet, Payload, PayloadKind};
-use crate::stage::{Build, Context, Holds, Joins, Print, Sink, StageKind};
+use crate::stage::{Build, Context, Joins, Lookahead, Print, Sink, StageKind};
 use crate::{Error, Result};
 
 /// The kind.
@@ -24,7 +24,7 @@ pub const KIND: StageKind = StageKind {
     emits: &[],
     params: &[],
     joins: Joins::AsWritten,
-    holds: Holds::nothing,
+    lookahead: Lookahead::none,
     build: Build::Sink(build),
 };
 

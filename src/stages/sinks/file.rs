@@ -18,7 +18,7 @@ use crate::codec::{Codec, ObjectContainer};
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
 use crate::packet::{Packet, Payload, PayloadKind, Picture, Span, Stream};
-use crate::stage::{Build, Context, Holds, Joins, Sink, StageKind};
+use crate::stage::{Build, Context, Joins, Lookahead, Sink, StageKind};
 use crate::{Error, Result};
 
 /// The kind.
@@ -64,7 +64,7 @@ pub const KIND: StageKind = StageKind {
         },
     ],
     joins: Joins::AsWritten,
-    holds: Holds::nothing,
+    lookahead: Lookahead::none,
     build: Build::Sink(build),
 };
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::broker::{Outgoing, Report};
 use crate::codec;
 use crate::packet::{Packet, PayloadKind, now_micros};
-use crate::stage::{Build, Context, Holds, Joins, Kafka, Sink, StageKind};
+use crate::stage::{Build, Context, Joins, Kafka, Lookahead, Sink, StageKind};
 use crate::{Error, Result};
 
 /// The kind.
@@ -21,7 +21,7 @@ pub const KIND: StageKind = StageKind {
     emits: &[],
     params: &[],
     joins: Joins::AsWritten,
-    holds: Holds::nothing,
+    lookahead: Lookahead::none,
     build: Build::Sink(build),
 };
 

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
 use crate::packet::{Event, PayloadKind};
-use crate::stage::intake::{self, Intake};
-use crate::stage::{Build, Context, Holds, Host, Joins, Source, StageKind};
+use crate::stage::source_setup::{self, SourceSetup};
+use crate::stage::{Build, Context, Host, Joins, Lookahead, Source, StageKind};
 use crate::{Error, Result};
 
 /// The kind.
@@ -31,34 +31,34 @@ pub const KIND: StageKind = StageKind {
             doc: "Paths, globs (`films/*.mp4`) and URLs (http, https). A path that is not there \
                   is an error, a glob without a match too.",
         },
-        intake::VIEWS,
+        source_setup::VIEWS,
         Field {
             name: "parallel",
             ty: Type::Int(1, 1024),
             default: Default::Is("1"),
             doc: "Films read at a time.",
         },
-        intake::LABELS,
-        intake::STALL,
-        intake::CONNECT,
-        intake::MAX_PIXELS,
+        source_setup::LABELS,
+        source_setup::STALL,
+        source_setup::CONNECT,
+        source_setup::MAX_PIXELS,
     ],
     joins: Joins::AsWritten,
-    holds: Holds::nothing,
+    lookahead: Lookahead::none,
     build: Build::Source(build),
 };
 
 fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
     let params = context.params;
     Ok(Arc::new(File {
-        intake: Intake::of(context, false),
-        paths: intake::texts(params.list("paths")),
+        source_setup: SourceSetup::of(context, false),
+        paths: source_setup::texts(params.list("paths")),
         parallel: params.int("parallel").unsigned_abs() as usize,
     }))
 }
 
 struct File {
-    intake: Intake,
+    source_setup: SourceSetup,
     paths: Vec<Arc<str>>,
     parallel: usize,
 }
@@ -81,7 +81,7 @@ impl Source for File {
                 let (host, stop, failed) = (&host, &stop, &failed);
                 async move {
                     if let Err(error) = self.read(&uri, host, stop).await {
-                        tracing::error!(stage = %self.intake.origin.stage, %error, "film failed");
+                        tracing::error!(stage = %self.source_setup.origin.stage, %error, "film failed");
                         failed.lock().push(error);
                     }
                 }
@@ -104,7 +104,7 @@ impl File {
             return Ok(());
         }
         let Some(opened) = stop
-            .run_until_cancelled(media::open(uri, &self.intake.options))
+            .run_until_cancelled(media::open(uri, &self.source_setup.options))
             .await
         else {
             return Ok(());
@@ -119,10 +119,10 @@ impl File {
             uri: media::redact(uri),
             digest,
         };
-        self.intake
+        self.source_setup
             .play(
                 opened,
-                stream_id(&self.intake.origin.stage, uri).into(),
+                stream_id(&self.source_setup.origin.stage, uri).into(),
                 started,
                 (host, stop),
             )

@@ -14,8 +14,8 @@ use crate::config::Params;
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
 use crate::packet::{Event, Micros, PayloadKind, now_micros};
-use crate::stage::intake::{self, Intake, Way};
-use crate::stage::{Build, Context, Feed, Holds, Host, Joins, Source, StageKind};
+use crate::stage::source_setup::{self, PumpContext, SourceSetup};
+use crate::stage::{Build, Context, Feed, Host, Joins, Lookahead, Source, StageKind};
 use crate::telemetry::SourceMetrics;
 use crate::{Error, Result};
 
@@ -42,12 +42,12 @@ pub const KIND: StageKind = StageKind {
                     default: Default::Required,
                     doc: "Where it is, credentials included.",
                 },
-                intake::LABELS,
+                source_setup::LABELS,
             ])),
             default: Default::Required,
             doc: "The streams. Each has queues of its own; none waits for another.",
         },
-        intake::VIEWS,
+        source_setup::VIEWS,
         Field {
             name: "backoff",
             ty: Type::Duration,
@@ -82,12 +82,12 @@ pub const KIND: StageKind = StageKind {
                   with its first sender report (RTCP), which takes a few seconds: what comes \
                   before is left out.",
         },
-        intake::STALL,
-        intake::CONNECT,
-        intake::MAX_PIXELS,
+        source_setup::STALL,
+        source_setup::CONNECT,
+        source_setup::MAX_PIXELS,
     ],
     joins: Joins::AsWritten,
-    holds: Holds::nothing,
+    lookahead: Lookahead::none,
     build: Build::Source(build),
 };
 
@@ -108,14 +108,14 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
             twice[0]
         )));
     }
-    let mut intake = Intake::of(context, true);
-    intake.options.latency = Some(params.duration("latency"));
-    intake.options.sender_clock = **params.text("clock") == *"ntp";
+    let mut source_setup = SourceSetup::of(context, true);
+    source_setup.options.latency = Some(params.duration("latency"));
+    source_setup.options.sender_clock = **params.text("clock") == *"ntp";
     let reports =
         |camera: &&Camera| camera.url.starts_with("rtsp:") || camera.url.starts_with("rtsps:");
     if let Some(camera) = streams
         .iter()
-        .find(|camera| intake.options.sender_clock && !reports(camera))
+        .find(|camera| source_setup.options.sender_clock && !reports(camera))
     {
         let error = Error::config(format!(
             "stream `{}` has no sender reports, which `clock: ntp` needs",
@@ -128,9 +128,9 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
         params.duration("max_backoff"),
         params.opt_duration("give_up"),
     );
-    let metrics = SourceMetrics::new(&intake.origin.pipeline, &intake.origin.stage);
+    let metrics = SourceMetrics::new(&source_setup.origin.pipeline, &source_setup.origin.stage);
     Ok(Arc::new(Live {
-        intake,
+        source_setup,
         metrics,
         streams,
         backoff,
@@ -140,7 +140,7 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
 }
 
 struct Live {
-    intake: Intake,
+    source_setup: SourceSetup,
     metrics: SourceMetrics,
     streams: Vec<Camera>,
     backoff: Duration,
@@ -165,7 +165,7 @@ impl Camera {
         Self {
             id,
             url,
-            labels: intake::labels(params),
+            labels: source_setup::labels(params),
         }
     }
 }
@@ -200,7 +200,7 @@ impl Live {
     ) -> Result<()> {
         let feed = host
             .open(
-                self.intake
+                self.source_setup
                     .stream(Arc::clone(&camera.id), camera.labels.clone()),
             )
             .await?;
@@ -227,7 +227,7 @@ impl Live {
         let mut quiet = false;
         while !stop.is_cancelled() {
             let Some(opened) = stop
-                .run_until_cancelled(media::open(&camera.url, &self.intake.options))
+                .run_until_cancelled(media::open(&camera.url, &self.source_setup.options))
                 .await
             else {
                 break;
@@ -239,11 +239,11 @@ impl Live {
                     self.announce(camera, feed, (epoch, base), before.take())
                         .await;
                     self.metrics.connected.increment(1.0);
-                    let ended = intake::pump(
+                    let ended = source_setup::pump(
                         opened,
-                        Way {
+                        PumpContext {
                             feed,
-                            origin: &self.intake.origin,
+                            origin: &self.source_setup.origin,
                             stop,
                             once: false,
                         },

@@ -11,8 +11,8 @@ use crate::Result;
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
 use crate::packet::{Event, PayloadKind};
-use crate::stage::intake::{self, Intake};
-use crate::stage::{Build, Context, Holds, Host, Joins, Source, StageKind};
+use crate::stage::source_setup::{self, SourceSetup};
+use crate::stage::{Build, Context, Host, Joins, Lookahead, Source, StageKind};
 
 /// The kind.
 pub const KIND: StageKind = StageKind {
@@ -68,14 +68,14 @@ pub const KIND: StageKind = StageKind {
             default: Default::Is("1"),
             doc: "Streams at a time.",
         },
-        intake::VIEWS,
-        intake::LABELS,
-        intake::STALL,
-        intake::CONNECT,
-        intake::MAX_PIXELS,
+        source_setup::VIEWS,
+        source_setup::LABELS,
+        source_setup::STALL,
+        source_setup::CONNECT,
+        source_setup::MAX_PIXELS,
     ],
     joins: Joins::AsWritten,
-    holds: Holds::nothing,
+    lookahead: Lookahead::none,
     build: Build::Source(build),
 };
 
@@ -88,7 +88,7 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
         .map_or_else(String::new, |frames| format!("&frames={frames}"));
     let (pattern, rate) = (params.text("pattern"), params.int("rate"));
     Ok(Arc::new(Test {
-        intake: Intake::of(context, live),
+        source_setup: SourceSetup::of(context, live),
         uri: format!(
             "test://?pattern={pattern}&fps={rate}&size={width}x{height}&live={live}{frames}"
         ),
@@ -97,7 +97,7 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
 }
 
 struct Test {
-    intake: Intake,
+    source_setup: SourceSetup,
     uri: String,
     streams: i64,
 }
@@ -117,9 +117,9 @@ impl Test {
         host: &Arc<dyn Host>,
         stop: &CancellationToken,
     ) -> Result<()> {
-        let opened = media::open(&self.uri, &self.intake.options).await?;
-        let id = format!("{}-{number}", self.intake.origin.stage).into();
-        self.intake
+        let opened = media::open(&self.uri, &self.source_setup.options).await?;
+        let id = format!("{}-{number}", self.source_setup.origin.stage).into();
+        self.source_setup
             .play(
                 opened,
                 id,

@@ -19,7 +19,9 @@ use crate::config::shape::{Default, Field, Type};
 use crate::inference::{Asker, Captioner};
 use crate::models::text::{self, EarlyStopping, Generation, Penalties, Sampling, Search, Writing};
 use crate::packet::{Caption, Finish, Payload, PayloadKind};
-use crate::stage::{Build, Context, Deps, Draft, Holds, Input, Joins, Out, StageKind, Transform};
+use crate::stage::{
+    Build, Context, Deps, Emitter, Input, Joins, Lookahead, PacketDraft, StageKind, Transform,
+};
 use crate::{Error, Result};
 
 /// What a language model is asked where the file says nothing.
@@ -63,7 +65,7 @@ pub const KIND: StageKind = StageKind {
             },
         ),
     ]),
-    holds: Holds::nothing,
+    lookahead: Lookahead::none,
     build: Build::Transform(build),
 };
 
@@ -306,7 +308,7 @@ struct Kept {
 
 #[async_trait]
 impl Transform for Write {
-    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Emitter) -> Result<()> {
         let tags = mean_tags(&input, self.tags, self.min_score);
         let scene = Scene {
             input: &input,
@@ -341,8 +343,8 @@ impl Transform for Write {
                 partial: input.partial,
                 variant,
             };
-            let draft =
-                Draft::new(Payload::Caption(Arc::new(caption)), input.head.span).ordinal(variant);
+            let draft = PacketDraft::new(Payload::Caption(Arc::new(caption)), input.head.span)
+                .ordinal(variant);
             out.emit(draft.by(self.captioner.tag()).from_records(parents.clone()));
         }
         Ok(())

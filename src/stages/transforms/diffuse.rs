@@ -22,7 +22,8 @@ use crate::media::{self, Encoding};
 use crate::models::diffusion::pipeline::CLASSES;
 use crate::packet::{Frame, Head, Payload, PayloadKind, Picture, RecordId, Scores};
 use crate::stage::{
-    Build, Context, Draft, Flush, Holds, Input, Joins, OpenTransform, Out, StageKind, Transform,
+    Build, Context, Emitter, Flush, Input, Joins, Lookahead, OpenTransform, PacketDraft, StageKind,
+    Transform,
 };
 use crate::{Error, Result};
 
@@ -42,7 +43,7 @@ pub const KIND: StageKind = StageKind {
     emits: &[PayloadKind::Picture],
     params: PARAMS,
     joins: Joins::AsWritten,
-    holds: Holds::nothing,
+    lookahead: Lookahead::none,
     build: Build::Windowed(build),
 };
 
@@ -266,7 +267,7 @@ struct Diffuse {
 
 #[async_trait]
 impl Transform for Diffuse {
-    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Emitter) -> Result<()> {
         match (&input.payload, self.settings.thumbnails) {
             (Payload::Frame(frame), _) => self.frame(&input, frame, out).await,
             (Payload::Segment(_) | Payload::Caption(_), true) => self.thumbnail(&input, out).await,
@@ -279,7 +280,7 @@ impl Transform for Diffuse {
         }
     }
 
-    async fn flush(&self, _why: Flush, _out: &mut Out) -> Result<()> {
+    async fn flush(&self, _why: Flush, _out: &mut Emitter) -> Result<()> {
         *self.style.lock().await = Style::default();
         Ok(())
     }
@@ -287,7 +288,7 @@ impl Transform for Diffuse {
 
 impl Diffuse {
     /// A frame of the stream, after those before it.
-    async fn frame(&self, input: &Input<'_>, frame: &Arc<Frame>, out: &mut Out) -> Result<()> {
+    async fn frame(&self, input: &Input<'_>, frame: &Arc<Frame>, out: &mut Emitter) -> Result<()> {
         let settings = &self.settings;
         let mut style = self.style.lock().await;
         if !style.is_new(frame, settings.skip_similar).await? {
@@ -317,7 +318,7 @@ impl Diffuse {
     }
 
     /// One picture for a segment or a caption.
-    async fn thumbnail(&self, input: &Input<'_>, out: &mut Out) -> Result<()> {
+    async fn thumbnail(&self, input: &Input<'_>, out: &mut Emitter) -> Result<()> {
         let settings = &self.settings;
         let mut parents: Vec<RecordId> = vec![input.id()];
         let said =
@@ -364,7 +365,7 @@ impl Diffuse {
 
     /// Every frame of a segment that is not like the one before it; each record has the flicker of
     /// them all.
-    async fn segment(&self, input: &Input<'_>, out: &mut Out) -> Result<()> {
+    async fn segment(&self, input: &Input<'_>, out: &mut Emitter) -> Result<()> {
         let settings = &self.settings;
         let (mut style, mut taken) = (Style::default(), Vec::new());
         for (head, payload) in &input.collected {
@@ -469,7 +470,7 @@ impl Diffuse {
             .join(", ")
     }
 
-    fn emit(&self, made: Made<'_>, out: &mut Out) {
+    fn emit(&self, made: Made<'_>, out: &mut Emitter) {
         let role = self
             .settings
             .role
@@ -480,7 +481,7 @@ impl Diffuse {
             flicker: made.flicker,
             ..made.painting.picture
         };
-        let draft = Draft::new(Payload::Picture(Arc::new(picture)), made.head.span).by(self
+        let draft = PacketDraft::new(Payload::Picture(Arc::new(picture)), made.head.span).by(self
             .settings
             .painter
             .model()

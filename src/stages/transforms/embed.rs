@@ -10,7 +10,9 @@ use crate::cache::Key;
 use crate::config::shape::{Default, Field, Type};
 use crate::inference::{Asker, EncodeModel, Encoded};
 use crate::packet::{Payload, PayloadKind};
-use crate::stage::{Build, Context, Deps, Draft, Holds, Input, Joins, Out, StageKind, Transform};
+use crate::stage::{
+    Build, Context, Deps, Emitter, Input, Joins, Lookahead, PacketDraft, StageKind, Transform,
+};
 use crate::{Error, Result};
 
 /// The kind.
@@ -39,7 +41,7 @@ pub const KIND: StageKind = StageKind {
         CACHE,
     ],
     joins: Joins::AsWritten,
-    holds: Holds::nothing,
+    lookahead: Lookahead::none,
     build: Build::Transform(build),
 };
 
@@ -75,7 +77,7 @@ struct Embed {
 
 #[async_trait]
 impl Transform for Embed {
-    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Emitter) -> Result<()> {
         let (id, span) = (input.id(), input.head.span);
         let text = match &input.payload {
             Payload::Caption(caption) => &caption.text,
@@ -100,7 +102,7 @@ impl Transform for Embed {
             self.model.tag(),
         );
         out.emit(
-            Draft::new(Payload::Embedding(Arc::new(embedding)), span)
+            PacketDraft::new(Payload::Embedding(Arc::new(embedding)), span)
                 .by(self.model.tag())
                 .from_records(vec![id]),
         );

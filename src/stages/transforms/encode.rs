@@ -14,8 +14,8 @@ use crate::config::shape::{Default, Field, Type};
 use crate::inference::{Asker, EncodeModel, Encoded, ZeroShot};
 use crate::packet::{Embedding, Frame, Payload, PayloadKind, RecordId, Scores, Span};
 use crate::stage::{
-    Build, Context, Deps, Draft, Flush, Held, Holds, Input, Joins, OpenTransform, Out, StageKind,
-    Transform,
+    Build, Context, Deps, Emitter, Flush, Held, Input, Joins, Lookahead, OpenTransform,
+    PacketDraft, StageKind, Transform,
 };
 use crate::{Error, Result};
 
@@ -82,12 +82,12 @@ pub const KIND: StageKind = StageKind {
         CACHE,
     ],
     joins: Joins::AsWritten,
-    holds,
+    lookahead,
     build: Build::Windowed(build),
 };
 
-fn holds(params: &Params) -> Holds {
-    Holds {
+fn lookahead(params: &Params) -> Lookahead {
+    Lookahead {
         longest: std::time::Duration::ZERO,
         frames: u32::try_from(params.int("window")).unwrap_or(0),
     }
@@ -155,12 +155,12 @@ struct Encode {
 /// The window that is being filled.
 #[derive(Default)]
 struct Open {
-    frames: VecDeque<Taken>,
+    frames: VecDeque<PendingInput>,
     /// Frames to leave out before the next window begins.
     skip: usize,
 }
 
-struct Taken {
+struct PendingInput {
     frame: Arc<Frame>,
     span: Span,
     id: RecordId,
@@ -176,7 +176,7 @@ struct Full {
 }
 
 impl Open {
-    fn push(&mut self, taken: Taken, settings: &Settings) -> Option<Full> {
+    fn push(&mut self, taken: PendingInput, settings: &Settings) -> Option<Full> {
         if self.skip > 0 {
             self.skip -= 1;
             return None;
@@ -211,13 +211,13 @@ impl Open {
 
 #[async_trait]
 impl Transform for Encode {
-    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Emitter) -> Result<()> {
         let (id, span) = (input.id(), input.head.span);
         let Payload::Frame(frame) = input.payload else {
             return Err(Error::bug("encode takes frames"));
         };
         let full = self.window.lock().push(
-            Taken {
+            PendingInput {
                 frame,
                 span,
                 id,
@@ -231,10 +231,10 @@ impl Transform for Encode {
         }
     }
 
-    async fn flush(&self, _why: Flush, out: &mut Out) -> Result<()> {
+    async fn flush(&self, _why: Flush, out: &mut Emitter) -> Result<()> {
         let rest = {
             let mut open = self.window.lock();
-            // Frames that an earlier window already holds need no window of their own.
+            // Frames that an earlier window already lookahead need no window of their own.
             let fresh = open.frames.len() > self.settings.window.saturating_sub(self.settings.hop);
             let rest = if self.settings.tail && fresh {
                 open.full()
@@ -260,12 +260,12 @@ impl Transform for Encode {
 }
 
 impl Encode {
-    async fn encode(&self, full: Full, out: &mut Out) -> Result<()> {
+    async fn encode(&self, full: Full, out: &mut Emitter) -> Result<()> {
         out.risk(&full.held);
         let count = full.frames.len() as u32;
         let encoded = self.answer(full.frames).await?;
         let embedding = self.settings.embedding(encoded, count);
-        let draft = Draft::new(Payload::Embedding(Arc::new(embedding)), full.span)
+        let draft = PacketDraft::new(Payload::Embedding(Arc::new(embedding)), full.span)
             .by(self.settings.model.tag());
         out.emit(draft.from_records(full.parents).holding(full.held));
         Ok(())

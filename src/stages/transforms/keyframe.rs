@@ -9,7 +9,9 @@ use crate::cache::ObjectStore;
 use crate::config::shape::{Default, Field, Type};
 use crate::media;
 use crate::packet::{Frame, Payload, PayloadKind, Picture};
-use crate::stage::{Build, Context, Deps, Draft, Holds, Input, Joins, Out, StageKind, Transform};
+use crate::stage::{
+    Build, Context, Deps, Emitter, Input, Joins, Lookahead, PacketDraft, StageKind, Transform,
+};
 use crate::{Error, Result};
 
 /// The kind.
@@ -40,7 +42,7 @@ pub const KIND: StageKind = StageKind {
         },
     ],
     joins: Joins::Always(PayloadKind::Segment),
-    holds: Holds::nothing,
+    lookahead: Lookahead::none,
     build: Build::Transform(build),
 };
 
@@ -65,7 +67,7 @@ struct Keyframe {
 
 #[async_trait]
 impl Transform for Keyframe {
-    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Emitter) -> Result<()> {
         let span = input.head.span;
         let wanted = span.start + (span.len() as f64 * self.at) as u64;
         let frames = input
@@ -82,7 +84,7 @@ impl Transform for Keyframe {
         };
         let parents = vec![input.id(), head.id(PayloadKind::Frame)];
         let picture = self.picture(frame.clone()).await?;
-        out.emit(Draft::new(Payload::Picture(Arc::new(picture)), span).from_records(parents));
+        out.emit(PacketDraft::new(Payload::Picture(Arc::new(picture)), span).from_records(parents));
         Ok(())
     }
 }

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 
 use crate::config::shape::{Default, Field, Type};
 use crate::packet::{Payload, PayloadKind};
-use crate::stage::{Build, Context, Draft, Holds, Input, Joins, Out, StageKind, Transform};
+use crate::stage::{
+    Build, Context, Emitter, Input, Joins, Lookahead, PacketDraft, StageKind, Transform,
+};
 use crate::{Error, Result};
 
 /// The kind.
@@ -23,7 +25,7 @@ pub const KIND: StageKind = StageKind {
         doc: "One frame in this many passes.",
     }],
     joins: Joins::AsWritten,
-    holds: Holds::nothing,
+    lookahead: Lookahead::none,
     build: Build::Transform(build),
 };
 
@@ -39,13 +41,13 @@ struct Sample {
 
 #[async_trait]
 impl Transform for Sample {
-    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Emitter) -> Result<()> {
         let Payload::Frame(frame) = &input.payload else {
             return Err(Error::bug("sample takes frames"));
         };
         if frame.index.is_multiple_of(self.every) {
             let span = input.head.span;
-            out.emit(Draft::new(input.payload, span));
+            out.emit(PacketDraft::new(input.payload, span));
         }
         Ok(())
     }

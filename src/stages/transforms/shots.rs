@@ -14,8 +14,8 @@ use crate::inference::{Asker, ShotsModel};
 use crate::models::scenes::{Transition, Transitions, WINDOW, Window, Windows};
 use crate::packet::{Cut, Frame, Nanos, Payload, PayloadKind, Segment, Span};
 use crate::stage::{
-    Build, Context, Draft, Flush, Held, Holds, Input, Joins, OpenTransform, Out, StageKind,
-    Transform,
+    Build, Context, Emitter, Flush, Held, Input, Joins, Lookahead, OpenTransform, PacketDraft,
+    StageKind, Transform,
 };
 use crate::{Error, Result};
 
@@ -60,12 +60,12 @@ pub const KIND: StageKind = StageKind {
         },
     ],
     joins: Joins::AsWritten,
-    holds,
+    lookahead,
     build: Build::Stateful(build),
 };
 
-fn holds(params: &Params) -> Holds {
-    Holds {
+fn lookahead(params: &Params) -> Lookahead {
+    Lookahead {
         longest: params.duration("max_length"),
         frames: WINDOW as u32,
     }
@@ -131,7 +131,7 @@ struct State {
 
 #[async_trait]
 impl Transform for Shots {
-    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Emitter) -> Result<()> {
         let mut state = self.state.lock().await;
         let Payload::Frame(frame) = input.payload else {
             return Err(Error::bug("shots takes frames"));
@@ -153,7 +153,7 @@ impl Transform for Shots {
         result
     }
 
-    async fn flush(&self, why: Flush, out: &mut Out) -> Result<()> {
+    async fn flush(&self, why: Flush, out: &mut Emitter) -> Result<()> {
         let mut state = self.state.lock().await;
         let cut = if why == Flush::Gap {
             Cut::Gap
@@ -191,7 +191,7 @@ impl Shots {
         &self,
         state: &mut State,
         window: Window<Arc<Frame>>,
-        out: &mut Out,
+        out: &mut Emitter,
     ) -> Result<()> {
         let answers = window.answers();
         let asked = self
@@ -219,7 +219,7 @@ impl Shots {
     }
 
     /// Answers what is open, and closes the open segment by `cut`.
-    async fn close(&self, state: &mut State, cut: Cut, out: &mut Out) -> Result<()> {
+    async fn close(&self, state: &mut State, cut: Cut, out: &mut Emitter) -> Result<()> {
         let mut result = Ok(());
         for window in state.windows.finish() {
             result = result.and(self.ask(state, window, out).await);
@@ -230,14 +230,14 @@ impl Shots {
         result
     }
 
-    fn emit(&self, closed: Closed, out: &mut Out) {
+    fn emit(&self, closed: Closed, out: &mut Emitter) {
         let segment = Segment {
             index: closed.number,
             cut: closed.cut,
             confidence: closed.confidence,
             frames: closed.held.len() as u64,
         };
-        let draft = Draft::new(Payload::Segment(Arc::new(segment)), closed.span);
+        let draft = PacketDraft::new(Payload::Segment(Arc::new(segment)), closed.span);
         out.emit(draft.by(self.settings.model.tag()).holding(closed.held));
     }
 }

@@ -11,7 +11,9 @@ use crate::config::{Params, Value};
 use crate::inference::{Asker, Encoded, ScriptModel};
 use crate::models::torchscript::{Declared, Layout, Output};
 use crate::packet::{Frame, Payload, PayloadKind, Scores};
-use crate::stage::{Build, Context, Deps, Draft, Holds, Input, Joins, Out, StageKind, Transform};
+use crate::stage::{
+    Build, Context, Deps, Emitter, Input, Joins, Lookahead, PacketDraft, StageKind, Transform,
+};
 use crate::{Error, Result};
 
 /// The kind.
@@ -74,7 +76,7 @@ pub const KIND: StageKind = StageKind {
         CACHE,
     ],
     joins: Joins::AsWritten,
-    holds: Holds::nothing,
+    lookahead: Lookahead::none,
     build: Build::Transform(build),
 };
 
@@ -153,7 +155,7 @@ struct Module {
 
 #[async_trait]
 impl Transform for Module {
-    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Emitter) -> Result<()> {
         let (id, span) = (input.id(), input.head.span);
         let Payload::Frame(frame) = input.payload else {
             return Err(Error::bug("torchscript takes frames"));
@@ -180,7 +182,7 @@ impl Transform for Module {
             self.model.tag(),
         );
         out.emit(
-            Draft::new(Payload::Embedding(Arc::new(embedding)), span)
+            PacketDraft::new(Payload::Embedding(Arc::new(embedding)), span)
                 .by(self.model.tag())
                 .from_records(vec![id]),
         );

@@ -20,8 +20,8 @@ use crate::packet::{
     Nanos, Payload, PayloadKind, SAMPLE_RATE, Span, SpeechTask, SpokenWord, Transcript,
 };
 use crate::stage::{
-    Build, Context, Deps, Draft, Flush, Holds, Input, Joins, OpenTransform, Out, StageKind,
-    Transform,
+    Build, Context, Deps, Emitter, Flush, Input, Joins, Lookahead, OpenTransform, PacketDraft,
+    StageKind, Transform,
 };
 use crate::{Error, Result};
 use windows::{Gathered, Limits, Question, Window};
@@ -41,7 +41,7 @@ pub const KIND: StageKind = StageKind {
     emits: &[PayloadKind::Transcript],
     params: PARAMS,
     joins: Joins::AsWritten,
-    holds,
+    lookahead,
     build: Build::Windowed(build),
 };
 
@@ -175,8 +175,8 @@ const PARAMS: &[Field] = &[
     },
 ];
 
-fn holds(params: &Params) -> Holds {
-    Holds {
+fn lookahead(params: &Params) -> Lookahead {
+    Lookahead {
         longest: params.duration("max_length") + params.duration("pause"),
         frames: 1,
     }
@@ -300,7 +300,7 @@ struct Transcribe {
 
 #[async_trait]
 impl Transform for Transcribe {
-    async fn process(&self, input: Input<'_>, out: &mut Out) -> Result<()> {
+    async fn process(&self, input: Input<'_>, out: &mut Emitter) -> Result<()> {
         let (id, span) = (input.id(), input.head.span);
         let Payload::Audio(audio) = input.payload else {
             return Err(Error::bug("transcribe takes sound"));
@@ -311,7 +311,7 @@ impl Transform for Transcribe {
         self.go_on(out).await
     }
 
-    async fn flush(&self, _why: Flush, out: &mut Out) -> Result<()> {
+    async fn flush(&self, _why: Flush, out: &mut Emitter) -> Result<()> {
         self.gathered.lock().end();
         let result = self.go_on(out).await;
         self.said.lock().clear();
@@ -325,7 +325,7 @@ impl Transform for Transcribe {
 
 impl Transcribe {
     /// Hears what has come and writes down the windows that are complete.
-    async fn go_on(&self, out: &mut Out) -> Result<()> {
+    async fn go_on(&self, out: &mut Emitter) -> Result<()> {
         let turn = self.turn.lock().await;
         let (windows, mut result) = self.listen().await;
         // Where a window is read on from the one before, the next call waits for this one's text.
@@ -372,7 +372,7 @@ impl Transcribe {
         }
     }
 
-    async fn write(&self, window: &Window, out: &mut Out) -> Result<()> {
+    async fn write(&self, window: &Window, out: &mut Emitter) -> Result<()> {
         out.risk(window.held());
         let transcription = self.answer(window).await?;
         let mut last = None;
@@ -387,7 +387,7 @@ impl Transcribe {
             let transcript =
                 transcript(segment, &transcription, window, self.settings.options.task);
             let (parents, held) = window.behind(span);
-            let draft = Draft::new(Payload::Transcript(Arc::new(transcript)), span)
+            let draft = PacketDraft::new(Payload::Transcript(Arc::new(transcript)), span)
                 .by(self.settings.model.tag());
             out.emit(draft.from_records(parents).holding(held).ordinal(ordinal));
         }

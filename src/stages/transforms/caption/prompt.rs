@@ -133,7 +133,7 @@ mod tests {
         VectorType,
     };
     use crate::stage::testing::head;
-    use crate::stage::{Fate, Taken};
+    use crate::stage::{DropPolicy, PendingInput};
 
     fn packet(start: u64, end: u64, payload: Payload) -> Packet {
         Packet {
@@ -200,13 +200,13 @@ mod tests {
             .into_iter()
             .map(|payload| packet(1_500_000_000, 2_000_000_000, payload))
             .collect();
-        let Taken { hold, given } = Taken::new(
+        let PendingInput { in_flight, data } = PendingInput::new(
             packet(1_500_000_000, 4_000_000_000, segment),
             collected,
             false,
         );
-        let fate = Fate::default();
-        let input = given.under(&hold, &fate);
+        let drop_policy = DropPolicy::default();
+        let input = data.under(&in_flight, &drop_policy);
         let tags = mean_tags(&input, 2, 0.1);
         let scene = Scene {
             input: &input,

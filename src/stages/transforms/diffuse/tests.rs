@@ -11,7 +11,7 @@ use crate::cache::{Cache, ObjectStore};
 use crate::inference::{BatchSettings, ModelSettings, Models, NetworkOptions, Workers};
 use crate::packet::{Caption, Finish, Label, Packet, PixelFormat, Receipt, Span};
 use crate::stage::{Deps, testing};
-use crate::stage::{Fate, Taken};
+use crate::stage::{DropPolicy, PendingInput};
 use crate::tensor::{DeviceChoice, Precision, PrecisionChoice};
 
 /// A stage, the folder of its pictures, and its workers.
@@ -82,15 +82,15 @@ impl Lab {
     }
 
     /// What it makes of a packet and of what a join has collected for it.
-    async fn give(&self, packet: Packet, collected: Vec<Packet>) -> Result<Vec<Draft>> {
-        let (taken, fate, mut out) = (
-            Taken::new(packet, collected, false),
-            Fate::default(),
-            Out::default(),
+    async fn give(&self, packet: Packet, collected: Vec<Packet>) -> Result<Vec<PacketDraft>> {
+        let (pending, drop_policy, mut out) = (
+            PendingInput::new(packet, collected, false),
+            DropPolicy::default(),
+            Emitter::default(),
         );
-        let given = taken.given.clone();
+        let data = pending.data.clone();
         self.stage
-            .process(given.under(&taken.hold, &fate), &mut out)
+            .process(data.under(&pending.in_flight, &drop_policy), &mut out)
             .await?;
         Ok(out.drafts)
     }
@@ -282,7 +282,7 @@ async fn frames_follow_one_another_and_near_duplicates_are_absorbed() {
         second.flicker
     );
     // After a gap nothing is remembered: a frame is painted as the first was.
-    let mut out = Out::default();
+    let mut out = Emitter::default();
     lab.stage
         .flush(Flush::Gap, &mut out)
         .await

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::*;
 use crate::packet::{Outcome, Packet, Payload};
 use crate::stage::testing::{head, root};
-use crate::stage::{Account, Fate, Taken};
+use crate::stage::{Account, DropPolicy, PendingInput};
 
 const SECOND: u64 = 16_000;
 const MS: Nanos = 1_000_000;
@@ -53,7 +53,7 @@ impl Stream {
         windows
     }
 
-    /// Samples hold their number, in 1/65536.
+    /// Samples in_flight their number, in 1/65536.
     fn give(&mut self, from: u64, to: u64) {
         let span = Span::new(from * MS, to * MS);
         let numbers =
@@ -70,12 +70,12 @@ impl Stream {
             payload: Payload::Audio(Arc::clone(&audio)),
             receipt: self.account.open(0, span.end),
         };
-        let Taken { hold, given } = Taken::new(packet, Vec::new(), false);
-        let fate = Fate::default();
-        let input = given.under(&hold, &fate);
+        let PendingInput { in_flight, data } = PendingInput::new(packet, Vec::new(), false);
+        let drop_policy = DropPolicy::default();
+        let input = data.under(&in_flight, &drop_policy);
         self.gathered
             .take(audio, span, input.id(), input.held.split());
-        hold.settle(Outcome::Absorbed);
+        in_flight.settle(Outcome::Absorbed);
     }
 
     fn end(&mut self) -> Vec<Window> {

@@ -79,7 +79,7 @@ pub const MAX_PIXELS: Field = Field {
 
 /// What every source sets up from its parameters.
 #[derive(Debug)]
-pub struct Intake {
+pub struct SourceSetup {
     /// The stage.
     pub origin: Arc<Origin>,
     /// The key `labels`; empty where the kind has it elsewhere.
@@ -88,7 +88,7 @@ pub struct Intake {
     pub options: Options,
 }
 
-impl Intake {
+impl SourceSetup {
     /// From the keys of a source; `live` where its frames come at their own pace.
     pub fn of(context: &Context<'_>, live: bool) -> Self {
         let (origin, labels) = (Arc::clone(context.origin), labels(context.params));
@@ -145,7 +145,7 @@ impl Intake {
         }
         let ended = pump(
             opened,
-            Way {
+            PumpContext {
                 feed: &feed,
                 origin: &self.origin,
                 stop,
@@ -223,7 +223,7 @@ impl Ended {
 
 /// Where what a video gives goes.
 #[derive(Clone, Copy)]
-pub struct Way<'a> {
+pub struct PumpContext<'a> {
     /// Into this session.
     pub feed: &'a Arc<dyn Feed>,
     /// By this stage.
@@ -236,18 +236,18 @@ pub struct Way<'a> {
 
 /// Pushes every frame of every view and all sound until the video ends or it is stopped. Views wait
 /// for their own readers only.
-pub async fn pump(mut opened: Opened, way: Way<'_>) -> Ended {
+pub async fn pump(mut opened: Opened, context: PumpContext<'_>) -> Ended {
     let readers = std::mem::take(&mut opened.views);
-    let pictures = join_all(readers.into_iter().map(|reader| pump_view(reader, way)));
+    let pictures = join_all(readers.into_iter().map(|reader| pump_view(reader, context)));
     let sounds = std::mem::take(&mut opened.sounds);
-    let sounds = join_all(sounds.into_iter().map(|reader| pump_sound(reader, way)));
+    let sounds = join_all(sounds.into_iter().map(|reader| pump_sound(reader, context)));
     let (last, _) = tokio::join!(pictures, sounds);
     let last = last.into_iter().flatten().max();
-    let stopped = way.stop.is_cancelled();
+    let stopped = context.stop.is_cancelled();
     let error = if stopped {
         None
     } else {
-        // The views have ended, so the word why is on its way.
+        // The views have ended, so the word why is on its context.
         match tokio::time::timeout(Duration::from_secs(5), opened.handle.ended()).await {
             Ok(End::EndOfStream | End::Stopped) => None,
             Ok(End::Failed(error)) => Some(error),
@@ -258,10 +258,10 @@ pub async fn pump(mut opened: Opened, way: Way<'_>) -> Ended {
     };
     let lost = opened.handle.lost();
     let lost = lost.corrupt + lost.undecodable;
-    SourceMetrics::new(&way.origin.pipeline, &way.origin.stage)
+    SourceMetrics::new(&context.origin.pipeline, &context.origin.stage)
         .corrupt
         .increment(lost);
-    way.feed.lost(lost);
+    context.feed.lost(lost);
     opened.handle.stop().await;
     Ended {
         error,
@@ -270,32 +270,44 @@ pub async fn pump(mut opened: Opened, way: Way<'_>) -> Ended {
     }
 }
 
-async fn pump_view(mut reader: ViewReader, way: Way<'_>) -> Option<Micros> {
-    let metrics = MediaMetrics::new(&way.origin.pipeline, &way.origin.stage, reader.name());
+async fn pump_view(mut reader: ViewReader, context: PumpContext<'_>) -> Option<Micros> {
+    let metrics = MediaMetrics::new(
+        &context.origin.pipeline,
+        &context.origin.stage,
+        reader.name(),
+    );
     let mut last = None;
-    while let Some(Some(captured)) = way.stop.run_until_cancelled(reader.next()).await {
+    while let Some(Some(captured)) = context.stop.run_until_cancelled(reader.next()).await {
         last = Some(captured.arrived);
         metrics.frames.increment(1);
         metrics.bytes.increment(captured.frame.pixels.len() as u64);
-        way.feed
+        context
+            .feed
             .frame(captured.frame, captured.span, captured.arrived)
             .await;
     }
-    way.ended(reader.name()).await;
+    context.ended(reader.name()).await;
     last
 }
 
-async fn pump_sound(mut reader: SoundReader, way: Way<'_>) {
-    let metrics = MediaMetrics::new(&way.origin.pipeline, &way.origin.stage, reader.name());
-    while let Some(Some(heard)) = way.stop.run_until_cancelled(reader.next()).await {
+async fn pump_sound(mut reader: SoundReader, context: PumpContext<'_>) {
+    let metrics = MediaMetrics::new(
+        &context.origin.pipeline,
+        &context.origin.stage,
+        reader.name(),
+    );
+    while let Some(Some(heard)) = context.stop.run_until_cancelled(reader.next()).await {
         metrics.frames.increment(1);
         metrics.bytes.increment(heard.audio.samples.len() as u64);
-        way.feed.audio(heard.audio, heard.span, heard.arrived).await;
+        context
+            .feed
+            .audio(heard.audio, heard.span, heard.arrived)
+            .await;
     }
-    way.ended(reader.name()).await;
+    context.ended(reader.name()).await;
 }
 
-impl Way<'_> {
+impl PumpContext<'_> {
     /// Others must not wait for a view of which nothing more will come.
     async fn ended(&self, view: &str) {
         if self.once {
