@@ -131,6 +131,4 @@ impl Compute {
 }
 
 #[cfg(test)]
-mod memory_tests;
-#[cfg(test)]
 mod tests;

@@ -25,8 +25,6 @@ mod uri;
 mod view;
 
 #[cfg(test)]
-mod sound_tests;
-#[cfg(test)]
 mod tests;
 
 pub use digest::digest;

@@ -1,7 +1,6 @@
 //! The stage contract: what an author of a stage writes against, and the queues, joins and ledger
 //! that the runner puts around it.
 
-mod burst;
 mod contract;
 mod deps;
 mod inbox;
@@ -9,12 +8,10 @@ mod join;
 mod kind;
 mod ledger;
 mod queue;
-mod room;
 pub mod source_setup;
 #[cfg(test)]
 pub mod testing;
 
-pub(crate) use burst::{InHand, OutputBuffer};
 pub(crate) use contract::InFlight;
 pub use contract::{
     DropPolicy, Emitter, Feed, Flush, Held, Host, Input, InputRef, PacketDraft, PendingInput, Sink,
@@ -25,8 +22,8 @@ pub use inbox::{Arrival, Inbox};
 pub use join::{JoinSettings, Joined, Joiner, Late};
 pub use kind::{Build, Context, Joins, Lookahead, OpenTransform, Role, StageKind};
 pub use ledger::{Account, Ledger};
-pub use queue::{QueueMonitor, Receiver, Sender, queue};
-pub use room::{QueueCounts, QueueSettings, WhenFull};
+pub(crate) use queue::{InHand, OutputBuffer};
+pub use queue::{QueueCounts, QueueMonitor, QueueSettings, Receiver, Sender, WhenFull, queue};
 
 use std::time::Duration;
 

@@ -1,6 +1,9 @@
 //! The bounded queue between two stages, capped in frames and in bytes. What happens when it is
 //! full is the user's choice, and counted.
 
+mod buffer;
+mod settings;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,9 +11,10 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::burst::{InHand, OutputBuffer};
-use super::room::{QueueCounts, QueueSettings, WhenFull};
 use crate::packet::{Item, Mark, Micros, Outcome, Packet, Reason, Receipt, now_micros};
+
+pub(crate) use buffer::{InHand, OutputBuffer};
+pub use settings::{QueueCounts, QueueSettings, WhenFull};
 
 /// Packets that are dropped, and why.
 type Lost = Vec<(Packet, Reason)>;
@@ -415,5 +419,4 @@ impl QueueMonitor {
 }
 
 #[cfg(test)]
-#[path = "queue_tests.rs"]
 mod tests;

@@ -8,8 +8,8 @@ use futures::future::join_all;
 use parking_lot::Mutex;
 use tch::{Kind, Tensor};
 
-use super::*;
 use crate::error::Kind as Who;
+use crate::inference::*;
 use crate::tensor::{self, Device};
 
 const MIB: u64 = 1 << 20;

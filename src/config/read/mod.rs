@@ -446,5 +446,4 @@ impl Type {
 }
 
 #[cfg(test)]
-#[path = "read_tests.rs"]
 mod tests;

@@ -1,5 +1,7 @@
 //! A fake model that can be held, refuses, panics and runs out of memory on demand.
 
+mod memory;
+
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

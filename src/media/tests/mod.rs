@@ -1,6 +1,8 @@
 //! Streams from end to end on small films made here: counts, times, zero copy, damage,
 //! backpressure, stopping.
 
+mod sound;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 

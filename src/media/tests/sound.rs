@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::tests::{AUDIO, Film, VIDEO, drain, options};
-use super::*;
+use super::{AUDIO, Film, VIDEO, drain, options};
+use crate::media::*;
 
 /// Sine waves are heard from the first piece on, so that a shift would show.
 async fn listen(mut sound: SoundReader) -> Vec<Heard> {
