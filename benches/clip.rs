@@ -1,7 +1,7 @@
 //! CLIP ViT-B/32's image tower at its real size with random weights, from decoded frames of 640 x
 //! 360 (the sample film's first) to vectors of length 1: seconds a call for 1 frame and for 8, in
 //! f32 and in bf16, on two threads. Its peer is transformers' processor and model on the same
-//! frames and weights (`ops/bench/clip.py`), which also compares the vectors.
+//! frames and weights (`benches/peers/clip.py`), which also compares the vectors.
 
 mod report;
 
@@ -61,9 +61,11 @@ fn measure() {
         .expect("a runtime starts");
     let frames = runtime.block_on(frames(&report::film()));
     let shared = report::shared()
-        .expect("BENCH_SHARED names the folder that ops/bench/clip.py --make filled");
-    let folder =
-        ModelFolder::open(shared.join("clip")).expect("ops/bench/clip.py --make wrote the model");
+        .expect("BENCH_SHARED names the folder that benches/peers/clip.py --make filled");
+    let folder = ModelFolder::open(shared.join("clip")).expect(
+        "benches/peers/clip.py --make wrote the \
+                                                       model",
+    );
     write(
         &shared.join("frames.u8"),
         &Vec::<u8>::try_from(frames.flatten(0, -1)).expect("bytes"),

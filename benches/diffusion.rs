@@ -2,8 +2,8 @@
 //! seconds for the picture of 512 x 512 pixels of one latent, by its autoencoder and by the tiny
 //! one, and for one guided step of its UNet, whose prompt was read before; and for a whole picture
 //! of 128 x 128 by the small model in `ops/models/starter-diffusion`, from a prompt in eight guided
-//! steps. Its peer is diffusers (`ops/bench/diffusion.py`), which makes networks and latents, and
-//! compares what comes out.
+//! steps. Its peer is diffusers (`benches/peers/diffusion.py`), which makes networks and latents,
+//! and compares what comes out.
 
 mod report;
 
@@ -29,7 +29,7 @@ fn main() {
 fn measure() {
     threads(2);
     let shared =
-        report::shared().expect("`ops/bench/run diffusion` runs this: its peer makes the networks");
+        report::shared().expect("`benches/run diffusion` runs this: its peer makes the networks");
     for round in report::rounds() {
         for (name, precision) in [("f32", Precision::F32), ("bf16", Precision::BF16)] {
             for network in ["vae", "taesd"] {

@@ -1,6 +1,6 @@
 //! The seed's video encoder over 8 clips of 30 frames of 224 x 224 (the sample film's first 240):
 //! seconds a call, in f32 and in bf16, on two threads, from bytes to vectors. Its peer is the same
-//! module in PyTorch (`ops/bench/encoder.py`), which also compares the vectors.
+//! module in PyTorch (`benches/peers/encoder.py`), which also compares the vectors.
 
 mod report;
 

@@ -1,7 +1,7 @@
 //! Records a second into Apache Kafka, from packets to acknowledgements: codec and headers, then
 //! `broker::Producer`. Peers: librdkafka alone with the same messages ready made and the same
-//! settings, and Java's producer (`ops/bench/Produce.java`), which reads the same messages from a
-//! file. `KAFKA_BROKERS` says where.
+//! settings, and Java's producer (`benches/peers/Produce.java`), which reads the same messages from
+//! a file. `KAFKA_BROKERS` says where.
 
 mod report;
 

@@ -164,7 +164,7 @@ impl Bench {
     /// 512.
     fn autoencoders(&self) {
         let folder = report::shared()
-            .expect("`ops/bench/run memory` runs this: diffusion.py makes the network")
+            .expect("`benches/run memory` runs this: diffusion.py makes the network")
             .join("vae");
         let config = Config::read(&folder.join("config.json")).expect("it is written");
         let (slicing, tiling) = (

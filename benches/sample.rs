@@ -1,6 +1,6 @@
 //! A whole film through `file -> sample -> discard`, every frame, scaled and in RGB, as `opusflow
 //! run` would run it: frames a second, one decoder thread and one tokio thread. Its peers are
-//! `gst-launch-1.0 ... ! fakesink` with the same caps (`ops/bench/run`).
+//! `gst-launch-1.0 ... ! fakesink` with the same caps (`benches/run`).
 
 mod report;
 

@@ -1,7 +1,7 @@
 //! SmolLM2-135M-Instruct writing 64 tokens after each of one and of eight prompts, greedily, and by
 //! four beams after one: new tokens a second from prompt to text, in f32 and in bf16, on two
-//! threads. Its peer is transformers' `generate` on the same tokens (`ops/bench/text.py`), which
-//! also compares what was written.
+//! threads. Its peer is transformers' `generate` on the same tokens (`benches/peers/text.py`),
+//! which also compares what was written.
 
 mod report;
 

@@ -1,7 +1,7 @@
 //! Whisper tiny on 120 s of what the sample film says, in windows of 30 s, on two threads: seconds
 //! of sound in a second, from samples to segments, and to words with their times. Its peer is
-//! transformers' processor and `generate` on the same sound and weights (`ops/bench/whisper.py`),
-//! which also compares the tokens.
+//! transformers' processor and `generate` on the same sound and weights
+//! (`benches/peers/whisper.py`), which also compares the tokens.
 
 mod report;
 

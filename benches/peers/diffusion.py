@@ -21,7 +21,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionPipeline, U
 from torch import nn
 
 CALLS = 3
-STARTER = Path(__file__).resolve().parents[1] / "models/starter-diffusion"
+STARTER = Path(__file__).resolve().parents[2] / "ops/models/starter-diffusion"
 LATENTS = (1, 4, 64, 64)
 VAE = {
     "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4, "norm_num_groups": 32, "sample_size": 512,
