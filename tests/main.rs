@@ -1,6 +1,7 @@
 //! The integration tests, in one binary. Those that need a service take its address from the
 //! environment, as `ops/test` sets it.
 
+mod benches;
 mod cache;
 mod captions;
 mod cli;
