@@ -11,7 +11,7 @@ use std::time::Instant;
 use opusflow::media::{Options, View, init, open};
 use opusflow::models::ModelFolder;
 use opusflow::models::clip::Clip;
-use opusflow::models::encoder::PictureEncoder;
+use opusflow::models::picture_encoder::PictureEncoder;
 use opusflow::tensor::{Device, Precision, Tensor, frames_to_tensor, threads};
 
 const BATCHES: [i64; 2] = [1, 8];
@@ -62,10 +62,8 @@ fn measure() {
     let frames = runtime.block_on(frames(&report::film()));
     let shared = report::shared()
         .expect("BENCH_SHARED names the folder that benches/peers/clip.py --make filled");
-    let folder = ModelFolder::open(shared.join("clip")).expect(
-        "benches/peers/clip.py --make wrote the \
-                                                       model",
-    );
+    let folder = ModelFolder::open(shared.join("clip"))
+        .expect("benches/peers/clip.py --make wrote the model");
     write(
         &shared.join("frames.u8"),
         &Vec::<u8>::try_from(frames.flatten(0, -1)).expect("bytes"),

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use opusflow::models::diffusion::pipeline::{Options, Pipeline, Request, Start};
 use opusflow::models::diffusion::unet::{Condition, UNet};
-use opusflow::models::diffusion::{Autoencoder, Memory};
+use opusflow::models::diffusion::{Autoencoder, VaeOptions};
 use opusflow::models::{Config, ModelFolder, Weights};
 use opusflow::tensor::{Device, Kind, Precision, Tensor, threads};
 
@@ -116,7 +116,7 @@ fn picture(precision: Precision, result: &Path) -> f64 {
             start: Start::Noise,
         };
         let painted = pipeline
-            .paint(&[&request], &|_| false)
+            .generate(&[&request], &|_| false)
             .expect("it runs")
             .remove(0);
         painted.expect("nothing cancels it").pixels
@@ -132,7 +132,7 @@ fn autoencoder(folder: &Path, precision: Precision) -> Autoencoder {
         precision,
     )
     .expect("as it has these");
-    Autoencoder::new(weights, &config, Memory::default()).expect("the network loads")
+    Autoencoder::new(weights, &config, VaeOptions::default()).expect("the network loads")
 }
 
 /// Little-endian f32 numbers of a file.

@@ -8,7 +8,7 @@ mod report;
 use std::time::Instant;
 
 use opusflow::models::attention::{Attention, AttentionKind, Heads};
-use opusflow::models::diffusion::{Autoencoder, Memory};
+use opusflow::models::diffusion::{Autoencoder, VaeOptions};
 use opusflow::models::layers::Linear;
 use opusflow::models::opus_encoder::OpusEncoder;
 use opusflow::models::resnet::ResNet;
@@ -168,19 +168,19 @@ impl Bench {
             .join("vae");
         let config = Config::read(&folder.join("config.json")).expect("it is written");
         let (slicing, tiling) = (
-            Memory {
+            VaeOptions {
                 slicing: true,
                 tiling: false,
             },
-            Memory {
+            VaeOptions {
                 slicing: false,
                 tiling: true,
             },
         );
         for (variant, memory, shape) in [
-            ("vae_two_of_512", Memory::default(), [2, 4, 64, 64]),
+            ("vae_two_of_512", VaeOptions::default(), [2, 4, 64, 64]),
             ("vae_two_of_512_slicing", slicing, [2, 4, 64, 64]),
-            ("vae_one_of_1024", Memory::default(), [1, 4, 128, 128]),
+            ("vae_one_of_1024", VaeOptions::default(), [1, 4, 128, 128]),
             ("vae_one_of_1024_tiling", tiling, [1, 4, 128, 128]),
         ] {
             let weights = Weights::open(

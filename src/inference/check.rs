@@ -1,7 +1,7 @@
 //! Whether a model folder holds what its network is read from: config.json and the weights, key by
 //! key.
 
-use super::networks::{PICTURES, Pictures};
+use super::networks::{FrameEncoder, PICTURES};
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
 use crate::models::blip::Blip;
@@ -49,7 +49,7 @@ const NETWORKS: &[(&str, Open)] = &[
 fn opener(class: &str) -> Option<Open> {
     if PICTURES.contains(&class) {
         return Some(|folder, device, precision| {
-            Pictures::open(folder, device, precision).map(drop)
+            FrameEncoder::open(folder, device, precision).map(drop)
         });
     }
     if Generator::ARCHITECTURES.contains(&class) {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
-use crate::models::diffusion::Memory;
+use crate::models::diffusion::VaeOptions;
 use crate::models::diffusion::pipeline;
 use crate::packet::ModelTag;
 use crate::tensor::{Device, Precision, PrecisionChoice};
@@ -103,7 +103,7 @@ impl<'a> Start<'a> {
             ..
         } = self.settings.options;
         pipeline::Options {
-            vae: Memory { slicing, tiling },
+            vae: VaeOptions { slicing, tiling },
             offload,
         }
     }

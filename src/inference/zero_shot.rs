@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::models::encoder::Scoring;
+use crate::models::picture_encoder::Scoring;
 
 /// Labels in the space of a model's pictures.
 #[derive(Debug)]

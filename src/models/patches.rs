@@ -4,8 +4,8 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::image_processor::{ImageProcessor, check};
 use super::layers::Linear;
-use super::pictures::{Preprocess, check};
 use super::weights::Weights;
 use crate::error::{Error, Result};
 
@@ -44,7 +44,7 @@ impl Patches {
     ///
     /// # Errors
     /// Model, where the sizes of pictures and positions do not fit each other.
-    pub fn new(weights: &Weights, parts: &Parts, preprocess: &Preprocess) -> Result<Self> {
+    pub fn new(weights: &Weights, parts: &Parts, preprocess: &ImageProcessor) -> Result<Self> {
         let (width, _, side, _) = parts.weight.size4()?;
         let size = preprocess.size().ok_or_else(|| {
             Error::model("pictures of one size must come out of preprocessor_config.json")

@@ -9,9 +9,9 @@ use tch::{Device, Kind, Tensor};
 
 use super::classes;
 use super::config::Config;
-use super::encoder::{Features, PictureEncoder};
 use super::folder::ModelFolder;
 use super::layers::{Conv2d, Geometry, Linear};
+use super::picture_encoder::{Features, PictureEncoder};
 use super::weights::{Scope, Weights};
 use crate::error::Result;
 use crate::tensor::{Precision, channels_last, normalise, resize};

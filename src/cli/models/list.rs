@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{rounded, settings};
 use crate::cli::{print, stages};
 use crate::error::{Error, Result};
-use crate::models::Card;
+use crate::models::ModelSummary;
 use crate::models::hub::{Snapshot, commit_of};
 
 /// A model that was found.
@@ -20,7 +20,7 @@ struct Found {
     path: PathBuf,
     /// The branches and tags of the hub's cache that it is.
     refs: Vec<String>,
-    card: Result<Card>,
+    summary: Result<ModelSummary>,
 }
 
 pub(super) fn run(model_dir: &Path, as_json: bool) -> Result<ExitCode> {
@@ -61,10 +61,10 @@ pub(super) fn run(model_dir: &Path, as_json: bool) -> Result<ExitCode> {
 fn in_folder(folder: &Path) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for (name, path) in folders(folder)? {
-        if Card::is_model(&path) {
+        if ModelSummary::is_model(&path) {
             found.push(Found {
                 name,
-                card: Card::read(&path),
+                summary: ModelSummary::read(&path),
                 path,
                 refs: Vec::new(),
             });
@@ -72,11 +72,11 @@ fn in_folder(folder: &Path) -> Result<Vec<Found>> {
         }
         for (inner, path) in folders(&path)?
             .into_iter()
-            .filter(|(_, path)| Card::is_model(path))
+            .filter(|(_, path)| ModelSummary::is_model(path))
         {
             found.push(Found {
                 name: format!("{name}/{inner}"),
-                card: Card::read(&path),
+                summary: ModelSummary::read(&path),
                 path,
                 refs: Vec::new(),
             });
@@ -121,7 +121,7 @@ fn of_snapshot(snapshot: Snapshot) -> Found {
     let name = format!("{}{revision}", snapshot.repository);
     Found {
         name,
-        card: Card::read(&snapshot.path),
+        summary: ModelSummary::read(&snapshot.path),
         path: snapshot.path,
         refs: snapshot.refs,
     }
@@ -129,28 +129,28 @@ fn of_snapshot(snapshot: Snapshot) -> Found {
 
 impl Found {
     fn json(&self) -> Value {
-        let card = self.card.as_ref().ok();
+        let summary = self.summary.as_ref().ok();
         json!({
             "name": self.name,
             "path": self.path,
             "commit": commit_of(&self.path),
             "refs": self.refs,
-            "architecture": card.map(|card| &card.architecture),
-            "parameters": card.map(|card| card.parameters),
-            "format": card.map(|card| &card.format),
-            "bytes": card.map(|card| card.bytes),
-            "stages": card.map(|card| stages::that_take(&card.architecture)),
-            "problem": self.card.as_ref().err().map(Error::to_string),
+            "architecture": summary.map(|summary| &summary.architecture),
+            "parameters": summary.map(|summary| summary.parameters),
+            "format": summary.map(|summary| &summary.format),
+            "bytes": summary.map(|summary| summary.bytes),
+            "stages": summary.map(|summary| stages::that_take(&summary.architecture)),
+            "problem": self.summary.as_ref().err().map(Error::to_string),
         })
     }
 
     fn row(&self) -> [String; 7] {
         let revision =
             commit_of(&self.path).map_or_else(|| "-".to_owned(), |commit| commit[..7].to_owned());
-        match &self.card {
-            Ok(card) => {
-                let stages = stages::that_take(&card.architecture).join(", ");
-                let (parameters, format) = (rounded(card.parameters), card.format.clone());
+        match &self.summary {
+            Ok(summary) => {
+                let stages = stages::that_take(&summary.architecture).join(", ");
+                let (parameters, format) = (rounded(summary.parameters), summary.format.clone());
                 let stages = if stages.is_empty() {
                     "-".to_owned()
                 } else {
@@ -159,10 +159,10 @@ impl Found {
                 [
                     self.name.clone(),
                     revision,
-                    card.architecture.clone(),
+                    summary.architecture.clone(),
                     parameters,
                     format,
-                    HumanBytes(card.bytes).to_string(),
+                    HumanBytes(summary.bytes).to_string(),
                     stages,
                 ]
             }

@@ -10,7 +10,7 @@ use crate::cli::print;
 use crate::error::{Error, Result};
 use crate::inference::check_weights;
 use crate::models::hub::hashes_of;
-use crate::models::{Card, ModelFolder};
+use crate::models::{ModelFolder, ModelSummary};
 
 pub(super) fn run(model_dir: &Path, names: &[String]) -> Result<ExitCode> {
     let mut good = true;
@@ -52,14 +52,14 @@ fn verified(folder: &Path) -> Result<String, Vec<Error>> {
     if let Err(error) = ModelFolder::open(folder).and_then(|folder| check_weights(&folder)) {
         faults.push(error);
     }
-    match Card::read(folder) {
-        Ok(card) if faults.is_empty() => Ok(format!(
+    match ModelSummary::read(folder) {
+        Ok(summary) if faults.is_empty() => Ok(format!(
             "{}, {} parameters in {}, every key fits; {hashes}",
-            card.architecture,
-            rounded(card.parameters),
-            card.format
+            summary.architecture,
+            rounded(summary.parameters),
+            summary.format
         )),
-        // What keeps a card from being read keeps the weights from it, too, and was said.
+        // What keeps a summary from being read keeps the weights from it, too, and was said.
         Err(error) if faults.is_empty() => Err(vec![error]),
         _ => Err(faults),
     }

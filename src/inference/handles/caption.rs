@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::super::networks::captioner::{Pictures, Text, Videos};
+use super::super::networks::text::{LanguageModel, PictureCaptions, VideoCaptions};
 use super::super::start::Start;
 use super::super::{Asker, Pool};
 use super::Card;
 use crate::error::Result;
 use crate::models::blip::Blip;
-use crate::models::captions::CaptionRequest;
+use crate::models::caption_decoder::CaptionRequest;
 use crate::models::opus_captions;
 use crate::models::text::{Generation, Generator, Request};
 use crate::packet::{Frame, ModelTag};
@@ -27,28 +27,30 @@ pub enum Captioner {
 /// Writes text.
 #[derive(Debug, Clone)]
 pub struct TextModel {
-    workers: Pool<Text>,
+    workers: Pool<LanguageModel>,
     card: Card,
 }
 
 /// Writes about pictures.
 #[derive(Debug, Clone)]
 pub struct PictureCaptioner {
-    workers: Pool<Pictures>,
+    workers: Pool<PictureCaptions>,
     card: Card,
 }
 
 /// Writes about videos.
 #[derive(Debug, Clone)]
 pub struct VideoCaptioner {
-    workers: Pool<Videos>,
+    workers: Pool<VideoCaptions>,
     card: Card,
 }
 
 impl Captioner {
     pub(in super::super) async fn of_prompts(start: &Start<'_>) -> Result<Self> {
         let workers = start
-            .pool(|folder, device, precision| Generator::load(folder, device, precision).map(Text))
+            .pool(|folder, device, precision| {
+                Generator::load(folder, device, precision).map(LanguageModel)
+            })
             .await?;
         Ok(Self::Text(TextModel {
             workers,
@@ -58,7 +60,9 @@ impl Captioner {
 
     pub(in super::super) async fn of_pictures(start: &Start<'_>) -> Result<Self> {
         let workers = start
-            .pool(|folder, device, precision| Blip::open(folder, device, precision).map(Pictures))
+            .pool(|folder, device, precision| {
+                Blip::open(folder, device, precision).map(PictureCaptions)
+            })
             .await?;
         Ok(Self::Picture(PictureCaptioner {
             workers,
@@ -69,7 +73,7 @@ impl Captioner {
     pub(in super::super) async fn of_videos(start: &Start<'_>) -> Result<Self> {
         let workers = start
             .pool(|folder, device, precision| {
-                opus_captions::open(folder, device, precision).map(Videos)
+                opus_captions::open(folder, device, precision).map(VideoCaptions)
             })
             .await?;
         Ok(Self::Video(VideoCaptioner {

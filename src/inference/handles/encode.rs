@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::super::networks::{Asked, Clips, Encoded, Pictures, Told};
+use super::super::networks::{ClipEncoder, Encoded, EncoderInput, EncoderOutput, FrameEncoder};
 use super::super::start::Start;
 use super::super::{Asker, Pool, ZeroShot};
 use super::Card;
 use crate::error::{Error, Result};
-use crate::models::encoder::Scoring;
 use crate::models::opus_encoder::OpusEncoder;
+use crate::models::picture_encoder::Scoring;
 use crate::packet::{Frame, ModelTag};
 
 /// Makes vectors.
@@ -22,17 +22,17 @@ pub struct EncodeModel {
 
 #[derive(Debug, Clone)]
 enum Encoder {
-    Frames(Pool<Pictures>),
-    Clips(Pool<Clips>),
+    Frames(Pool<FrameEncoder>),
+    Clips(Pool<ClipEncoder>),
 }
 
 impl EncodeModel {
     pub(in super::super) async fn of_pictures(start: &Start<'_>) -> Result<Self> {
         let (labels, unit) = (
-            Pictures::classes(&start.folder)?,
-            Pictures::are_unit(start.folder.architecture()?),
+            FrameEncoder::classes(&start.folder)?,
+            FrameEncoder::are_unit(start.folder.architecture()?),
         );
-        let workers = Encoder::Frames(start.pool(Pictures::open).await?);
+        let workers = Encoder::Frames(start.pool(FrameEncoder::open).await?);
         Ok(Self {
             workers,
             labels,
@@ -44,7 +44,7 @@ impl EncodeModel {
     pub(in super::super) async fn of_clips(start: &Start<'_>) -> Result<Self> {
         let workers = start
             .pool(|folder, device, precision| {
-                OpusEncoder::open(folder, device, precision).map(Clips)
+                OpusEncoder::open(folder, device, precision).map(ClipEncoder)
             })
             .await?;
         Ok(Self {
@@ -61,10 +61,12 @@ impl EncodeModel {
     /// Those of [`Pool::ask`].
     pub async fn ask(&self, frames: Vec<Arc<Frame>>, asker: Asker) -> Result<Encoded> {
         match &self.workers {
-            Encoder::Frames(workers) => match workers.ask(Asked::Frames(frames), asker).await? {
-                Told::Frame(encoded) => Ok(encoded),
-                Told::Texts(..) => Err(Error::bug("a frame was answered as texts")),
-            },
+            Encoder::Frames(workers) => {
+                match workers.ask(EncoderInput::Frames(frames), asker).await? {
+                    EncoderOutput::Frame(encoded) => Ok(encoded),
+                    EncoderOutput::Texts(..) => Err(Error::bug("a frame was answered as texts")),
+                }
+            }
             Encoder::Clips(workers) => workers.ask(frames, asker).await,
         }
     }
@@ -100,9 +102,9 @@ impl EncodeModel {
             let message = format!("{} knows clips only, no texts", self.card.tag.id);
             return Err(Error::config(message).hint("a CLIPModel or a SiglipModel knows texts"));
         };
-        match workers.ask(Asked::Texts(texts), asker).await? {
-            Told::Texts(vectors, scoring) => Ok((vectors, scoring)),
-            Told::Frame(_) => Err(Error::bug("texts were answered as a frame")),
+        match workers.ask(EncoderInput::Texts(texts), asker).await? {
+            EncoderOutput::Texts(vectors, scoring) => Ok((vectors, scoring)),
+            EncoderOutput::Frame(_) => Err(Error::bug("texts were answered as a frame")),
         }
     }
 

@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use super::super::networks::{Painted, Painter, PictureRequest};
+use super::super::networks::{DiffusionNetwork, Painted, PictureRequest};
 use super::super::start::Start;
 use super::super::{Asker, Pool};
 use super::Card;
 use crate::error::Result;
 use crate::models::ModelFolder;
-use crate::models::diffusion::pipeline::{Pipeline, is_consistent};
+use crate::models::diffusion::pipeline::{Pipeline, is_latent_consistency};
 use crate::packet::ModelTag;
 
 /// Paints pictures.
 #[derive(Debug, Clone)]
 pub struct PaintModel {
-    workers: Pool<Painter>,
+    workers: Pool<DiffusionNetwork>,
     card: Card,
     consistent: bool,
 }
@@ -23,9 +23,9 @@ impl PaintModel {
     pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
         let options = start.painting();
         let make = move |folder: &ModelFolder, device, precision| {
-            Pipeline::open(folder, device, precision, options).map(Painter)
+            Pipeline::open(folder, device, precision, options).map(DiffusionNetwork)
         };
-        let consistent = is_consistent(start.folder.architecture()?);
+        let consistent = is_latent_consistency(start.folder.architecture()?);
         Ok(Self {
             workers: start.pool(make).await?,
             card: start.card(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::networks::{Call, Encoded, Script};
+use super::super::networks::{Encoded, ScriptInput, ScriptModule};
 use super::super::start::Start;
 use super::super::{Asker, Pool};
 use super::Card;
@@ -14,7 +14,7 @@ use crate::packet::{Frame, ModelTag};
 /// Makes what a TorchScript module makes.
 #[derive(Debug, Clone)]
 pub struct ScriptModel {
-    workers: Pool<Script>,
+    workers: Pool<ScriptModule>,
     declared: Declared,
     labels: Option<Arc<[Arc<str>]>>,
     card: Card,
@@ -29,7 +29,7 @@ impl ScriptModel {
             .transpose()?;
         let own = declared.clone();
         let make = move |folder: &ModelFolder, device, precision| {
-            Ok(Script(
+            Ok(ScriptModule(
                 TorchScript::open(folder, device, precision)?,
                 own.clone(),
             ))
@@ -54,7 +54,7 @@ impl ScriptModel {
     ) -> Result<Encoded> {
         self.workers
             .ask(
-                Call {
+                ScriptInput {
                     frame: vec![frame],
                     declared,
                 },

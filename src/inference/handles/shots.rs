@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::networks::Shots;
+use super::super::networks::ShotDetector;
 use super::super::start::Start;
 use super::super::{Asker, Pool};
 use super::Card;
@@ -13,7 +13,7 @@ use crate::packet::{Frame, ModelTag};
 /// Finds cuts.
 #[derive(Debug, Clone)]
 pub struct ShotsModel {
-    workers: Pool<Shots>,
+    workers: Pool<ShotDetector>,
     card: Card,
 }
 
@@ -21,7 +21,7 @@ impl ShotsModel {
     pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
         let workers = start
             .pool(|folder, device, precision| {
-                TransNetV2::open(folder, device, precision).map(Shots)
+                TransNetV2::open(folder, device, precision).map(ShotDetector)
             })
             .await?;
         Ok(Self {

@@ -3,19 +3,19 @@
 
 use std::sync::Arc;
 
-use super::super::networks::speech::{Listener, Writer};
+use super::super::networks::speech::{SpeechDetector, Transcriber};
 use super::super::start::Start;
 use super::super::{Asker, Pool};
 use super::Card;
 use crate::error::Result;
-use crate::models::silero_vad::{Memory, SileroVad};
+use crate::models::silero_vad::{SileroVad, VadState};
 use crate::models::whisper::{Abilities, Request, Transcription, Whisper};
 use crate::packet::ModelTag;
 
 /// Writes speech down.
 #[derive(Debug, Clone)]
 pub struct SpeechModel {
-    workers: Pool<Writer>,
+    workers: Pool<Transcriber>,
     abilities: Arc<Abilities>,
     card: Card,
 }
@@ -23,7 +23,7 @@ pub struct SpeechModel {
 /// Hears whether anybody speaks.
 #[derive(Debug, Clone)]
 pub struct VadModel {
-    workers: Pool<Listener>,
+    workers: Pool<SpeechDetector>,
     card: Card,
 }
 
@@ -33,14 +33,16 @@ pub struct Heard {
     /// Samples from -1 to 1, 16,000 a second, as many as whole chunks have.
     pub samples: Vec<f32>,
     /// What is remembered of the stream's sound before.
-    pub memory: Memory,
+    pub memory: VadState,
 }
 
 impl SpeechModel {
     pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
         let abilities = Arc::new(Abilities::read(&start.folder)?);
         let workers = start
-            .pool(|folder, device, precision| Whisper::load(folder, device, precision).map(Writer))
+            .pool(|folder, device, precision| {
+                Whisper::load(folder, device, precision).map(Transcriber)
+            })
             .await?;
         Ok(Self {
             workers,
@@ -76,7 +78,7 @@ impl SpeechModel {
 impl VadModel {
     pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
         let workers = start
-            .pool(|folder, device, _| SileroVad::load(folder, device).map(Listener))
+            .pool(|folder, device, _| SileroVad::load(folder, device).map(SpeechDetector))
             .await?;
         Ok(Self {
             workers,
@@ -88,7 +90,7 @@ impl VadModel {
     ///
     /// # Errors
     /// Those of [`Pool::ask`].
-    pub async fn ask(&self, heard: Heard, asker: Asker) -> Result<(Vec<f32>, Memory)> {
+    pub async fn ask(&self, heard: Heard, asker: Asker) -> Result<(Vec<f32>, VadState)> {
         self.workers.ask(heard, asker).await
     }
 

@@ -19,7 +19,7 @@ use self::fetch::Fetch;
 use self::listing::Hub;
 use self::place::Place;
 use crate::error::{Error, Result};
-use crate::models::Card;
+use crate::models::ModelSummary;
 use crate::models::hub::{HubId, HubSettings};
 
 pub use self::choice::Why;
@@ -188,7 +188,7 @@ impl Pull<'_> {
             .await?;
         // Only when all is there, so that a snapshot that is found is a whole one.
         let folder = place.settle(&choice.files)?;
-        Card::read(&folder)
+        ModelSummary::read(&folder)
             .map_err(|error| error.context(format_args!("{} was fetched, but", self.id)))?;
         Ok(Pulled {
             folder,
@@ -201,7 +201,7 @@ impl Pull<'_> {
         let there = settings
             .cache
             .snapshot(self.id)
-            .filter(|folder| self.to.is_none() && Card::read(folder).is_ok());
+            .filter(|folder| self.to.is_none() && ModelSummary::read(folder).is_ok());
         if let Some((folder, commit)) = there.zip(settings.cache.commit(self.id)) {
             return Ok(Pulled {
                 folder,

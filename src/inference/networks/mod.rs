@@ -1,15 +1,15 @@
 //! Each network as a worker's model: items become batches, batches become answers.
 
-pub(super) mod captioner;
-mod painter;
-mod pictures;
+mod diffusion;
+mod frames;
 mod scripts;
 pub(super) mod speech;
+pub(super) mod text;
 
-pub(super) use self::painter::Painter;
-pub use self::painter::{FromFrame, Latents, Painted, PictureRequest};
-pub(super) use self::pictures::{Asked, PICTURES, Pictures, Told};
-pub(super) use self::scripts::{Call, Script};
+pub(super) use self::diffusion::DiffusionNetwork;
+pub use self::diffusion::{FromFrame, Latents, Painted, PictureRequest};
+pub(super) use self::frames::{EncoderInput, EncoderOutput, FrameEncoder, PICTURES};
+pub(super) use self::scripts::{ScriptInput, ScriptModule};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -75,9 +75,9 @@ impl Encoded {
 }
 
 /// TransNetV2: a window of frames in, the probability of a cut at each out.
-pub(super) struct Shots(pub TransNetV2);
+pub(super) struct ShotDetector(pub TransNetV2);
 
-impl Model for Shots {
+impl Model for ShotDetector {
     type Item = Vec<Arc<Frame>>;
     type Answer = Vec<f32>;
 
@@ -130,9 +130,9 @@ impl Model for Shots {
 }
 
 /// The Opus encoder: a window of frames in, its vector out.
-pub(super) struct Clips(pub OpusEncoder);
+pub(super) struct ClipEncoder(pub OpusEncoder);
 
-impl Model for Clips {
+impl Model for ClipEncoder {
     type Item = Vec<Arc<Frame>>;
     type Answer = Encoded;
 

@@ -13,21 +13,21 @@ use crate::packet::Frame;
 use crate::tensor::frames_to_tensor;
 
 /// A module, and what its config.json declares.
-pub(in crate::inference) struct Script(pub TorchScript, pub Declared);
+pub(in crate::inference) struct ScriptModule(pub TorchScript, pub Declared);
 
 /// A frame, in a window of one, and what the module takes and gives.
-pub(in crate::inference) struct Call {
+pub(in crate::inference) struct ScriptInput {
     pub frame: Vec<Arc<Frame>>,
     pub declared: Arc<Declared>,
 }
 
-impl Model for Script {
-    type Item = Call;
+impl Model for ScriptModule {
+    type Item = ScriptInput;
     type Answer = Encoded;
 
     fn run(
         &mut self,
-        items: &[&Call],
+        items: &[&ScriptInput],
         _cancelled: &dyn Fn(usize) -> bool,
     ) -> Result<Vec<Result<Encoded>>> {
         let mut answers: Vec<Result<Encoded>> = items
@@ -81,7 +81,7 @@ impl Model for Script {
 
     fn sample(&self) -> Option<Self::Item> {
         let [height, width] = self.1.size?;
-        Some(Call {
+        Some(ScriptInput {
             frame: grey(1, width as u32, height as u32),
             declared: Arc::new(self.1.clone()),
         })
@@ -106,7 +106,7 @@ mod tests {
             std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/torchscript-named");
         let folder = ModelFolder::open(path).unwrap();
         let own = Declared::read(folder.config()).unwrap();
-        let mut model = Script(
+        let mut model = ScriptModule(
             TorchScript::open(&folder, Device::Cpu, Precision::F32).unwrap(),
             own.clone(),
         );
@@ -130,7 +130,7 @@ mod tests {
                 format,
                 pixels: pixels.into(),
             };
-            Call {
+            ScriptInput {
                 frame: vec![Arc::new(frame)],
                 declared: Arc::new(declared.clone()),
             }

@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use crate::error::{Error, Result};
 use crate::inference::Heard;
 use crate::inference::Model;
-use crate::models::silero_vad::{CHUNK, Memory, SileroVad};
+use crate::models::silero_vad::{CHUNK, SileroVad, VadState};
 use crate::models::whisper::{Options, Request, SAMPLE_RATE, Transcription, Whisper};
 
 /// Chunks of the sound that batches are measured with: about a second.
 const SECOND: usize = SAMPLE_RATE / CHUNK;
 
 /// Whisper: a window of sound in, what is said in it out.
-pub(in crate::inference) struct Writer(pub Whisper);
+pub(in crate::inference) struct Transcriber(pub Whisper);
 
-impl Writer {
+impl Transcriber {
     /// A window of silence, in the first language that the model knows.
     fn silence(&self, samples: usize) -> Request {
         let language = self
@@ -37,7 +37,7 @@ impl Writer {
     }
 }
 
-impl Model for Writer {
+impl Model for Transcriber {
     type Item = Request;
     type Answer = Transcription;
 
@@ -80,27 +80,27 @@ impl Model for Writer {
 }
 
 /// Silero VAD: sound that goes on in, the probability of speech in its chunks out.
-pub(in crate::inference) struct Listener(pub SileroVad);
+pub(in crate::inference) struct SpeechDetector(pub SileroVad);
 
-impl Model for Listener {
+impl Model for SpeechDetector {
     type Item = Heard;
-    type Answer = (Vec<f32>, Memory);
+    type Answer = (Vec<f32>, VadState);
 
     fn run(
         &mut self,
         items: &[&Heard],
         _cancelled: &dyn Fn(usize) -> bool,
-    ) -> Result<Vec<Result<(Vec<f32>, Memory)>>> {
+    ) -> Result<Vec<Result<(Vec<f32>, VadState)>>> {
         let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (at, item) in items.iter().enumerate() {
             groups.entry(item.samples.len()).or_default().push(at);
         }
-        let mut answers: Vec<Result<(Vec<f32>, Memory)>> = items
+        let mut answers: Vec<Result<(Vec<f32>, VadState)>> = items
             .iter()
             .map(|_| Err(Error::bug("a stream is missing from its batch")))
             .collect();
         for places in groups.into_values() {
-            let streams: Vec<(&[f32], &Memory)> = places
+            let streams: Vec<(&[f32], &VadState)> = places
                 .iter()
                 .map(|&at| (items[at].samples.as_slice(), &items[at].memory))
                 .collect();
@@ -113,14 +113,14 @@ impl Model for Listener {
 
     fn warm_up(&mut self) -> Result<()> {
         self.0
-            .forward(&[(&[0.; CHUNK], &Memory::default())])
+            .forward(&[(&[0.; CHUNK], &VadState::default())])
             .map(drop)
     }
 
     fn sample(&self) -> Option<Heard> {
         Some(Heard {
             samples: vec![0.; SECOND * CHUNK],
-            memory: Memory::default(),
+            memory: VadState::default(),
         })
     }
 

@@ -8,9 +8,9 @@ mod vision;
 pub use text::BlipTextConfig;
 pub use vision::{BlipVision, BlipVisionConfig};
 
-use super::captions::{CaptionRequest, Captions};
+use super::caption_decoder::{CaptionDecoder, CaptionRequest};
 use super::folder::ModelFolder;
-use super::pictures::Preprocess;
+use super::image_processor::ImageProcessor;
 use super::text::{Generation, Tokenizer, Writer};
 use crate::error::Result;
 use crate::tensor::{Device, Precision, Tensor, guard};
@@ -19,8 +19,8 @@ use crate::tensor::{Device, Precision, Tensor, guard};
 #[derive(Debug)]
 pub struct Blip {
     vision: BlipVision,
-    preprocess: Preprocess,
-    captions: Captions,
+    preprocess: ImageProcessor,
+    captions: CaptionDecoder,
 }
 
 impl Blip {
@@ -37,12 +37,12 @@ impl Blip {
             BlipVisionConfig::read(folder.config())?,
             BlipTextConfig::read(folder.config())?,
         );
-        let exact = Preprocess {
-            resize: Some(super::pictures::Resize::Exact([vision.image; 2])),
+        let exact = ImageProcessor {
+            resize: Some(super::image_processor::Resize::Exact([vision.image; 2])),
             crop: None,
-            ..Preprocess::clip(vision.image)
+            ..ImageProcessor::clip(vision.image)
         };
-        let preprocess = Preprocess::open(folder, exact)?;
+        let preprocess = ImageProcessor::open(folder, exact)?;
         let weights = folder.weights(device, precision)?;
         let tower = BlipVision::part(&weights.root(), &vision, &preprocess)?;
         let network = text::read(
@@ -55,7 +55,7 @@ impl Blip {
         Ok(Self {
             vision: tower,
             preprocess,
-            captions: Captions::new(network, writer, text.start)?,
+            captions: CaptionDecoder::new(network, writer, text.start)?,
         })
     }
 
@@ -82,12 +82,13 @@ impl Blip {
     /// Refuses what [`write`](Self::write) would fail on, with all beside it.
     ///
     /// # Errors
-    /// Those of [`Captions::check`].
+    /// Those of [`CaptionDecoder::check`].
     pub fn check(&self, request: &CaptionRequest) -> Result<()> {
         self.captions.check(request)
     }
 
-    /// Captions of what it has [seen](Self::see), one request a picture: see [`Captions::write`].
+    /// CaptionDecoder of what it has [seen](Self::see), one request a picture: see
+    /// [`CaptionDecoder::write`].
     ///
     /// # Errors
     /// As there.

@@ -21,7 +21,7 @@ fn frames() -> Tensor {
     film(80, 53, 71).index_select(0, &Tensor::from_slice(&[0i64, 38, 79]))
 }
 
-/// What it gives, for `models::every`.
+/// What it gives, for `models::network_conformance`.
 pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
     let network = tiny(precision);
     let seen = network.see(&frames().narrow(0, 0, 1)).unwrap();

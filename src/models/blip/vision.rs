@@ -5,9 +5,9 @@ use tch::Tensor;
 use crate::error::Result;
 use crate::models::attention::{Attention, Heads};
 use crate::models::config::Config;
+use crate::models::image_processor::ImageProcessor;
 use crate::models::layers::{Activation, LayerNorm, Linear};
 use crate::models::patches::{Parts, Patches};
-use crate::models::pictures::Preprocess;
 use crate::models::transformer::{Layer, Mlp, Tower};
 use crate::models::weights::Scope;
 
@@ -76,7 +76,7 @@ impl BlipVision {
     pub fn part(
         root: &Scope<'_>,
         config: &BlipVisionConfig,
-        preprocess: &Preprocess,
+        preprocess: &ImageProcessor,
     ) -> Result<Self> {
         let (scope, tower) = (root / "vision_model", &config.tower);
         let (embeddings, width) = (&scope / "embeddings", tower.width);

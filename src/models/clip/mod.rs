@@ -12,22 +12,22 @@ pub use vision::{ClipVision, ClipVisionConfig};
 
 use tch::{Device, Tensor};
 
-use super::encoder::{Features, PictureEncoder, Scoring, Texts, unit};
 use super::folder::ModelFolder;
-use super::pictures::Preprocess;
+use super::image_processor::ImageProcessor;
+use super::picture_encoder::{Features, PictureEncoder, Scoring, TextFeatures, l2_normalized};
 use super::text::Tokenizer;
 use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::tensor::Precision;
 
-/// Texts that are read at once.
+/// TextFeatures that are read at once.
 const PASS: usize = 64;
 
 /// The network with its weights.
 #[derive(Debug)]
 pub struct Clip {
     vision: ClipVision,
-    preprocess: Preprocess,
+    preprocess: ImageProcessor,
     words: Option<Words>,
     device: Device,
 }
@@ -50,7 +50,7 @@ impl Clip {
     /// fit.
     pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let vision = ClipVisionConfig::read(folder.config())?;
-        let preprocess = Preprocess::open(folder, Preprocess::clip(vision.image))?;
+        let preprocess = ImageProcessor::open(folder, ImageProcessor::clip(vision.image))?;
         let weights = folder.weights(device, precision)?;
         if folder.architecture()? == "CLIPVisionModelWithProjection" {
             return Self::new(weights, &vision, None, preprocess);
@@ -79,7 +79,7 @@ impl Clip {
         weights: Weights,
         vision: &ClipVisionConfig,
         text: Option<&ClipTextConfig>,
-        preprocess: Preprocess,
+        preprocess: ImageProcessor,
     ) -> Result<Self> {
         let _frozen = crate::tensor::guard();
         let (root, device) = (weights.root(), weights.device());
@@ -115,7 +115,9 @@ impl Clip {
     pub fn text_vectors(&self, tokens: &Tensor) -> Result<Tensor> {
         let _frozen = crate::tensor::guard();
         let projected = self.words()?.tower.forward(tokens, &[])?.projected;
-        unit(&projected.ok_or_else(|| Error::bug("a text tower of CLIP without a projection"))?)
+        l2_normalized(
+            &projected.ok_or_else(|| Error::bug("a text tower of CLIP without a projection"))?,
+        )
     }
 
     fn words(&self) -> Result<&Words> {
@@ -137,14 +139,14 @@ impl PictureEncoder for Clip {
 
     fn encode(&self, frames: &Tensor) -> Result<Features> {
         let _frozen = crate::tensor::guard();
-        let embedding = unit(&self.vision.forward(&self.preprocess.fit(frames)?)?)?;
+        let embedding = l2_normalized(&self.vision.forward(&self.preprocess.fit(frames)?)?)?;
         Ok(Features {
             embedding,
             probabilities: None,
         })
     }
 
-    fn texts(&self, texts: &[String]) -> Result<Texts> {
+    fn texts(&self, texts: &[String]) -> Result<TextFeatures> {
         let words = self.words()?;
         let tokenizer = words.tokenizer.as_ref();
         let tokenizer = tokenizer.ok_or_else(|| {
@@ -159,15 +161,15 @@ impl PictureEncoder for Clip {
                 .collect::<Result<Vec<_>>>()?;
             vectors.push(self.text_vectors(&padded(rows)?)?);
         }
-        Ok(Texts {
+        Ok(TextFeatures {
             vectors: Tensor::f_cat(&vectors, 0)?,
             scoring: Scoring::Softmax { scale: words.scale },
         })
     }
 }
 
-/// Texts as `[n, t]`, each filled up with its own last token, which ends it: what comes after the
-/// end changes nothing.
+/// TextFeatures as `[n, t]`, each filled up with its own last token, which ends it: what comes
+/// after the end changes nothing.
 fn padded(mut rows: Vec<Vec<u32>>) -> Result<Tensor> {
     let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
     for row in &mut rows {

@@ -8,9 +8,9 @@ use tch::{Device, Kind, Tensor};
 use super::*;
 use crate::models::attention::AttentionKind;
 use crate::models::config::Config;
-use crate::models::encoder::Scoring;
 use crate::models::golden::{cosine, film, goldens, path, relative_error, weights};
 use crate::models::layers::Activation;
+use crate::models::picture_encoder::Scoring;
 use crate::tensor::Precision;
 
 fn text_config(network: &str) -> ClipTextConfig {
@@ -193,12 +193,12 @@ fn whole(precision: Precision) -> Clip {
         weights("clip.json", "whole", precision),
         &vision_config(),
         Some(&text),
-        Preprocess::clip(32),
+        ImageProcessor::clip(32),
     )
     .unwrap()
 }
 
-/// What it gives, for `models::every`.
+/// What it gives, for `models::network_conformance`.
 pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
     let clip = whole(precision);
     let texts = clip
@@ -381,14 +381,14 @@ fn pictures_that_do_not_fit_the_positions_are_refused() {
             preprocess,
         )
     };
-    let error = fitting(Preprocess::clip(48)).unwrap_err();
+    let error = fitting(ImageProcessor::clip(48)).unwrap_err();
     assert!(
         error
             .message()
             .contains("48x48 pixels have 36 patches of 8x8, the network has 16 positions"),
         "{error}"
     );
-    let error = fitting(Preprocess::clip(32)).unwrap_err();
+    let error = fitting(ImageProcessor::clip(32)).unwrap_err();
     assert!(
         error.message().contains("surplus") && error.message().contains("logit_scale"),
         "{error}"

@@ -203,9 +203,9 @@ impl ClipText {
         &self.config
     }
 
-    /// Texts `[n, t]` of token numbers, t at most [`positions`](ClipTextConfig::positions), on any
-    /// device. `hidden` are the states asked for besides: 0 is the embedded text, n what the n-th
-    /// layer makes of it, without the final layer norm.
+    /// TextFeatures `[n, t]` of token numbers, t at most [`positions`](ClipTextConfig::positions),
+    /// on any device. `hidden` are the states asked for besides: 0 is the embedded text, n what the
+    /// n-th layer makes of it, without the final layer norm.
     ///
     /// # Errors
     /// Model, where the texts have another shape, are too long or hold an unknown token, or a state

@@ -5,9 +5,9 @@ use tch::Tensor;
 
 use crate::error::Result;
 use crate::models::config::Config;
+use crate::models::image_processor::ImageProcessor;
 use crate::models::layers::{Activation, LayerNorm, Linear};
 use crate::models::patches::{Parts, Patches};
-use crate::models::pictures::Preprocess;
 use crate::models::transformer::{Layer, Tower, layers};
 use crate::models::weights::Scope;
 
@@ -97,7 +97,7 @@ impl ClipVision {
     pub fn part(
         root: &Scope<'_>,
         config: &ClipVisionConfig,
-        preprocess: &Preprocess,
+        preprocess: &ImageProcessor,
     ) -> Result<Self> {
         let (scope, width, tower) = (root / "vision_model", config.tower.width, &config.tower);
         let embeddings = &scope / "embeddings";

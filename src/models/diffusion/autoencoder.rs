@@ -13,14 +13,14 @@ use crate::tensor::Precision;
 
 /// What is done so that many or large pictures need less memory. The default is neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Memory {
+pub struct VaeOptions {
     /// One picture of a batch at a time: the same pictures.
     pub slicing: bool,
     /// A large picture in overlapping tiles, blended: another picture, if little.
     pub tiling: bool,
 }
 
-impl Memory {
+impl VaeOptions {
     /// `each` of the whole batch, or of one item after the other.
     pub(super) fn in_slices(
         self,
@@ -61,7 +61,7 @@ impl Autoencoder {
     ///
     /// # Errors
     /// Model, where it is none of those read here, or its config or weights do not fit.
-    pub fn new(weights: Weights, config: &Config, memory: Memory) -> Result<Self> {
+    pub fn new(weights: Weights, config: &Config, memory: VaeOptions) -> Result<Self> {
         match config.string("_class_name")? {
             "AutoencoderKL" => Ok(Self::Kl(Box::new(AutoencoderKl::new(
                 weights,

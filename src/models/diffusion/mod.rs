@@ -16,4 +16,4 @@ mod starter;
 mod tiles;
 pub mod unet;
 
-pub use autoencoder::{Autoencoder, Memory};
+pub use autoencoder::{Autoencoder, VaeOptions};

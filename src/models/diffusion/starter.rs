@@ -3,10 +3,10 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::pipeline::{Options, Painting, Pipeline, Request, Source, Start};
+use super::pipeline::{GeneratedPicture, Options, Pipeline, Request, Source, Start};
 use super::pixels::{from_bytes, to_bytes};
 use super::similarity::{LOOK, Luma};
-use super::{Autoencoder, Memory};
+use super::{Autoencoder, VaeOptions};
 use crate::models::ModelFolder;
 use crate::models::golden::{goldens, path, trained};
 use crate::models::resnet::ResNet;
@@ -50,12 +50,12 @@ fn again(frame: &Tensor, strength: f64, request: Request) -> Request {
 }
 
 /// Pictures `[n, 128, 128, 3]`, sixteen at a time.
-fn paint(pipeline: &mut Pipeline, requests: &[Request]) -> Tensor {
+fn generate(pipeline: &mut Pipeline, requests: &[Request]) -> Tensor {
     let requests: Vec<&Request> = requests.iter().collect();
-    let paint = |part: &[&Request]| pipeline.paint(part, &|_| false).unwrap();
-    let painted: Vec<Painting> = requests
+    let generate = |part: &[&Request]| pipeline.generate(part, &|_| false).unwrap();
+    let painted: Vec<GeneratedPicture> = requests
         .chunks(16)
-        .flat_map(paint)
+        .flat_map(generate)
         .map(Result::unwrap)
         .collect();
     Tensor::stack(
@@ -74,12 +74,12 @@ fn its_pictures_are_those_of_diffusers() {
         "bright, green and blue, wide, still",
         "Very dark; a close photograph of a brown hare!",
     ];
-    let painted = paint(
+    let painted = generate(
         &mut pipeline,
         &[request(prompts[0], 1), request(prompts[1], 2)],
     );
     let frame = |at| golden["frames"].get(at);
-    let repainted = paint(
+    let repainted = generate(
         &mut pipeline,
         &[
             again(&frame(0), 0.5, request(prompts[0], 3)),
@@ -138,7 +138,10 @@ fn it_follows_its_prompts_and_paints_pictures() {
             }
         }
     }
-    let (dark, bright) = (paint(&mut pipeline, &dark), paint(&mut pipeline, &bright));
+    let (dark, bright) = (
+        generate(&mut pipeline, &dark),
+        generate(&mut pipeline, &bright),
+    );
     let luma = |pictures: &Tensor| {
         pictures
             .to_kind(Kind::Float)
@@ -168,7 +171,8 @@ fn it_follows_its_prompts_and_paints_pictures() {
             / colours.sum_dim_intlist(1, false, Kind::Float)
     };
     let hues = count(
-        &share(&paint(&mut pipeline, &asked)).gt_tensor(&share(&paint(&mut pipeline, &plain))),
+        &share(&generate(&mut pipeline, &asked))
+            .gt_tensor(&share(&generate(&mut pipeline, &plain))),
     );
     assert!(
         brighter + hues >= 90,
@@ -218,7 +222,7 @@ fn little_strength_keeps_a_frame_and_much_leaves_it() {
                 )
             })
             .collect();
-        let painted = paint(&mut pipeline, &asked);
+        let painted = generate(&mut pipeline, &asked);
         let similar = |at: i64| {
             luma(&frames.get(at))
                 .similarity(&luma(&painted.get(at)))
@@ -240,7 +244,7 @@ fn its_autoencoder_restores_frames_that_it_has_not_seen() {
         folder().part("vae").unwrap(),
     );
     let weights = part.weights(Device::Cpu, Precision::F32).unwrap();
-    let autoencoder = Autoencoder::new(weights, part.config(), Memory::default()).unwrap();
+    let autoencoder = Autoencoder::new(weights, part.config(), VaeOptions::default()).unwrap();
     let latents = autoencoder
         .to_latents(&from_bytes(frames, Precision::F32).unwrap(), &mut || {
             unreachable!("it draws nothing")

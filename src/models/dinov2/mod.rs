@@ -8,11 +8,11 @@ use tch::{Device, Kind, Tensor};
 use super::attention::{Attention, Biases, Heads};
 use super::classes;
 use super::config::Config;
-use super::encoder::{Features, PictureEncoder};
 use super::folder::ModelFolder;
+use super::image_processor::ImageProcessor;
 use super::layers::{Activation, LayerNorm, Linear};
 use super::patches::{Parts, Patches, regrid};
-use super::pictures::Preprocess;
+use super::picture_encoder::{Features, PictureEncoder};
 use super::transformer::{Layer, Mlp, Tower};
 use super::weights::{Scope, Weights};
 use crate::error::{Error, Result};
@@ -110,7 +110,7 @@ pub struct Dinov2 {
     classifier: Option<Linear>,
     /// Places before the patches.
     before: i64,
-    preprocess: Preprocess,
+    preprocess: ImageProcessor,
     device: Device,
 }
 
@@ -123,7 +123,7 @@ impl Dinov2 {
     /// fit.
     pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let config = Dinov2Config::read(folder.config(), folder.architecture()?)?;
-        let preprocess = Preprocess::open(folder, Preprocess::dinov2())?;
+        let preprocess = ImageProcessor::open(folder, ImageProcessor::dinov2())?;
         Self::new(folder.weights(device, precision)?, &config, preprocess)
     }
 
@@ -131,7 +131,11 @@ impl Dinov2 {
     ///
     /// # Errors
     /// Model, where the weights do not fit.
-    pub fn new(weights: Weights, config: &Dinov2Config, preprocess: Preprocess) -> Result<Self> {
+    pub fn new(
+        weights: Weights,
+        config: &Dinov2Config,
+        preprocess: ImageProcessor,
+    ) -> Result<Self> {
         let _frozen = crate::tensor::guard();
         let (root, device) = (weights.root(), weights.device());
         let (scope, width) = match (config.classes, config.registers) {
@@ -223,7 +227,7 @@ impl PictureEncoder for Dinov2 {
 
 /// What stands before the patches, their convolution, and their positions at the grid of the
 /// pictures that are read.
-fn parts(scope: &Scope<'_>, config: &Dinov2Config, preprocess: &Preprocess) -> Result<Parts> {
+fn parts(scope: &Scope<'_>, config: &Dinov2Config, preprocess: &ImageProcessor) -> Result<Parts> {
     let (width, patch) = (config.tower.width, config.patch);
     let count = (config.image / patch) * (config.image / patch);
     let positions = scope

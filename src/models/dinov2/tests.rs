@@ -40,10 +40,10 @@ fn open(name: &str, precision: Precision) -> (Dinov2, Tensor) {
         .unwrap()
         .extend(more.as_object().unwrap().clone());
     let config = Dinov2Config::read(&Config::of(config), architecture).unwrap();
-    let preprocess = Preprocess {
+    let preprocess = ImageProcessor {
         resize: None,
         crop: Some(size),
-        ..Preprocess::dinov2()
+        ..ImageProcessor::dinov2()
     };
     let frames = Tensor::cat(
         &[
@@ -58,7 +58,7 @@ fn open(name: &str, precision: Precision) -> (Dinov2, Tensor) {
     )
 }
 
-/// What it gives, for `models::every`.
+/// What it gives, for `models::network_conformance`.
 pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
     let (network, frames) = open("gated", precision);
     let found = network.encode(&frames).unwrap();

@@ -21,7 +21,7 @@ fn tokens(tensor: &Tensor) -> Vec<i64> {
     Vec::try_from(tensor).unwrap()
 }
 
-/// What it gives, for `models::every`.
+/// What it gives, for `models::network_conformance`.
 pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
     let network = tiny(precision);
     let (mut cache, first) = network

@@ -4,7 +4,7 @@
 //! Vaswani et al., "Attention Is All You Need" (arXiv:1706.03762).
 
 use super::attention::{Attention, Heads};
-use super::captions::Captions;
+use super::caption_decoder::CaptionDecoder;
 use super::config::Config;
 use super::decoder::{CrossDecoder, CrossLayer};
 use super::folder::ModelFolder;
@@ -200,7 +200,7 @@ fn sines(positions: i64, width: i64) -> Result<Tensor> {
 /// # Errors
 /// Config, where the folder lacks a file or is another network's; model, where a file is not what
 /// it should be; overload, where memory is short.
-pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Captions> {
+pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<CaptionDecoder> {
     folder.expect("OpusCaptionDecoder")?;
     let config = folder.config();
     let network = read(
@@ -208,7 +208,7 @@ pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Resul
         &OpusCaptionConfig::read(config)?,
     )?;
     let writer = Writer::new(Tokenizer::load(folder)?, token_ids(config, "eos_token_id")?);
-    Captions::new(network, writer, config.integer("bos_token_id")?)
+    CaptionDecoder::new(network, writer, config.integer("bos_token_id")?)
 }
 
 #[cfg(test)]

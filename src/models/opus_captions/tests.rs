@@ -28,7 +28,7 @@ fn videos(name: &str) -> Tensor {
     (noise(name, &[3, 5, 32]).to_kind(Kind::Float) - 128.) / 48.
 }
 
-/// What it gives, for `models::every`.
+/// What it gives, for `models::network_conformance`.
 pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
     let network = tiny("learned", precision);
     let over = network

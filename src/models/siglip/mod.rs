@@ -6,18 +6,18 @@ use tch::{Device, Kind, Tensor};
 
 use super::attention::{Attention, Heads};
 use super::config::Config;
-use super::encoder::{Features, PictureEncoder, Scoring, Texts, unit};
 use super::folder::ModelFolder;
+use super::image_processor::ImageProcessor;
 use super::layers::{Activation, Embedding, LayerNorm, Linear};
 use super::patches::{Parts, Patches};
-use super::pictures::Preprocess;
+use super::picture_encoder::{Features, PictureEncoder, Scoring, TextFeatures, l2_normalized};
 use super::text::Tokenizer;
 use super::transformer::{Layer, Mlp, Tower, layers};
 use super::weights::{Scope, Weights};
 use crate::error::{Error, Result};
 use crate::tensor::Precision;
 
-/// Texts that are read at once.
+/// TextFeatures that are read at once.
 const PASS: usize = 64;
 
 /// The network's sizes; the default is base-patch16-224's.
@@ -116,7 +116,7 @@ pub struct Siglip {
     head: Head,
     words: Words,
     tokenizer: Option<Tokenizer>,
-    preprocess: Preprocess,
+    preprocess: ImageProcessor,
     scoring: Scoring,
     device: Device,
 }
@@ -153,7 +153,7 @@ impl Siglip {
     pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         folder.expect("SiglipModel")?;
         let config = SiglipConfig::read(folder.config())?;
-        let preprocess = Preprocess::open(folder, Preprocess::siglip(config.image))?;
+        let preprocess = ImageProcessor::open(folder, ImageProcessor::siglip(config.image))?;
         let mut network = Self::new(folder.weights(device, precision)?, &config, preprocess)?;
         network.tokenizer = folder
             .file("tokenizer.json")
@@ -169,7 +169,11 @@ impl Siglip {
     ///
     /// # Errors
     /// Model, where they do not fit.
-    pub fn new(weights: Weights, config: &SiglipConfig, preprocess: Preprocess) -> Result<Self> {
+    pub fn new(
+        weights: Weights,
+        config: &SiglipConfig,
+        preprocess: ImageProcessor,
+    ) -> Result<Self> {
         let _frozen = crate::tensor::guard();
         let (root, device) = (weights.root(), weights.device());
         let (scope, width, tower) = (&root / "vision_model", config.vision.width, &config.vision);
@@ -210,7 +214,7 @@ impl Siglip {
     /// is short.
     pub fn text_vectors(&self, tokens: &Tensor) -> Result<Tensor> {
         let _frozen = crate::tensor::guard();
-        unit(&self.words.forward(tokens, self.device)?)
+        l2_normalized(&self.words.forward(tokens, self.device)?)
     }
 
     /// Frames of the network's size to vectors, not of length 1.
@@ -234,14 +238,14 @@ impl PictureEncoder for Siglip {
 
     fn encode(&self, frames: &Tensor) -> Result<Features> {
         let _frozen = crate::tensor::guard();
-        let embedding = unit(&self.pooled(&self.preprocess.fit(frames)?)?)?;
+        let embedding = l2_normalized(&self.pooled(&self.preprocess.fit(frames)?)?)?;
         Ok(Features {
             embedding,
             probabilities: None,
         })
     }
 
-    fn texts(&self, texts: &[String]) -> Result<Texts> {
+    fn texts(&self, texts: &[String]) -> Result<TextFeatures> {
         let tokenizer = self.tokenizer.as_ref();
         let tokenizer = tokenizer.ok_or_else(|| {
             Error::config("the model's folder has no tokenizer.json, which labels need")
@@ -259,7 +263,7 @@ impl PictureEncoder for Siglip {
                 &Tensor::f_from_slice(&tokens)?.f_view([texts.len() as i64, length as i64])?,
             )?);
         }
-        Ok(Texts {
+        Ok(TextFeatures {
             vectors: Tensor::f_cat(&vectors, 0)?,
             scoring: self.scoring,
         })

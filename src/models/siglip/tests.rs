@@ -31,7 +31,7 @@ fn whole(precision: Precision) -> Siglip {
     Siglip::new(
         weights("siglip.json", "whole", precision),
         &config,
-        Preprocess::siglip(34),
+        ImageProcessor::siglip(34),
     )
     .unwrap()
 }
@@ -53,7 +53,7 @@ fn frames() -> Tensor {
     film(40, 34, 34).narrow(0, 36, 3)
 }
 
-/// What it gives, for `models::every`.
+/// What it gives, for `models::network_conformance`.
 pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
     let network = whole(precision);
     vec![

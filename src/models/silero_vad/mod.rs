@@ -36,13 +36,13 @@ pub struct SileroVad {
 
 /// What it remembers of a stream's sound so far; by default nothing.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Memory {
+pub struct VadState {
     context: Vec<f32>,
     hidden: Vec<f32>,
     cell: Vec<f32>,
 }
 
-impl Default for Memory {
+impl Default for VadState {
     fn default() -> Self {
         Self {
             context: vec![0.; CONTEXT],
@@ -107,7 +107,7 @@ impl SileroVad {
     ///
     /// # Errors
     /// Bug, where the numbers of samples do not fit; overload, where memory is short.
-    pub fn forward(&self, streams: &[(&[f32], &Memory)]) -> Result<Vec<(Vec<f32>, Memory)>> {
+    pub fn forward(&self, streams: &[(&[f32], &VadState)]) -> Result<Vec<(Vec<f32>, VadState)>> {
         let _frozen = guard();
         let length = streams.first().map_or(0, |(samples, _)| samples.len());
         if !length.is_multiple_of(CHUNK)
@@ -135,7 +135,7 @@ impl SileroVad {
             .f_unfold(1, (CONTEXT + CHUNK) as i64, CHUNK as i64)?
             .f_reshape([rows * chunks, -1])?;
         let features = self.features(&heard)?.f_view([rows, chunks, WIDTH])?;
-        let state = |part: fn(&Memory) -> &Vec<f32>| -> Result<Tensor> {
+        let state = |part: fn(&VadState) -> &Vec<f32>| -> Result<Tensor> {
             let values: Vec<f32> = streams
                 .iter()
                 .flat_map(|(_, memory)| part(memory).iter().copied())
@@ -161,7 +161,7 @@ impl SileroVad {
             )?)
         };
         let states = numbers(&hidden)?.into_iter().zip(numbers(&cell)?);
-        let memory = |(samples, (hidden, cell)): (&[f32], _)| Memory {
+        let memory = |(samples, (hidden, cell)): (&[f32], _)| VadState {
             context: samples[length - CONTEXT..].to_vec(),
             hidden,
             cell,
@@ -203,7 +203,7 @@ mod tests {
         let expected: Vec<f32> =
             Vec::try_from(&goldens("silero.safetensors")["probabilities"]).unwrap();
         samples.resize(expected.len() * CHUNK, 0.);
-        let (mut memory, mut found) = (Memory::default(), Vec::new());
+        let (mut memory, mut found) = (VadState::default(), Vec::new());
         // A stream comes in pieces of any length.
         for piece in samples.chunks(33 * CHUNK) {
             let (probabilities, remembered) =
@@ -236,7 +236,7 @@ mod tests {
                 .map(|n| (n as f32 * 0.05 * factor).sin() * 0.3)
                 .collect::<Vec<_>>()
         });
-        let fresh = Memory::default();
+        let fresh = VadState::default();
         let warm = network
             .forward(&[(&streams[0], &fresh)])
             .unwrap()
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn pieces_are_whole_chunks() {
         let network = network();
-        let memory = Memory::default();
+        let memory = VadState::default();
         assert!(network.forward(&[(&[0.; 500], &memory)]).is_err());
         assert!(
             network

@@ -6,7 +6,7 @@ use tch::{CModule, Device, IValue, Kind, Tensor};
 
 use super::config::Config;
 use super::folder::{MODULE, ModelFolder};
-use super::pictures::{Preprocess, Resize};
+use super::image_processor::{ImageProcessor, Resize};
 use crate::error::{Error, Result};
 use crate::tensor::{Precision, normalise};
 
@@ -124,7 +124,7 @@ impl Declared {
         let frames = match self.size {
             Some(size) => {
                 let resize = Some(Resize::Exact(size));
-                Preprocess {
+                ImageProcessor {
                     resize,
                     crop: None,
                     cubic: false,

@@ -15,7 +15,7 @@ fn open(name: &str) -> (TorchScript, Declared) {
     )
 }
 
-/// What a module gives, for `models::every`.
+/// What a module gives, for `models::network_conformance`.
 pub(in crate::models) fn outputs() -> Vec<Tensor> {
     let (module, declared) = open("named");
     vec![module.forward(&frames(16, 12), &declared).unwrap()]

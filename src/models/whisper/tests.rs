@@ -50,7 +50,7 @@ fn encoded(network: &Network) -> Tensor {
         .unwrap()
 }
 
-/// What it hears, for `models::every`: its texts are numbers.
+/// What it hears, for `models::network_conformance`: its texts are numbers.
 pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
     let network = small(precision);
     let spectrogram = network.spectrogram(&sound("one", SAMPLE_RATE)).unwrap();

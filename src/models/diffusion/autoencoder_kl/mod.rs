@@ -9,7 +9,7 @@ use super::super::config::Config;
 use super::super::layers::{Conv2d, Geometry, GroupNorm};
 use super::super::offload::tensors;
 use super::super::weights::{Scope, Weights};
-use super::autoencoder::Memory;
+use super::autoencoder::VaeOptions;
 use super::blocks::{
     Border, Downsample2D, PixelAttention, ResnetBlock2D, ResnetShape, Upsample2D, conv3x3,
     norm_silu,
@@ -216,7 +216,7 @@ pub struct AutoencoderKl {
     quant_conv: Option<Conv2d>,
     post_quant_conv: Option<Conv2d>,
     config: AutoencoderKlConfig,
-    memory: Memory,
+    memory: VaeOptions,
     device: Device,
     precision: Precision,
 }
@@ -227,7 +227,7 @@ impl AutoencoderKl {
     ///
     /// # Errors
     /// Model, where the weights do not fit.
-    pub fn new(weights: Weights, config: &AutoencoderKlConfig, memory: Memory) -> Result<Self> {
+    pub fn new(weights: Weights, config: &AutoencoderKlConfig, memory: VaeOptions) -> Result<Self> {
         let _frozen = crate::tensor::guard();
         let root = weights.root();
         let quantised = |name: &str, channels: i64, used: bool| match used {

@@ -3,11 +3,11 @@
 
 use super::super::super::golden::{cosine, goldens, noise, path, relative_error, weight, weights};
 use super::super::pixels::{from_bytes, to_bytes};
-use super::super::{Autoencoder, Memory};
+use super::super::{Autoencoder, VaeOptions};
 use super::*;
 use serde_json::{Value, json};
 
-const ALL: Memory = Memory {
+const ALL: VaeOptions = VaeOptions {
     slicing: true,
     tiling: true,
 };
@@ -18,7 +18,7 @@ fn config(name: &str) -> Config {
     Config::of(configs[name].take())
 }
 
-fn network(name: &str, memory: Memory, precision: Precision) -> AutoencoderKl {
+fn network(name: &str, memory: VaeOptions, precision: Precision) -> AutoencoderKl {
     let config = AutoencoderKlConfig::read(&config(name)).unwrap();
     AutoencoderKl::new(
         weights("autoencoders.json", name, precision),
@@ -41,9 +41,9 @@ fn channels(name: &str) -> (i64, i64) {
     (config.latent_channels, config.factor())
 }
 
-/// What it gives, for `models::every`.
+/// What it gives, for `models::network_conformance`.
 pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
-    let network = network("small", Memory::default(), precision);
+    let network = network("small", VaeOptions::default(), precision);
     vec![
         network.encode(&pictures("kl", [2, 8, 12, 3])).unwrap().mean,
         network.decode(&latents("latents", [2, 4, 4, 6])).unwrap(),
@@ -54,7 +54,7 @@ pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
 fn activations_latents_and_pictures_are_those_of_diffusers() {
     let goldens = goldens("autoencoders.safetensors");
     for name in ["small", "deep"] {
-        let network = network(name, Memory::default(), Precision::F32);
+        let network = network(name, VaeOptions::default(), Precision::F32);
         let check = |part: &str, found: &Tensor| {
             let error = relative_error(found, &goldens[&format!("{name}.{part}")]);
             assert!(error < 1e-5, "{name}.{part}: {error}");
@@ -102,7 +102,7 @@ fn slices_and_tiles_are_those_of_diffusers() {
         );
         for memory in [
             ALL,
-            Memory {
+            VaeOptions {
                 slicing: false,
                 tiling: true,
             },
@@ -124,8 +124,8 @@ fn slices_and_tiles_are_those_of_diffusers() {
             );
         }
         let [whole, sliced] = [
-            Memory::default(),
-            Memory {
+            VaeOptions::default(),
+            VaeOptions {
                 slicing: true,
                 tiling: false,
             },
@@ -154,7 +154,7 @@ fn thinned(x: &Tensor) -> Tensor {
 #[test]
 fn halves_are_near() {
     let goldens = goldens("autoencoders.safetensors");
-    let network = network("small", Memory::default(), Precision::BF16);
+    let network = network("small", VaeOptions::default(), Precision::BF16);
     let mean = network.encode(&pictures("kl", [2, 8, 12, 3])).unwrap().mean;
     let decoded = network.decode(&latents("latents", [2, 4, 4, 6])).unwrap();
     assert_eq!((mean.kind(), decoded.kind()), (Kind::Float, Kind::BFloat16));
@@ -199,7 +199,7 @@ fn older_names_of_attention_are_read() {
     Tensor::write_safetensors(&tensors, &file).unwrap();
     let weights = Weights::open(&[file], Device::Cpu, Precision::F32).unwrap();
     let config = AutoencoderKlConfig::read(&config("small")).unwrap();
-    let network = AutoencoderKl::new(weights, &config, Memory::default()).unwrap();
+    let network = AutoencoderKl::new(weights, &config, VaeOptions::default()).unwrap();
     let decoded = network.decode(&latents("latents", [2, 4, 4, 6])).unwrap();
     assert!(
         relative_error(
@@ -212,7 +212,7 @@ fn older_names_of_attention_are_read() {
 #[test]
 fn latents_are_drawn_scaled_and_had_back() {
     let weights = weights("autoencoders.json", "deep", Precision::F32);
-    let network = Autoencoder::new(weights, &config("deep"), Memory::default()).unwrap();
+    let network = Autoencoder::new(weights, &config("deep"), VaeOptions::default()).unwrap();
     assert_eq!((network.factor(), network.latent_channels()), (4, 3));
     let goldens = goldens("autoencoders.safetensors");
     let (mean, deviation) = (&goldens["deep.mean"], (&goldens["deep.logvar"] * 0.5).exp());

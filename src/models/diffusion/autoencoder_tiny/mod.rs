@@ -8,7 +8,7 @@ use super::super::config::Config;
 use super::super::layers::Conv2d;
 use super::super::offload::{Tensors, tensors};
 use super::super::weights::{Scope, Weights};
-use super::autoencoder::Memory;
+use super::autoencoder::VaeOptions;
 use super::blocks::{Upsample2D, conv3x3};
 use super::tiles::Overlaying;
 use crate::error::{Error, Result};
@@ -146,7 +146,7 @@ pub struct AutoencoderTiny {
     encoder: Vec<Layer>,
     decoder: Vec<Layer>,
     config: AutoencoderTinyConfig,
-    memory: Memory,
+    memory: VaeOptions,
     tile: i64,
     device: Device,
     precision: Precision,
@@ -158,7 +158,11 @@ impl AutoencoderTiny {
     ///
     /// # Errors
     /// Model, where the weights do not fit.
-    pub fn new(weights: Weights, config: &AutoencoderTinyConfig, memory: Memory) -> Result<Self> {
+    pub fn new(
+        weights: Weights,
+        config: &AutoencoderTinyConfig,
+        memory: VaeOptions,
+    ) -> Result<Self> {
         let _frozen = crate::tensor::guard();
         let root = weights.root();
         let encoder = encoder(&(&root / "encoder" / "layers"), config)?;

@@ -7,7 +7,7 @@ use super::*;
 use serde_json::{Value, json};
 use tch::Kind;
 
-fn network(memory: Memory, precision: Precision) -> AutoencoderTiny {
+fn network(memory: VaeOptions, precision: Precision) -> AutoencoderTiny {
     let text = std::fs::read_to_string(path("tests/golden/autoencoders-configs.json")).unwrap();
     let mut configs: Value = serde_json::from_str(&text).unwrap();
     let config = AutoencoderTinyConfig::read(&Config::of(configs["tiny"].take())).unwrap();
@@ -27,9 +27,9 @@ fn latents(seed: &str, shape: [i64; 4]) -> Tensor {
     noise(seed, &shape).to_kind(Kind::Float) / 64. - 2.
 }
 
-/// What it gives, for `models::every`.
+/// What it gives, for `models::network_conformance`.
 pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
-    let network = network(Memory::default(), precision);
+    let network = network(VaeOptions::default(), precision);
     let latents = latents("latents", [2, 4, 2, 3]) * 3.;
     vec![
         network.encode(&pictures("tiny", [2, 16, 24, 3])).unwrap(),
@@ -40,7 +40,7 @@ pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
 #[test]
 fn latents_and_pictures_are_those_of_diffusers() {
     let goldens = goldens("autoencoders.safetensors");
-    let network = network(Memory::default(), Precision::F32);
+    let network = network(VaeOptions::default(), Precision::F32);
     let latents = latents("latents", [2, 4, 2, 3]) * 3.;
     let scaled = network.scale_latents(&latents).unwrap();
     let errors = [
@@ -68,7 +68,7 @@ fn tiles_are_those_of_diffusers() {
     let network = AutoencoderTiny {
         tile: 128,
         ..network(
-            Memory {
+            VaeOptions {
                 slicing: true,
                 tiling: true,
             },
@@ -97,7 +97,7 @@ fn a_picture_in_a_batch_is_as_alone() {
     let latents = latents("latents", [2, 4, 2, 3]);
     let [whole, sliced] = [false, true].map(|slicing| {
         network(
-            Memory {
+            VaeOptions {
                 slicing,
                 tiling: false,
             },
@@ -111,7 +111,7 @@ fn a_picture_in_a_batch_is_as_alone() {
 
 #[test]
 fn halves_are_near() {
-    let network = network(Memory::default(), Precision::BF16);
+    let network = network(VaeOptions::default(), Precision::BF16);
     let decoded = network
         .decode(&(latents("latents", [2, 4, 2, 3]) * 3.))
         .unwrap();
@@ -142,7 +142,7 @@ fn what_does_not_fit_is_refused() {
             "{field}"
         );
     }
-    let network = network(Memory::default(), Precision::F32);
+    let network = network(VaeOptions::default(), Precision::F32);
     for shape in [&[1, 3, 8, 8][..], &[4, 8, 8], &[0, 4, 8, 8]] {
         assert_eq!(
             network

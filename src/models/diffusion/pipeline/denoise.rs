@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use tch::{Kind, Tensor};
 
-use super::prompts::{Prompt, Said, side_by_side};
-use super::request::{Painting, Request, Source, Start};
+use super::prompts::{Prompt, PromptInput, concatenated};
+use super::request::{GeneratedPicture, Request, Source, Start};
 use super::{Family, Pipeline, batch};
 use crate::error::{Error, Result};
 use crate::models::diffusion::noise::Generator;
@@ -17,19 +17,19 @@ use crate::models::diffusion::unet::{Condition, UNet};
 use crate::tensor::{Device, Precision, resize};
 
 /// A picture under way.
-struct Canvas {
-    /// Its place among the requests.
+struct Sample {
+    /// Its index among the requests.
     index: usize,
     scheduler: Box<dyn Scheduler>,
     noise: Generator,
     /// `[1, c, h, w]`, f32.
     latents: Tensor,
     /// What it shows, after what it does not show where it is guided.
-    said: Vec<Rc<Prompt>>,
+    prompts: Vec<Rc<Prompt>>,
 }
 
 /// What pictures that are denoised together have in common.
-struct Together {
+struct BatchParams {
     /// Height and width in pixels.
     size: [i64; 2],
     guidance: f64,
@@ -38,66 +38,66 @@ struct Together {
 }
 
 impl Pipeline {
-    /// Pictures that go together, in their order; none where one was cancelled.
-    pub(super) fn paint_together(
+    /// Pictures of one batch, in their order; none where one was cancelled.
+    pub(super) fn generate_batch(
         &mut self,
         requests: &[&Request],
         cancelled: &dyn Fn(usize) -> bool,
-    ) -> Result<Vec<Option<Painting>>> {
+    ) -> Result<Vec<Option<GeneratedPicture>>> {
         let first = requests
             .first()
             .ok_or_else(|| Error::bug("a batch of no pictures"))?;
         let guided = first.guidance > 1. && !self.distilled;
-        let together = Together {
+        let params = BatchParams {
             size: [first.height, first.width],
             guidance: first.guidance,
             guided,
         };
-        let mut said: Vec<Said> = Vec::new();
+        let mut inputs: Vec<PromptInput> = Vec::new();
         for request in requests {
             if guided {
-                said.push(self.unsaid(request));
+                inputs.push(self.negative_input(request));
             }
-            said.push(Said::Text(request.prompt.clone()));
+            inputs.push(PromptInput::Text(request.prompt.clone()));
         }
-        let fresh = self.prompts.encode(&said)?;
-        let mut canvases = self.begin(requests)?;
+        let uncached = self.prompts.encode(&inputs)?;
+        let mut samples = self.prepare_latents(requests)?;
         let (prompts, family) = (&mut self.prompts, self.family);
         self.unet.with(|unet| {
-            let read = prompts.read(&said, fresh, unet)?;
-            let each = read.len() / canvases.len();
-            canvases
+            let read = prompts.read(&inputs, uncached, unet)?;
+            let each = read.len() / samples.len();
+            samples
                 .iter_mut()
                 .zip(read.chunks(each))
-                .for_each(|(canvas, said)| canvas.said = said.to_vec());
-            denoise(&mut canvases, &together, (unet, family), cancelled)
+                .for_each(|(sample, prompts)| sample.prompts = prompts.to_vec());
+            denoise(&mut samples, &params, (unet, family), cancelled)
         })?;
-        self.finish(canvases, requests.len())
+        self.decode_latents(samples, requests.len())
     }
 
-    fn unsaid(&self, request: &Request) -> Said {
+    fn negative_input(&self, request: &Request) -> PromptInput {
         match &request.negative_prompt {
-            Some(text) => Said::Text(text.clone()),
-            None if self.zeros => Said::Nothing,
-            None => Said::Text(String::new()),
+            Some(text) => PromptInput::Text(text.clone()),
+            None if self.zeros => PromptInput::Zeros,
+            None => PromptInput::Text(String::new()),
         }
     }
 
     /// The latents that denoising begins with.
-    fn begin(&mut self, requests: &[&Request]) -> Result<Vec<Canvas>> {
-        let mut canvases = Vec::with_capacity(requests.len());
+    fn prepare_latents(&mut self, requests: &[&Request]) -> Result<Vec<Sample>> {
+        let mut samples = Vec::with_capacity(requests.len());
         for (index, request) in requests.iter().enumerate() {
             let scheduler = self.schedule(request)?;
             let (noise, latents) = (
                 Generator::seeded(request.seed),
                 Tensor::f_empty([0], (Kind::Float, self.device))?,
             );
-            canvases.push(Canvas {
+            samples.push(Sample {
                 index,
                 scheduler,
                 noise,
                 latents,
-                said: Vec::new(),
+                prompts: Vec::new(),
             });
         }
         let sources: Vec<&Source> = requests
@@ -107,29 +107,29 @@ impl Pipeline {
         let encoded = if sources.is_empty() {
             None
         } else {
-            Some(self.encode(&sources, requests, &mut canvases)?)
+            Some(self.encode_pictures(&sources, requests, &mut samples)?)
         };
-        for (at, (canvas, request)) in canvases.iter_mut().zip(requests).enumerate() {
-            let noise = canvas
+        for (at, (sample, request)) in samples.iter_mut().zip(requests).enumerate() {
+            let noise = sample
                 .noise
                 .normal(&self.latent_size(request), self.device)?;
-            canvas.latents = match &encoded {
-                Some(encoded) => canvas
+            sample.latents = match &encoded {
+                Some(encoded) => sample
                     .scheduler
                     .add_noise(&encoded.f_narrow(0, at as i64, 1)?, &noise)?,
-                None => noise.f_mul_scalar(canvas.scheduler.init_noise_sigma())?,
+                None => noise.f_mul_scalar(sample.scheduler.init_noise_sigma())?,
             };
         }
-        Ok(canvases)
+        Ok(samples)
     }
 
     /// The latents of the pictures that others are made from, with those of the pictures before in
     /// them: `[n, c, h, w]`, f32.
-    fn encode(
+    fn encode_pictures(
         &mut self,
         sources: &[&Source],
         requests: &[&Request],
-        canvases: &mut [Canvas],
+        samples: &mut [Sample],
     ) -> Result<Tensor> {
         let (device, size) = (self.device, self.latent_size(requests[0]));
         let [height, width] = [requests[0].height, requests[0].width];
@@ -144,34 +144,38 @@ impl Pipeline {
         let pictures = batch(&pictures)?;
         let mut draw = || {
             batch(
-                &canvases
+                &samples
                     .iter_mut()
-                    .map(|canvas| canvas.noise.normal(&size, device))
+                    .map(|sample| sample.noise.normal(&size, device))
                     .collect::<Result<Vec<_>>>()?,
             )
         };
         let latents = self.vae.with(|vae| vae.to_latents(&pictures, &mut draw))?;
         for (at, source) in sources.iter().enumerate() {
             if let Some((before, part)) = &source.previous {
-                mix_in(&latents.f_get(at as i64)?, before, *part)?;
+                blend_latents(&latents.f_get(at as i64)?, before, *part)?;
             }
         }
         Ok(latents)
     }
 
     /// The pictures of latents that are done.
-    fn finish(&mut self, canvases: Vec<Canvas>, count: usize) -> Result<Vec<Option<Painting>>> {
-        let mut paintings: Vec<Option<Painting>> = (0..count).map(|_| None).collect();
-        if canvases.is_empty() {
-            return Ok(paintings);
+    fn decode_latents(
+        &mut self,
+        samples: Vec<Sample>,
+        count: usize,
+    ) -> Result<Vec<Option<GeneratedPicture>>> {
+        let mut generated: Vec<Option<GeneratedPicture>> = (0..count).map(|_| None).collect();
+        if samples.is_empty() {
+            return Ok(generated);
         }
-        let latents = batch(canvases.iter().map(|canvas| &canvas.latents))?;
+        let latents = batch(samples.iter().map(|sample| &sample.latents))?;
         let pictures = self.vae.with(|vae| vae.to_pictures(&latents))?;
         let (pixels, latents) = (
             pixels::to_bytes(&pictures)?.f_to_device(Device::Cpu)?,
             latents.f_to_device(Device::Cpu)?,
         );
-        for (at, canvas) in canvases.iter().enumerate() {
+        for (at, sample) in samples.iter().enumerate() {
             // Copies, so that one picture does not hold the memory of all.
             let one = |all: &Tensor| -> Result<Tensor> {
                 {
@@ -181,12 +185,12 @@ impl Pipeline {
                     Ok(copy)
                 }
             };
-            paintings[canvas.index] = Some(Painting {
+            generated[sample.index] = Some(GeneratedPicture {
                 pixels: one(&pixels)?,
                 latents: one(&latents)?,
             });
         }
-        Ok(paintings)
+        Ok(generated)
     }
 }
 
@@ -200,61 +204,61 @@ impl Start {
 }
 
 /// Changes `latents` to what lies between them and `before`: at 0 themselves, at 1 those.
-fn mix_in(latents: &Tensor, before: &Tensor, part: f64) -> Result<()> {
+fn blend_latents(latents: &Tensor, before: &Tensor, part: f64) -> Result<()> {
     let before = before
         .f_to_device(latents.device())?
         .f_to_kind(latents.kind())?;
-    let mut place = latents.shallow_clone();
-    Ok(place.f_copy_(&latents.f_lerp(&before, part)?)?)
+    let mut target = latents.shallow_clone();
+    Ok(target.f_copy_(&latents.f_lerp(&before, part)?)?)
 }
 
-/// Walks every schedule to its end; canvases that are cancelled leave.
+/// Walks every schedule to its end; samples that are cancelled leave.
 fn denoise(
-    canvases: &mut Vec<Canvas>,
-    together: &Together,
+    samples: &mut Vec<Sample>,
+    params: &BatchParams,
     (unet, family): (&UNet, Family),
     cancelled: &dyn Fn(usize) -> bool,
 ) -> Result<()> {
     let mut condition = None;
-    let steps = canvases
+    let steps = samples
         .first()
-        .map_or(0, |canvas| canvas.scheduler.timesteps().len());
+        .map_or(0, |sample| sample.scheduler.timesteps().len());
     for step in 0..steps {
-        let before = canvases.len();
-        canvases.retain(|canvas| !cancelled(canvas.index));
-        if canvases.is_empty() {
+        let before = samples.len();
+        samples.retain(|sample| !cancelled(sample.index));
+        if samples.is_empty() {
             return Ok(());
         }
-        if canvases.len() < before {
+        if samples.len() < before {
             condition = None;
         }
         let condition = match &mut condition {
             Some(condition) => condition,
-            none => none.insert(condition_of(canvases, together, unet, family)?),
+            none => none.insert(build_condition(samples, params, unet, family)?),
         };
-        let inputs = canvases
+        let inputs = samples
             .iter()
-            .map(|canvas| canvas.scheduler.scale_model_input(&canvas.latents))
+            .map(|sample| sample.scheduler.scale_model_input(&sample.latents))
             .collect::<Result<Vec<_>>>()?;
         let inputs = batch(&inputs)?;
-        let inputs = if together.guided {
+        let inputs = if params.guided {
             Tensor::f_cat(&[&inputs, &inputs], 0)?
         } else {
             inputs
         };
         let outputs = unet
-            .forward(&inputs, canvases[0].scheduler.timesteps()[step], condition)?
+            .forward(&inputs, samples[0].scheduler.timesteps()[step], condition)?
             .f_to_kind(Kind::Float)?;
-        let outputs = if together.guided {
-            guide(&outputs, together.guidance)?
+        let outputs = if params.guided {
+            apply_guidance(&outputs, params.guidance)?
         } else {
             outputs
         };
-        for (at, canvas) in canvases.iter_mut().enumerate() {
-            let (size, device) = (canvas.latents.size(), canvas.latents.device());
-            let noise = &mut canvas.noise;
+        for (at, sample) in samples.iter_mut().enumerate() {
+            let (size, device) = (sample.latents.size(), sample.latents.device());
+            let noise = &mut sample.noise;
             let output = outputs.f_narrow(0, at as i64, 1)?;
-            canvas.latents = canvas.scheduler.step(&output, &canvas.latents, &mut || {
+            sample.latents = sample.scheduler.step(&output, &sample.latents, &mut || {
                 noise.normal(&size, device)
             })?;
         }
@@ -263,7 +267,7 @@ fn denoise(
 }
 
 /// From what was not wanted, past what was, `scale` times the way.
-fn guide(outputs: &Tensor, scale: f64) -> Result<Tensor> {
+fn apply_guidance(outputs: &Tensor, scale: f64) -> Result<Tensor> {
     let half = outputs.size()[0] / 2;
     let (unwanted, wanted) = (
         outputs.f_narrow(0, 0, half)?,
@@ -273,28 +277,28 @@ fn guide(outputs: &Tensor, scale: f64) -> Result<Tensor> {
 }
 
 /// What the network is told in every step: all negative prompts, then all prompts.
-fn condition_of(
-    canvases: &[Canvas],
-    together: &Together,
+fn build_condition(
+    samples: &[Sample],
+    params: &BatchParams,
     unet: &UNet,
     family: Family,
 ) -> Result<Condition> {
-    let each = canvases.first().map_or(0, |canvas| canvas.said.len());
-    let said: Vec<&Rc<Prompt>> = (0..each)
-        .flat_map(|turn| canvases.iter().map(move |canvas| &canvas.said[turn]))
+    let each = samples.first().map_or(0, |sample| sample.prompts.len());
+    let ordered: Vec<&Rc<Prompt>> = (0..each)
+        .flat_map(|turn| samples.iter().map(move |sample| &sample.prompts[turn]))
         .collect();
     let added = match family {
         Family::Sd => None,
         Family::Xl => {
-            let pooled = said.iter().filter_map(|prompt| prompt.pooled.as_ref());
-            let [height, width] = together.size.map(|side| side as f64);
+            let pooled = ordered.iter().filter_map(|prompt| prompt.pooled.as_ref());
+            let [height, width] = params.size.map(|side| side as f64);
             Some(unet.added(&batch(pooled)?, [height, width, 0., 0., height, width])?)
         }
     };
     Ok(Condition {
-        keys: side_by_side(&said)?,
+        keys: concatenated(&ordered)?,
         added,
-        guidance: unet.guidance(together.guidance)?,
+        guidance: unet.guidance(params.guidance)?,
     })
 }
 
@@ -305,7 +309,7 @@ mod tests {
     #[test]
     fn the_picture_before_is_mixed_in_by_its_part() {
         let both = Tensor::from_slice(&[1f32, 2., 3., 4.]).view([2, 2]);
-        mix_in(&both.get(1), &Tensor::from_slice(&[5f32, 0.]), 0.25).unwrap();
+        blend_latents(&both.get(1), &Tensor::from_slice(&[5f32, 0.]), 0.25).unwrap();
         assert_eq!(
             Vec::<f32>::try_from(both.view(-1)).unwrap(),
             [1., 2., 3.5, 3.]
@@ -316,7 +320,7 @@ mod tests {
     fn guidance_goes_past_what_is_wanted() {
         let outputs = Tensor::from_slice(&[1f32, 10., 2., 8.]).view([2, 2]);
         assert_eq!(
-            Vec::<f32>::try_from(guide(&outputs, 3.).unwrap().view(-1)).unwrap(),
+            Vec::<f32>::try_from(apply_guidance(&outputs, 3.).unwrap().view(-1)).unwrap(),
             [4., 4.]
         );
     }

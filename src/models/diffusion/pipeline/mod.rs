@@ -9,12 +9,12 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-pub use request::{Painting, Request, Source, Start};
+pub use request::{GeneratedPicture, Request, Source, Start};
 
 use tch::{Device, Tensor};
 
-use self::prompts::{Place, Prompts};
-use super::autoencoder::{Autoencoder, Memory};
+use self::prompts::{Placement, Prompts};
+use super::autoencoder::{Autoencoder, VaeOptions};
 use super::schedulers::SchedulerConfig;
 use super::unet::UNet;
 use crate::error::{Error, Result};
@@ -47,7 +47,7 @@ enum Family {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// What the autoencoder does with many or large pictures.
-    pub vae: Memory,
+    pub vae: VaeOptions,
     /// Whether parts lie on the CPU until they are used. Without effect on a CPU.
     pub offload: bool,
 }
@@ -105,24 +105,24 @@ impl Pipeline {
                 "`requires_aesthetics_score` marks SDXL's refiner, which is not read here",
             ));
         }
-        let place = Place {
+        let placement = Placement {
             device,
             precision,
             offload: options.offload,
         };
         let part = folder.part("unet")?;
         let unet = UNet::open(&part, device, precision)?;
-        if unet.wants_addition() != (family == Family::Xl) {
+        if unet.has_added_conditioning() != (family == Family::Xl) {
             return Err(part.config().error(format_args!(
                 "`addition_embed_type` is not what a {class} needs"
             )));
         }
-        let consistent = is_consistent(class);
+        let consistent = is_latent_consistency(class);
         let distilled = consistent || unet.config().guidance_width.is_some();
         let size = unet.config().sample_size;
         // Each part is put aside before the next is loaded: with `offload` only one is on the
         // device at a time.
-        let unet = Part::new(unet, device, place.offload)?;
+        let unet = Part::new(unet, device, placement.offload)?;
         let vae = folder.part("vae")?;
         let weights = vae.weights(device, Autoencoder::precision_for(vae.config(), precision)?)?;
         let vae = Autoencoder::new(weights, vae.config(), options.vae)?;
@@ -134,9 +134,9 @@ impl Pipeline {
                 "`in_channels` and `out_channels` must be the autoencoder's {channels}"
             )));
         }
-        let vae = Part::new(vae, device, place.offload)?;
+        let vae = Part::new(vae, device, placement.offload)?;
         Ok(Self {
-            prompts: Prompts::open(folder, family, place)?,
+            prompts: Prompts::open(folder, family, placement)?,
             unet,
             vae,
             scheduler: SchedulerConfig::read(&Config::read(
@@ -176,37 +176,37 @@ impl Pipeline {
     }
 
     /// Gives back the prompts that it keeps.
-    pub fn forget(&mut self) {
+    pub fn clear_prompt_cache(&mut self) {
         self.prompts.clear();
     }
 
-    /// Paints pictures, in the order of the requests; those that [go together](Self::check) in one
-    /// batch. `cancelled` is asked with a request's index between steps; a cancelled picture is
-    /// left, and the others go on without it. A picture does not depend on what else is in the
-    /// batch, but for the rounding of sums.
+    /// Generates pictures, in the order of the requests; those that [batch with one
+    /// another](Self::check) in one batch. `cancelled` is asked with a request's index between
+    /// steps; a cancelled picture is left, and the others go on without it. A picture does not
+    /// depend on what else is in the batch, but for the rounding of sums.
     ///
     /// # Errors
     /// An error of one request, as [`check`](Self::check) tells it or overload where it was
     /// cancelled, is in its place. Of all: overload, where memory is short; model, where parts do
     /// not fit one another.
-    pub fn paint(
+    pub fn generate(
         &mut self,
         requests: &[&Request],
         cancelled: &dyn Fn(usize) -> bool,
-    ) -> Result<Vec<Result<Painting>>> {
+    ) -> Result<Vec<Result<GeneratedPicture>>> {
         let _frozen = guard();
-        let mut answers: Vec<Option<Result<Painting>>> = requests
+        let mut answers: Vec<Option<Result<GeneratedPicture>>> = requests
             .iter()
             .map(|request| self.check(request).err().map(Err))
             .collect();
         while let Some(first) = answers.iter().position(Option::is_none) {
             let group: Vec<usize> = (first..requests.len())
-                .filter(|&at| answers[at].is_none() && requests[at].goes_with(requests[first]))
+                .filter(|&at| answers[at].is_none() && requests[at].batches_with(requests[first]))
                 .collect();
             let picked: Vec<&Request> = group.iter().map(|&at| requests[at]).collect();
             for (at, painted) in group
                 .iter()
-                .zip(self.paint_together(&picked, &|index| cancelled(group[index]))?)
+                .zip(self.generate_batch(&picked, &|index| cancelled(group[index]))?)
             {
                 answers[*at] = Some(
                     painted.ok_or_else(|| Error::overload("nobody waits for the picture any more")),
@@ -219,7 +219,7 @@ impl Pipeline {
 
 /// Whether a pipeline of this class is a latent consistency model: all its steps are done whatever
 /// the strength.
-pub fn is_consistent(class: &str) -> bool {
+pub fn is_latent_consistency(class: &str) -> bool {
     class.starts_with("LatentConsistency")
 }
 

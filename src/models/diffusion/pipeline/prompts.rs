@@ -15,24 +15,24 @@ use crate::models::folder::ModelFolder;
 use crate::models::offload::Part;
 use crate::tensor::Precision;
 
-/// Bytes of keys that are kept, beside those in use: some thirty prompts of Stable Diffusion 1.5 in
-/// f32, five of SDXL.
-const KEPT: usize = 256 << 20;
+/// Bytes of keys that are cached, beside those in use: some thirty prompts of Stable Diffusion 1.5
+/// in f32, five of SDXL.
+const MAX_CACHED_BYTES: usize = 256 << 20;
 
-/// What is said to the network about a picture.
+/// What a text encoder is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum PromptInput {
     /// A text.
     Text(String),
-    /// Nothing at all, which for SDXL is not the empty text.
-    Nothing,
+    /// Zeros instead of states, which for SDXL is not the empty text.
+    Zeros,
 }
 
-impl Said {
+impl PromptInput {
     fn text(&self) -> &str {
         match self {
             Self::Text(text) => text,
-            Self::Nothing => "",
+            Self::Zeros => "",
         }
     }
 }
@@ -59,8 +59,8 @@ pub(super) struct Prompts {
     encoders: Vec<TextEncoder>,
     family: Family,
     /// The latest last.
-    kept: Vec<(Said, Rc<Prompt>)>,
-    most: usize,
+    cached: Vec<(PromptInput, Rc<Prompt>)>,
+    max_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -71,7 +71,7 @@ struct TextEncoder {
 
 /// Where a pipeline's parts run, and how.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Placement {
     pub device: Device,
     pub precision: Precision,
     pub offload: bool,
@@ -79,10 +79,10 @@ pub(super) struct Place {
 
 impl TextEncoder {
     /// `text_encoder` and `tokenizer`, or with `number` `_2` behind their names.
-    fn open(folder: &ModelFolder, number: &str, place: Place) -> Result<Self> {
+    fn open(folder: &ModelFolder, number: &str, placement: Placement) -> Result<Self> {
         let part = folder.part(&format!("text_encoder{number}"))?;
         let tokenizer = ClipTokenizer::open(&folder.path().join(format!("tokenizer{number}")))?;
-        let network = ClipText::open(&part, place.device, place.precision)?;
+        let network = ClipText::open(&part, placement.device, placement.precision)?;
         if tokenizer.length() as i64 > network.config().positions {
             let (length, positions) = (tokenizer.length(), network.config().positions);
             return Err(Error::model(format!(
@@ -92,7 +92,7 @@ impl TextEncoder {
         }
         Ok(Self {
             tokenizer,
-            network: Part::new(network, place.device, place.offload)?,
+            network: Part::new(network, placement.device, placement.offload)?,
         })
     }
 
@@ -127,38 +127,39 @@ impl Prompts {
     ///
     /// # Errors
     /// Config, where one is not there; model, where one does not fit.
-    pub fn open(folder: &ModelFolder, family: Family, place: Place) -> Result<Self> {
+    pub fn open(folder: &ModelFolder, family: Family, placement: Placement) -> Result<Self> {
         let numbers: &[&str] = match family {
             Family::Sd => &[""],
             Family::Xl => &["", "_2"],
         };
         let encoders = numbers
             .iter()
-            .map(|number| TextEncoder::open(folder, number, place))
+            .map(|number| TextEncoder::open(folder, number, placement))
             .collect::<Result<_>>()?;
         Ok(Self {
             encoders,
             family,
-            kept: Vec::new(),
-            most: KEPT,
+            cached: Vec::new(),
+            max_bytes: MAX_CACHED_BYTES,
         })
     }
 
-    /// Those of `said` that are not kept, once each, as the text encoders see them.
+    /// Those of `inputs` that are not cached, once each, as the text encoders see them.
     ///
     /// # Errors
     /// Model, where a text cannot be tokenized; overload, where memory is short.
-    pub fn encode(&mut self, said: &[Said]) -> Result<Vec<(Said, Encoded)>> {
-        let mut fresh: Vec<&Said> = Vec::new();
-        for said in said {
-            if !fresh.contains(&said) && !self.kept.iter().any(|(kept, _)| kept == said) {
-                fresh.push(said);
+    pub fn encode(&mut self, inputs: &[PromptInput]) -> Result<Vec<(PromptInput, Encoded)>> {
+        let mut uncached: Vec<&PromptInput> = Vec::new();
+        for input in inputs {
+            if !uncached.contains(&input) && !self.cached.iter().any(|(cached, _)| cached == input)
+            {
+                uncached.push(input);
             }
         }
-        if fresh.is_empty() {
+        if uncached.is_empty() {
             return Ok(Vec::new());
         }
-        let texts: Vec<&str> = fresh.iter().map(|said| said.text()).collect();
+        let texts: Vec<&str> = uncached.iter().map(|input| input.text()).collect();
         let (mut states, mut pooled) = (Vec::new(), None);
         for encoder in &mut self.encoders {
             let (made, projected) = encoder.encode(&texts, self.family)?;
@@ -171,68 +172,68 @@ impl Prompts {
                 "neither text encoder has a projection, which SDXL needs",
             ));
         }
-        let row = |tensor: &Tensor, at: usize, said: &Said| -> Result<Tensor> {
+        let row = |tensor: &Tensor, at: usize, input: &PromptInput| -> Result<Tensor> {
             let row = tensor.f_narrow(0, at as i64, 1)?;
-            Ok(if *said == Said::Nothing {
+            Ok(if *input == PromptInput::Zeros {
                 row.f_zeros_like()?
             } else {
                 row
             })
         };
-        let encoded = |(at, said): (usize, &Said)| -> Result<_> {
+        let encoded = |(at, input): (usize, &PromptInput)| -> Result<_> {
             let pooled = pooled
                 .as_ref()
-                .map(|pooled| row(pooled, at, said))
+                .map(|pooled| row(pooled, at, input))
                 .transpose()?;
             Ok((
-                said.clone(),
+                input.clone(),
                 Encoded {
-                    states: row(&states, at, said)?,
+                    states: row(&states, at, input)?,
                     pooled,
                 },
             ))
         };
-        fresh.into_iter().enumerate().map(encoded).collect()
+        uncached.into_iter().enumerate().map(encoded).collect()
     }
 
-    /// What the UNet asks of each of `said`; `fresh` is what [`encode`](Self::encode) made of those
-    /// that are not kept.
+    /// What the UNet asks of each of `inputs`; `uncached` is what [`encode`](Self::encode) made of
+    /// those that are not cached.
     ///
     /// # Errors
     /// Model, where the text encoders and the UNet do not fit one another; overload, where memory
     /// is short.
     pub fn read(
         &mut self,
-        said: &[Said],
-        fresh: Vec<(Said, Encoded)>,
+        inputs: &[PromptInput],
+        uncached: Vec<(PromptInput, Encoded)>,
         unet: &UNet,
     ) -> Result<Vec<Rc<Prompt>>> {
-        for (said, encoded) in fresh {
+        for (input, encoded) in uncached {
             let prompt = Prompt {
                 keys: unet.keys(&encoded.states)?,
                 pooled: encoded.pooled,
             };
-            self.kept.push((said, Rc::new(prompt)));
+            self.cached.push((input, Rc::new(prompt)));
         }
-        let mut read = Vec::with_capacity(said.len());
-        for said in said {
-            let at = self.kept.iter().position(|(kept, _)| kept == said);
+        let mut read = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            let at = self.cached.iter().position(|(cached, _)| cached == input);
             let found = self
-                .kept
+                .cached
                 .remove(at.ok_or_else(|| Error::bug("a prompt was not read"))?);
             read.push(Rc::clone(&found.1));
-            self.kept.push(found);
+            self.cached.push(found);
         }
-        self.forget();
+        self.evict();
         Ok(read)
     }
 
     /// Gives back the keys that lie longest unused, but for those in use.
-    fn forget(&mut self) {
-        let mut bytes: usize = self.kept.iter().map(|(_, prompt)| prompt.bytes()).sum();
-        let most = self.most;
-        self.kept.retain(|(_, prompt)| {
-            let stays = bytes <= most || Rc::strong_count(prompt) > 1;
+    fn evict(&mut self) {
+        let mut bytes: usize = self.cached.iter().map(|(_, prompt)| prompt.bytes()).sum();
+        let max_bytes = self.max_bytes;
+        self.cached.retain(|(_, prompt)| {
+            let stays = bytes <= max_bytes || Rc::strong_count(prompt) > 1;
             bytes -= if stays { 0 } else { prompt.bytes() };
             stays
         });
@@ -240,17 +241,17 @@ impl Prompts {
 
     /// Gives back all of them.
     pub fn clear(&mut self) {
-        self.kept.clear();
+        self.cached.clear();
     }
 
     #[cfg(test)]
-    pub fn kept(&self) -> Vec<&Said> {
-        self.kept.iter().map(|(said, _)| said).collect()
+    pub fn cached(&self) -> Vec<&PromptInput> {
+        self.cached.iter().map(|(input, _)| input).collect()
     }
 
     #[cfg(test)]
-    pub fn keep_at_most(&mut self, bytes: usize) {
-        self.most = bytes;
+    pub fn limit_to(&mut self, bytes: usize) {
+        self.max_bytes = bytes;
     }
 }
 
@@ -269,7 +270,7 @@ impl Prompt {
 ///
 /// # Errors
 /// Overload, where memory is short.
-pub(super) fn side_by_side(prompts: &[&Rc<Prompt>]) -> Result<Vec<Keys>> {
+pub(super) fn concatenated(prompts: &[&Rc<Prompt>]) -> Result<Vec<Keys>> {
     let count = prompts.first().map_or(0, |prompt| prompt.keys.len());
     let join = |at: usize, part: fn(&Keys) -> &Tensor| -> Result<Tensor> {
         let parts: Vec<&Tensor> = prompts

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::models::diffusion::schedulers::Scheduler;
 
 /// The largest side of a picture, in pixels: what comes of more only runs out of memory.
-const LONGEST: i64 = 8192;
+const MAX_SIDE: i64 = 8192;
 
 /// A picture that is asked for.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub struct Source {
 
 /// A picture that was made.
 #[derive(Debug)]
-pub struct Painting {
+pub struct GeneratedPicture {
     /// Bytes `[h, w, 3]`, on the CPU.
     pub pixels: Tensor,
     /// Its latents `[c, h, w]`, f32, on the CPU.
@@ -76,7 +76,7 @@ impl Request {
     }
 
     /// Whether two can be denoised side by side: of equal size, steps, strength and guidance.
-    pub(super) fn goes_with(&self, other: &Self) -> bool {
+    pub(super) fn batches_with(&self, other: &Self) -> bool {
         let same =
             |number: &dyn Fn(&Self) -> f64| number(self).to_bits() == number(other).to_bits();
         (self.width, self.height, self.steps) == (other.width, other.height, other.steps)
@@ -87,19 +87,19 @@ impl Request {
 }
 
 impl Pipeline {
-    /// Refuses a request that [`paint`](Self::paint) would fail on.
+    /// Refuses a request that [`generate`](Self::generate) would fail on.
     ///
     /// # Errors
     /// Config, where a parameter has no meaning; model, where the picture it starts from has
     /// another shape.
     pub fn check(&self, request: &Request) -> Result<()> {
         let factor = self.factor();
-        let fits = |side: i64| side > 0 && side <= LONGEST && side % factor == 0;
+        let fits = |side: i64| side > 0 && side <= MAX_SIDE && side % factor == 0;
         if !fits(request.width) || !fits(request.height) {
             let (width, height) = (request.width, request.height);
             return Err(
                 Error::config(format!("a picture of {width}x{height} cannot be painted")).hint(
-                    format!("its sides must be multiples of {factor}, at most {LONGEST}"),
+                    format!("its sides must be multiples of {factor}, at most {MAX_SIDE}"),
                 ),
             );
         }

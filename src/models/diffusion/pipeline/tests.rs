@@ -99,10 +99,10 @@ fn asked() -> Vec<(&'static str, Vec<Request>)> {
     ]
 }
 
-fn paint(pipeline: &mut Pipeline, requests: &[Request]) -> Vec<Painting> {
+fn generate(pipeline: &mut Pipeline, requests: &[Request]) -> Vec<GeneratedPicture> {
     let requests: Vec<&Request> = requests.iter().collect();
     pipeline
-        .paint(&requests, &|_| false)
+        .generate(&requests, &|_| false)
         .unwrap()
         .into_iter()
         .map(Result::unwrap)
@@ -125,8 +125,8 @@ fn pictures_equal_the_reference() {
         let mut pipeline = pipeline(name, Options::default());
         for (what, requests) in asked() {
             let expected = &golden[&format!("{name}.{what}")];
-            for (at, painting) in paint(&mut pipeline, &requests).iter().enumerate() {
-                let worst = apart(&painting.pixels, &expected.get(at as i64));
+            for (at, picture) in generate(&mut pipeline, &requests).iter().enumerate() {
+                let worst = apart(&picture.pixels, &expected.get(at as i64));
                 assert!(worst <= 1, "{name} {what} {at}: {worst} levels");
             }
         }
@@ -192,9 +192,9 @@ fn latent_consistency_models_take_the_guidance_as_an_input() {
         ("plain", vec![request(0, 4, 8., 1), request(1, 4, 8., 2)]),
         ("from_image", vec![from(39, 0.5, request(0, 4, 8., 3))]),
     ] {
-        for (at, painting) in paint(&mut pipeline, &requests).iter().enumerate() {
+        for (at, picture) in generate(&mut pipeline, &requests).iter().enumerate() {
             let worst = apart(
-                &painting.pixels,
+                &picture.pixels,
                 &golden[&format!("lcm-tiny.{what}")].get(at as i64),
             );
             assert!(worst <= 1, "{what} {at}: {worst} levels");
@@ -207,7 +207,7 @@ fn saving_memory_changes_no_picture() {
     let golden = goldens("stable_diffusion.safetensors");
     // With slices of attention besides.
     let options = Options {
-        vae: Memory {
+        vae: VaeOptions {
             slicing: true,
             tiling: false,
         },
@@ -217,9 +217,9 @@ fn saving_memory_changes_no_picture() {
         let mut pipeline = pipeline(name, options);
         for (what, requests) in asked().into_iter().take(1) {
             let expected = &golden[&format!("{name}.{what}")];
-            for (at, painting) in paint(&mut pipeline, &requests).iter().enumerate() {
+            for (at, picture) in generate(&mut pipeline, &requests).iter().enumerate() {
                 assert!(
-                    apart(&painting.pixels, &expected.get(at as i64)) <= 1,
+                    apart(&picture.pixels, &expected.get(at as i64)) <= 1,
                     "{name} {what}"
                 );
             }
@@ -233,7 +233,7 @@ fn halves_paint_a_like_picture() {
     let mut halves =
         Pipeline::open(&folder, Device::Cpu, Precision::BF16, Options::default()).unwrap();
     let (found, expected) = (
-        paint(&mut halves, &[request(0, 4, 0., 3)]),
+        generate(&mut halves, &[request(0, 4, 0., 3)]),
         &goldens("stable_diffusion.safetensors")["sd-tiny.plain"].get(0),
     );
     let similarity = crate::models::golden::cosine(
@@ -262,11 +262,11 @@ fn what_goes_together_is_painted_together_and_the_rest_beside_it() {
         },
     );
     let asked: Vec<&Request> = requests.iter().rev().collect();
-    let mut painted = pipeline.paint(&asked, &|_| false).unwrap();
+    let mut painted = pipeline.generate(&asked, &|_| false).unwrap();
     painted.reverse();
     assert_eq!(painted.remove(2).unwrap_err().kind(), Who::Config);
-    for (painting, expected) in painted.into_iter().zip(&expected) {
-        assert!(apart(&painting.unwrap().pixels, expected) <= 1);
+    for (picture, expected) in painted.into_iter().zip(&expected) {
+        assert!(apart(&picture.unwrap().pixels, expected) <= 1);
     }
 }
 
@@ -282,7 +282,7 @@ fn a_cancelled_picture_leaves_between_steps_and_the_other_stays_the_same() {
             index == 0 && looks.get() > 2
         };
         let mut painted = pipeline
-            .paint(&requests.iter().collect::<Vec<_>>(), &cancelled)
+            .generate(&requests.iter().collect::<Vec<_>>(), &cancelled)
             .unwrap();
         assert!(
             apart(&painted.remove(1).unwrap().pixels, &golden.get(1)) <= 1,
@@ -292,7 +292,7 @@ fn a_cancelled_picture_leaves_between_steps_and_the_other_stays_the_same() {
         assert_eq!(looks.get(), 3, "it is not asked for again once it has left");
         assert!(
             pipeline
-                .paint(&requests.iter().collect::<Vec<_>>(), &|_| true)
+                .generate(&requests.iter().collect::<Vec<_>>(), &|_| true)
                 .unwrap()
                 .iter()
                 .all(Result::is_err)
@@ -314,13 +314,13 @@ fn the_frame_before_stays_in_the_next() {
             ..request(0, 2, 0., 4)
         }
     };
-    let before = paint(&mut pipeline, &[from(0, 0.5, request(0, 2, 0., 4))])
+    let before = generate(&mut pipeline, &[from(0, 0.5, request(0, 2, 0., 4))])
         .remove(0)
         .latents;
-    let alone = paint(&mut pipeline, &[with(None)]).remove(0).latents;
+    let alone = generate(&mut pipeline, &[with(None)]).remove(0).latents;
     let mut distances = Vec::new();
     for part in [0., 0.3, 0.6, 1.] {
-        let blended = paint(&mut pipeline, &[with(Some((before.shallow_clone(), part)))])
+        let blended = generate(&mut pipeline, &[with(Some((before.shallow_clone(), part)))])
             .remove(0)
             .latents;
         distances.push((blended - &alone).norm().double_value(&[]));
@@ -337,27 +337,27 @@ fn the_frame_before_stays_in_the_next() {
 #[test]
 fn prompts_are_kept_up_to_a_limit() {
     let mut pipeline = pipeline("sd-tiny", Options::default());
-    paint(&mut pipeline, &[without(NEGATIVE, request(0, 1, 2., 1))]);
-    let said = |text: &str| prompts::Said::Text(text.to_owned());
+    generate(&mut pipeline, &[without(NEGATIVE, request(0, 1, 2., 1))]);
+    let input = |text: &str| prompts::PromptInput::Text(text.to_owned());
     assert_eq!(
-        pipeline.prompts.kept(),
-        [&said(NEGATIVE), &said(PROMPTS[0])]
+        pipeline.prompts.cached(),
+        [&input(NEGATIVE), &input(PROMPTS[0])]
     );
     // The one used last stays longest.
-    paint(&mut pipeline, &[without(NEGATIVE, request(1, 1, 2., 1))]);
+    generate(&mut pipeline, &[without(NEGATIVE, request(1, 1, 2., 1))]);
     assert_eq!(
-        pipeline.prompts.kept(),
-        [&said(PROMPTS[0]), &said(NEGATIVE), &said(PROMPTS[1])]
+        pipeline.prompts.cached(),
+        [&input(PROMPTS[0]), &input(NEGATIVE), &input(PROMPTS[1])]
     );
-    pipeline.prompts.keep_at_most(1);
-    paint(&mut pipeline, &[request(0, 1, 0., 1)]);
+    pipeline.prompts.limit_to(1);
+    generate(&mut pipeline, &[request(0, 1, 0., 1)]);
     assert_eq!(
-        pipeline.prompts.kept(),
-        [&said(PROMPTS[0])],
+        pipeline.prompts.cached(),
+        [&input(PROMPTS[0])],
         "what is in use stays whatever the limit"
     );
-    pipeline.forget();
-    assert!(pipeline.prompts.kept().is_empty());
+    pipeline.clear_prompt_cache();
+    assert!(pipeline.prompts.cached().is_empty());
 }
 
 #[test]

@@ -25,9 +25,9 @@ pub(super) struct Step<'k, I: Iterator<Item = &'k Keys>> {
 /// Halves or doubles the resolution after a level.
 #[derive(Debug)]
 enum Sampler {
-    Nothing,
-    Halve(Downsample2D),
-    Double(Upsample2D),
+    Identity,
+    Down(Downsample2D),
+    Up(Upsample2D),
 }
 
 /// Residual blocks at one resolution.
@@ -47,9 +47,9 @@ tensors!(Level {
 impl Tensors for Sampler {
     fn each(&mut self, act: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
         match self {
-            Self::Nothing => Ok(()),
-            Self::Halve(sampler) => sampler.each(act),
-            Self::Double(sampler) => sampler.each(act),
+            Self::Identity => Ok(()),
+            Self::Down(sampler) => sampler.each(act),
+            Self::Up(sampler) => sampler.each(act),
         }
     }
 }
@@ -71,12 +71,12 @@ impl Level {
             .map(|layer| if layer == 0 { input } else { output })
             .collect();
         let sampler = match level + 1 < config.channels.len() {
-            true => Sampler::Halve(Downsample2D::new(
+            true => Sampler::Down(Downsample2D::new(
                 &(&scope / "downsamplers.0"),
                 output,
                 Border::Around,
             )?),
-            false => Sampler::Nothing,
+            false => Sampler::Identity,
         };
         let plan = Plan {
             level,
@@ -100,17 +100,17 @@ impl Level {
         let last = config.layers[level];
         // Each residual block reads what came up and what the way down left behind here: its own
         // outputs, and the level above's last.
-        let left = |layer| if layer == last { finer } else { output };
+        let skipped = |layer| if layer == last { finer } else { output };
         let inputs = (0..=last)
-            .map(|layer| left(layer) + if layer == 0 { input } else { output })
+            .map(|layer| skipped(layer) + if layer == 0 { input } else { output })
             .collect();
         let sampler = match level > 0 {
-            true => Sampler::Double(Upsample2D::new(
+            true => Sampler::Up(Upsample2D::new(
                 &(&scope / "upsamplers.0.conv"),
                 output,
                 true,
             )?),
-            false => Sampler::Nothing,
+            false => Sampler::Identity,
         };
         let plan = Plan {
             level,
@@ -143,7 +143,7 @@ impl Level {
         let mut level = Self {
             residuals: Vec::new(),
             transformers: Vec::new(),
-            sampler: Sampler::Nothing,
+            sampler: Sampler::Identity,
         };
         for (index, &input) in plan.inputs.iter().enumerate() {
             let shape = ResnetShape {
@@ -174,29 +174,29 @@ impl Level {
             .try_for_each(|transformer| transformer.keys(prompt, keys))
     }
 
-    /// The way down: leaves what each block made in `left`.
-    pub fn descend<'k, I: Iterator<Item = &'k Keys>>(
+    /// The way down: leaves what each block made in `skips`.
+    pub fn down_forward<'k, I: Iterator<Item = &'k Keys>>(
         &self,
         mut x: Tensor,
         step: &mut Step<'k, I>,
-        left: &mut Vec<Tensor>,
+        skips: &mut Vec<Tensor>,
     ) -> Result<Tensor> {
         for (index, residual) in self.residuals.iter().enumerate() {
             x = residual.forward(&x, Some(&step.time))?;
             if let Some(transformer) = self.transformers.get(index) {
                 x = transformer.forward(&x, &mut step.keys)?;
             }
-            left.push(x.shallow_clone());
+            skips.push(x.shallow_clone());
         }
-        if let Sampler::Halve(sampler) = &self.sampler {
+        if let Sampler::Down(sampler) = &self.sampler {
             x = sampler.forward(&x)?;
-            left.push(x.shallow_clone());
+            skips.push(x.shallow_clone());
         }
         Ok(x)
     }
 
     /// The middle.
-    pub fn turn<'k, I: Iterator<Item = &'k Keys>>(
+    pub fn middle_forward<'k, I: Iterator<Item = &'k Keys>>(
         &self,
         mut x: Tensor,
         step: &mut Step<'k, I>,
@@ -210,15 +210,15 @@ impl Level {
         Ok(x)
     }
 
-    /// The way up: takes from `left` what the way down left at this resolution.
-    pub fn ascend<'k, I: Iterator<Item = &'k Keys>>(
+    /// The way up: takes from `skips` what the way down left at this resolution.
+    pub fn up_forward<'k, I: Iterator<Item = &'k Keys>>(
         &self,
         mut x: Tensor,
         step: &mut Step<'k, I>,
-        left: &mut Vec<Tensor>,
+        skips: &mut Vec<Tensor>,
     ) -> Result<Tensor> {
         for (index, residual) in self.residuals.iter().enumerate() {
-            let beside = left
+            let beside = skips
                 .pop()
                 .ok_or_else(|| Error::bug("the way up is longer than the way down"))?;
             x = residual.forward(&Tensor::f_cat(&[x, beside], 1)?, Some(&step.time))?;
@@ -226,9 +226,9 @@ impl Level {
                 x = transformer.forward(&x, &mut step.keys)?;
             }
         }
-        if let Sampler::Double(sampler) = &self.sampler {
+        if let Sampler::Up(sampler) = &self.sampler {
             // To the size of what was left there, which for odd sizes is not the double.
-            let (_, _, height, width) = left
+            let (_, _, height, width) = skips
                 .last()
                 .ok_or_else(|| Error::bug("the way up is longer than the way down"))?
                 .size4()?;

@@ -40,29 +40,29 @@ pub struct UNetConfig {
     pub groups: i64,
     /// What residual blocks' norms add to variances.
     pub epsilon: f64,
-    /// How timesteps become waves.
-    pub waves: Waves,
+    /// How timesteps become sinusoids.
+    pub sinusoids: SinusoidalEmbedding,
     /// Width of the embedded guidance scale, for networks that were distilled with guidance (LCM).
     pub guidance_width: Option<i64>,
     /// What is added to the timestep's embedding, for SDXL.
-    pub addition: Option<Addition>,
+    pub added_conditioning: Option<AddedConditioning>,
 }
 
-/// How numbers become waves.
+/// How numbers become sinusoids.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Waves {
+pub struct SinusoidalEmbedding {
     /// Cosines before sines.
     pub flipped: bool,
     /// Shift of the frequencies.
     pub shift: f64,
 }
 
-/// SDXL's addition: the pooled prompt and six numbers about the picture's size.
+/// SDXL's added conditioning: the pooled prompt and six numbers about the picture's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Addition {
-    /// Width of each number's waves.
+pub struct AddedConditioning {
+    /// Width of each number's sinusoids.
     pub number_width: i64,
-    /// Width of the pooled prompt and all waves.
+    /// Width of the pooled prompt and all sinusoids.
     pub width: i64,
 }
 
@@ -140,7 +140,7 @@ impl UNetConfig {
             upcast_attention: config.boolean_or("upcast_attention", false)?,
             groups: config.integer_or("norm_num_groups", 32)?,
             epsilon: config.number_or("norm_eps", 1e-5)?,
-            waves: Waves {
+            sinusoids: SinusoidalEmbedding {
                 flipped: config.boolean_or("flip_sin_to_cos", true)?,
                 shift: config.number_or("freq_shift", 0.)?,
             },
@@ -148,7 +148,7 @@ impl UNetConfig {
                 .field("time_cond_proj_dim")
                 .map(|_| config.integer("time_cond_proj_dim"))
                 .transpose()?,
-            addition: addition(config)?,
+            added_conditioning: added_conditioning(config)?,
             channels,
         };
         read.check(config)?;
@@ -248,7 +248,7 @@ fn blocks(config: &Config, key: &str, names: [&str; 2], levels: usize) -> Result
     listed.iter().map(known).collect()
 }
 
-fn addition(config: &Config) -> Result<Option<Addition>> {
+fn added_conditioning(config: &Config) -> Result<Option<AddedConditioning>> {
     match config.string_or("addition_embed_type", "")? {
         "" => Ok(None),
         "text_time" => {
@@ -260,7 +260,7 @@ fn addition(config: &Config) -> Result<Option<Addition>> {
                      `addition_time_embed_dim`",
                 ));
             }
-            Ok(Some(Addition {
+            Ok(Some(AddedConditioning {
                 number_width,
                 width,
             }))
@@ -294,9 +294,9 @@ mod tests {
             (vec![8; 4], vec![2; 4], vec![1; 4])
         );
         assert_eq!(
-            (read.waves, read.addition, read.guidance_width),
+            (read.sinusoids, read.added_conditioning, read.guidance_width),
             (
-                Waves {
+                SinusoidalEmbedding {
                     flipped: true,
                     shift: 0.
                 },
@@ -317,8 +317,8 @@ mod tests {
         let read = read(xl).unwrap();
         assert_eq!((read.heads, read.depths), (vec![5, 10, 20], vec![1, 2, 10]));
         assert_eq!(
-            read.addition,
-            Some(Addition {
+            read.added_conditioning,
+            Some(AddedConditioning {
                 number_width: 256,
                 width: 2816
             })

@@ -3,7 +3,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::config::{Addition, UNetConfig, Waves};
+use super::config::{AddedConditioning, SinusoidalEmbedding, UNetConfig};
 use crate::error::{Error, Result};
 use crate::models::layers::Linear;
 use crate::models::offload::tensors;
@@ -12,13 +12,13 @@ use crate::models::weights::Scope;
 /// Wavelengths run from 2 pi to this many times that.
 const PERIOD: f64 = 10_000.;
 
-impl Waves {
+impl SinusoidalEmbedding {
     /// Each number as `width` sines and cosines: `[n, width]`, f32, on the CPU. Vaswani et al.,
     /// "Attention Is All You Need".
     ///
     /// # Errors
     /// Overload, where memory is short.
-    pub fn of(self, numbers: &[f64], width: i64) -> Result<Tensor> {
+    pub fn embed(self, numbers: &[f64], width: i64) -> Result<Tensor> {
         let half = width / 2;
         let options = (Kind::Float, Device::Cpu);
         let exponents = Tensor::f_arange(half, options)?
@@ -60,15 +60,15 @@ impl Mlp {
     }
 }
 
-/// SDXL's addition.
+/// SDXL's added conditioning.
 #[derive(Debug)]
-struct Added {
+struct AddedEmbedding {
     layers: Mlp,
-    sizes: Addition,
+    sizes: AddedConditioning,
 }
 
 tensors!(Mlp { into, out });
-tensors!(Added { layers });
+tensors!(AddedEmbedding { layers });
 tensors!(Embeddings {
     time,
     guidance,
@@ -80,8 +80,8 @@ tensors!(Embeddings {
 pub(super) struct Embeddings {
     time: Mlp,
     guidance: Option<Linear>,
-    added: Option<Added>,
-    waves: Waves,
+    added: Option<AddedEmbedding>,
+    sinusoids: SinusoidalEmbedding,
     width: i64,
     /// Where and in which number format.
     options: (Kind, Device),
@@ -96,8 +96,8 @@ impl Embeddings {
             .guidance_width
             .map(|input| Linear::read(&(&scope / "cond_proj"), input, width, false))
             .transpose()?;
-        let added = config.addition.map(|sizes| -> Result<_> {
-            Ok(Added {
+        let added = config.added_conditioning.map(|sizes| -> Result<_> {
+            Ok(AddedEmbedding {
                 layers: Mlp::new(&(root / "add_embedding"), sizes.width, inner)?,
                 sizes,
             })
@@ -107,7 +107,7 @@ impl Embeddings {
             time: Mlp::new(&scope, width, inner)?,
             guidance,
             added: added.transpose()?,
-            waves: config.waves,
+            sinusoids: config.sinusoids,
             width,
             options,
         })
@@ -121,57 +121,61 @@ impl Embeddings {
         guidance: Option<&Tensor>,
         added: Option<&Tensor>,
     ) -> Result<Tensor> {
-        let mut waves = self.place(&self.waves.of(&[timestep], self.width)?)?;
+        let mut sinusoids = self.place(&self.sinusoids.embed(&[timestep], self.width)?)?;
         if let Some(guidance) = guidance {
             let layer = self
                 .guidance
                 .as_ref()
                 .ok_or_else(|| Error::bug("this UNet takes no guidance scale"))?;
-            waves = waves.f_add(&layer.forward(&self.place(guidance)?)?)?;
+            sinusoids = sinusoids.f_add(&layer.forward(&self.place(guidance)?)?)?;
         }
-        let mut embedding = self.time.forward(&waves)?;
+        let mut embedding = self.time.forward(&sinusoids)?;
         match (&self.added, added) {
             (Some(_), Some(added)) => embedding = embedding.f_add(added)?,
             (None, None) => {}
             _ => {
                 return Err(Error::bug(
-                    "a UNet takes an addition exactly where its config.json says so",
+                    "a UNet takes added conditioning exactly where its config.json says so",
                 ));
             }
         }
         Ok(embedding.f_silu_()?)
     }
 
-    /// SDXL's addition: pooled prompts `[n, pooled]` and six numbers for all, or for each, to `[n,
-    /// time_width]`.
+    /// SDXL's added conditioning: pooled prompts `[n, pooled]` and six numbers for all, or for
+    /// each, to `[n, time_width]`.
     pub fn added(&self, pooled: &Tensor, numbers: &[f64]) -> Result<Tensor> {
-        let Some(Added {
+        let Some(AddedEmbedding {
             layers,
-            sizes: addition,
+            sizes: added_conditioning,
         }) = &self.added
         else {
             return Err(Error::bug("this UNet takes no pooled prompt"));
         };
         let rows = pooled.size2()?.0;
-        let waves = self.place(&self.waves.of(numbers, addition.number_width)?)?;
-        let waves = waves
-            .f_view([-1, numbers.len() as i64 * addition.number_width])?
+        let sinusoids = self.place(
+            &self
+                .sinusoids
+                .embed(numbers, added_conditioning.number_width)?,
+        )?;
+        let sinusoids = sinusoids
+            .f_view([-1, numbers.len() as i64 * added_conditioning.number_width])?
             .f_expand([rows, -1], false)?;
-        let both = Tensor::f_cat(&[self.place(pooled)?, waves], 1)?;
-        if both.size2()?.1 != addition.width {
+        let both = Tensor::f_cat(&[self.place(pooled)?, sinusoids], 1)?;
+        if both.size2()?.1 != added_conditioning.width {
             return Err(Error::model(format!(
                 "a pooled prompt and {} numbers make a vector of {}, the UNet wants {}",
                 numbers.len(),
                 both.size2()?.1,
-                addition.width
+                added_conditioning.width
             ))
             .hint("unet/config.json and text_encoder_2/config.json must be of the same model"));
         }
         layers.forward(&both)
     }
 
-    /// Whether SDXL's addition is wanted.
-    pub fn wants_addition(&self) -> bool {
+    /// Whether SDXL's added conditioning is wanted.
+    pub fn has_added_conditioning(&self) -> bool {
         self.added.is_some()
     }
 

@@ -8,7 +8,7 @@ mod config;
 mod embeddings;
 mod transformer;
 
-pub use config::{Addition, UNetConfig, Waves};
+pub use config::{AddedConditioning, SinusoidalEmbedding, UNetConfig};
 
 use tch::{Device, Tensor};
 
@@ -156,8 +156,8 @@ impl UNet {
     }
 
     /// Whether a [`Condition`] needs what [`added`](Self::added) gives.
-    pub fn wants_addition(&self) -> bool {
-        self.embeddings.wants_addition()
+    pub fn has_added_conditioning(&self) -> bool {
+        self.embeddings.has_added_conditioning()
     }
 
     /// For networks that take the guidance scale as an input (LCM): `scale` as they take it, `[1,
@@ -170,14 +170,14 @@ impl UNet {
         let Some(width) = self.config.guidance_width else {
             return Ok(None);
         };
-        // The reference's waves of a thousand times the scale less one, with sines first and the
-        // frequencies of Vaswani et al.
+        // The reference's sinusoids of a thousand times the scale less one, with sines first and
+        // the frequencies of Vaswani et al.
         Ok(Some(
-            Waves {
+            SinusoidalEmbedding {
                 flipped: false,
                 shift: 1.,
             }
-            .of(&[(scale - 1.) * 1000.], width)?,
+            .embed(&[(scale - 1.) * 1000.], width)?,
         ))
     }
 
@@ -221,15 +221,15 @@ impl UNet {
             keys: condition.keys.iter(),
         };
         let mut x = self.into.forward(&channels_last(&self.place(latents)?)?)?;
-        let mut left = vec![x.shallow_clone()];
+        let mut skips = vec![x.shallow_clone()];
         for level in &self.down {
-            x = level.descend(x, &mut step, &mut left)?;
+            x = level.down_forward(x, &mut step, &mut skips)?;
             watch("down", &x);
         }
-        x = self.middle.turn(x, &mut step)?;
+        x = self.middle.middle_forward(x, &mut step)?;
         watch("middle", &x);
         for level in &self.up {
-            x = level.ascend(x, &mut step, &mut left)?;
+            x = level.up_forward(x, &mut step, &mut skips)?;
             watch("up", &x);
         }
         if step.keys.next().is_some() {

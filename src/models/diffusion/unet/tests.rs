@@ -22,7 +22,7 @@ fn network(name: &str, precision: Precision, attention: AttentionKind) -> UNet {
 
 fn condition(name: &str, network: &UNet, golden: &BTreeMap<String, Tensor>) -> Condition {
     let xl = name == "sdxl";
-    assert_eq!(network.wants_addition(), xl);
+    assert_eq!(network.has_added_conditioning(), xl);
     let added = xl.then(|| {
         network
             .added(&golden["sdxl.pooled"], [48., 80., 0., 4., 50., 82.])
@@ -50,7 +50,7 @@ fn run(name: &str, network: &UNet) -> (Tensor, f64) {
     (out.unwrap(), worst)
 }
 
-/// What it gives, for `models::every`.
+/// What it gives, for `models::network_conformance`.
 pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
     vec![run("sdxl", &network("sdxl", precision, AttentionKind::Sdpa)).0]
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{File, to_usize};
 use crate::config::{Environment, Mention, Params, Provenance, Value, nearest};
 use crate::inference::NetworkOptions;
-use crate::models::Card;
+use crate::models::ModelSummary;
 use crate::models::attention::AttentionKind;
 use crate::models::hub::{HubId, HubSettings};
 use crate::pipeline::plan::{AbsentModel, ModelPlan};
@@ -318,7 +318,7 @@ impl Places {
             .and_then(|(id, hub)| hub.cache.snapshot(id));
         Place {
             path: snapshot
-                .filter(|folder| Card::read(folder).is_ok())
+                .filter(|folder| ModelSummary::read(folder).is_ok())
                 .unwrap_or(inside),
             id,
         }

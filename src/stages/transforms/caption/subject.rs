@@ -6,7 +6,7 @@ use half::f16;
 
 use crate::cache::KeyBuilder;
 use crate::inference::{Asker, Captioner};
-use crate::models::captions::CaptionRequest;
+use crate::models::caption_decoder::CaptionRequest;
 use crate::models::text::{Generation, Request, Writing};
 use crate::packet::{Embedding, Frame, Payload, PayloadKind, RecordId, Span, VectorType};
 use crate::stage::Input;

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::models::silero_vad::{CHUNK, Memory, Spans, SpansSettings};
+use crate::models::silero_vad::{CHUNK, Spans, SpansSettings, VadState};
 use crate::packet::{Audio, Nanos, RecordId, SAMPLE_RATE, Span};
 use crate::stage::Held;
 
@@ -41,7 +41,7 @@ pub struct Gathered {
     /// Where the unbroken sound began that the detector hears.
     begin: u64,
     spans: Option<Spans>,
-    memory: Memory,
+    memory: VadState,
     /// The window that is being filled.
     open: Option<Range<u64>>,
 }
@@ -83,7 +83,7 @@ pub struct Question {
     /// Samples, whole chunks of them.
     pub samples: Vec<f32>,
     /// What it remembers.
-    pub memory: Memory,
+    pub memory: VadState,
     /// Those of them that are sound, not filled up.
     of_sound: u64,
 }
@@ -99,7 +99,7 @@ impl Gathered {
             heard: 0,
             begin: 0,
             spans: limits.speech.map(Spans::new),
-            memory: Memory::default(),
+            memory: VadState::default(),
             open: None,
         }
     }
@@ -160,11 +160,11 @@ impl Gathered {
     pub fn answer(
         &mut self,
         question: &Question,
-        answer: Option<(Vec<f32>, Memory)>,
+        answer: Option<(Vec<f32>, VadState)>,
     ) -> Vec<Window> {
         let chunks = question.samples.len() / CHUNK;
         let (probabilities, memory) =
-            answer.unwrap_or_else(|| (vec![0.; chunks], Memory::default()));
+            answer.unwrap_or_else(|| (vec![0.; chunks], VadState::default()));
         self.memory = memory;
         self.heard += question.of_sound;
         let mut done = Vec::new();
@@ -269,7 +269,7 @@ impl Gathered {
                 .for_each(|span| self.speech(span, &mut done));
             done.extend(self.open.take().and_then(|open| self.cut(open)));
             self.begin = self.heard;
-            self.memory = Memory::default();
+            self.memory = VadState::default();
         }
         done
     }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 
 /// What makes a picture of any size one that a network reads.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Preprocess {
+pub struct ImageProcessor {
     /// How pictures are scaled; none takes them as they come.
     pub resize: Option<Resize>,
     /// Rows and columns of what is cut out of the middle then; none keeps all.
@@ -33,7 +33,7 @@ pub enum Resize {
     Exact([i64; 2]),
 }
 
-impl Preprocess {
+impl ImageProcessor {
     /// OpenAI's for CLIP: pictures of `side` x `side`.
     pub fn clip(side: i64) -> Self {
         let (mean, std) = (
@@ -295,8 +295,8 @@ mod tests {
     use crate::models::golden::{goldens, noise};
     use serde_json::json;
 
-    fn read(value: Value) -> Result<Preprocess> {
-        Preprocess::read(&Config::of(value), &Preprocess::clip(224))
+    fn read(value: Value) -> Result<ImageProcessor> {
+        ImageProcessor::read(&Config::of(value), &ImageProcessor::clip(224))
     }
 
     /// `tests/golden/pictures.py`: transformers' processors on the same bytes, with both of their
@@ -304,15 +304,15 @@ mod tests {
     #[test]
     fn pictures_are_those_of_transformers() {
         let goldens = goldens("pictures.safetensors");
-        let cubic = Preprocess {
+        let cubic = ImageProcessor {
             resize: Some(Resize::Shortest(30)),
             crop: Some([24, 28]),
-            ..Preprocess::clip(24)
+            ..ImageProcessor::clip(24)
         };
-        let linear = Preprocess {
+        let linear = ImageProcessor {
             resize: Some(Resize::Exact([20, 26])),
             cubic: false,
-            ..Preprocess::siglip(24)
+            ..ImageProcessor::siglip(24)
         };
         for (name, preprocess) in [("clip", cubic), ("siglip", linear)] {
             for (shape, size) in [("wide", [45, 83]), ("high", [61, 40]), ("small", [15, 17])] {
@@ -364,11 +364,11 @@ mod tests {
     fn frames_of_the_right_size_are_left_alone() {
         let frames = noise("fits", &[2, 224, 224, 3]);
         assert_eq!(
-            Preprocess::clip(224).fit(&frames).unwrap().data_ptr(),
+            ImageProcessor::clip(224).fit(&frames).unwrap().data_ptr(),
             frames.data_ptr()
         );
         assert_eq!(
-            Preprocess::dinov2().fit(&frames).unwrap().data_ptr(),
+            ImageProcessor::dinov2().fit(&frames).unwrap().data_ptr(),
             frames.data_ptr()
         );
         for wrong in [
@@ -378,7 +378,7 @@ mod tests {
             frames.narrow(0, 0, 0),
         ] {
             assert_eq!(
-                Preprocess::clip(224).fit(&wrong).unwrap_err().kind(),
+                ImageProcessor::clip(224).fit(&wrong).unwrap_err().kind(),
                 crate::error::Kind::Model
             );
         }
@@ -386,9 +386,9 @@ mod tests {
 
     #[test]
     fn configs_of_every_age_are_read() {
-        assert_eq!(read(json!({})).unwrap(), Preprocess::clip(224));
+        assert_eq!(read(json!({})).unwrap(), ImageProcessor::clip(224));
         let old = json!({"size": 336, "crop_size": 336, "resample": 3, "do_resize": true, "do_center_crop": true});
-        assert_eq!(read(old).unwrap(), Preprocess::clip(336));
+        assert_eq!(read(old).unwrap(), ImageProcessor::clip(336));
         let new = json!({"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 200}, "resample": 2});
         let read_new = read(new).unwrap();
         assert_eq!(
@@ -397,7 +397,7 @@ mod tests {
         );
         let siglip = json!({"size": {"height": 384, "width": 384}, "do_center_crop": false, "image_mean": [0.5, 0.5, 0.5],
             "image_std": [0.5, 0.5, 0.5], "rescale_factor": 1. / 255.});
-        assert_eq!(read(siglip).unwrap(), Preprocess::siglip(384));
+        assert_eq!(read(siglip).unwrap(), ImageProcessor::siglip(384));
         let plain = read(json!({"do_normalize": false})).unwrap();
         assert_eq!((plain.mean, plain.std), ([0.; 3], [255.; 3]));
     }
@@ -419,9 +419,9 @@ mod tests {
                 "{config}"
             );
         }
-        let narrow = Preprocess {
+        let narrow = ImageProcessor {
             resize: Some(Resize::Shortest(20)),
-            ..Preprocess::clip(24)
+            ..ImageProcessor::clip(24)
         };
         assert_eq!(
             narrow

@@ -1,5 +1,5 @@
-//! Captions of what is shown: a decoder over pictures or videos, with its tokenizer, the token that
-//! its texts start with and those they end with.
+//! CaptionDecoder of what is shown: a decoder over pictures or videos, with its tokenizer, the
+//! token that its texts start with and those they end with.
 
 use super::decoder::{CrossDecoder, Over};
 use super::text::{Generation, Job, Writer, Writing};
@@ -8,7 +8,7 @@ use crate::tensor::{Device, Tensor, guard};
 
 /// A decoder that writes about something, with its tokenizer.
 #[derive(Debug)]
-pub struct Captions {
+pub struct CaptionDecoder {
     network: CrossDecoder,
     writer: Writer,
     start: u32,
@@ -23,7 +23,7 @@ pub struct CaptionRequest {
     pub writing: Writing,
 }
 
-impl Captions {
+impl CaptionDecoder {
     /// Texts that begin with the token `start`.
     ///
     /// # Errors
@@ -61,8 +61,8 @@ impl Captions {
         self.encode(request).map(drop)
     }
 
-    /// Captions about `states`, `[n, length, width]` of any number format, one request each; those
-    /// of each request are its variants, in their order. `cancelled` as in [`Writer::write`].
+    /// CaptionDecoder about `states`, `[n, length, width]` of any number format, one request each;
+    /// those of each request are its variants, in their order. `cancelled` as in [`Writer::write`].
     ///
     /// # Errors
     /// As for [`check`](Self::check); model, where `states` has another shape; overload, where

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::inference::Model;
 use crate::models::clip::Clip;
 use crate::models::dinov2::{Dinov2, Dinov2Config};
-use crate::models::encoder::{PictureEncoder, Scoring};
+use crate::models::picture_encoder::{PictureEncoder, Scoring};
 use crate::models::resnet::{self, ResNet};
 use crate::models::siglip::Siglip;
 use crate::models::{ModelFolder, classes};
@@ -30,10 +30,10 @@ pub(in crate::inference) const PICTURES: &[&str] = &[
 ];
 
 /// A network that makes vectors of pictures.
-pub(in crate::inference) struct Pictures(Box<dyn PictureEncoder>);
+pub(in crate::inference) struct FrameEncoder(Box<dyn PictureEncoder>);
 
 /// What it is asked.
-pub(in crate::inference) enum Asked {
+pub(in crate::inference) enum EncoderInput {
     /// A frame, in a window of one.
     Frames(Vec<Arc<Frame>>),
     /// Texts.
@@ -42,14 +42,14 @@ pub(in crate::inference) enum Asked {
 
 /// What it answers.
 #[derive(Debug)]
-pub(in crate::inference) enum Told {
+pub(in crate::inference) enum EncoderOutput {
     /// Of a frame.
     Frame(Encoded),
     /// Of texts: a vector of length 1 each, and how they are scored.
     Texts(Vec<Vec<f32>>, Scoring),
 }
 
-impl Pictures {
+impl FrameEncoder {
     /// The network of a folder whose architecture is one of [`PICTURES`].
     pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let network: Box<dyn PictureEncoder> = match folder.architecture()? {
@@ -83,19 +83,19 @@ impl Pictures {
     }
 }
 
-impl Model for Pictures {
-    type Item = Asked;
-    type Answer = Told;
+impl Model for FrameEncoder {
+    type Item = EncoderInput;
+    type Answer = EncoderOutput;
 
     fn run(
         &mut self,
-        items: &[&Asked],
+        items: &[&EncoderInput],
         _cancelled: &dyn Fn(usize) -> bool,
-    ) -> Result<Vec<Result<Told>>> {
+    ) -> Result<Vec<Result<EncoderOutput>>> {
         let frames: Vec<&Vec<Arc<Frame>>> = items
             .iter()
             .filter_map(|item| {
-                if let Asked::Frames(frames) = item {
+                if let EncoderInput::Frames(frames) = item {
                     Some(frames)
                 } else {
                     None
@@ -134,14 +134,14 @@ impl Model for Pictures {
             },
         )?;
         let mut encoded = encoded.into_iter();
-        let answer = |item: &&Asked| match item {
-            Asked::Frames(_) => encoded
+        let answer = |item: &&EncoderInput| match item {
+            EncoderInput::Frames(_) => encoded
                 .next()
                 .unwrap_or_else(|| Err(Error::bug("a frame is missing from its batch")))
-                .map(Told::Frame),
-            Asked::Texts(texts) => {
+                .map(EncoderOutput::Frame),
+            EncoderInput::Texts(texts) => {
                 let texts = self.0.texts(texts)?;
-                Ok(Told::Texts(rows(&texts.vectors)?, texts.scoring))
+                Ok(EncoderOutput::Texts(rows(&texts.vectors)?, texts.scoring))
             }
         };
         Ok(items.iter().map(answer).collect())
@@ -155,13 +155,13 @@ impl Model for Pictures {
 
     fn sample(&self) -> Option<Self::Item> {
         let [height, width] = self.0.size();
-        Some(Asked::Frames(grey(1, width as u32, height as u32)))
+        Some(EncoderInput::Frames(grey(1, width as u32, height as u32)))
     }
 
     fn shape(item: &Self::Item) -> String {
         match item {
-            Asked::Frames(frames) => shape(frames),
-            Asked::Texts(texts) => format!("{} texts", texts.len()),
+            EncoderInput::Frames(frames) => shape(frames),
+            EncoderInput::Texts(texts) => format!("{} texts", texts.len()),
         }
     }
 }
@@ -179,8 +179,8 @@ mod tests {
             .join(name)
     }
 
-    fn open(name: &str) -> Pictures {
-        Pictures::open(
+    fn open(name: &str) -> FrameEncoder {
+        FrameEncoder::open(
             &ModelFolder::open(golden(name)).unwrap(),
             Device::Cpu,
             Precision::F32,
@@ -189,7 +189,7 @@ mod tests {
     }
 
     /// Stripes.
-    fn frame(width: u32, height: u32) -> Asked {
+    fn frame(width: u32, height: u32) -> EncoderInput {
         let pixels: Vec<u8> = (0..width * height * 3)
             .map(|at| (at * 7 % 251) as u8)
             .collect();
@@ -202,12 +202,12 @@ mod tests {
             format: PixelFormat::Rgb8,
             pixels: pixels.into(),
         };
-        Asked::Frames(vec![Arc::new(frame)])
+        EncoderInput::Frames(vec![Arc::new(frame)])
     }
 
-    fn vector(told: &Result<Told>) -> &[f32] {
-        match told {
-            Ok(Told::Frame(encoded)) => &encoded.vector,
+    fn vector(outputs: &Result<EncoderOutput>) -> &[f32] {
+        match outputs {
+            Ok(EncoderOutput::Frame(encoded)) => &encoded.vector,
             other => panic!("no frame: {other:?}"),
         }
     }
@@ -221,35 +221,35 @@ mod tests {
             .to_vec();
         let items = [
             frame(28, 28),
-            Asked::Texts(texts),
+            EncoderInput::Texts(texts),
             frame(61, 37),
             frame(28, 28),
         ];
-        let told = model
+        let outputs = model
             .run(&items.iter().collect::<Vec<_>>(), &|_| false)
             .unwrap();
         for (at, item) in items.iter().enumerate().filter(|(at, _)| *at != 1) {
             let alone = model.run(&[item], &|_| false).unwrap();
-            let apart = vector(&told[at])
+            let apart = vector(&outputs[at])
                 .iter()
                 .zip(vector(&alone[0]))
                 .map(|(a, b)| (a - b).abs())
                 .fold(0., f32::max);
             assert!(apart < 1e-5, "{at}: {apart}");
             assert!(
-                (vector(&told[at]).iter().map(|v| v * v).sum::<f32>() - 1.).abs() < 1e-5,
+                (vector(&outputs[at]).iter().map(|v| v * v).sum::<f32>() - 1.).abs() < 1e-5,
                 "its length is 1"
             );
         }
-        let Ok(Told::Texts(vectors, scoring)) = &told[1] else {
-            panic!("{:?}", told[1])
+        let Ok(EncoderOutput::Texts(vectors, scoring)) = &outputs[1] else {
+            panic!("{:?}", outputs[1])
         };
         let labels = ZeroShot::new(
             ["cat", "street"].map(Arc::from).into(),
             vectors.clone(),
             *scoring,
         );
-        let scores = labels.scores(vector(&told[0]));
+        let scores = labels.scores(vector(&outputs[0]));
         assert!(
             (scores.iter().sum::<f32>() - 1.).abs() < 1e-5 && scores[0] != scores[1],
             "{scores:?}"
@@ -266,23 +266,23 @@ mod tests {
         ] {
             std::fs::copy(golden("siglip-tiny").join(file), folder.path().join(file)).unwrap();
         }
-        let model = Pictures::open(
+        let model = FrameEncoder::open(
             &ModelFolder::open(folder.path()).unwrap(),
             Device::Cpu,
             Precision::F32,
         );
-        let items = [Asked::Texts(vec!["a cat".to_owned()]), frame(28, 28)];
-        let told = model
+        let items = [EncoderInput::Texts(vec!["a cat".to_owned()]), frame(28, 28)];
+        let outputs = model
             .unwrap()
             .run(&items.iter().collect::<Vec<_>>(), &|_| false)
             .unwrap();
-        let error = told[0].as_ref().unwrap_err();
+        let error = outputs[0].as_ref().unwrap_err();
         assert_eq!(
             (error.kind(), error.message().contains("no tokenizer.json")),
             (Kind::Config, true),
             "{error}"
         );
-        assert_eq!(vector(&told[1]).len(), 32);
+        assert_eq!(vector(&outputs[1]).len(), 32);
     }
 
     #[test]
@@ -291,7 +291,7 @@ mod tests {
         let write = |config: &str| {
             std::fs::write(folder.path().join("config.json"), config).unwrap();
             std::fs::write(folder.path().join("model.safetensors"), "").unwrap();
-            Pictures::classes(&ModelFolder::open(folder.path()).unwrap())
+            FrameEncoder::classes(&ModelFolder::open(folder.path()).unwrap())
                 .unwrap()
                 .map(|names| names.len())
         };

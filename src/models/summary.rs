@@ -20,7 +20,7 @@ const UNREAD: [&str; 2] = ["safety_checker", "image_encoder"];
 
 /// A model folder in a few figures.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Card {
+pub struct ModelSummary {
     /// The class that reads it: the first of `architectures`, or Diffusers' `_class_name`.
     pub architecture: String,
     /// Numbers in its weights, of all its networks.
@@ -31,7 +31,7 @@ pub struct Card {
     pub bytes: u64,
 }
 
-impl Card {
+impl ModelSummary {
     /// Whether the folder says that it is a model.
     pub fn is_model(folder: &Path) -> bool {
         HEADS.iter().any(|head| folder.join(head).is_file())
@@ -181,7 +181,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            Card::read(folder.path()).unwrap_err().kind(),
+            ModelSummary::read(folder.path()).unwrap_err().kind(),
             crate::error::Kind::Config
         );
         network(
@@ -194,14 +194,14 @@ mod tests {
             "model.fp16.safetensors",
             &[("a", 100, Kind::Half)],
         );
-        let card = Card::read(folder.path()).unwrap();
+        let summary = ModelSummary::read(folder.path()).unwrap();
         assert_eq!(
-            (&*card.architecture, card.parameters, &*card.format),
+            (&*summary.architecture, summary.parameters, &*summary.format),
             ("X", 26, "bf16")
         );
         let sizes = ["config.json", "model.safetensors", "model.fp16.safetensors"];
         assert_eq!(
-            card.bytes,
+            summary.bytes,
             sizes
                 .map(|file| folder.path().join(file).metadata().unwrap().len())
                 .iter()
@@ -226,9 +226,9 @@ mod tests {
             std::fs::write(folder.path().join(part).join("config.json"), "{}").unwrap();
         }
         std::fs::create_dir(folder.path().join("scheduler")).unwrap();
-        let card = Card::read(folder.path()).unwrap();
+        let summary = ModelSummary::read(folder.path()).unwrap();
         assert_eq!(
-            (&*card.architecture, card.parameters, &*card.format),
+            (&*summary.architecture, summary.parameters, &*summary.format),
             ("StableDiffusionPipeline", 14, "f16")
         );
     }
@@ -249,7 +249,7 @@ mod tests {
         let index = r#"{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}"#;
         std::fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
         assert!(
-            Card::read(folder.path())
+            ModelSummary::read(folder.path())
                 .unwrap_err()
                 .message()
                 .contains("has no model-00002-of-00002.safetensors")
@@ -259,6 +259,6 @@ mod tests {
             "model-00002-of-00002.safetensors",
             &[("b", 1, Kind::Float)],
         );
-        assert_eq!(Card::read(folder.path()).unwrap().parameters, 4);
+        assert_eq!(ModelSummary::read(folder.path()).unwrap().parameters, 4);
     }
 }

@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::Model;
 use crate::error::{Error, Result};
-use crate::models::diffusion::pipeline::{Painting, Pipeline, Request, Source, Start};
+use crate::models::diffusion::pipeline::{GeneratedPicture, Pipeline, Request, Source, Start};
 use crate::packet::{Frame, PixelFormat};
 use crate::tensor::{Device, frames_to_tensor};
 
@@ -80,9 +80,9 @@ pub struct Painted {
 }
 
 /// A pipeline of the Stable Diffusion family.
-pub(in super::super) struct Painter(pub Pipeline);
+pub(in crate::inference) struct DiffusionNetwork(pub Pipeline);
 
-impl Model for Painter {
+impl Model for DiffusionNetwork {
     type Item = PictureRequest;
     type Answer = Painted;
 
@@ -100,7 +100,10 @@ impl Model for Painter {
             .iter()
             .filter_map(|request| request.as_ref().ok())
             .collect();
-        let mut painted = self.0.paint(&asked, &|at| cancelled(good[at]))?.into_iter();
+        let mut painted = self
+            .0
+            .generate(&asked, &|at| cancelled(good[at]))?
+            .into_iter();
         let answer = |request: Result<Request>| {
             let painting = request.and_then(|_| {
                 painted
@@ -153,11 +156,11 @@ impl Model for Painter {
     }
 
     fn out_of_memory(&mut self) {
-        self.0.forget();
+        self.0.clear_prompt_cache();
     }
 }
 
-impl Painter {
+impl DiffusionNetwork {
     /// A picture of the size that the model was trained on.
     fn own(&self) -> PictureRequest {
         let side = self.0.size() as u32;
@@ -217,7 +220,7 @@ impl Painter {
 }
 
 impl Painted {
-    fn of(painting: &Painting) -> Result<Self> {
+    fn of(painting: &GeneratedPicture) -> Result<Self> {
         let (height, width, _) = painting.pixels.size3()?;
         let (width, height) = (width as u32, height as u32);
         let (format, pixels) = (PixelFormat::Rgb8, bytes_of(&painting.pixels, 1)?);
@@ -268,7 +271,7 @@ mod tests {
     use crate::tensor::Precision;
     use std::path::Path;
 
-    fn painter() -> Painter {
+    fn painter() -> DiffusionNetwork {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/sd-tiny");
         let pipeline = Pipeline::open(
             &ModelFolder::open(folder).unwrap(),
@@ -276,7 +279,7 @@ mod tests {
             Precision::F32,
             Options::default(),
         );
-        Painter(pipeline.unwrap())
+        DiffusionNetwork(pipeline.unwrap())
     }
 
     fn frame(width: u32, height: u32, level: u8) -> Arc<Frame> {

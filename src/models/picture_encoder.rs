@@ -16,7 +16,7 @@ pub struct Features {
 
 /// What it says of texts.
 #[derive(Debug)]
-pub struct Texts {
+pub struct TextFeatures {
     /// `[n, dim]`, f32, each of length 1, in the space of its pictures.
     pub vectors: Tensor,
     /// How a text's score follows from the cosine of its vector with a picture's.
@@ -26,7 +26,7 @@ pub struct Texts {
 /// From cosines to scores.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scoring {
-    /// Texts compete: the softmax over all of them of `scale` times the cosine.
+    /// TextFeatures compete: the softmax over all of them of `scale` times the cosine.
     Softmax {
         /// The factor.
         scale: f64,
@@ -79,12 +79,12 @@ pub trait PictureEncoder {
     /// Model, where the input has another shape; overload, where memory is short.
     fn encode(&self, frames: &Tensor) -> Result<Features>;
 
-    /// Texts in the space of its pictures.
+    /// TextFeatures in the space of its pictures.
     ///
     /// # Errors
     /// Config, where it knows no texts or its folder lacks the tokenizer; model, where the
     /// tokenizer refuses one; overload, where memory is short.
-    fn texts(&self, _texts: &[String]) -> Result<Texts> {
+    fn texts(&self, _texts: &[String]) -> Result<TextFeatures> {
         Err(Error::config("the network knows pictures only, no texts")
             .hint("labels need a CLIPModel or a SiglipModel"))
     }
@@ -94,7 +94,7 @@ pub trait PictureEncoder {
 ///
 /// # Errors
 /// Overload, where memory is short.
-pub(super) fn unit(vectors: &Tensor) -> Result<Tensor> {
+pub(super) fn l2_normalized(vectors: &Tensor) -> Result<Tensor> {
     let vectors = vectors.f_to_kind(tch::Kind::Float)?;
     let lengths = vectors.f_norm_scalaropt_dim(2, [-1].as_slice(), true)?;
     Ok(vectors.f_div(&lengths.f_clamp_min(f64::from(f32::MIN_POSITIVE))?)?)

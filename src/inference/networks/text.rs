@@ -10,7 +10,7 @@ use super::{WRITTEN, grey};
 use crate::error::{Error, Result};
 use crate::inference::Model;
 use crate::models::blip::Blip;
-use crate::models::captions::{CaptionRequest, Captions};
+use crate::models::caption_decoder::{CaptionDecoder, CaptionRequest};
 use crate::models::text::{Generation, Generator, Request, Writing};
 use crate::packet::Frame;
 use crate::tensor::{Device, frames_to_tensor};
@@ -19,9 +19,9 @@ use crate::tensor::{Device, frames_to_tensor};
 type Texts = Vec<Generation>;
 
 /// A language model: a prompt in, texts out.
-pub(in crate::inference) struct Text(pub Generator);
+pub(in crate::inference) struct LanguageModel(pub Generator);
 
-impl Model for Text {
+impl Model for LanguageModel {
     type Item = Request;
     type Answer = Texts;
 
@@ -32,7 +32,7 @@ impl Model for Text {
     ) -> Result<Vec<Result<Texts>>> {
         // A prompt that does not fit must not fail its neighbours.
         let checks = items.iter().map(|request| self.0.check(request)).collect();
-        of_the_good(checks, |good| {
+        run_valid(checks, |good| {
             let requests: Vec<Request> = good.iter().map(|&at| items[at].clone()).collect();
             self.0.generate(&requests, &|at| cancelled(good[at]))
         })
@@ -71,9 +71,9 @@ impl Model for Text {
 }
 
 /// BLIP: a picture and what its caption begins with in, captions out.
-pub(in crate::inference) struct Pictures(pub Blip);
+pub(in crate::inference) struct PictureCaptions(pub Blip);
 
-impl Model for Pictures {
+impl Model for PictureCaptions {
     type Item = (Arc<Frame>, CaptionRequest);
     type Answer = Texts;
 
@@ -86,7 +86,7 @@ impl Model for Pictures {
             .iter()
             .map(|(_, request)| self.0.check(request))
             .collect();
-        of_the_good(checks, |good| {
+        run_valid(checks, |good| {
             let sizes: Vec<(u32, u32)> = good
                 .iter()
                 .map(|&at| (items[at].0.width, items[at].0.height))
@@ -147,9 +147,9 @@ impl Model for Pictures {
 
 /// The seed system's caption decoder: the vectors of a video and what its caption begins with in,
 /// captions out.
-pub(in crate::inference) struct Videos(pub Captions);
+pub(in crate::inference) struct VideoCaptions(pub CaptionDecoder);
 
-impl Model for Videos {
+impl Model for VideoCaptions {
     type Item = (Vec<Vec<f32>>, CaptionRequest);
     type Answer = Texts;
 
@@ -171,7 +171,7 @@ impl Model for Videos {
             }
         };
         let checks = items.iter().map(check).collect();
-        of_the_good(checks, |good| {
+        run_valid(checks, |good| {
             // Only videos of as many vectors can be written about together.
             let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
             good.iter()
@@ -223,7 +223,7 @@ fn brief() -> Writing {
 
 /// An answer for every item: of those whose check failed its error, of the others, in their order,
 /// what `run` gives for their numbers.
-fn of_the_good(
+fn run_valid(
     checks: Vec<Result<()>>,
     run: impl FnOnce(&[usize]) -> Result<Vec<Texts>>,
 ) -> Result<Vec<Result<Texts>>> {
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn a_failed_check_stays_with_its_item() {
         let checks = vec![Ok(()), Err(Error::model("no")), Ok(())];
-        let answers = of_the_good(checks, |good| {
+        let answers = run_valid(checks, |good| {
             assert_eq!(good, [0, 2]);
             Ok(vec![Vec::new(), Vec::new()])
         });
