@@ -7,7 +7,7 @@ mod report;
 
 use std::time::{Duration, Instant};
 
-use opusflow::media::{Options as Opening, Sound, init, open};
+use opusflow::media::{Options as Opening, SoundView, init, open};
 use opusflow::models::ModelFolder;
 use opusflow::models::whisper::{Options, Request, SAMPLE_RATE, Transcription, Whisper};
 use opusflow::tensor::{Device, Precision, threads};
@@ -24,7 +24,7 @@ const MEASURED: [(&str, Precision, bool, usize); 4] = [
 ];
 
 async fn samples(film: &str) -> Vec<f32> {
-    let sound = Sound {
+    let sound = SoundView {
         name: "sound".into(),
         piece: Duration::from_secs(1),
     };

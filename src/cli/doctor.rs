@@ -66,7 +66,7 @@ pub(super) fn run(pipeline: Option<&Path>) -> Result<ExitCode> {
 fn machine(report: &mut Report) {
     match media::init() {
         Ok(()) => {
-            for (element, there, what) in media::doctor() {
+            for (element, there, what) in media::required_elements() {
                 report.line(there, &element, what);
             }
         }

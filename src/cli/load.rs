@@ -57,7 +57,7 @@ fn films(sources: &[String]) -> Vec<String> {
     };
     let looks = playlists
         .into_iter()
-        .map(|url| async move { (url, media::is_complete(url).await) });
+        .map(|url| async move { (url, media::playlist_is_complete(url).await) });
     let looked = runtime.block_on(futures::future::join_all(looks));
     looked
         .into_iter()

@@ -8,7 +8,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
 use super::graph::make;
-use super::intake::{DISCARD, Intake};
+use super::ingest_state::{DISCARD, IngestState};
 use super::options::View;
 use super::view::ViewReader;
 use crate::error::{Error, Result};
@@ -19,10 +19,10 @@ pub(super) fn add(
     pipeline: &gst::Pipeline,
     tee: &gst::Element,
     index: usize,
-    intake: &Arc<Intake>,
+    state: &Arc<IngestState>,
 ) -> Result<ViewReader> {
-    let view = &intake.options.views[index];
-    let threads = intake.options.decode_threads.clamp(1, 4);
+    let view = &state.options.views[index];
+    let threads = state.options.decode_threads.clamp(1, 4);
     let queue = make("queue")?;
     queue.set_property("max-size-buffers", 2u32);
     queue.set_property("max-size-bytes", 0u32);
@@ -53,11 +53,11 @@ pub(super) fn add(
     wired.map_err(|error| {
         Error::bug(format!("view `{}` cannot be wired", view.name)).because(error)
     })?;
-    if let Some(period) = view.fps.and_then(super::Fraction::period) {
+    if let Some(period) = view.fps.and_then(super::FrameRate::period) {
         let pad = queue
             .static_pad("sink")
             .ok_or_else(|| Error::bug("a queue without sink pad"))?;
-        let thinning = Thinning::new(period);
+        let thinning = Decimator::new(period);
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
             match info.buffer() {
                 Some(buffer) if !thinning.keeps(buffer) => DISCARD,
@@ -68,7 +68,7 @@ pub(super) fn add(
     let sink = sink
         .downcast::<gst_app::AppSink>()
         .map_err(|_| Error::bug("appsink is no AppSink"))?;
-    Ok(ViewReader::new(index, sink, intake))
+    Ok(ViewReader::new(index, sink, state))
 }
 
 fn caps(view: &View) -> gst::Caps {
@@ -85,12 +85,12 @@ fn caps(view: &View) -> gst::Caps {
 /// Keeps the frame nearest to each tick of a clock that starts at 0. Not videorate: even with
 /// `drop-only=true` it stamps frames anew, so that views would disagree on a frame's pts, and it
 /// refuses sources of variable rate or of a lower one than asked for.
-struct Thinning {
+struct Decimator {
     period: Nanos,
     next: AtomicU64,
 }
 
-impl Thinning {
+impl Decimator {
     fn new(period: Nanos) -> Self {
         Self {
             period,
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn thinning_keeps_the_frame_nearest_to_each_tick() {
         let kept = |period: u64, frame: u64, frames: u64| {
-            let thinning = Thinning::new(period);
+            let thinning = Decimator::new(period);
             (0..frames)
                 .filter(|i| thinning.keeps_at(i * frame + frame / 2))
                 .collect::<Vec<u64>>()
@@ -136,7 +136,7 @@ mod tests {
             [0, 1, 2, 3],
             "a source slower than the view is kept whole"
         );
-        let jump = Thinning::new(500);
+        let jump = Decimator::new(500);
         assert_eq!(
             [0, 100, 5_100, 5_200, 5_500].map(|pts| jump.keeps_at(pts)),
             [true, false, true, false, true]

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 
 /// BLAKE3 of a file's content, hexadecimal. Reads on tokio's blocking threads.
-pub async fn digest(path: impl AsRef<Path>) -> Result<String> {
+pub async fn file_digest(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref().to_owned();
     let shown = path.display().to_string();
     let hash = tokio::task::spawn_blocking(move || -> std::io::Result<blake3::Hash> {
@@ -30,9 +30,9 @@ mod tests {
         let data: Vec<u8> = (0..300_000u32).map(|i| i as u8).collect();
         std::fs::write(&path, &data).expect("written");
         assert_eq!(
-            digest(&path).await.expect("a digest"),
+            file_digest(&path).await.expect("a digest"),
             blake3::hash(&data).to_hex().to_string()
         );
-        assert!(digest(dir.path().join("y")).await.is_err());
+        assert!(file_digest(dir.path().join("y")).await.is_err());
     }
 }

@@ -33,7 +33,7 @@ const NEEDED: [(&str, &str); 26] = [
 
 /// Every element that ingest uses: its name, whether it is installed, what it is for. All are
 /// absent where GStreamer does not start.
-pub fn doctor() -> Vec<(String, bool, String)> {
+pub fn required_elements() -> Vec<(String, bool, String)> {
     let started = super::init().is_ok();
     NEEDED
         .iter()
@@ -51,7 +51,7 @@ pub fn doctor() -> Vec<(String, bool, String)> {
 mod tests {
     #[test]
     fn core_elements_are_found() {
-        let found = super::doctor();
+        let found = super::required_elements();
         assert!(
             found
                 .iter()

@@ -9,11 +9,11 @@ use gstreamer::prelude::*;
 use parking_lot::Mutex;
 
 use super::branch;
-use super::intake::{DISCARD, Intake};
+use super::ingest_state::{DISCARD, IngestState};
 use super::jpeg;
 use super::playlist::is_playlist;
-use super::sound::{Entrance, SoundReader};
-use super::uri::{Source, TestSource};
+use super::sound::{AudioBranch, SoundReader};
+use super::uri::{MediaSource, TestSource};
 use super::view::ViewReader;
 use crate::error::{Error, Result};
 
@@ -32,8 +32,8 @@ pub(super) fn make(name: &str) -> Result<gst::Element> {
 
 /// Builds the pipeline of `source`, stopped, with a reader a view of pictures and of sound.
 pub(super) fn build(
-    source: &Source,
-    intake: &Arc<Intake>,
+    source: &MediaSource,
+    state: &Arc<IngestState>,
 ) -> Result<(gst::Pipeline, Vec<ViewReader>, Vec<SoundReader>)> {
     let pipeline = gst::Pipeline::new();
     let tee = make("tee")?;
@@ -44,20 +44,20 @@ pub(super) fn build(
     let entry = tee
         .static_pad("sink")
         .ok_or_else(|| Error::bug("a tee without sink pad"))?;
-    let probe = Arc::clone(intake);
+    let probe = Arc::clone(state);
     entry.add_probe(
         gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM,
         move |_, info| probe.probe(info),
     );
-    let (entrance, sounds) = Entrance::new(intake)?;
+    let (entrance, sounds) = AudioBranch::new(state)?;
     match source {
-        Source::Test(test) => add_test(&pipeline, &tee, test, intake, &entrance)?,
-        Source::File(_, uri) | Source::Remote(uri) => {
-            add_uri(&pipeline, &entry, uri, intake, entrance)?
+        MediaSource::Test(test) => add_test(&pipeline, &tee, test, state, &entrance)?,
+        MediaSource::File(_, uri) | MediaSource::Remote(uri) => {
+            add_uri(&pipeline, &entry, uri, state, entrance)?
         }
     }
-    let readers = (0..intake.options.views.len())
-        .map(|index| branch::add(&pipeline, &tee, index, intake))
+    let readers = (0..state.options.views.len())
+        .map(|index| branch::add(&pipeline, &tee, index, state))
         .collect::<Result<_>>()?;
     Ok((pipeline, readers, sounds))
 }
@@ -66,8 +66,8 @@ fn add_test(
     pipeline: &gst::Pipeline,
     tee: &gst::Element,
     test: &TestSource,
-    intake: &Arc<Intake>,
-    entrance: &Entrance,
+    state: &Arc<IngestState>,
+    entrance: &AudioBranch,
 ) -> Result<()> {
     let source = make("videotestsrc")?;
     let known = source
@@ -79,8 +79,8 @@ fn add_test(
                 .hint("known are those of videotestsrc: ball, smpte, snow, ..."),
         );
     }
-    if !intake.admits(test.size.0, test.size.1) {
-        return Err(intake
+    if !state.admits(test.size.0, test.size.1) {
+        return Err(state
             .failure
             .borrow()
             .clone()
@@ -101,13 +101,13 @@ fn add_test(
             gst::Fraction::new(test.fps.num as i32, test.fps.den as i32),
         );
     filter.set_property("caps", caps.build());
-    *intake.codec.lock() = Some("raw".to_owned());
+    *state.codec.lock() = Some("raw".to_owned());
     let wired = pipeline
         .add_many([&source, &filter])
         .and_then(|()| gst::Element::link_many([&source, &filter, tee]));
     wired.map_err(|error| Error::bug("the test source cannot be wired").because(error))?;
     if entrance.is_open() {
-        add_tone(pipeline, test, intake, entrance)
+        add_tone(pipeline, test, state, entrance)
     } else {
         Ok(())
     }
@@ -117,8 +117,8 @@ fn add_test(
 fn add_tone(
     pipeline: &gst::Pipeline,
     test: &TestSource,
-    intake: &Arc<Intake>,
-    entrance: &Entrance,
+    state: &Arc<IngestState>,
+    entrance: &AudioBranch,
 ) -> Result<()> {
     const SAMPLES: u64 = 480;
     const RATE: u64 = 48_000;
@@ -147,8 +147,8 @@ fn add_tone(
     let pad = filter
         .static_pad("src")
         .ok_or_else(|| Error::bug("a capsfilter without src pad"))?;
-    intake.has_audio.store(true, Ordering::Release);
-    entrance.attach(pipeline, &pad, intake)
+    state.has_audio.store(true, Ordering::Release);
+    entrance.attach(pipeline, &pad, state)
 }
 
 /// The first video stream of `uri`, decoded, and where it is wanted the first audio stream.
@@ -156,14 +156,14 @@ fn add_uri(
     pipeline: &gst::Pipeline,
     entry: &gst::Pad,
     uri: &str,
-    intake: &Arc<Intake>,
-    entrance: Entrance,
+    state: &Arc<IngestState>,
+    entrance: AudioBranch,
 ) -> Result<()> {
     // Not uridecodebin3: in GStreamer 1.22 it hangs at the start of one film in some hundreds, and
     // its hlsdemux2 crashes or hangs when its server goes away.
     let decode = make("uridecodebin")?;
     decode.set_property("uri", uri);
-    let (seen, choice) = (Arc::clone(intake), Mutex::new(Choice::default()));
+    let (seen, choice) = (Arc::clone(state), Mutex::new(StreamSelection::default()));
     decode.connect("autoplug-continue", false, move |values| {
         let pad = values.get(1).and_then(|value| value.get::<gst::Pad>().ok());
         let caps = values
@@ -175,7 +175,7 @@ fn add_uri(
                 .to_value(),
         )
     });
-    let (tee, whole, heard) = (entry.downgrade(), pipeline.downgrade(), Arc::clone(intake));
+    let (tee, whole, heard) = (entry.downgrade(), pipeline.downgrade(), Arc::clone(state));
     decode.connect_pad_added(move |_, pad| {
         let (Some(tee), Some(whole)) = (tee.upgrade(), whole.upgrade()) else {
             return;
@@ -196,13 +196,13 @@ fn add_uri(
                     Err(error) => return heard.fail(error),
                 }
             }
-            () => swallow(&whole, pad),
+            () => link_fakesink(&whole, pad),
         };
         if !linked {
             tracing::warn!(target: "gstreamer", %caps, "a decoded stream cannot be linked");
         }
     });
-    let (setup, uri) = (Arc::clone(intake), uri.to_owned());
+    let (setup, uri) = (Arc::clone(state), uri.to_owned());
     pipeline.connect_deep_element_added(move |_, _, element| configure(&setup, element, &uri));
     pipeline
         .add(&decode)
@@ -210,7 +210,7 @@ fn add_uri(
 }
 
 /// Ends a stream that nobody asked for.
-fn swallow(pipeline: &gst::Pipeline, pad: &gst::Pad) -> bool {
+fn link_fakesink(pipeline: &gst::Pipeline, pad: &gst::Pad) -> bool {
     let Ok(sink) = make("fakesink") else {
         return false;
     };
@@ -231,14 +231,14 @@ fn swallow(pipeline: &gst::Pipeline, pad: &gst::Pad) -> bool {
 /// The elementary streams that are decoded: the first of each kind. The others are let out as they
 /// are.
 #[derive(Default)]
-struct Choice {
+struct StreamSelection {
     video: Option<gst::glib::GString>,
     audio: Option<gst::glib::GString>,
 }
 
-impl Choice {
+impl StreamSelection {
     /// Notes what there is, and says whether decoding goes on behind `pad`.
-    fn takes(&mut self, intake: &Intake, pad: &gst::Pad, caps: &gst::CapsRef) -> bool {
+    fn takes(&mut self, state: &IngestState, pad: &gst::Pad, caps: &gst::CapsRef) -> bool {
         let Some(name) = caps.structure(0).map(|caps| caps.name().as_str()) else {
             return true;
         };
@@ -249,10 +249,10 @@ impl Choice {
             parent.has_type(gst::ElementFactoryType::DEMUXER | gst::ElementFactoryType::DEPAYLOADER)
         });
         if name.starts_with("audio/") {
-            intake.has_audio.store(true, Ordering::Release);
-            intake.wants_sound() && (!is_elementary || first(&mut self.audio, pad))
+            state.has_audio.store(true, Ordering::Release);
+            state.wants_sound() && (!is_elementary || first(&mut self.audio, pad))
         } else if is_elementary && (name.starts_with("video/") || name.starts_with("image/")) {
-            intake.has_video.store(true, Ordering::Release);
+            state.has_video.store(true, Ordering::Release);
             first(&mut self.video, pad)
         } else {
             true
@@ -267,11 +267,11 @@ fn first(known: &mut Option<gst::glib::GString>, pad: &gst::Pad) -> bool {
 }
 
 /// Sets the limits of sources and decoders as `uridecodebin` makes them.
-fn configure(intake: &Arc<Intake>, element: &gst::Element, uri: &str) {
+fn configure(state: &Arc<IngestState>, element: &gst::Element, uri: &str) {
     let Some(factory) = element.factory() else {
         return;
     };
-    let options = &intake.options;
+    let options = &state.options;
     let seconds = |duration: std::time::Duration| duration.as_secs().clamp(1, 3600) as u32;
     match factory.name().as_str() {
         "rtspsrc" => {
@@ -299,7 +299,7 @@ fn configure(intake: &Arc<Intake>, element: &gst::Element, uri: &str) {
             element.set_property("timeout", seconds(options.stall));
             authenticate(element, uri);
             if !options.live && !is_playlist(uri) {
-                follow(intake, element);
+                follow(state, element);
             }
         }
         "srtsrc" => {
@@ -315,7 +315,7 @@ fn configure(intake: &Arc<Intake>, element: &gst::Element, uri: &str) {
         .into_iter()
         .any(|media| factory.has_type(gst::ElementFactoryType::DECODER | media)) =>
         {
-            configure_decoder(intake, element)
+            configure_decoder(state, element)
         }
         _ => {}
     }
@@ -323,17 +323,17 @@ fn configure(intake: &Arc<Intake>, element: &gst::Element, uri: &str) {
 
 /// Follows what an HTTP source gives, for a server that breaks off without having told a length
 /// ends it like one that is done.
-fn follow(intake: &Arc<Intake>, element: &gst::Element) {
+fn follow(state: &Arc<IngestState>, element: &gst::Element) {
     let Some(pad) = element.static_pad("src") else {
         return;
     };
-    let intake = Arc::clone(intake);
+    let state = Arc::clone(state);
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         if let Some(buffer) = info.buffer()
             && let Ok(data) = buffer.map_readable()
         {
             let offset = Some(buffer.offset()).filter(|offset| *offset != u64::MAX);
-            intake.arriving.lock().take(offset, &data);
+            state.download.lock().take(offset, &data);
         }
         gst::PadProbeReturn::Ok
     });
@@ -350,8 +350,8 @@ fn authenticate(element: &gst::Element, uri: &str) {
     }
 }
 
-fn configure_decoder(intake: &Arc<Intake>, element: &gst::Element) {
-    let threads = intake.options.decode_threads.min(64);
+fn configure_decoder(state: &Arc<IngestState>, element: &gst::Element) {
+    let threads = state.options.decode_threads.min(64);
     for property in ["max-threads", "threads", "n-threads"] {
         let Some(found) = element.find_property(property) else {
             continue;
@@ -365,31 +365,31 @@ fn configure_decoder(intake: &Arc<Intake>, element: &gst::Element) {
             _ => {}
         }
     }
-    observe(intake, element);
+    observe(state, element);
 }
 
 /// Puts the probe before a parser or a decoder: it refuses pictures that are too large while they
 /// are still small, and counts the packets, for a parser may swallow damaged ones and a decoder
 /// others.
-fn observe(intake: &Arc<Intake>, element: &gst::Element) {
+fn observe(state: &Arc<IngestState>, element: &gst::Element) {
     let Some(pad) = element.static_pad("sink") else {
         return;
     };
-    let (intake, seen) = (Arc::clone(intake), AtomicU64::new(0));
+    let (state, seen) = (Arc::clone(state), AtomicU64::new(0));
     pad.add_probe(
         gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM,
         move |pad, info| match &info.data {
             Some(gst::PadProbeData::Event(event)) => match event.view() {
-                gst::EventView::Caps(caps) => admitted(&intake, caps.caps()),
+                gst::EventView::Caps(caps) => admitted(&state, caps.caps()),
                 _ => gst::PadProbeReturn::Ok,
             },
-            Some(gst::PadProbeData::Buffer(_)) if intake.failure.borrow().is_some() => DISCARD,
-            Some(gst::PadProbeData::Buffer(buffer)) if !jpeg_admitted(&intake, pad, buffer) => {
+            Some(gst::PadProbeData::Buffer(_)) if state.failure.borrow().is_some() => DISCARD,
+            Some(gst::PadProbeData::Buffer(buffer)) if !jpeg_admitted(&state, pad, buffer) => {
                 DISCARD
             }
             Some(gst::PadProbeData::Buffer(buffer)) => {
                 if framed(pad) && shows(pad, buffer) {
-                    intake
+                    state
                         .encoded
                         .fetch_max(seen.fetch_add(1, Ordering::AcqRel) + 1, Ordering::AcqRel);
                 }
@@ -400,13 +400,13 @@ fn observe(intake: &Arc<Intake>, element: &gst::Element) {
     );
 }
 
-fn admitted(intake: &Intake, caps: &gst::CapsRef) -> gst::PadProbeReturn {
+fn admitted(state: &IngestState, caps: &gst::CapsRef) -> gst::PadProbeReturn {
     let Some(structure) = caps.structure(0) else {
         return gst::PadProbeReturn::Ok;
     };
-    *intake.codec.lock() = Some(codec(structure));
+    *state.codec.lock() = Some(codec(structure));
     let side = |name| structure.get::<i32>(name).unwrap_or(0).max(0) as u32;
-    if intake.admits(side("width"), side("height")) {
+    if state.admits(side("width"), side("height")) {
         gst::PadProbeReturn::Ok
     } else {
         DISCARD
@@ -414,7 +414,7 @@ fn admitted(intake: &Intake, caps: &gst::CapsRef) -> gst::PadProbeReturn {
 }
 
 /// Whether a packet's picture may be decoded, as far as only the packet itself tells its size.
-fn jpeg_admitted(intake: &Intake, pad: &gst::Pad, buffer: &gst::BufferRef) -> bool {
+fn jpeg_admitted(state: &IngestState, pad: &gst::Pad, buffer: &gst::BufferRef) -> bool {
     let is_jpeg = pad.current_caps().is_some_and(|caps| {
         caps.structure(0)
             .is_some_and(|caps| caps.name() == "image/jpeg")
@@ -427,7 +427,7 @@ fn jpeg_admitted(intake: &Intake, pad: &gst::Pad, buffer: &gst::BufferRef) -> bo
     } else {
         None
     };
-    size.is_none_or(|(width, height)| intake.admits(width, height))
+    size.is_none_or(|(width, height)| state.admits(width, height))
 }
 
 /// Whether packets here are whole frames that each become a picture.

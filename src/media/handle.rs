@@ -11,9 +11,9 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use tokio::task::JoinHandle;
 
-use super::intake::Intake;
+use super::ingest_state::IngestState;
 use super::iso;
-use super::uri::redact;
+use super::uri::redact_uris;
 use crate::error::{Error, Result};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -26,7 +26,7 @@ const STOP: Duration = Duration::from_secs(10);
 
 /// How a stream ended.
 #[derive(Debug, Clone)]
-pub enum End {
+pub enum StreamEnd {
     /// The file or the connection came to its end.
     EndOfStream,
     /// It broke off.
@@ -37,7 +37,7 @@ pub enum End {
 
 /// What was lost before it became a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Lost {
+pub struct LossCounts {
     /// Frames that came out but that the decoder marked as damaged.
     pub corrupt: u64,
     /// Packets, at least, that became no frame, known at the end; 0 for codecs with packets that
@@ -51,17 +51,17 @@ pub struct Lost {
 }
 
 /// A running stream. Stops it when it falls.
-pub struct Handle {
+pub struct StreamHandle {
     pipeline: Option<gst::Pipeline>,
-    intake: Arc<Intake>,
+    state: Arc<IngestState>,
     monitor: JoinHandle<()>,
 }
 
-impl Handle {
+impl StreamHandle {
     /// Starts `pipeline` and its watch; must be called within tokio.
     pub(super) fn start(
         pipeline: gst::Pipeline,
-        intake: Arc<Intake>,
+        state: Arc<IngestState>,
         path: Option<PathBuf>,
     ) -> Result<Self> {
         let bus = pipeline
@@ -69,14 +69,14 @@ impl Handle {
             .ok_or_else(|| Error::bug("a pipeline without bus"))?;
         // Listens before anything can speak: a message that is posted while the stream of messages
         // is being made can be lost.
-        let monitor = tokio::spawn(watch(bus.stream(), Arc::clone(&intake), path));
+        let monitor = tokio::spawn(watch(bus.stream(), Arc::clone(&state), path));
         let handle = Self {
             pipeline: Some(pipeline.clone()),
-            intake,
+            state,
             monitor,
         };
         // Some sources connect while they change state.
-        apart("media-start", move || {
+        spawn_thread("media-start", move || {
             if pipeline.set_state(gst::State::Playing).is_err() {
                 gst::element_error!(
                     pipeline,
@@ -89,17 +89,17 @@ impl Handle {
     }
 
     /// Waits for the end. Frames that were decoded before it come out first, for readers that read.
-    pub async fn ended(&mut self) -> End {
-        let mut end = self.intake.end.subscribe();
+    pub async fn ended(&mut self) -> StreamEnd {
+        let mut end = self.state.end.subscribe();
         match end.wait_for(Option::is_some).await {
-            Ok(end) => end.clone().unwrap_or(End::Stopped),
-            Err(_) => End::Stopped,
+            Ok(end) => end.clone().unwrap_or(StreamEnd::Stopped),
+            Err(_) => StreamEnd::Stopped,
         }
     }
 
     /// What was lost so far.
-    pub fn lost(&self) -> Lost {
-        self.intake.lost()
+    pub fn lost(&self) -> LossCounts {
+        self.state.lost()
     }
 
     /// Stops the stream: readers end at once, GStreamer lets go of the source. Does nothing the
@@ -109,18 +109,18 @@ impl Handle {
             return;
         };
         if tokio::time::timeout(STOP, stopped).await.is_err() {
-            tracing::warn!(source = %self.intake.name, "GStreamer has not let go of a source \
+            tracing::warn!(source = %self.state.name, "GStreamer has not let go of a source \
                                                         within {STOP:?}");
         }
     }
 
     /// Gives the pipeline to a thread that shuts it down, for that may block.
     fn release(&mut self) -> Option<tokio::sync::oneshot::Receiver<()>> {
-        self.intake.settle(End::Stopped);
+        self.state.settle(StreamEnd::Stopped);
         self.monitor.abort();
         let pipeline = self.pipeline.take()?;
         let (done, stopped) = tokio::sync::oneshot::channel();
-        let shut = apart("media-stop", move || {
+        let shut = spawn_thread("media-stop", move || {
             if pipeline.set_state(gst::State::Null).is_err() {
                 tracing::warn!("a GStreamer pipeline does not stop");
             }
@@ -134,21 +134,21 @@ impl Handle {
     }
 }
 
-impl Drop for Handle {
+impl Drop for StreamHandle {
     fn drop(&mut self) {
         self.release();
     }
 }
 
-impl fmt::Debug for Handle {
+impl fmt::Debug for StreamHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Handle({})", self.intake.name)
+        write!(f, "StreamHandle({})", self.state.name)
     }
 }
 
 /// Runs what may block on a thread of its own: neither tokio's workers nor its blocking threads,
 /// which the shutdown of a runtime waits for.
-fn apart(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+fn spawn_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     let spawned = std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(work);
@@ -158,8 +158,8 @@ fn apart(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
 }
 
 /// Follows the bus until the stream has ended.
-async fn watch(mut messages: gst::bus::BusStream, intake: Arc<Intake>, path: Option<PathBuf>) {
-    let mut failure = intake.failure.subscribe();
+async fn watch(mut messages: gst::bus::BusStream, state: Arc<IngestState>, path: Option<PathBuf>) {
+    let mut failure = state.failure.subscribe();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut pending: Option<Error> = None;
@@ -168,15 +168,15 @@ async fn watch(mut messages: gst::bus::BusStream, intake: Arc<Intake>, path: Opt
             message = messages.next() => {
                 let Some(message) = message else { return };
                 match message.view() {
-                    gst::MessageView::Eos(_) => return intake.settle(at_end(&intake, pending, path).await),
+                    gst::MessageView::Eos(_) => return state.settle(at_end(&state, pending, path).await),
                     gst::MessageView::Error(error) => {
-                        let error = explain(&intake, error);
+                        let error = explain(&state, error);
                         pending.get_or_insert(error);
                     }
                     gst::MessageView::Warning(warning) => {
-                        intake.warnings.fetch_add(1, Ordering::AcqRel);
-                        let detail = warning.debug().map(|text| redact(&text));
-                        tracing::debug!(source = %intake.name, detail, "{}", redact(warning.error().message()));
+                        state.warnings.fetch_add(1, Ordering::AcqRel);
+                        let detail = warning.debug().map(|text| redact_uris(&text));
+                        tracing::debug!(source = %state.name, detail, "{}", redact_uris(warning.error().message()));
                     }
                     _ => {}
                 }
@@ -185,42 +185,42 @@ async fn watch(mut messages: gst::bus::BusStream, intake: Arc<Intake>, path: Opt
             _ = tick.tick() => {}
         }
         if let Some(error) = failure.borrow_and_update().clone() {
-            return intake.settle(End::Failed(error));
+            return state.settle(StreamEnd::Failed(error));
         }
-        if let Some(error) = overdue(&intake, &mut pending) {
-            return intake.settle(End::Failed(error));
+        if let Some(error) = overdue(&state, &mut pending) {
+            return state.settle(StreamEnd::Failed(error));
         }
     }
 }
 
 /// What ends a stream without a word from GStreamer: it never began, it has no video, it stands
 /// still.
-fn overdue(intake: &Intake, pending: &mut Option<Error>) -> Option<Error> {
-    let name = &intake.name;
-    if intake.first.borrow().is_none() {
-        let since = Duration::from_millis(intake.now());
+fn overdue(state: &IngestState, pending: &mut Option<Error>) -> Option<Error> {
+    let name = &state.name;
+    if state.first.borrow().is_none() {
+        let since = Duration::from_millis(state.now());
         let audio_only =
-            intake.has_audio.load(Ordering::Acquire) && !intake.has_video.load(Ordering::Acquire);
-        if audio_only && (since > SECOND_STREAM.min(intake.options.connect) || pending.is_some()) {
-            return Some(no_video(intake));
+            state.has_audio.load(Ordering::Acquire) && !state.has_video.load(Ordering::Acquire);
+        if audio_only && (since > SECOND_STREAM.min(state.options.connect) || pending.is_some()) {
+            return Some(no_video(state));
         }
         if pending.is_some() {
             return pending.take();
         }
-        let late = since > intake.options.connect;
-        return late.then(|| late_frame(intake));
+        let late = since > state.options.connect;
+        return late.then(|| late_frame(state));
     }
-    let idle = intake.idle()?;
+    let idle = state.idle()?;
     if pending.is_some() {
         return if idle > DRAIN { pending.take() } else { None };
     }
-    (idle > intake.options.stall)
-        .then(|| Error::external(format!("{name}: no frame for {:?}", intake.options.stall)))
+    (idle > state.options.stall)
+        .then(|| Error::external(format!("{name}: no frame for {:?}", state.options.stall)))
 }
 
-fn late_frame(intake: &Intake) -> Error {
-    let (name, connect) = (&intake.name, intake.options.connect);
-    match intake.untimed.load(Ordering::Acquire) {
+fn late_frame(state: &IngestState) -> Error {
+    let (name, connect) = (&state.name, state.options.connect);
+    match state.untimed.load(Ordering::Acquire) {
         0 => Error::external(format!("{name}: no frame within {connect:?} of connecting")),
         _ => Error::external(format!(
             "{name}: no report of its sender's clock within {connect:?} of connecting"
@@ -229,37 +229,37 @@ fn late_frame(intake: &Intake) -> Error {
     }
 }
 
-fn no_video(intake: &Intake) -> Error {
-    Error::external(format!("{} has no video stream (audio only)", intake.name))
+fn no_video(state: &IngestState) -> Error {
+    Error::external(format!("{} has no video stream (audio only)", state.name))
 }
 
-async fn at_end(intake: &Intake, pending: Option<Error>, path: Option<PathBuf>) -> End {
-    let name = &intake.name;
-    if intake.decoded.load(Ordering::Acquire) == 0
-        && intake.has_audio.load(Ordering::Acquire)
-        && !intake.has_video.load(Ordering::Acquire)
+async fn at_end(state: &IngestState, pending: Option<Error>, path: Option<PathBuf>) -> StreamEnd {
+    let name = &state.name;
+    if state.decoded.load(Ordering::Acquire) == 0
+        && state.has_audio.load(Ordering::Acquire)
+        && !state.has_video.load(Ordering::Acquire)
     {
-        return End::Failed(no_video(intake));
+        return StreamEnd::Failed(no_video(state));
     }
     if let Some(error) = pending {
-        return End::Failed(error);
+        return StreamEnd::Failed(error);
     }
     let cut_off = match path {
         Some(path) => tokio::task::spawn_blocking(move || iso::survey(&path)?.cut_off)
             .await
             .ok()
             .flatten(),
-        None => intake.arriving.lock().cut_off(),
+        None => state.download.lock().cut_off(),
     };
     if let Some((have, need)) = cut_off {
-        return End::Failed(Error::external(format!(
+        return StreamEnd::Failed(Error::external(format!(
             "{name} is cut off: it has {have} of at least {need} bytes"
         )));
     }
-    if intake.decoded.load(Ordering::Acquire) == 0 {
-        return End::Failed(Error::external(format!("{name} ended without a frame")));
+    if state.decoded.load(Ordering::Acquire) == 0 {
+        return StreamEnd::Failed(Error::external(format!("{name} ended without a frame")));
     }
-    End::EndOfStream
+    StreamEnd::EndOfStream
 }
 
 fn is_source(object: &gst::Object) -> bool {
@@ -269,15 +269,15 @@ fn is_source(object: &gst::Object) -> bool {
 }
 
 /// GStreamer's error in words, with what to do where that is known.
-fn explain(intake: &Intake, message: &gst::message::Error) -> Error {
-    let name = &intake.name;
+fn explain(state: &IngestState, message: &gst::message::Error) -> Error {
+    let name = &state.name;
     let error = message.error();
     let element = message
         .src()
         .map(|source| source.name().to_string())
         .unwrap_or_default();
-    tracing::debug!(source = %name, element, detail = message.debug().map(|text| redact(&text)), "{}", redact(error.message()));
-    let text = redact(error.message().trim_end_matches('.'));
+    tracing::debug!(source = %name, element, detail = message.debug().map(|text| redact_uris(&text)), "{}", redact_uris(error.message()));
+    let text = redact_uris(error.message().trim_end_matches('.'));
     match error.kind::<gst::StreamError>() {
         Some(gst::StreamError::TypeNotFound | gst::StreamError::WrongType) => {
             Error::external(format!("{name} is no video that GStreamer knows: {text}"))

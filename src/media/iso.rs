@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// What the outermost boxes of such a file say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Survey {
+pub(super) struct TopLevelBoxes {
     /// Bytes there, and bytes that the boxes announce, where the file is shorter.
     pub cut_off: Option<(u64, u64)>,
     /// Whether it tells where its frames are.
@@ -16,7 +16,7 @@ pub(super) struct Survey {
 
 /// Reads the headers of the outermost boxes; none where it is no regular file, or one of another
 /// kind.
-pub(super) fn survey(path: &Path) -> Option<Survey> {
+pub(super) fn survey(path: &Path) -> Option<TopLevelBoxes> {
     // Opening a pipe would wait for someone who writes to it.
     let length = std::fs::metadata(path)
         .ok()
@@ -44,7 +44,7 @@ pub(super) fn survey(path: &Path) -> Option<Survey> {
             size => at = at.checked_add(size)?,
         }
     }
-    (at > 0).then_some(Survey {
+    (at > 0).then_some(TopLevelBoxes {
         cut_off: (at > length).then_some((length, at)),
         has_index,
     })
@@ -68,7 +68,7 @@ fn header(file: &mut File, at: u64) -> Option<([u8; 4], u64)> {
 
 /// The same for what comes in pieces and may end at any time, a film by HTTP.
 #[derive(Debug, Default)]
-pub(super) struct Arriving {
+pub(super) struct DownloadProgress {
     /// Bytes so far.
     length: u64,
     /// Where the box begins whose header has not been read.
@@ -78,7 +78,7 @@ pub(super) struct Arriving {
     unknown: bool,
 }
 
-impl Arriving {
+impl DownloadProgress {
     /// Takes what comes next; `offset` is its place in the file, where that is known.
     pub(super) fn take(&mut self, offset: Option<u64>, data: &[u8]) {
         self.unknown |= offset.is_some_and(|offset| offset != self.length);
@@ -148,10 +148,10 @@ mod tests {
         data.extend(b"\0\0\0\x01mdat\0\0\0\0\0\0\0\x20");
         data.extend([0; 16]);
         let cut_off = |data: &[u8], piece: usize| {
-            let mut arriving = Arriving::default();
+            let mut download = DownloadProgress::default();
             data.chunks(piece)
-                .for_each(|piece| arriving.take(None, piece));
-            arriving.cut_off()
+                .for_each(|piece| download.take(None, piece));
+            download.cut_off()
         };
         for piece in [1, 3, 7, 100] {
             assert_eq!(cut_off(&data, piece), None);
@@ -159,7 +159,7 @@ mod tests {
             assert_eq!(cut_off(&data[..20], piece), Some((20, 24)));
             assert_eq!(cut_off(b"no boxes here, only some text", piece), None);
         }
-        let mut jumped = Arriving::default();
+        let mut jumped = DownloadProgress::default();
         jumped.take(Some(0), &data[..20]);
         jumped.take(Some(30), &data[30..40]);
         assert_eq!(jumped.cut_off(), None, "it was not read from start to end");
@@ -175,7 +175,7 @@ mod tests {
         std::fs::write(&path, &data).expect("written");
         assert_eq!(
             survey(&path),
-            Some(Survey {
+            Some(TopLevelBoxes {
                 cut_off: None,
                 has_index: false
             })
@@ -183,7 +183,7 @@ mod tests {
         std::fs::write(&path, &data[..40]).expect("written");
         assert_eq!(
             survey(&path),
-            Some(Survey {
+            Some(TopLevelBoxes {
                 cut_off: Some((40, 48)),
                 has_index: false
             })
@@ -192,7 +192,7 @@ mod tests {
         std::fs::write(&path, &data).expect("written");
         assert_eq!(
             survey(&path),
-            Some(Survey {
+            Some(TopLevelBoxes {
                 cut_off: None,
                 has_index: true
             })

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use gstreamer as gst;
 
-use super::uri::redact;
+use super::uri::redact_uris;
 use crate::error::{Error, Result};
 
 /// Starts GStreamer once for the process; later calls repeat the first one's result. `GST_DEBUG`
@@ -63,7 +63,7 @@ fn forward(category: &str, level: tracing::Level, object: Option<String>, messag
     let object = object.unwrap_or_default();
     macro_rules! event {
         ($level:ident) => {
-            tracing::event!(target: "gstreamer", tracing::Level::$level, category, object, "{}", redact(message))
+            tracing::event!(target: "gstreamer", tracing::Level::$level, category, object, "{}", redact_uris(message))
         };
     }
     match level {

@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use super::handle::{End, Handle};
-use super::intake::{Decoded, Intake};
-use super::options::{Fraction, Options};
+use super::handle::{StreamEnd, StreamHandle};
+use super::ingest_state::{DecodedFormat, IngestState};
+use super::options::{FrameRate, Options};
 use super::sound::SoundReader;
-use super::uri::{Source, redact};
+use super::uri::{MediaSource, redact_uris};
 use super::view::ViewReader;
 use super::{graph, init, iso};
 use crate::error::{Error, Result};
@@ -25,7 +25,7 @@ pub struct VideoInfo {
     /// Rows, as decoded.
     pub height: u32,
     /// Its rate; none where it varies or is unknown.
-    pub fps: Option<Fraction>,
+    pub fps: Option<FrameRate>,
     /// `h264`, `h265`, `vp9`, ...; `raw` for test pictures.
     pub codec: String,
     /// Its length, where it has one.
@@ -38,13 +38,13 @@ pub struct VideoInfo {
 
 /// A stream whose first frame has been decoded.
 #[derive(Debug)]
-pub struct Opened {
+pub struct OpenedStream {
     /// A reader for each of the views asked for, in their order.
     pub views: Vec<ViewReader>,
     /// A reader for each of the views of sound asked for, in their order.
     pub sounds: Vec<SoundReader>,
     /// Its life.
-    pub handle: Handle,
+    pub handle: StreamHandle,
     /// What it carries.
     pub info: VideoInfo,
 }
@@ -56,19 +56,19 @@ pub struct Opened {
 /// `config` where the URI cannot be meant, `external` where the source does not answer within
 /// `options.connect`, has no video, cannot be decoded, or has pictures above `options.max_pixels`.
 /// No message holds the URI's credentials.
-pub async fn open(uri: &str, options: &Options) -> Result<Opened> {
+pub async fn open(uri: &str, options: &Options) -> Result<OpenedStream> {
     init()?;
     options.check()?;
     let text = uri.to_owned();
-    let source = tokio::task::spawn_blocking(move || Source::parse(&text))
+    let source = tokio::task::spawn_blocking(move || MediaSource::parse(&text))
         .await
         .map_err(|error| Error::bug("a URI").because(error))??;
     let path = whole(&source, uri).await?;
-    let intake = Arc::new(Intake::new(redact(uri), options.clone()));
-    let (pipeline, views, sounds) = graph::build(&source, &intake)?;
-    let (mut first, mut end) = (intake.first.subscribe(), intake.end.subscribe());
+    let state = Arc::new(IngestState::new(redact_uris(uri), options.clone()));
+    let (pipeline, views, sounds) = graph::build(&source, &state)?;
+    let (mut first, mut end) = (state.first.subscribe(), state.end.subscribe());
     let weak = pipeline.downgrade();
-    let mut handle = Handle::start(pipeline, Arc::clone(&intake), path)?;
+    let mut handle = StreamHandle::start(pipeline, Arc::clone(&state), path)?;
     let picture = tokio::select! {
         biased;
         picture = first.wait_for(Option::is_some) => picture.ok().and_then(|picture| *picture),
@@ -78,9 +78,9 @@ pub async fn open(uri: &str, options: &Options) -> Result<Opened> {
         let end = handle.ended().await;
         handle.stop().await;
         return Err(match end {
-            End::Failed(error) => error,
-            End::EndOfStream | End::Stopped => {
-                Error::external(format!("{} ended without a frame", intake.name))
+            StreamEnd::Failed(error) => error,
+            StreamEnd::EndOfStream | StreamEnd::Stopped => {
+                Error::external(format!("{} ended without a frame", state.name))
             }
         });
     };
@@ -90,17 +90,17 @@ pub async fn open(uri: &str, options: &Options) -> Result<Opened> {
             .map(gst::ClockTime::nseconds),
         _ => None,
     };
-    Ok(Opened {
+    Ok(OpenedStream {
         views,
         sounds,
         handle,
-        info: describe(&intake, picture, duration),
+        info: describe(&state, picture, duration),
     })
 }
 
 /// The path of a file that has at least an index.
-async fn whole(source: &Source, uri: &str) -> Result<Option<PathBuf>> {
-    let Source::File(path, _) = source else {
+async fn whole(source: &MediaSource, uri: &str) -> Result<Option<PathBuf>> {
+    let MediaSource::File(path, _) = source else {
         return Ok(None);
     };
     let known = path.clone();
@@ -111,24 +111,24 @@ async fn whole(source: &Source, uri: &str) -> Result<Option<PathBuf>> {
     match survey {
         Some(survey) if !survey.has_index => Err(Error::external(format!(
             "{} has no index (no moov box): it is cut off or was never finished",
-            redact(uri)
+            redact_uris(uri)
         ))),
         _ => Ok(Some(path.clone())),
     }
 }
 
-fn describe(intake: &Intake, picture: Decoded, duration: Option<Nanos>) -> VideoInfo {
+fn describe(state: &IngestState, picture: DecodedFormat, duration: Option<Nanos>) -> VideoInfo {
     VideoInfo {
         width: picture.width,
         height: picture.height,
         fps: picture.fps,
-        codec: intake
+        codec: state
             .codec
             .lock()
             .clone()
             .unwrap_or_else(|| "unknown".to_owned()),
         duration,
-        began: *intake.began.lock(),
-        has_audio: intake.has_audio.load(Ordering::Acquire),
+        began: *state.began.lock(),
+        has_audio: state.has_audio.load(Ordering::Acquire),
     }
 }

@@ -11,14 +11,14 @@ const PIECES: std::ops::RangeInclusive<Duration> =
 
 /// A rate in frames per second, as a fraction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fraction {
+pub struct FrameRate {
     /// Frames.
     pub num: u32,
     /// In as many seconds.
     pub den: u32,
 }
 
-impl Fraction {
+impl FrameRate {
     /// `num / den` frames a second.
     pub const fn new(num: u32, den: u32) -> Self {
         Self { num, den }
@@ -44,7 +44,7 @@ pub struct View {
     pub name: Arc<str>,
     /// At most so many frames a second, the nearest ones of those decoded, none made up; `None`
     /// gives every frame.
-    pub fps: Option<Fraction>,
+    pub fps: Option<FrameRate>,
     /// Width and height in pixels, the picture stretched to fit; `None` as decoded.
     pub size: Option<(u32, u32)>,
     /// Frames that may wait for the reader; as many and two more may be in the branch before it.
@@ -71,7 +71,7 @@ impl View {
 
     /// The same, thinned out.
     #[must_use]
-    pub fn at(mut self, fps: Fraction) -> Self {
+    pub fn at(mut self, fps: FrameRate) -> Self {
         self.fps = Some(fps);
         self
     }
@@ -80,7 +80,7 @@ impl View {
 /// A stream's sound as a view: one channel of 16,000 samples a second, on the timeline of the
 /// pictures.
 #[derive(Debug, Clone)]
-pub struct Sound {
+pub struct SoundView {
     /// Its name, unique in the stream.
     pub name: Arc<str>,
     /// How long its pieces are.
@@ -93,7 +93,7 @@ pub struct Options {
     /// The views, at least one.
     pub views: Vec<View>,
     /// The views of its sound.
-    pub sounds: Vec<Sound>,
+    pub sounds: Vec<SoundView>,
     /// Whether it comes at its own pace. The pts of a live stream begin at 0 with its first decoded
     /// frame.
     pub live: bool,

@@ -20,7 +20,7 @@ const LONGEST: u32 = 65_535;
 
 /// How a picture is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
+pub enum PictureEncoding {
     /// JPEG, of a quality of 1 to 100.
     Jpeg(u8),
     /// PNG, which loses nothing.
@@ -29,25 +29,25 @@ pub enum Encoding {
     WebP,
 }
 
-impl Encoding {
+impl PictureEncoding {
     /// The IANA media type.
     pub const fn media_type(self) -> &'static str {
         match self {
-            Encoding::Jpeg(_) => "image/jpeg",
-            Encoding::Png => "image/png",
-            Encoding::WebP => "image/webp",
+            PictureEncoding::Jpeg(_) => "image/jpeg",
+            PictureEncoding::Png => "image/png",
+            PictureEncoding::WebP => "image/webp",
         }
     }
 }
 
 /// `frame` as a JPEG picture of `quality` 1 to 100. Reads the rows where they lie.
-pub fn jpeg(frame: &Frame, quality: u8) -> Result<Bytes> {
-    encode(frame, Encoding::Jpeg(quality))
+pub fn encode_jpeg(frame: &Frame, quality: u8) -> Result<Bytes> {
+    encode_picture(frame, PictureEncoding::Jpeg(quality))
 }
 
 /// `frame` as a picture. Reads the rows where they lie, but copies them for PNG and WebP where they
 /// are padded.
-pub fn encode(frame: &Frame, encoding: Encoding) -> Result<Bytes> {
+pub fn encode_picture(frame: &Frame, encoding: PictureEncoding) -> Result<Bytes> {
     let PixelFormat::Rgb8 = frame.format;
     let (width, height) = (frame.width, frame.height);
     let mut out = Vec::with_capacity(width as usize * height as usize / 4);
@@ -74,13 +74,13 @@ pub fn encode(frame: &Frame, encoding: Encoding) -> Result<Bytes> {
     })?;
     let color = ExtendedColorType::Rgb8;
     let written = match encoding {
-        Encoding::Jpeg(quality) => {
+        PictureEncoding::Jpeg(quality) => {
             JpegEncoder::new_with_quality(&mut out, quality.clamp(1, 100)).encode_image(&view)
         }
-        Encoding::Png => {
+        PictureEncoding::Png => {
             PngEncoder::new(&mut out).write_image(&whole_rows(frame), width, height, color)
         }
-        Encoding::WebP => WebPEncoder::new_lossless(&mut out).write_image(
+        PictureEncoding::WebP => WebPEncoder::new_lossless(&mut out).write_image(
             &whole_rows(frame),
             width,
             height,
@@ -110,7 +110,7 @@ fn whole_rows(frame: &Frame) -> Cow<'_, [u8]> {
 ///
 /// # Errors
 /// External, where it is none of these, or damaged.
-pub fn decode(picture: &[u8]) -> Result<Frame> {
+pub fn decode_picture(picture: &[u8]) -> Result<Frame> {
     let unreadable =
         |error: image::ImageError| Error::external("a picture cannot be decoded").because(error);
     let reader = ImageReader::new(Cursor::new(picture)).with_guessed_format();
@@ -213,7 +213,7 @@ mod tests {
         }
     }
 
-    fn decode(jpeg: &[u8]) -> RgbImage {
+    fn decode_jpeg(jpeg: &[u8]) -> RgbImage {
         image::load_from_memory_with_format(jpeg, ImageFormat::Jpeg)
             .expect("a JPEG")
             .into_rgb8()
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn jpeg_honours_the_stride() {
-        let picture = decode(&jpeg(&frame(30, 16, 6), 90).expect("encoded"));
+        let picture = decode_jpeg(&encode_jpeg(&frame(30, 16, 6), 90).expect("encoded"));
         assert_eq!(picture.dimensions(), (30, 16));
         for y in 0..16 {
             assert!(
@@ -235,15 +235,15 @@ mod tests {
         }
         let mut short = frame(30, 16, 6);
         short.pixels.truncate(500);
-        assert!(jpeg(&short, 90).is_err());
+        assert!(encode_jpeg(&short, 90).is_err());
     }
 
     #[test]
     fn lossless_pictures_come_back_byte_by_byte() {
         let (padded, plain) = (frame(30, 16, 6), frame(30, 16, 0));
-        for encoding in [Encoding::Png, Encoding::WebP] {
-            let picture = encode(&padded, encoding).expect("encoded");
-            let found = super::decode(&picture).expect("decoded");
+        for encoding in [PictureEncoding::Png, PictureEncoding::WebP] {
+            let picture = encode_picture(&padded, encoding).expect("encoded");
+            let found = decode_picture(&picture).expect("decoded");
             assert_eq!(
                 (found.width, found.height, found.stride),
                 (30, 16, 90),
@@ -254,15 +254,15 @@ mod tests {
             assert_eq!(format.to_mime_type(), encoding.media_type());
             let mut short = padded.clone();
             short.pixels.truncate(500);
-            assert!(encode(&short, encoding).is_err(), "{encoding:?}");
+            assert!(encode_picture(&short, encoding).is_err(), "{encoding:?}");
         }
-        assert!(super::decode(b"no picture").is_err());
+        assert!(decode_picture(b"no picture").is_err());
     }
 
     #[test]
     fn contact_sheet_places_pictures_in_rows() {
-        let picture = jpeg(&frame(32, 16, 0), 90).expect("encoded");
-        let sheet = decode(
+        let picture = encode_jpeg(&frame(32, 16, 0), 90).expect("encoded");
+        let sheet = decode_jpeg(
             &contact_sheet(
                 &[picture.clone(), picture.clone(), picture.clone()],
                 2,

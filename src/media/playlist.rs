@@ -17,20 +17,21 @@ pub fn is_playlist(url: &str) -> bool {
 
 /// Whether the playlist at `url` is complete. None where it does not answer within seconds or is no
 /// playlist.
-pub async fn is_complete(url: &str) -> Option<bool> {
+pub async fn playlist_is_complete(url: &str) -> Option<bool> {
     let url = Url::parse(url).ok()?;
-    match look(&read(&url).await?) {
-        Look::Media { complete } => Some(complete),
-        Look::Master { variant } => match look(&read(&url.join(&variant).ok()?).await?) {
-            Look::Media { complete } => Some(complete),
-            Look::Master { .. } | Look::Other => None,
+    match classify(&read(&url).await?) {
+        PlaylistKind::Media { complete } => Some(complete),
+        PlaylistKind::Master { variant } => match classify(&read(&url.join(&variant).ok()?).await?)
+        {
+            PlaylistKind::Media { complete } => Some(complete),
+            PlaylistKind::Master { .. } | PlaylistKind::Other => None,
         },
-        Look::Other => None,
+        PlaylistKind::Other => None,
     }
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Look {
+enum PlaylistKind {
     /// It names other playlists, the first of which is this.
     Master {
         variant: String,
@@ -42,25 +43,27 @@ enum Look {
     Other,
 }
 
-fn look(text: &str) -> Look {
+fn classify(text: &str) -> PlaylistKind {
     let mut lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
     if lines.next() != Some("#EXTM3U") {
-        return Look::Other;
+        return PlaylistKind::Other;
     }
     let mut master = false;
     for line in lines {
         match line {
-            "#EXT-X-ENDLIST" | "#EXT-X-PLAYLIST-TYPE:VOD" => return Look::Media { complete: true },
+            "#EXT-X-ENDLIST" | "#EXT-X-PLAYLIST-TYPE:VOD" => {
+                return PlaylistKind::Media { complete: true };
+            }
             _ if line.starts_with("#EXT-X-STREAM-INF:") => master = true,
             _ if master && !line.is_empty() && !line.starts_with('#') => {
-                return Look::Master {
+                return PlaylistKind::Master {
                     variant: line.to_owned(),
                 };
             }
             _ => {}
         }
     }
-    Look::Media { complete: false }
+    PlaylistKind::Media { complete: false }
 }
 
 async fn read(url: &Url) -> Option<String> {
@@ -154,7 +157,7 @@ mod tests {
             ("nowhere.m3u8", None),
         ] {
             assert_eq!(
-                is_complete(&format!("{address}/{path}")).await,
+                playlist_is_complete(&format!("{address}/{path}")).await,
                 expected,
                 "{path}"
             );

@@ -8,21 +8,25 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use tokio::sync::watch;
 
-use super::intake::{Intake, Tap};
+use super::ingest_state::{IngestState, ReaderState};
 use crate::error::Error;
 
 /// The samples of one appsink. When it falls, the branch before it runs dry.
-pub(super) struct Samples {
-    pub intake: Arc<Intake>,
+pub(super) struct SampleReader {
+    pub state: Arc<IngestState>,
     pub sink: gst_app::AppSink,
-    tap: Arc<Tap>,
+    reader: Arc<ReaderState>,
     closed: watch::Receiver<bool>,
     finished: bool,
 }
 
-impl Samples {
-    pub fn new(sink: gst_app::AppSink, intake: &Arc<Intake>, tap: &Arc<Tap>) -> Self {
-        let (sample, eos) = (Arc::clone(tap), Arc::clone(tap));
+impl SampleReader {
+    pub fn new(
+        sink: gst_app::AppSink,
+        state: &Arc<IngestState>,
+        reader: &Arc<ReaderState>,
+    ) -> Self {
+        let (sample, eos) = (Arc::clone(reader), Arc::clone(reader));
         sink.set_callbacks(
             gst_app::AppSinkCallbacks::builder()
                 .new_sample(move |_| {
@@ -34,9 +38,9 @@ impl Samples {
         );
         Self {
             sink,
-            tap: Arc::clone(tap),
-            closed: intake.closed.subscribe(),
-            intake: Arc::clone(intake),
+            reader: Arc::clone(reader),
+            closed: state.closed.subscribe(),
+            state: Arc::clone(state),
             finished: false,
         }
     }
@@ -48,15 +52,15 @@ impl Samples {
                 break;
             }
             if let Some(sample) = self.sink.try_pull_sample(gst::ClockTime::ZERO) {
-                self.tap.since.store(self.intake.now(), Ordering::Release);
+                self.reader.since.store(self.state.now(), Ordering::Release);
                 return Some(sample);
             }
             if self.sink.is_eos() {
                 break;
             }
-            let _waiting = Waiting::begin(&self.tap);
+            let _waiting = Waiting::begin(&self.reader);
             tokio::select! {
-                () = self.tap.arrived.notified() => {}
+                () = self.reader.arrived.notified() => {}
                 _ = self.closed.changed() => {}
             }
         }
@@ -66,20 +70,20 @@ impl Samples {
 
     /// Ends the whole stream for what its samples are.
     pub fn fail(&mut self, error: Error) {
-        self.intake.fail(error);
+        self.state.fail(error);
         self.finish();
     }
 
     /// Nothing more is read.
     pub fn finish(&mut self) {
         self.finished = true;
-        self.tap.gone.store(true, Ordering::Release);
+        self.reader.gone.store(true, Ordering::Release);
     }
 }
 
-impl Drop for Samples {
+impl Drop for SampleReader {
     fn drop(&mut self) {
-        self.tap.gone.store(true, Ordering::Release);
+        self.reader.gone.store(true, Ordering::Release);
         self.sink
             .set_callbacks(gst_app::AppSinkCallbacks::builder().build());
         self.sink.set_property("wait-on-eos", false);
@@ -90,12 +94,12 @@ impl Drop for Samples {
 }
 
 /// Marks a view as waited for, as long as it lives.
-struct Waiting<'a>(&'a Tap);
+struct Waiting<'a>(&'a ReaderState);
 
 impl<'a> Waiting<'a> {
-    fn begin(tap: &'a Tap) -> Self {
-        tap.waiting.store(true, Ordering::Release);
-        Self(tap)
+    fn begin(reader: &'a ReaderState) -> Self {
+        reader.waiting.store(true, Ordering::Release);
+        Self(reader)
     }
 }
 

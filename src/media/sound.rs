@@ -13,8 +13,8 @@ use gstreamer_app as gst_app;
 
 use super::graph::make;
 use super::handle::SECOND_STREAM;
-use super::intake::Intake;
-use super::samples::Samples;
+use super::ingest_state::IngestState;
+use super::samples::SampleReader;
 use crate::error::{Error, Result};
 use crate::packet::{Audio, Micros, Nanos, SAMPLE_RATE, Span, now_micros};
 
@@ -26,15 +26,15 @@ const TOLERANCE: Nanos = 40_000_000;
 
 /// The appsinks of the views of sound. They wait outside the pipeline until there is sound, for a
 /// sink that gets nothing would keep the stream from ending.
-pub(super) struct Entrance {
+pub(super) struct AudioBranch {
     sinks: Vec<gst_app::AppSink>,
 }
 
-impl Entrance {
+impl AudioBranch {
     /// The sinks and a reader for each.
-    pub fn new(intake: &Arc<Intake>) -> Result<(Self, Vec<SoundReader>)> {
+    pub fn new(state: &Arc<IngestState>) -> Result<(Self, Vec<SoundReader>)> {
         let (mut sinks, mut readers) = (Vec::new(), Vec::new());
-        for index in 0..intake.options.sounds.len() {
+        for index in 0..state.options.sounds.len() {
             let sink = make("appsink")?;
             for (property, value) in [
                 ("drop", false),
@@ -49,7 +49,7 @@ impl Entrance {
             let sink = sink
                 .downcast::<gst_app::AppSink>()
                 .map_err(|_| Error::bug("appsink is no AppSink"))?;
-            readers.push(SoundReader::new(index, sink.clone(), intake));
+            readers.push(SoundReader::new(index, sink.clone(), state));
             sinks.push(sink);
         }
         Ok((Self { sinks }, readers))
@@ -67,7 +67,7 @@ impl Entrance {
         &self,
         pipeline: &gst::Pipeline,
         pad: &gst::Pad,
-        intake: &Arc<Intake>,
+        state: &Arc<IngestState>,
     ) -> Result<()> {
         let odd = |error: gst::glib::BoolError| {
             Error::bug("the branch of sound cannot be wired").because(error)
@@ -97,7 +97,7 @@ impl Entrance {
         let entry = convert
             .static_pad("sink")
             .ok_or_else(|| Error::bug("audioconvert without sink pad"))?;
-        let probe = Arc::clone(intake);
+        let probe = Arc::clone(state);
         entry.add_probe(
             gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM,
             move |_, info| probe.hear(info),
@@ -114,7 +114,7 @@ impl Entrance {
 
 /// A piece of a view's sound.
 #[derive(Debug, Clone)]
-pub struct Heard {
+pub struct CapturedAudio {
     /// The samples.
     pub audio: Audio,
     /// From its first sample to the end of its last, in running time, as that of the pictures.
@@ -127,19 +127,19 @@ pub struct Heard {
 /// shorter.
 pub struct SoundReader {
     name: Arc<str>,
-    samples: Samples,
-    pieces: Pieces,
+    samples: SampleReader,
+    pieces: AudioChunker,
     index: u64,
 }
 
 impl SoundReader {
-    fn new(index: usize, sink: gst_app::AppSink, intake: &Arc<Intake>) -> Self {
-        let sound = &intake.options.sounds[index];
-        let tap = &intake.taps[intake.options.views.len() + index];
+    fn new(index: usize, sink: gst_app::AppSink, state: &Arc<IngestState>) -> Self {
+        let sound = &state.options.sounds[index];
+        let reader = &state.readers[state.options.views.len() + index];
         Self {
             name: Arc::clone(&sound.name),
-            samples: Samples::new(sink, intake, tap),
-            pieces: Pieces::new(sound.piece),
+            samples: SampleReader::new(sink, state, reader),
+            pieces: AudioChunker::new(sound.piece),
             index: 0,
         }
     }
@@ -151,7 +151,7 @@ impl SoundReader {
 
     /// The next piece, `None` at the end of the sound or where the stream has none. Nothing is lost
     /// when the future is dropped.
-    pub async fn next(&mut self) -> Option<Heard> {
+    pub async fn next(&mut self) -> Option<CapturedAudio> {
         loop {
             if let Some((span, samples)) = self.pieces.next() {
                 let audio = Audio {
@@ -160,7 +160,7 @@ impl SoundReader {
                     samples,
                 };
                 self.index += 1;
-                return Some(Heard {
+                return Some(CapturedAudio {
                     audio,
                     span,
                     arrived: now_micros(),
@@ -185,16 +185,16 @@ impl SoundReader {
         if self.pieces.begun() {
             return self.samples.next().await;
         }
-        let intake = Arc::clone(&self.samples.intake);
-        let patience = if intake.has_audio.load(Ordering::Acquire) {
-            intake.options.connect
+        let state = Arc::clone(&self.samples.state);
+        let patience = if state.has_audio.load(Ordering::Acquire) {
+            state.options.connect
         } else {
             SECOND_STREAM
         };
         match tokio::time::timeout(patience, self.samples.next()).await {
             Ok(sample) => sample,
             Err(_) => {
-                tracing::warn!(source = %intake.name, view = %self.name, "the stream has no sound that can be decoded");
+                tracing::warn!(source = %state.name, view = %self.name, "the stream has no sound that can be decoded");
                 self.samples.finish();
                 None
             }
@@ -223,13 +223,13 @@ impl fmt::Debug for SoundReader {
         write!(
             f,
             "SoundReader({} of {})",
-            self.name, self.samples.intake.name
+            self.name, self.samples.state.name
         )
     }
 }
 
 /// Buffers of any length become pieces of one length.
-struct Pieces {
+struct AudioChunker {
     /// Bytes of a whole piece.
     whole: usize,
     pending: BytesMut,
@@ -243,7 +243,7 @@ struct Pieces {
     ended: bool,
 }
 
-impl Pieces {
+impl AudioChunker {
     fn new(piece: Duration) -> Self {
         let samples = (piece.as_nanos() * u128::from(SAMPLE_RATE) / 1_000_000_000).max(1) as usize;
         Self {
@@ -311,7 +311,7 @@ mod tests {
 
     const MS: Nanos = 1_000_000;
 
-    fn drain(pieces: &mut Pieces) -> Vec<(u64, u64, usize)> {
+    fn drain(pieces: &mut AudioChunker) -> Vec<(u64, u64, usize)> {
         std::iter::from_fn(|| pieces.next())
             .map(|(span, data)| (span.start / MS, span.end / MS, data.len() / SAMPLE))
             .collect()
@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn pieces_are_equal_and_follow_each_other_until_a_hole() {
-        let mut pieces = Pieces::new(Duration::from_millis(100));
+        let mut pieces = AudioChunker::new(Duration::from_millis(100));
         let ms = |count: usize| vec![0; count * 16 * SAMPLE];
         pieces.push(Some(20 * MS), &ms(150));
         assert_eq!(drain(&mut pieces), [(20, 120, 1600)]);

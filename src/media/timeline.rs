@@ -3,7 +3,7 @@
 
 use gstreamer as gst;
 
-use super::intake::{DISCARD, Decoded};
+use super::ingest_state::{DISCARD, DecodedFormat};
 use crate::packet::Nanos;
 
 /// What a jump back in time must exceed to be a new beginning instead of two frames out of order.
@@ -16,7 +16,7 @@ pub(super) const FRAME: Nanos = 40_000_000;
 /// Running time, made strictly increasing.
 pub(super) struct Timeline {
     pub segment: Option<gst::FormattedSegment<gst::ClockTime>>,
-    pub picture: Option<Decoded>,
+    pub picture: Option<DecodedFormat>,
     pub period: Nanos,
     live: bool,
     /// Running time of a live stream's first frame.

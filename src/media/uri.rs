@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::options::Fraction;
+use super::options::FrameRate;
 use crate::error::{Error, Result};
 
 const SCHEMES: [&str; 12] = [
@@ -32,7 +32,7 @@ const SECRETS: [&str; 14] = [
 
 /// Where frames come from.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Source {
+pub(super) enum MediaSource {
     /// A file on disk, by its path and its percent-encoded URI.
     File(PathBuf, String),
     /// Something on the network.
@@ -45,13 +45,13 @@ pub(super) enum Source {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TestSource {
     pub pattern: String,
-    pub fps: Fraction,
+    pub fps: FrameRate,
     pub size: (u32, u32),
     pub frames: Option<u32>,
     pub live: bool,
 }
 
-impl Source {
+impl MediaSource {
     pub(super) fn parse(text: &str) -> Result<Self> {
         if text.chars().any(char::is_control) {
             return Err(Error::config("a source's URI holds a control character"));
@@ -59,7 +59,7 @@ impl Source {
         if !text.contains("://") {
             return Self::file(Path::new(text));
         }
-        let shown = redact(text);
+        let shown = redact_uris(text);
         let url = Url::parse(text)
             .map_err(|error| Error::config(format!("{shown} is not a URI")).because(error))?;
         if !SCHEMES.contains(&url.scheme()) {
@@ -76,11 +76,11 @@ impl Source {
                 })?;
                 Self::file(&path)
             }
-            "test" => TestSource::parse(&url).map(Source::Test),
+            "test" => TestSource::parse(&url).map(MediaSource::Test),
             _ if url.host_str().is_none_or(str::is_empty) && url.scheme() != "srt" => {
                 Err(Error::config(format!("{shown} names no host")))
             }
-            _ => Ok(Source::Remote(text.to_owned())),
+            _ => Ok(MediaSource::Remote(text.to_owned())),
         }
     }
 
@@ -99,7 +99,7 @@ impl Source {
         }
         let uri = Url::from_file_path(&path)
             .map_err(|()| Error::config(format!("{shown} cannot be written as a URI")))?;
-        Ok(Source::File(path, uri.into()))
+        Ok(MediaSource::File(path, uri.into()))
     }
 }
 
@@ -107,7 +107,7 @@ impl TestSource {
     fn parse(url: &Url) -> Result<Self> {
         let mut test = Self {
             pattern: "smpte".into(),
-            fps: Fraction::new(30, 1),
+            fps: FrameRate::new(30, 1),
             size: (320, 240),
             frames: None,
             live: false,
@@ -138,9 +138,9 @@ impl TestSource {
     }
 }
 
-fn fraction(text: &str) -> Option<Fraction> {
+fn fraction(text: &str) -> Option<FrameRate> {
     let (num, den) = text.split_once('/').unwrap_or((text, "1"));
-    let fraction = Fraction::new(num.parse().ok()?, den.parse().ok()?);
+    let fraction = FrameRate::new(num.parse().ok()?, den.parse().ok()?);
     (fraction.num <= 1_000_000
         && (1..=1_000_000).contains(&fraction.den)
         && fraction.period().is_some())
@@ -154,7 +154,7 @@ fn size(text: &str) -> Option<(u32, u32)> {
 }
 
 /// `text`, a URI or a message that holds some, without user names, passwords and secret parameters.
-pub fn redact(text: &str) -> String {
+pub fn redact_uris(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {
@@ -232,7 +232,7 @@ mod tests {
                 "cannot open 'rtsp://***@h/x' now, nor http://***@g",
             ),
         ] {
-            assert_eq!(redact(uri), shown);
+            assert_eq!(redact_uris(uri), shown);
         }
     }
 
@@ -260,7 +260,7 @@ mod tests {
             ("test://?size=99999999x1", "is no size"),
             ("test://?colour=red", "unknown `colour`"),
         ] {
-            let error = Source::parse(text).expect_err(text).to_string();
+            let error = MediaSource::parse(text).expect_err(text).to_string();
             assert!(error.contains(message), "{text}: {error}");
             assert!(!error.contains("hunter2"), "{error}");
         }
@@ -271,28 +271,29 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("50% of #1?.mp4");
         std::fs::write(&path, b"x").expect("written");
-        let Source::File(found, uri) = Source::parse(&path.display().to_string()).expect("a file")
+        let MediaSource::File(found, uri) =
+            MediaSource::parse(&path.display().to_string()).expect("a file")
         else {
             panic!("not a file")
         };
         assert_eq!(found, path);
         assert_eq!(
-            Source::parse(&uri).expect("the same file"),
-            Source::File(path, uri.clone())
+            MediaSource::parse(&uri).expect("the same file"),
+            MediaSource::File(path, uri.clone())
         );
     }
 
     #[test]
     fn test_source_reads_its_parameters() {
-        let Source::Test(test) =
-            Source::parse("test://?pattern=ball&fps=30000/1001&size=64x48&frames=9&live=true")
+        let MediaSource::Test(test) =
+            MediaSource::parse("test://?pattern=ball&fps=30000/1001&size=64x48&frames=9&live=true")
                 .expect("parses")
         else {
             panic!("not a test source")
         };
         let expected = TestSource {
             pattern: "ball".into(),
-            fps: Fraction::new(30_000, 1001),
+            fps: FrameRate::new(30_000, 1001),
             size: (64, 48),
             frames: Some(9),
             live: true,

@@ -8,14 +8,14 @@ use gstreamer as gst;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 
-use super::intake::Intake;
-use super::samples::Samples;
+use super::ingest_state::IngestState;
+use super::samples::SampleReader;
 use crate::error::{Error, Result};
 use crate::packet::{Frame, Micros, Nanos, PixelFormat, Span, now_micros};
 
 /// A frame of a view.
 #[derive(Debug, Clone)]
-pub struct Captured {
+pub struct CapturedFrame {
     /// The picture; its pixels are the mapped GStreamer buffer, which returns to its pool when the
     /// last clone falls.
     pub frame: Frame,
@@ -30,7 +30,7 @@ pub struct Captured {
 /// Reads the frames of one view. When it falls, its branch runs dry and the other views go on.
 pub struct ViewReader {
     name: Arc<str>,
-    pub(super) samples: Samples,
+    pub(super) samples: SampleReader,
     period: Option<Nanos>,
     shape: Option<(gst::Caps, Shape)>,
     index: u64,
@@ -44,12 +44,12 @@ struct Shape {
 }
 
 impl ViewReader {
-    pub(super) fn new(index: usize, sink: gst_app::AppSink, intake: &Arc<Intake>) -> Self {
-        let view = &intake.options.views[index];
+    pub(super) fn new(index: usize, sink: gst_app::AppSink, state: &Arc<IngestState>) -> Self {
+        let view = &state.options.views[index];
         Self {
             name: Arc::clone(&view.name),
-            samples: Samples::new(sink, intake, &intake.taps[index]),
-            period: view.fps.and_then(super::Fraction::period),
+            samples: SampleReader::new(sink, state, &state.readers[index]),
+            period: view.fps.and_then(super::FrameRate::period),
             shape: None,
             index: 0,
         }
@@ -60,9 +60,9 @@ impl ViewReader {
         &self.name
     }
 
-    /// The next frame, `None` at the end: [`super::Handle::ended`] then says why. Nothing is lost
+    /// The next frame, `None` at the end: [`super::StreamHandle::ended`] then says why. Nothing is lost
     /// when the future is dropped.
-    pub async fn next(&mut self) -> Option<Captured> {
+    pub async fn next(&mut self) -> Option<CapturedFrame> {
         let sample = self.samples.next().await?;
         match self.capture(sample) {
             Ok(captured) => Some(captured),
@@ -73,7 +73,7 @@ impl ViewReader {
         }
     }
 
-    fn capture(&mut self, sample: gst::Sample) -> Result<Captured> {
+    fn capture(&mut self, sample: gst::Sample) -> Result<CapturedFrame> {
         let arrived = now_micros();
         let name = &self.name;
         let odd = |what: &str| Error::bug(format!("view `{name}`: {what}"));
@@ -136,7 +136,7 @@ impl ViewReader {
             pixels,
         };
         self.index += 1;
-        Ok(Captured {
+        Ok(CapturedFrame {
             frame,
             span: Span::new(start, start + length),
             arrived,
@@ -149,7 +149,7 @@ impl fmt::Debug for ViewReader {
         write!(
             f,
             "ViewReader({} of {})",
-            self.name, self.samples.intake.name
+            self.name, self.samples.state.name
         )
     }
 }

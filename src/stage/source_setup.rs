@@ -12,7 +12,9 @@ use super::{Context, Feed, Host};
 use crate::Result;
 use crate::config::shape::{Default, Field, Type};
 use crate::config::{Params, Value};
-use crate::media::{End, Fraction, Opened, Options, Sound, SoundReader, View, ViewReader};
+use crate::media::{
+    FrameRate, OpenedStream, Options, SoundReader, SoundView, StreamEnd, View, ViewReader,
+};
 use crate::packet::{Event, Micros, Origin, Stream, TimeSource, now_micros};
 use crate::telemetry::{MediaMetrics, SourceMetrics};
 
@@ -122,7 +124,7 @@ impl SourceSetup {
     /// What ended it, where that was not its regular end.
     pub async fn play(
         &self,
-        opened: Opened,
+        opened: OpenedStream,
         id: Arc<str>,
         started: Event,
         to: (&Arc<dyn Host>, &CancellationToken),
@@ -163,7 +165,7 @@ fn options(params: &Params, live: bool, decode_threads: usize) -> Options {
         let view = view
             .as_object()
             .filter(|view| view.opt_duration("audio").is_none())?;
-        let fps = view.fps("fps").map(|(num, den)| Fraction::new(num, den));
+        let fps = view.fps("fps").map(|(num, den)| FrameRate::new(num, den));
         Some(View {
             fps,
             size: view.size("size"),
@@ -172,7 +174,7 @@ fn options(params: &Params, live: bool, decode_threads: usize) -> Options {
     });
     let sounds = params.map("views").iter().filter_map(|(name, view)| {
         let piece = view.as_object()?.opt_duration("audio")?;
-        Some(Sound {
+        Some(SoundView {
             name: name.as_str().into(),
             piece,
         })
@@ -236,7 +238,7 @@ pub struct PumpContext<'a> {
 
 /// Pushes every frame of every view and all sound until the video ends or it is stopped. Views wait
 /// for their own readers only.
-pub async fn pump(mut opened: Opened, context: PumpContext<'_>) -> Ended {
+pub async fn pump(mut opened: OpenedStream, context: PumpContext<'_>) -> Ended {
     let readers = std::mem::take(&mut opened.views);
     let pictures = join_all(readers.into_iter().map(|reader| pump_view(reader, context)));
     let sounds = std::mem::take(&mut opened.sounds);
@@ -249,8 +251,8 @@ pub async fn pump(mut opened: Opened, context: PumpContext<'_>) -> Ended {
     } else {
         // The views have ended, so the word why is on its context.
         match tokio::time::timeout(Duration::from_secs(5), opened.handle.ended()).await {
-            Ok(End::EndOfStream | End::Stopped) => None,
-            Ok(End::Failed(error)) => Some(error),
+            Ok(StreamEnd::EndOfStream | StreamEnd::Stopped) => None,
+            Ok(StreamEnd::Failed(error)) => Some(error),
             Err(_) => Some(crate::Error::external(
                 "the stream ended without saying why",
             )),

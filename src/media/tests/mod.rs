@@ -70,7 +70,7 @@ pub(super) fn options(views: Vec<View>) -> Options {
     }
 }
 
-pub(super) async fn drain(mut view: ViewReader) -> Vec<Captured> {
+pub(super) async fn drain(mut view: ViewReader) -> Vec<CapturedFrame> {
     let mut frames = Vec::new();
     while let Some(captured) = view.next().await {
         frames.push(captured);
@@ -86,8 +86,8 @@ async fn refused(uri: &str, options: &Options) -> crate::Error {
 }
 
 /// Opens, reads the only view to its end, and tells the end.
-async fn play(uri: &str) -> (Vec<Captured>, End, Lost) {
-    let Opened {
+async fn play(uri: &str) -> (Vec<CapturedFrame>, StreamEnd, LossCounts) {
+    let OpenedStream {
         mut views,
         mut handle,
         ..
@@ -118,17 +118,17 @@ async fn every_encoded_frame_comes_out_once_in_order() {
             info.codec.as_str(),
             info.has_audio
         ),
-        (160, 120, Some(Fraction::new(30, 1)), "h264", false)
+        (160, 120, Some(FrameRate::new(30, 1)), "h264", false)
     );
     assert_eq!(info.duration, Some(3_000_000_000));
-    let Opened {
+    let OpenedStream {
         mut views,
         mut handle,
         ..
     } = opened;
     let frames = drain(views.remove(0)).await;
-    assert!(matches!(handle.ended().await, End::EndOfStream));
-    assert_eq!(handle.lost(), Lost::default());
+    assert!(matches!(handle.ended().await, StreamEnd::EndOfStream));
+    assert_eq!(handle.lost(), LossCounts::default());
     assert_eq!(frames.len(), FRAMES);
     for (index, captured) in frames.iter().enumerate() {
         assert_eq!(captured.frame.index, index as u64);
@@ -161,7 +161,7 @@ async fn one_film_after_another_begins() {
         &format!("mp4mux name=m {VIDEO} ! m. {AUDIO} ! m."),
     );
     for turn in 0..100 {
-        let Opened {
+        let OpenedStream {
             mut views,
             mut handle,
             ..
@@ -212,16 +212,16 @@ async fn views_share_pts_and_a_thin_view_is_exact() {
     let film = Film::video();
     let views = vec![
         View::native("all").sized(48, 27),
-        View::native("thin").at(Fraction::new(2, 1)),
+        View::native("thin").at(FrameRate::new(2, 1)),
     ];
-    let Opened {
+    let OpenedStream {
         mut views,
         mut handle,
         ..
     } = open(&film.uri(), &options(views)).await.expect("opens");
     let (thin, all) = (views.remove(1), views.remove(0));
     let (all, thin) = tokio::join!(drain(all), drain(thin));
-    assert!(matches!(handle.ended().await, End::EndOfStream));
+    assert!(matches!(handle.ended().await, StreamEnd::EndOfStream));
     assert_eq!((all.len(), thin.len()), (FRAMES, 6));
     for (tick, captured) in thin.iter().enumerate() {
         assert_eq!(captured.span.start, all[tick * 15].span.start);
@@ -233,7 +233,7 @@ async fn views_share_pts_and_a_thin_view_is_exact() {
 #[tokio::test]
 async fn a_view_faster_than_its_film_keeps_every_frame() {
     let uri = "test://?frames=12&fps=10&size=64x48";
-    let views = vec![View::native("fast").at(Fraction::new(60, 1))];
+    let views = vec![View::native("fast").at(FrameRate::new(60, 1))];
     let mut opened = open(uri, &options(views)).await.expect("opens");
     assert_eq!(drain(opened.views.remove(0)).await.len(), 12);
 }
@@ -244,7 +244,7 @@ async fn sound_does_not_hold_up_the_picture() {
         "both.mp4",
         &format!("mp4mux name=m {VIDEO} ! m. {AUDIO} ! m."),
     );
-    let Opened {
+    let OpenedStream {
         mut views,
         mut handle,
         info,
@@ -254,7 +254,7 @@ async fn sound_does_not_hold_up_the_picture() {
         .expect("opens");
     assert!(info.has_audio);
     assert_eq!(drain(views.remove(0)).await.len(), FRAMES);
-    assert!(matches!(handle.ended().await, End::EndOfStream));
+    assert!(matches!(handle.ended().await, StreamEnd::EndOfStream));
 }
 
 #[tokio::test]
@@ -294,7 +294,7 @@ async fn a_film_cut_off_gives_its_frames_and_an_error() {
         "{} frames",
         frames.len()
     );
-    let End::Failed(error) = end else {
+    let StreamEnd::Failed(error) = end else {
         panic!("{end:?}")
     };
     assert!(error.to_string().contains("film.mp4 is cut off"), "{error}");
@@ -320,9 +320,9 @@ async fn flipped_bits_lose_few_frames_and_are_counted() {
                 .windows(2)
                 .all(|pair| pair[0].span.start < pair[1].span.start)
         );
-        let told = matches!(end, End::Failed(_));
+        let told = matches!(end, StreamEnd::Failed(_));
         assert!(
-            told || lost != Lost::default(),
+            told || lost != LossCounts::default(),
             "{muxer}: {} frames, {end:?}, {lost:?}",
             frames.len()
         );
@@ -419,7 +419,7 @@ async fn an_unread_view_stops_the_source_and_nothing_is_lost() {
             ..View::native("unread")
         },
     ];
-    let Opened {
+    let OpenedStream {
         mut views,
         mut handle,
         ..
@@ -446,12 +446,12 @@ async fn an_unread_view_stops_the_source_and_nothing_is_lost() {
         count
     });
     assert_eq!((read + rest.len(), other), (200, 200));
-    assert!(matches!(handle.ended().await, End::EndOfStream));
+    assert!(matches!(handle.ended().await, StreamEnd::EndOfStream));
 }
 
 #[tokio::test]
 async fn a_fallen_reader_frees_the_others() {
-    let Opened {
+    let OpenedStream {
         mut views,
         mut handle,
         ..
@@ -463,12 +463,12 @@ async fn a_fallen_reader_frees_the_others() {
     .expect("opens");
     drop(views.remove(1));
     assert_eq!(drain(views.remove(0)).await.len(), 100);
-    assert!(matches!(handle.ended().await, End::EndOfStream));
+    assert!(matches!(handle.ended().await, StreamEnd::EndOfStream));
 }
 
 #[tokio::test]
 async fn stopping_a_blocked_stream_is_prompt() {
-    let Opened {
+    let OpenedStream {
         mut views,
         mut handle,
         ..
@@ -481,12 +481,12 @@ async fn stopping_a_blocked_stream_is_prompt() {
     handle.stop().await;
     assert!(began.elapsed() < Duration::from_secs(2));
     assert!(views[0].next().await.is_none());
-    assert!(matches!(handle.ended().await, End::Stopped));
+    assert!(matches!(handle.ended().await, StreamEnd::Stopped));
 }
 
 #[tokio::test]
 async fn frames_outlive_their_stream() {
-    let Opened {
+    let OpenedStream {
         mut views,
         mut handle,
         ..
@@ -507,7 +507,7 @@ async fn a_silent_source_is_a_stall_only_while_somebody_waits() {
     let mut given = options(vec![View::native("all")]);
     given.stall = Duration::from_millis(300);
     given.live = true;
-    let Opened {
+    let OpenedStream {
         mut views,
         mut handle,
         ..
@@ -522,7 +522,7 @@ async fn a_silent_source_is_a_stall_only_while_somebody_waits() {
             .expect("an end")
             .is_none()
     );
-    let End::Failed(error) = handle.ended().await else {
+    let StreamEnd::Failed(error) = handle.ended().await else {
         panic!("no failure")
     };
     assert!(error.to_string().contains("no frame for 300ms"), "{error}");

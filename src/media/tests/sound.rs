@@ -6,7 +6,7 @@ use super::{AUDIO, Film, VIDEO, drain, options};
 use crate::media::*;
 
 /// Sine waves are heard from the first piece on, so that a shift would show.
-async fn listen(mut sound: SoundReader) -> Vec<Heard> {
+async fn listen(mut sound: SoundReader) -> Vec<CapturedAudio> {
     let mut heard = Vec::new();
     while let Some(piece) = sound.next().await {
         heard.push(piece);
@@ -16,7 +16,7 @@ async fn listen(mut sound: SoundReader) -> Vec<Heard> {
 
 fn with_sound(views: Vec<View>, piece: Duration) -> Options {
     Options {
-        sounds: vec![Sound {
+        sounds: vec![SoundView {
             name: "sound".into(),
             piece,
         }],
@@ -40,14 +40,14 @@ async fn sound_comes_whole_and_in_step_with_the_pictures() {
         )
         .await
         .expect("opens");
-        let Opened {
+        let OpenedStream {
             mut views,
             mut sounds,
             mut handle,
             ..
         } = opened;
         let (frames, heard) = tokio::join!(drain(views.remove(0)), listen(sounds.remove(0)));
-        assert!(matches!(handle.ended().await, End::EndOfStream));
+        assert!(matches!(handle.ended().await, StreamEnd::EndOfStream));
         assert_eq!(frames.len(), 90);
         let length: usize = heard.iter().map(|piece| piece.audio.len()).sum();
         assert!(
@@ -84,7 +84,7 @@ async fn sound_comes_whole_and_in_step_with_the_pictures() {
 #[tokio::test]
 async fn a_film_without_sound_ends_its_view_of_sound() {
     let film = Film::video();
-    let Opened {
+    let OpenedStream {
         mut views,
         mut sounds,
         mut handle,
@@ -97,14 +97,14 @@ async fn a_film_without_sound_ends_its_view_of_sound() {
     .expect("opens");
     let (frames, heard) = tokio::join!(drain(views.remove(0)), listen(sounds.remove(0)));
     assert_eq!((frames.len(), heard.len()), (90, 0));
-    assert!(matches!(handle.ended().await, End::EndOfStream));
+    assert!(matches!(handle.ended().await, StreamEnd::EndOfStream));
 }
 
 #[tokio::test]
 async fn live_sound_begins_with_the_first_picture() {
     let mut wanted = with_sound(vec![View::native("all")], Duration::from_millis(100));
     wanted.live = true;
-    let Opened {
+    let OpenedStream {
         mut views,
         mut sounds,
         mut handle,
@@ -131,7 +131,7 @@ async fn sound_alone_is_enough() {
         "film.mp4",
         &format!("mp4mux name=m {VIDEO} ! m. {AUDIO} ! m."),
     );
-    let Opened {
+    let OpenedStream {
         mut sounds,
         mut handle,
         ..
@@ -139,5 +139,5 @@ async fn sound_alone_is_enough() {
         .await
         .expect("opens");
     assert_eq!(listen(sounds.remove(0)).await.len(), 4);
-    assert!(matches!(handle.ended().await, End::EndOfStream));
+    assert!(matches!(handle.ended().await, StreamEnd::EndOfStream));
 }

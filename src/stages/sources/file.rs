@@ -113,10 +113,10 @@ impl File {
         let digest = if uri.contains("://") {
             None
         } else {
-            Some(media::digest(uri).await?)
+            Some(media::file_digest(uri).await?)
         };
         let started = Event::Started {
-            uri: media::redact(uri),
+            uri: media::redact_uris(uri),
             digest,
         };
         self.source_setup
@@ -156,7 +156,7 @@ fn expand(path: &str) -> Result<Vec<String>> {
 /// A stream's id: the source's, the file's stem, and eight digits of the hash of the canonical URI.
 fn stream_id(source: &str, uri: &str) -> String {
     let canonical = if uri.contains("://") {
-        media::redact(uri)
+        media::redact_uris(uri)
     } else {
         std::fs::canonicalize(uri).map_or_else(
             |_| uri.to_owned(),

@@ -158,7 +158,7 @@ impl Camera {
     fn new(source: &str, params: &Params) -> Self {
         let url = Arc::clone(params.text("url"));
         let derived = || {
-            let hash = blake3::hash(media::redact(&url).as_bytes()).to_hex();
+            let hash = blake3::hash(media::redact_uris(&url).as_bytes()).to_hex();
             Arc::from(format!("{source}-{}", &hash[..8]))
         };
         let id = params.opt_text("id").cloned().unwrap_or_else(derived);
@@ -298,7 +298,7 @@ impl Live {
         match before {
             None => {
                 feed.event(Event::Started {
-                    uri: media::redact(&camera.url),
+                    uri: media::redact_uris(&camera.url),
                     digest: None,
                 })
                 .await

@@ -92,7 +92,7 @@ impl Transform for Keyframe {
 impl Keyframe {
     async fn picture(&self, frame: Arc<Frame>) -> Result<Picture> {
         let (width, height, quality) = (frame.width, frame.height, self.quality);
-        let data = tokio::task::spawn_blocking(move || media::jpeg(&frame, quality))
+        let data = tokio::task::spawn_blocking(move || media::encode_jpeg(&frame, quality))
             .await
             .map_err(|error| Error::bug(format!("the JPEG encoder ended: {error}")))??;
         let object = self

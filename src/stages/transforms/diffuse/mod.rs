@@ -18,7 +18,7 @@ use self::style::{Style, blocking};
 use super::prompt::Prompt;
 use crate::config::shape::{Default, Field, Type};
 use crate::inference::{Asker, FromFrame, PictureRequest};
-use crate::media::{self, Encoding};
+use crate::media::{self, PictureEncoding};
 use crate::models::diffusion::pipeline::CLASSES;
 use crate::packet::{Frame, Head, Payload, PayloadKind, Picture, RecordId, Scores};
 use crate::stage::{
@@ -173,9 +173,9 @@ fn build(context: &Context<'_>) -> Result<OpenTransform> {
     let params = context.params;
     let quality = u8::try_from(params.int("quality")).unwrap_or(u8::MAX);
     let encoding = match &**params.text("format") {
-        "png" => Encoding::Png,
-        "webp" => Encoding::WebP,
-        _ => Encoding::Jpeg(quality),
+        "png" => PictureEncoding::Png,
+        "webp" => PictureEncoding::WebP,
+        _ => PictureEncoding::Jpeg(quality),
     };
     let settings = Settings {
         painter: Painter::new(context, encoding)?,
@@ -526,7 +526,7 @@ async fn frame_of(payload: Payload) -> Result<Arc<Frame>> {
     match payload {
         Payload::Frame(frame) => Ok(frame),
         Payload::Picture(picture) => {
-            blocking(move || media::decode(&picture.data).map(Arc::new)).await
+            blocking(move || media::decode_picture(&picture.data).map(Arc::new)).await
         }
         other => Err(Error::bug(format!(
             "a {} is no frame",

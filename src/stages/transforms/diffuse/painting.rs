@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::{Key, Object, ObjectStore};
 use crate::inference::{Asker, FromFrame, Latents, PaintModel, Painted, PictureRequest};
-use crate::media::{self, Encoding};
+use crate::media::{self, PictureEncoding};
 use crate::packet::Picture;
 use crate::stage::{Context, Deps};
 use crate::{Error, Result};
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// A model that paints, with the way of its pictures into the object store.
 pub(super) struct Painter {
     model: PaintModel,
-    encoding: Encoding,
+    encoding: PictureEncoding,
     cache: bool,
     objects: ObjectStore,
     deps: Arc<Deps>,
@@ -42,7 +42,7 @@ struct Kept {
 
 impl Painter {
     /// From the keys `model` and `cache`.
-    pub fn new(context: &Context<'_>, encoding: Encoding) -> Result<Self> {
+    pub fn new(context: &Context<'_>, encoding: PictureEncoding) -> Result<Self> {
         let deps = Arc::clone(context.deps);
         let model = deps.models.painter(context.params.text("model"))?;
         Ok(Self {
@@ -102,7 +102,8 @@ impl Painter {
     async fn store(&self, painted: Painted) -> Result<Painting> {
         let Painted { frame, latents } = painted;
         let (size, encoding) = ((frame.width, frame.height), self.encoding);
-        let data = tokio::task::spawn_blocking(move || media::encode(&frame, encoding)).await;
+        let data =
+            tokio::task::spawn_blocking(move || media::encode_picture(&frame, encoding)).await;
         let data =
             data.map_err(|error| Error::bug(format!("encoding a picture ended: {error}")))??;
         Ok(self.painting(self.put(data.clone()).await?, data, size, latents))

@@ -67,7 +67,7 @@ impl Style {
             std::mem::take(&mut self.flicker),
         );
         self.flicker = blocking(move || {
-            let painted = tensor(&media::decode(&data)?)?;
+            let painted = tensor(&media::decode_picture(&data)?)?;
             let size = painted.size();
             let source = scaled(&tensor(&frame)?, size[0], size[1])?;
             flicker.push(Luma::of(&source, LOOK)?, Luma::of(&painted, LOOK)?)?;

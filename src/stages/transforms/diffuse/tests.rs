@@ -180,7 +180,10 @@ async fn a_caption_becomes_a_thumbnail_that_is_painted_once() {
         ),
         ("thumbnail", 16, 16, "image/png", None)
     );
-    assert_eq!(media::decode(&first.data).expect("a picture").width, 16);
+    assert_eq!(
+        media::decode_picture(&first.data).expect("a picture").width,
+        16
+    );
     let again = lab.pictures(caption("A cat"), vec![]).await.remove(0);
     assert_eq!((&again.uri, &again.data), (&first.uri, &first.data));
     let other = lab.pictures(caption("2 dogs"), vec![]).await.remove(0);
@@ -235,7 +238,8 @@ async fn a_segment_collects_its_captions_and_its_middle_frame() {
     assert_ne!(picture.sha256, from_caption.sha256);
     // A keyframe is as good as a frame.
     let keyframe = Picture {
-        data: media::encode(&frame_in(&frame(45, 2)), Encoding::Png).expect("a picture"),
+        data: media::encode_picture(&frame_in(&frame(45, 2)), PictureEncoding::Png)
+            .expect("a picture"),
         ..(**picture).clone()
     };
     let from_keyframe = lab

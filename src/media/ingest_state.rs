@@ -10,9 +10,9 @@ use gstreamer_video as gst_video;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::handle::{End, Lost};
-use super::iso::Arriving;
-use super::options::{Fraction, Options};
+use super::handle::{LossCounts, StreamEnd};
+use super::iso::DownloadProgress;
+use super::options::{FrameRate, Options};
 use super::timeline::{FRAME, Timeline};
 use crate::error::Error;
 use crate::packet::{Micros, Nanos};
@@ -25,31 +25,31 @@ pub(super) const DISCARD: gst::PadProbeReturn = gst::PadProbeReturn::Handled;
 const NTP_TO_UNIX: Nanos = 2_208_988_800_000_000_000;
 /// The picture that the decoder gives.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Decoded {
+pub(super) struct DecodedFormat {
     pub width: u32,
     pub height: u32,
-    pub fps: Option<Fraction>,
+    pub fps: Option<FrameRate>,
 }
 
-pub(super) struct Intake {
+pub(super) struct IngestState {
     /// The source's name in messages, without secrets.
     pub name: String,
     pub options: Options,
     /// Of the views, then of the views of sound.
-    pub taps: Vec<Arc<Tap>>,
+    pub readers: Vec<Arc<ReaderState>>,
     /// Set with the first decoded frame.
-    pub first: watch::Sender<Option<Decoded>>,
+    pub first: watch::Sender<Option<DecodedFormat>>,
     /// What a probe found wrong.
     pub failure: watch::Sender<Option<Error>>,
     /// How it ended.
-    pub end: watch::Sender<Option<End>>,
+    pub end: watch::Sender<Option<StreamEnd>>,
     /// Readers stop at once.
     pub closed: watch::Sender<bool>,
     pub has_audio: AtomicBool,
     pub has_video: AtomicBool,
     pub codec: Mutex<Option<String>>,
     /// What came by HTTP.
-    pub arriving: Mutex<Arriving>,
+    pub download: Mutex<DownloadProgress>,
     started: Instant,
     last: AtomicU64,
     pub encoded: AtomicU64,
@@ -65,10 +65,10 @@ pub(super) struct Intake {
     sound: Mutex<Timeline>,
 }
 
-impl Intake {
+impl IngestState {
     pub(super) fn new(name: String, options: Options) -> Self {
         Self {
-            taps: (0..options.views.len() + options.sounds.len())
+            readers: (0..options.views.len() + options.sounds.len())
                 .map(|_| Arc::default())
                 .collect(),
             first: watch::Sender::new(None),
@@ -78,7 +78,7 @@ impl Intake {
             has_audio: AtomicBool::new(false),
             has_video: AtomicBool::new(false),
             codec: Mutex::new(None),
-            arriving: Mutex::default(),
+            download: Mutex::default(),
             started: Instant::now(),
             last: AtomicU64::new(0),
             encoded: AtomicU64::new(0),
@@ -107,21 +107,21 @@ impl Intake {
     /// How long nothing was decoded although every reader waited; none while one is busy.
     pub(super) fn idle(&self) -> Option<Duration> {
         let mut since = self.last.load(Ordering::Acquire);
-        for tap in self
-            .taps
+        for reader in self
+            .readers
             .iter()
-            .filter(|tap| !tap.gone.load(Ordering::Acquire))
+            .filter(|reader| !reader.gone.load(Ordering::Acquire))
         {
-            if !tap.waiting.load(Ordering::Acquire) {
+            if !reader.waiting.load(Ordering::Acquire) {
                 return None;
             }
-            since = since.max(tap.since.load(Ordering::Acquire));
+            since = since.max(reader.since.load(Ordering::Acquire));
         }
         Some(Duration::from_millis(self.now().saturating_sub(since)))
     }
 
     /// Ends the stream, once: later ends are ignored. Readers that have not drained end as well.
-    pub(super) fn settle(&self, end: End) {
+    pub(super) fn settle(&self, end: StreamEnd) {
         self.end.send_if_modified(|known| {
             let first = known.is_none();
             if first {
@@ -155,14 +155,17 @@ impl Intake {
     }
 
     /// What was lost so far.
-    pub(super) fn lost(&self) -> Lost {
-        let over = matches!(*self.end.borrow(), Some(End::EndOfStream | End::Failed(_)));
+    pub(super) fn lost(&self) -> LossCounts {
+        let over = matches!(
+            *self.end.borrow(),
+            Some(StreamEnd::EndOfStream | StreamEnd::Failed(_))
+        );
         let (encoded, decoded) = (
             self.encoded.load(Ordering::Acquire),
             self.decoded.load(Ordering::Acquire),
         );
         let decoded = decoded + self.untimed.load(Ordering::Acquire);
-        Lost {
+        LossCounts {
             corrupt: self.corrupt.load(Ordering::Acquire),
             undecodable: if over {
                 encoded.saturating_sub(decoded)
@@ -228,14 +231,14 @@ impl Intake {
             return DISCARD;
         }
         let (num, den) = (info.fps().numer(), info.fps().denom());
-        let fps = (num > 0 && den > 0).then(|| Fraction::new(num as u32, den as u32));
+        let fps = (num > 0 && den > 0).then(|| FrameRate::new(num as u32, den as u32));
         let mut timeline = self.timeline.lock();
-        timeline.picture = Some(Decoded {
+        timeline.picture = Some(DecodedFormat {
             width: info.width(),
             height: info.height(),
             fps,
         });
-        timeline.period = fps.and_then(Fraction::period).unwrap_or(FRAME);
+        timeline.period = fps.and_then(FrameRate::period).unwrap_or(FRAME);
         gst::PadProbeReturn::Ok
     }
 
@@ -301,12 +304,12 @@ fn sender_time(buffer: &gst::BufferRef) -> Option<Micros> {
 
 /// A view's side of the waiting.
 #[derive(Default)]
-pub(super) struct Tap {
+pub(super) struct ReaderState {
     /// A sample or the end has arrived.
     pub arrived: Notify,
     /// A reader waits now.
     pub waiting: AtomicBool,
-    /// Since when, in [`Intake::now`]'s milliseconds, counted over abandoned waits.
+    /// Since when, in [`IngestState::now`]'s milliseconds, counted over abandoned waits.
     pub since: AtomicU64,
     /// The reader has fallen.
     pub gone: AtomicBool,
@@ -323,7 +326,7 @@ mod tests {
     #[test]
     fn with_the_senders_clock_a_stream_begins_at_its_first_report() {
         gst::init().expect("GStreamer");
-        let intake = Intake::new(
+        let state = IngestState::new(
             "x".into(),
             Options {
                 sender_clock: true,
@@ -344,7 +347,7 @@ mod tests {
                     gst::ClockTime::NONE,
                 );
             }
-            let answer = intake.frame(&mut buffer);
+            let answer = state.frame(&mut buffer);
             (answer == gst::PadProbeReturn::Ok)
                 .then(|| buffer.pts().map(gst::ClockTime::mseconds))
                 .flatten()
@@ -356,7 +359,7 @@ mod tests {
             "another clock"
         );
         assert_eq!(
-            (*intake.began.lock(), intake.decoded.load(Ordering::Acquire)),
+            (*state.began.lock(), state.decoded.load(Ordering::Acquire)),
             (None, 0)
         );
         // 2030-01-01 in NTP's era.
@@ -368,15 +371,15 @@ mod tests {
             "later reports move nothing"
         );
         assert_eq!(frame(5160, None), Some(80));
-        assert_eq!(*intake.began.lock(), Some(1_893_456_000_000_000));
-        assert_eq!(intake.untimed.load(Ordering::Acquire), 2);
+        assert_eq!(*state.began.lock(), Some(1_893_456_000_000_000));
+        assert_eq!(state.untimed.load(Ordering::Acquire), 2);
     }
 
     #[test]
     fn a_busy_reader_is_no_stall() {
-        let intake = Intake::new("x".into(), Options::default());
-        assert_eq!(intake.idle(), None);
-        intake.taps[0].waiting.store(true, Ordering::Release);
-        assert!(intake.idle().is_some());
+        let state = IngestState::new("x".into(), Options::default());
+        assert_eq!(state.idle(), None);
+        state.readers[0].waiting.store(true, Ordering::Release);
+        assert!(state.idle().is_some());
     }
 }
