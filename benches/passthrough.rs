@@ -127,7 +127,7 @@ const fn kind(name: &'static str, build: Build) -> StageKind {
 }
 
 static SOURCE: StageKind = kind("frames", Build::Source(|_| Ok(Arc::new(Frames))));
-static PASS: StageKind = kind("pass", Build::Transform(|_| Ok(Arc::new(Pass))));
+static PASS: StageKind = kind("pass", Build::Stateless(|_| Ok(Arc::new(Pass))));
 static COUNT: StageKind = kind("count", Build::Sink(|_| Ok(Arc::new(Count))));
 
 fn stage(id: &str, kind: &'static StageKind, from: Option<(&str, Option<&str>)>) -> StagePlan {

@@ -56,14 +56,14 @@ pub(crate) fn attempt(
         let (kind, settings) = (data.payload.kind(), caller.stage.settings());
         // A stage with memory may have input in half of it: trying again could count it twice.
         let again =
-            (settings.retry.attempts > 1 && !settings.kind.remembers()).then(|| data.clone());
+            (settings.retry.attempts > 1 && !settings.kind.is_stateful()).then(|| data.clone());
         let mut out = Emitter {
             drafts,
             at_risk: Vec::new(),
         };
         match call(
             &caller,
-            data.under(&in_flight, &caller.drop_policy),
+            data.into_input(&in_flight, &caller.drop_policy),
             &mut out,
         )
         .await
@@ -110,7 +110,7 @@ async fn retry(caller: Arc<Caller>, input: PendingInput, since: Option<Instant>)
         let mut out = Emitter::default();
         match call(
             &caller,
-            data.clone().under(&in_flight, &caller.drop_policy),
+            data.clone().into_input(&in_flight, &caller.drop_policy),
             &mut out,
         )
         .await

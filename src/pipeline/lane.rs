@@ -47,10 +47,10 @@ pub(crate) struct Lane {
     /// Inputs in `working` and `finished`.
     busy: usize,
     most: usize,
-    /// Whether the stage remembers its inputs; then it is asked how far it is.
-    remembers: bool,
-    /// Whether it gathers inputs and works on several at once.
-    gathers: bool,
+    /// As its kind declares: a stateful stage is asked how far it is, a windowed one as each call
+    /// begins.
+    stateful: bool,
+    windowed: bool,
     /// Calls begun, and those of them that the stage's counts know.
     calls: u64,
     counted: u64,
@@ -79,8 +79,8 @@ impl Lane {
         force: CancellationToken,
     ) -> Self {
         let settings = outlet.stage.settings();
-        let (remembers, sequential) = (settings.kind.remembers(), settings.kind.is_sequential());
-        let most = if sequential {
+        let (stateful, windowed) = (settings.kind.is_stateful(), settings.kind.is_windowed());
+        let most = if settings.kind.is_sequential() {
             1
         } else {
             settings.concurrency.max(1)
@@ -114,8 +114,8 @@ impl Lane {
             finished: VecDeque::new(),
             busy: 0,
             most,
-            remembers,
-            gathers: remembers && !sequential,
+            stateful,
+            windowed,
             calls: 0,
             counted: 0,
             spare: None,
@@ -201,7 +201,7 @@ impl Lane {
             } else if self.idle()
                 && let Some((epoch, pts)) = self.trailing.take()
             {
-                let pts = if self.gathers {
+                let pts = if self.windowed {
                     self.watermark(pts)
                 } else {
                     pts
@@ -223,7 +223,7 @@ impl Lane {
             let next = joiner.next(Instant::now());
             joiner
                 .released()
-                .for_each(|(input, weight)| self.inbox.release(input, weight));
+                .for_each(|(input, weight)| self.inbox.free_room(input, weight));
             return next;
         }
         while self.ready.is_empty() && self.open {
@@ -250,7 +250,7 @@ impl Lane {
             }
             joiner
                 .released()
-                .for_each(|(input, weight)| self.inbox.release(input, weight));
+                .for_each(|(input, weight)| self.inbox.free_room(input, weight));
             return;
         }
         match (&mut self.merge, arrival) {
@@ -304,7 +304,7 @@ impl Lane {
 
     async fn work_on(&mut self, input: PendingInput) {
         if let Some((epoch, pts)) = self.trailing.take() {
-            let pts = if self.gathers {
+            let pts = if self.windowed {
                 self.watermark(pts)
             } else {
                 pts
@@ -336,7 +336,7 @@ impl Lane {
         self.busy += 1;
         // The first poll comes now, in the order of the inputs. Most calls end in it.
         let ended = (&mut boxed).now_or_never();
-        if self.gathers {
+        if self.windowed {
             self.passed.push_back(self.watermark(start));
         }
         match ended {
@@ -377,7 +377,7 @@ impl Lane {
     async fn end(&mut self, done: Done) {
         let passed = match &done {
             Done::Watermark { epoch, pts } => {
-                let pts = if self.gathers {
+                let pts = if self.windowed {
                     *pts
                 } else {
                     self.watermark(*pts)
@@ -397,7 +397,7 @@ impl Lane {
                 let (epoch, start) = self.note(&input);
                 self.outlet.emit(&mut drafts, input);
                 self.drafts = drafts;
-                if self.outlet.ordered && (!emitted || self.remembers) {
+                if self.outlet.ordered && (!emitted || self.stateful) {
                     let pts = passed.unwrap_or_else(|| self.watermark(start));
                     self.outlet.watermark(epoch, pts);
                 }
@@ -430,7 +430,7 @@ impl Lane {
     fn note(&mut self, ended: &InFlight) -> (u64, Nanos) {
         let head = &ended.head;
         self.epoch = Some(head.epoch);
-        if self.remembers {
+        if self.stateful {
             self.last = Some(Arc::clone(head));
         }
         (head.epoch, head.span.start)

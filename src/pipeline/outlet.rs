@@ -9,7 +9,7 @@ use crate::packet::{
     Channel, DeadLetter, Head, Item, Mark, Micros, Nanos, Outcome, Packet, Payload, PayloadKind,
     Reason, Receipt, Stream, now_micros,
 };
-use crate::stage::{Held, InFlight, InHand, OutputBuffer, PacketDraft, Sender};
+use crate::stage::{Held, InFlight, OutputBuffer, PacketDraft, Sender};
 
 /// Items that wait for each other to be sent together, at most.
 const FULL: usize = 64;
@@ -205,15 +205,12 @@ impl Outlet {
             packet.receipt.settle(Outcome::Absorbed);
             return;
         };
-        let mut packet = InHand::new(packet);
+        let (in_flight, payload) = InFlight::of(packet);
         for reader in others {
-            if let Some(copy) = packet.split() {
-                reader.send(copy).await;
-            }
+            let copy = in_flight.split().into_packet(payload.clone());
+            reader.send(copy).await;
         }
-        if let Some(packet) = packet.take() {
-            last.send(packet).await;
-        }
+        last.send(in_flight.into_packet(payload)).await;
     }
 
     /// Tells the readers that nothing earlier than `pts` will follow, unless they know.

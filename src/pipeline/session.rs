@@ -126,7 +126,7 @@ impl Wiring {
                 // What only counts holds no frame back.
                 let stage = &topology.stages[place];
                 let sender = if stage.role() == Role::Sink && !plan.required {
-                    sender.uncounted()
+                    sender.without_receipts()
                 } else {
                     sender
                 };

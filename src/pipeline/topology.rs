@@ -134,8 +134,8 @@ impl Stage {
         };
         let build = || match plan.kind.build {
             Build::Source(build) => build(&context).map(Built::Source),
-            Build::Transform(build) => build(&context).map(Built::Shared),
-            Build::Windowed(build) | Build::Stateful(build) => {
+            Build::Stateless(build) => build(&context).map(Built::Shared),
+            Build::Windowed(build) | Build::Sequential(build) => {
                 build(&context).map(Built::PerStream)
             }
             Build::Sink(build) => build(&context).map(Built::Sink),

@@ -106,18 +106,20 @@ pub struct Context<'a> {
 /// Opens a transform for one stream.
 pub type OpenTransform = Box<dyn Fn(&Arc<Stream>) -> Arc<dyn Transform> + Send + Sync>;
 
-/// How a kind is built; the variant is its role.
+/// How a kind is built. The variant is its role, and of a transform also says two things that the
+/// runner goes by: a *stateful* one has an instance for each stream and is never given an input
+/// twice; a *sequential* one is called with one packet at a time, whatever `concurrency` says.
 #[derive(Debug, Clone, Copy)]
 pub enum Build {
     /// It opens streams and pushes packets.
     Source(fn(&Context<'_>) -> Result<Arc<dyn Source>>),
-    /// A transform without memory: one for all streams, several packets at a time.
-    Transform(fn(&Context<'_>) -> Result<Arc<dyn Transform>>),
-    /// A transform that gathers windows of its inputs: one for each stream, several packets at a
-    /// time. What it remembers it takes in before its first wait.
+    /// A transform without state: one instance for all streams, several packets at a time.
+    Stateless(fn(&Context<'_>) -> Result<Arc<dyn Transform>>),
+    /// A stateful transform that gathers windows of its inputs, several packets at a time. What it
+    /// keeps of an input it takes in before its first wait.
     Windowed(fn(&Context<'_>) -> Result<OpenTransform>),
-    /// A transform whose memory hangs on its answers: one for each stream, a packet at a time.
-    Stateful(fn(&Context<'_>) -> Result<OpenTransform>),
+    /// A stateful transform whose state depends on the answers to its earlier calls: sequential.
+    Sequential(fn(&Context<'_>) -> Result<OpenTransform>),
     /// It delivers records.
     Sink(fn(&Context<'_>) -> Result<Arc<dyn Sink>>),
 }
@@ -149,7 +151,7 @@ impl StageKind {
     pub fn role(&self) -> Role {
         match self.build {
             Build::Source(_) => Role::Source,
-            Build::Transform(_) | Build::Windowed(_) | Build::Stateful(_) => Role::Transform,
+            Build::Stateless(_) | Build::Windowed(_) | Build::Sequential(_) => Role::Transform,
             Build::Sink(_) => Role::Sink,
         }
     }
@@ -174,13 +176,19 @@ impl StageKind {
         view.as_object()
     }
 
-    /// Whether its packets are processed one by one.
-    pub fn is_sequential(&self) -> bool {
-        matches!(self.build, Build::Stateful(_))
+    /// Whether it keeps something of its inputs from call to call, so that none may be given to it
+    /// twice.
+    pub fn is_stateful(&self) -> bool {
+        matches!(self.build, Build::Windowed(_) | Build::Sequential(_))
     }
 
-    /// Whether it remembers inputs, so that none may be given to it twice.
-    pub fn remembers(&self) -> bool {
-        matches!(self.build, Build::Stateful(_) | Build::Windowed(_))
+    /// Whether it is stateful and still works on several inputs at a time.
+    pub fn is_windowed(&self) -> bool {
+        matches!(self.build, Build::Windowed(_))
+    }
+
+    /// Whether it works on one input at a time.
+    pub fn is_sequential(&self) -> bool {
+        matches!(self.build, Build::Sequential(_))
     }
 }

@@ -3,35 +3,29 @@
 
 mod contract;
 mod deps;
-mod inbox;
+mod emitter;
+mod in_flight;
+mod input;
 mod join;
 mod kind;
 mod ledger;
 mod queue;
+mod retry;
 pub mod source_setup;
 #[cfg(test)]
 pub mod testing;
 
-pub(crate) use contract::InFlight;
-pub use contract::{
-    DropPolicy, Emitter, Feed, Flush, Held, Host, Input, InputRef, PacketDraft, PendingInput, Sink,
-    Source, Transform,
-};
+pub use contract::{Feed, Flush, Host, Sink, Source, Transform};
 pub use deps::{Deps, Kafka, Print};
-pub use inbox::{Arrival, Inbox};
+pub use emitter::{Emitter, PacketDraft};
+pub(crate) use in_flight::InFlight;
+pub use in_flight::{DropPolicy, Held};
+pub use input::{Input, PendingInput};
 pub use join::{JoinSettings, Joined, Joiner, Late};
 pub use kind::{Build, Context, Joins, Lookahead, OpenTransform, Role, StageKind};
 pub use ledger::{Account, Ledger};
-pub(crate) use queue::{InHand, OutputBuffer};
-pub use queue::{QueueCounts, QueueMonitor, QueueSettings, Receiver, Sender, WhenFull, queue};
-
-use std::time::Duration;
-
-/// How often a packet is tried again after an error that may pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retry {
-    /// Tries in all, at least 1.
-    pub attempts: u32,
-    /// The pause before the second try; it doubles with each further one.
-    pub backoff: Duration,
-}
+pub(crate) use queue::OutputBuffer;
+pub use queue::{
+    Arrival, Inbox, QueueCounts, QueueMonitor, QueueSettings, Receiver, Sender, WhenFull, queue,
+};
+pub use retry::Retry;

@@ -148,7 +148,7 @@ static AGAIN: StageKind = kind(
     &[PayloadKind::Event],
     &[PayloadKind::Event],
     &[],
-    Build::Transform(transform),
+    Build::Stateless(transform),
 );
 static SHOTS_KIND: StageKind = StageKind {
     lookahead: |params: &Params| Lookahead {
@@ -160,7 +160,7 @@ static SHOTS_KIND: StageKind = StageKind {
         &[PayloadKind::Frame],
         &[PayloadKind::Segment],
         SHOTS,
-        Build::Stateful(stateful),
+        Build::Sequential(stateful),
     )
 };
 static ENCODE: StageKind = kind(
@@ -168,7 +168,7 @@ static ENCODE: StageKind = kind(
     &[PayloadKind::Frame],
     &[PayloadKind::Embedding],
     &[MODEL, WORDS],
-    Build::Transform(transform),
+    Build::Stateless(transform),
 );
 static WINDOWS: StageKind = StageKind {
     lookahead: |_: &Params| Lookahead {
@@ -188,7 +188,7 @@ static THUMBS: StageKind = kind(
     &[PayloadKind::Frame],
     &[PayloadKind::Picture],
     &[],
-    Build::Transform(transform),
+    Build::Stateless(transform),
 );
 static STILLS: StageKind = StageKind {
     joins: Joins::Always(PayloadKind::Segment),
@@ -197,7 +197,7 @@ static STILLS: StageKind = StageKind {
         &[PayloadKind::Segment, PayloadKind::Frame],
         &[PayloadKind::Picture],
         &[],
-        Build::Transform(transform),
+        Build::Stateless(transform),
     )
 };
 static TITLES: StageKind = StageKind {
@@ -207,7 +207,7 @@ static TITLES: StageKind = StageKind {
         &[PayloadKind::Segment, PayloadKind::Embedding],
         &[PayloadKind::Caption],
         &[],
-        Build::Transform(transform),
+        Build::Stateless(transform),
     )
 };
 static TELL: StageKind = StageKind {
@@ -230,7 +230,7 @@ static TELL: StageKind = StageKind {
         ],
         &[PayloadKind::Caption],
         &[TELLER],
-        Build::Transform(transform),
+        Build::Stateless(transform),
     )
 };
 static BOTH: StageKind = kind(
@@ -242,7 +242,7 @@ static BOTH: StageKind = kind(
     ],
     &[PayloadKind::Picture],
     &[],
-    Build::Transform(transform),
+    Build::Stateless(transform),
 );
 static CAPTION_KIND: StageKind = kind(
     "caption",
@@ -253,7 +253,7 @@ static CAPTION_KIND: StageKind = kind(
     ],
     &[PayloadKind::Caption],
     CAPTION,
-    Build::Transform(transform),
+    Build::Stateless(transform),
 );
 static KAFKA: StageKind = kind("kafka", &PayloadKind::ALL, &[], &[], Build::Sink(sink));
 static FILES: StageKind = kind("file", &PayloadKind::ALL, &[], &[FOLDER], Build::Sink(sink));

@@ -59,13 +59,13 @@ pub static SOURCE: StageKind = kind(
 pub static EACH: StageKind = kind(
     "lab_each",
     ANY,
-    Build::Transform(|context| {
+    Build::Stateless(|context| {
         let (lab, id) = Lab::of(context);
         assert!(lab.stage(&id).act != Act::Each(u8::MAX), "planned");
         Ok(Arc::new(Each { lab, id }))
     }),
 );
-pub static WINDOW: StageKind = kind("lab_window", ANY, Build::Stateful(open_window));
+pub static WINDOW: StageKind = kind("lab_window", ANY, Build::Sequential(open_window));
 pub static GATHER: StageKind = kind("lab_gather", ANY, Build::Windowed(open_gather));
 pub static SINK: StageKind = kind(
     "lab_sink",
@@ -379,7 +379,7 @@ impl Transform for Window {
         let all = roots(input.head);
         lab.note(id, token, |call| call.roots = all.clone());
         lab.fare(stage, token, tries).await?;
-        let full = self.0.take_in(input.held.split(), all, most);
+        let full = self.0.take_in(input.hold(), all, most);
         self.0.emit(full, out);
         lab.note(id, token, |call| call.ok = true);
         Ok(())
@@ -409,7 +409,7 @@ impl Transform for Gather {
         };
         let (token, tries) = lab.began(stage, input.head, input.payload.kind());
         let own = roots(input.head);
-        let full = self.0.take_in(input.held.split(), own.clone(), most);
+        let full = self.0.take_in(input.hold(), own.clone(), most);
         let all = if full.is_empty() {
             own
         } else {

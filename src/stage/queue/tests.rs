@@ -1,10 +1,15 @@
-//! How a queue behaves when it is full, stale, held or abandoned.
+//! How a queue behaves when it is full, stale, held or reader_gone.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
+use super::channel::Read;
 use super::*;
+use crate::packet::{Item, Mark, Outcome, Packet, now_micros};
 use crate::stage::testing::{frames, root};
-use crate::stage::{Arrival, Inbox};
 
 fn settings(frames: usize, when_full: WhenFull) -> QueueSettings {
     QueueSettings {
@@ -59,8 +64,9 @@ async fn drop_newest_keeps_the_oldest() {
 
 #[tokio::test(start_paused = true)]
 async fn block_waits_for_room_and_loses_nothing() {
-    let (account, (sender, receiver)) = (root(), pair(settings(1, WhenFull::Block)));
-    let mut inbox = Inbox::new(vec![receiver], Arc::clone(&sender.shared.filled), false);
+    let (account, filled) = (root(), Arc::default());
+    let (sender, receiver) = queue(settings(1, WhenFull::Block), &filled);
+    let mut inbox = Inbox::new(vec![receiver], filled, false);
     let packets = frames(&account, 50);
     let writer = tokio::spawn(async move {
         for packet in packets {
@@ -170,7 +176,7 @@ async fn every_waiting_sender_hears_that_the_reader_has_gone() {
 #[tokio::test]
 async fn what_only_counts_holds_no_receipt() {
     let (account, (sender, mut receiver)) = (root(), pair(settings(1, WhenFull::DropNewest)));
-    let sender = sender.uncounted();
+    let sender = sender.without_receipts();
     for packet in frames(&account, 2) {
         sender.send(packet).await;
     }

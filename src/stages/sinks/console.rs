@@ -29,17 +29,17 @@ pub const KIND: StageKind = StageKind {
 };
 
 fn build(context: &Context<'_>) -> Result<Arc<dyn Sink>> {
-    Ok(Arc::new(Console {
+    Ok(Arc::new(ConsoleSink {
         print: Arc::clone(&context.deps.print),
     }))
 }
 
-struct Console {
+struct ConsoleSink {
     print: Print,
 }
 
 #[async_trait]
-impl Sink for Console {
+impl Sink for ConsoleSink {
     fn destination(&self, kind: PayloadKind) -> String {
         format!("console/{}", kind.plural())
     }

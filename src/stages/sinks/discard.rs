@@ -23,13 +23,13 @@ pub const KIND: StageKind = StageKind {
 };
 
 fn build(_context: &Context<'_>) -> Result<Arc<dyn Sink>> {
-    Ok(Arc::new(Discard))
+    Ok(Arc::new(DiscardSink))
 }
 
-struct Discard;
+struct DiscardSink;
 
 #[async_trait]
-impl Sink for Discard {
+impl Sink for DiscardSink {
     fn destination(&self, kind: PayloadKind) -> String {
         format!("discard/{}", kind.plural())
     }

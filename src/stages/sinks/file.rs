@@ -87,7 +87,7 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Sink>> {
         columns: u32::try_from(params.int("sheet_columns")).unwrap_or(8),
         pictures: params.int("sheet_pictures").unsigned_abs() as usize,
     };
-    Ok(Arc::new(Folder {
+    Ok(Arc::new(FileSink {
         settings: Arc::new(settings),
         streams: Mutex::default(),
     }))
@@ -125,7 +125,7 @@ impl Settings {
     }
 }
 
-struct Folder {
+struct FileSink {
     settings: Arc<Settings>,
     streams: Mutex<HashMap<Arc<str>, Arc<Mutex<Files>>>>,
 }
@@ -186,14 +186,14 @@ impl Open {
 }
 
 #[async_trait]
-impl Sink for Folder {
+impl Sink for FileSink {
     async fn deliver(&self, batch: &[Packet]) -> Vec<Result<()>> {
         let Some(first) = batch.first() else {
             return Vec::new();
         };
         let files = self.files(&first.head.channel.stream);
         let count = batch.len();
-        let records: Vec<Copy> = batch.iter().map(Copy::of).collect();
+        let records: Vec<BlockingRecord> = batch.iter().map(BlockingRecord::of).collect();
         let written = tokio::task::spawn_blocking(move || files.lock().write_all(&records)).await;
         written
             .unwrap_or_else(|error| vec![Err(Error::bug(format!("writing ended: {error}"))); count])
@@ -213,9 +213,9 @@ impl Sink for Folder {
 }
 
 /// A packet without its hold, to be taken to a thread that may block.
-struct Copy(Packet);
+struct BlockingRecord(Packet);
 
-impl Copy {
+impl BlockingRecord {
     fn of(packet: &Packet) -> Self {
         let (head, payload) = (Arc::clone(&packet.head), packet.payload.clone());
         Self(Packet {
@@ -226,7 +226,7 @@ impl Copy {
     }
 }
 
-impl Folder {
+impl FileSink {
     fn files(&self, stream: &Arc<Stream>) -> Arc<Mutex<Files>> {
         let make = || {
             Arc::new(Mutex::new(Files {
@@ -249,7 +249,7 @@ impl Folder {
 impl Files {
     /// Each record's outcome is its own: a file that cannot be written fails those that belong into
     /// it, and no other.
-    fn write_all(&mut self, records: &[Copy]) -> Vec<Result<()>> {
+    fn write_all(&mut self, records: &[BlockingRecord]) -> Vec<Result<()>> {
         let outcomes: Vec<Result<()>> =
             records.iter().map(|record| self.write(&record.0)).collect();
         // A record counts as delivered when it has left our buffers.
@@ -258,7 +258,7 @@ impl Files {
             .iter_mut()
             .filter_map(|(name, file)| Some((*name, file.flush().err()?)))
             .collect();
-        let flushed = |record: &Copy| {
+        let flushed = |record: &BlockingRecord| {
             let error = self
                 .settings
                 .names(&record.0.payload)
@@ -401,7 +401,7 @@ mod tests {
     use super::*;
     use crate::codec::samples;
 
-    fn folder(root: &std::path::Path) -> Folder {
+    fn folder(root: &std::path::Path) -> FileSink {
         let root = root.to_owned();
         let settings = Settings {
             root,
@@ -413,14 +413,14 @@ mod tests {
             columns: 1,
             pictures: 1,
         };
-        Folder {
+        FileSink {
             settings: Arc::new(settings),
             streams: Mutex::default(),
         }
     }
 
     /// Whether each was delivered, and the errors.
-    async fn deliver(sink: &Folder, batch: &[PayloadKind]) -> Vec<Result<()>> {
+    async fn deliver(sink: &FileSink, batch: &[PayloadKind]) -> Vec<Result<()>> {
         let packets: Vec<Packet> = batch.iter().map(|kind| samples::packet(*kind)).collect();
         sink.deliver(&packets).await
     }

@@ -30,15 +30,15 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Sink>> {
     let kafka = kafka.ok_or_else(|| {
         Error::config("there is no broker to write to").hint("add the key `kafka:` to the pipeline")
     })?;
-    Ok(Arc::new(Topics { kafka }))
+    Ok(Arc::new(KafkaSink { kafka }))
 }
 
-struct Topics {
+struct KafkaSink {
     kafka: Kafka,
 }
 
 #[async_trait]
-impl Sink for Topics {
+impl Sink for KafkaSink {
     async fn deliver(&self, batch: &[Packet]) -> Vec<Result<()>> {
         let mut reports: Vec<Result<Report>> = Vec::with_capacity(batch.len());
         for packet in batch {
@@ -59,7 +59,7 @@ impl Sink for Topics {
     }
 }
 
-impl Topics {
+impl KafkaSink {
     async fn send(&self, packet: &Packet) -> Result<Report> {
         let codec = &self.kafka.codec;
         let message = Outgoing {

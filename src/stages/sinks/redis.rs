@@ -65,7 +65,7 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Sink>> {
     let client = redis::Client::open(url).map_err(|_| {
         Error::config("the Redis URL does not parse").hint("write redis://HOST:PORT/DB")
     })?;
-    Ok(Arc::new(Latest {
+    Ok(Arc::new(RedisSink {
         client,
         connection: OnceCell::new(),
         prefix: params.text("prefix").to_string(),
@@ -74,7 +74,7 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Sink>> {
     }))
 }
 
-struct Latest {
+struct RedisSink {
     client: redis::Client,
     connection: OnceCell<ConnectionManager>,
     prefix: String,
@@ -83,7 +83,7 @@ struct Latest {
 }
 
 #[async_trait]
-impl Sink for Latest {
+impl Sink for RedisSink {
     async fn deliver(&self, batch: &[Packet]) -> Vec<Result<()>> {
         let outcome = self.write(batch).await;
         vec![outcome; batch.len()]
@@ -94,7 +94,7 @@ impl Sink for Latest {
     }
 }
 
-impl Latest {
+impl RedisSink {
     async fn write(&self, batch: &[Packet]) -> Result<()> {
         let Some(first) = batch.first() else {
             return Ok(());

@@ -50,21 +50,21 @@ pub const KIND: StageKind = StageKind {
 
 fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
     let params = context.params;
-    Ok(Arc::new(File {
-        source_setup: SourceSetup::of(context, false),
+    Ok(Arc::new(FileSource {
+        setup: SourceSetup::of(context, false),
         paths: source_setup::texts(params.list("paths")),
         parallel: params.int("parallel").unsigned_abs() as usize,
     }))
 }
 
-struct File {
-    source_setup: SourceSetup,
+struct FileSource {
+    setup: SourceSetup,
     paths: Vec<Arc<str>>,
     parallel: usize,
 }
 
 #[async_trait]
-impl Source for File {
+impl Source for FileSource {
     async fn run(&self, host: Arc<dyn Host>, stop: CancellationToken) -> Result<()> {
         let mut failed = Vec::new();
         let mut uris = Vec::new();
@@ -81,7 +81,7 @@ impl Source for File {
                 let (host, stop, failed) = (&host, &stop, &failed);
                 async move {
                     if let Err(error) = self.read(&uri, host, stop).await {
-                        tracing::error!(stage = %self.source_setup.origin.stage, %error, "film failed");
+                        tracing::error!(stage = %self.setup.origin.stage, %error, "film failed");
                         failed.lock().push(error);
                     }
                 }
@@ -98,13 +98,13 @@ impl Source for File {
     }
 }
 
-impl File {
+impl FileSource {
     async fn read(&self, uri: &str, host: &Arc<dyn Host>, stop: &CancellationToken) -> Result<()> {
         if stop.is_cancelled() {
             return Ok(());
         }
         let Some(opened) = stop
-            .run_until_cancelled(media::open(uri, &self.source_setup.options))
+            .run_until_cancelled(media::open(uri, &self.setup.options))
             .await
         else {
             return Ok(());
@@ -119,10 +119,10 @@ impl File {
             uri: media::redact_uris(uri),
             digest,
         };
-        self.source_setup
+        self.setup
             .play(
                 opened,
-                stream_id(&self.source_setup.origin.stage, uri).into(),
+                stream_id(&self.setup.origin.stage, uri).into(),
                 started,
                 (host, stop),
             )

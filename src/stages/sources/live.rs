@@ -22,7 +22,7 @@ use crate::{Error, Result};
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "live",
-    doc: "Live streams by URL (rtmp, rtmps, rtsp, srt, hls as http or https). One that drops is \
+    doc: "LiveSource streams by URL (rtmp, rtmps, rtsp, srt, hls as http or https). One that drops is \
           connected again; an event tells of the gap.",
     accepts: &[],
     emits: &[PayloadKind::Frame, PayloadKind::Audio],
@@ -108,14 +108,14 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
             twice[0]
         )));
     }
-    let mut source_setup = SourceSetup::of(context, true);
-    source_setup.options.latency = Some(params.duration("latency"));
-    source_setup.options.sender_clock = **params.text("clock") == *"ntp";
+    let mut setup = SourceSetup::of(context, true);
+    setup.options.latency = Some(params.duration("latency"));
+    setup.options.sender_clock = **params.text("clock") == *"ntp";
     let reports =
         |camera: &&Camera| camera.url.starts_with("rtsp:") || camera.url.starts_with("rtsps:");
     if let Some(camera) = streams
         .iter()
-        .find(|camera| source_setup.options.sender_clock && !reports(camera))
+        .find(|camera| setup.options.sender_clock && !reports(camera))
     {
         let error = Error::config(format!(
             "stream `{}` has no sender reports, which `clock: ntp` needs",
@@ -128,9 +128,9 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
         params.duration("max_backoff"),
         params.opt_duration("give_up"),
     );
-    let metrics = SourceMetrics::new(&source_setup.origin.pipeline, &source_setup.origin.stage);
-    Ok(Arc::new(Live {
-        source_setup,
+    let metrics = SourceMetrics::new(&setup.origin.pipeline, &setup.origin.stage);
+    Ok(Arc::new(LiveSource {
+        setup,
         metrics,
         streams,
         backoff,
@@ -139,8 +139,8 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
     }))
 }
 
-struct Live {
-    source_setup: SourceSetup,
+struct LiveSource {
+    setup: SourceSetup,
     metrics: SourceMetrics,
     streams: Vec<Camera>,
     backoff: Duration,
@@ -171,14 +171,14 @@ impl Camera {
 }
 
 /// The connection before, for the event that tells of the gap.
-struct Before {
+struct LostConnection {
     epoch: u64,
     last: Micros,
     reason: String,
 }
 
 #[async_trait]
-impl Source for Live {
+impl Source for LiveSource {
     async fn run(&self, host: Arc<dyn Host>, stop: CancellationToken) -> Result<()> {
         let ended = join_all(
             self.streams
@@ -190,7 +190,7 @@ impl Source for Live {
     }
 }
 
-impl Live {
+impl LiveSource {
     /// Keeps one stream connected until `stop`, or until it is given up.
     async fn watch(
         &self,
@@ -200,11 +200,11 @@ impl Live {
     ) -> Result<()> {
         let feed = host
             .open(
-                self.source_setup
+                self.setup
                     .stream(Arc::clone(&camera.id), camera.labels.clone()),
             )
             .await?;
-        let ended = self.connect_again_and_again(camera, &feed, stop).await;
+        let ended = self.keep_connected(camera, &feed, stop).await;
         feed.finish(
             ended
                 .as_ref()
@@ -215,19 +215,19 @@ impl Live {
         ended
     }
 
-    async fn connect_again_and_again(
+    async fn keep_connected(
         &self,
         camera: &Camera,
         feed: &Arc<dyn Feed>,
         stop: &CancellationToken,
     ) -> Result<()> {
-        let mut before: Option<Before> = None;
+        let mut before: Option<LostConnection> = None;
         let mut pause = self.backoff;
         let mut since = tokio::time::Instant::now();
         let mut quiet = false;
         while !stop.is_cancelled() {
             let Some(opened) = stop
-                .run_until_cancelled(media::open(&camera.url, &self.source_setup.options))
+                .run_until_cancelled(media::open(&camera.url, &self.setup.options))
                 .await
             else {
                 break;
@@ -243,7 +243,7 @@ impl Live {
                         opened,
                         PumpContext {
                             feed,
-                            origin: &self.source_setup.origin,
+                            origin: &self.setup.origin,
                             stop,
                             once: false,
                         },
@@ -254,7 +254,7 @@ impl Live {
                         || "the sender ended the stream".to_owned(),
                         ToString::to_string,
                     );
-                    before = Some(Before {
+                    before = Some(LostConnection {
                         epoch: epoch.unsigned_abs(),
                         last: ended.last.unwrap_or(epoch),
                         reason,
@@ -290,7 +290,7 @@ impl Live {
         camera: &Camera,
         feed: &Arc<dyn Feed>,
         (epoch, base): (Micros, Micros),
-        before: Option<Before>,
+        before: Option<LostConnection>,
     ) {
         tracing::info!(stream = %camera.id, epoch, "stream connected");
         let to_epoch = epoch.unsigned_abs();
@@ -303,7 +303,7 @@ impl Live {
                 })
                 .await
             }
-            Some(Before {
+            Some(LostConnection {
                 epoch: from_epoch,
                 last: from,
                 reason,

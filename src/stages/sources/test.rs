@@ -87,8 +87,8 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
         .opt_int("frames")
         .map_or_else(String::new, |frames| format!("&frames={frames}"));
     let (pattern, rate) = (params.text("pattern"), params.int("rate"));
-    Ok(Arc::new(Test {
-        source_setup: SourceSetup::of(context, live),
+    Ok(Arc::new(TestSource {
+        setup: SourceSetup::of(context, live),
         uri: format!(
             "test://?pattern={pattern}&fps={rate}&size={width}x{height}&live={live}{frames}"
         ),
@@ -96,30 +96,30 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
     }))
 }
 
-struct Test {
-    source_setup: SourceSetup,
+struct TestSource {
+    setup: SourceSetup,
     uri: String,
     streams: i64,
 }
 
 #[async_trait]
-impl Source for Test {
+impl Source for TestSource {
     async fn run(&self, host: Arc<dyn Host>, stop: CancellationToken) -> Result<()> {
         let ended = join_all((0..self.streams).map(|number| self.draw(number, &host, &stop))).await;
         ended.into_iter().collect()
     }
 }
 
-impl Test {
+impl TestSource {
     async fn draw(
         &self,
         number: i64,
         host: &Arc<dyn Host>,
         stop: &CancellationToken,
     ) -> Result<()> {
-        let opened = media::open(&self.uri, &self.source_setup.options).await?;
-        let id = format!("{}-{number}", self.source_setup.origin.stage).into();
-        self.source_setup
+        let opened = media::open(&self.uri, &self.setup.options).await?;
+        let id = format!("{}-{number}", self.setup.origin.stage).into();
+        self.setup
             .play(
                 opened,
                 id,

@@ -155,12 +155,12 @@ struct Encode {
 /// The window that is being filled.
 #[derive(Default)]
 struct Open {
-    frames: VecDeque<PendingInput>,
+    frames: VecDeque<WindowFrame>,
     /// Frames to leave out before the next window begins.
     skip: usize,
 }
 
-struct PendingInput {
+struct WindowFrame {
     frame: Arc<Frame>,
     span: Span,
     id: RecordId,
@@ -176,12 +176,12 @@ struct Full {
 }
 
 impl Open {
-    fn push(&mut self, taken: PendingInput, settings: &Settings) -> Option<Full> {
+    fn push(&mut self, frame: WindowFrame, settings: &Settings) -> Option<Full> {
         if self.skip > 0 {
             self.skip -= 1;
             return None;
         }
-        self.frames.push_back(taken);
+        self.frames.push_back(frame);
         if self.frames.len() < settings.window {
             return None;
         }
@@ -200,11 +200,11 @@ impl Open {
             frames: self
                 .frames
                 .iter()
-                .map(|taken| taken.frame.clone())
+                .map(|frame| Arc::clone(&frame.frame))
                 .collect(),
             span,
-            parents: self.frames.iter().map(|taken| taken.id).collect(),
-            held: self.frames.iter().map(|taken| taken.held.split()).collect(),
+            parents: self.frames.iter().map(|frame| frame.id).collect(),
+            held: self.frames.iter().map(|frame| frame.held.split()).collect(),
         })
     }
 }
@@ -212,16 +212,16 @@ impl Open {
 #[async_trait]
 impl Transform for Encode {
     async fn process(&self, input: Input<'_>, out: &mut Emitter) -> Result<()> {
-        let (id, span) = (input.id(), input.head.span);
+        let (id, span, held) = (input.id(), input.head.span, input.hold());
         let Payload::Frame(frame) = input.payload else {
             return Err(Error::bug("encode takes frames"));
         };
         let full = self.window.lock().push(
-            PendingInput {
+            WindowFrame {
                 frame,
                 span,
                 id,
-                held: input.held.split(),
+                held,
             },
             &self.settings,
         );
@@ -234,7 +234,7 @@ impl Transform for Encode {
     async fn flush(&self, _why: Flush, out: &mut Emitter) -> Result<()> {
         let rest = {
             let mut open = self.window.lock();
-            // Frames that an earlier window already lookahead need no window of their own.
+            // Frames that an earlier window already has need no window of their own.
             let fresh = open.frames.len() > self.settings.window.saturating_sub(self.settings.hop);
             let rest = if self.settings.tail && fresh {
                 open.full()
@@ -255,7 +255,7 @@ impl Transform for Encode {
             .lock()
             .frames
             .front()
-            .map_or(incoming, |taken| taken.span.start.min(incoming))
+            .map_or(incoming, |frame| frame.span.start.min(incoming))
     }
 }
 

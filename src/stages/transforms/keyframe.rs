@@ -43,7 +43,7 @@ pub const KIND: StageKind = StageKind {
     ],
     joins: Joins::Always(PayloadKind::Segment),
     lookahead: Lookahead::none,
-    build: Build::Transform(build),
+    build: Build::Stateless(build),
 };
 
 fn build(context: &Context<'_>) -> Result<Arc<dyn Transform>> {

@@ -26,7 +26,7 @@ pub const KIND: StageKind = StageKind {
     }],
     joins: Joins::AsWritten,
     lookahead: Lookahead::none,
-    build: Build::Transform(build),
+    build: Build::Stateless(build),
 };
 
 fn build(context: &Context<'_>) -> Result<Arc<dyn Transform>> {

@@ -61,7 +61,7 @@ pub const KIND: StageKind = StageKind {
     ],
     joins: Joins::AsWritten,
     lookahead,
-    build: Build::Stateful(build),
+    build: Build::Sequential(build),
 };
 
 fn lookahead(params: &Params) -> Lookahead {
@@ -133,10 +133,10 @@ struct State {
 impl Transform for Shots {
     async fn process(&self, input: Input<'_>, out: &mut Emitter) -> Result<()> {
         let mut state = self.state.lock().await;
+        let (span, held) = (input.head.span, input.hold());
         let Payload::Frame(frame) = input.payload else {
             return Err(Error::bug("shots takes frames"));
         };
-        let span = input.head.span;
         let missing = state
             .last
             .map_or(0, |last| span.start.saturating_sub(last.end));
@@ -145,7 +145,7 @@ impl Transform for Shots {
             result = self.close(&mut state, Cut::Gap, out).await;
         }
         state.last = Some(span);
-        state.waiting.push_back((span, input.held.split()));
+        state.waiting.push_back((span, held));
         if let Some(window) = state.windows.push(frame) {
             result = result.and(self.ask(&mut state, window, out).await);
         }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use self::prompt::{Prompt, Scene, mean_tags};
+use self::prompt::{Prompt, PromptContext, mean_tags};
 use self::subject::Subject;
 use crate::cache::Key;
 use crate::config::Params;
@@ -25,7 +25,7 @@ use crate::stage::{
 use crate::{Error, Result};
 
 /// What a language model is asked where the file says nothing.
-const PROMPT: &str = "Write one short caption for a video shot that shows {tags}.";
+const PROMPT: &str = "CaptionStage one short caption for a video shot that shows {tags}.";
 
 /// The kind.
 pub const KIND: StageKind = StageKind {
@@ -66,7 +66,7 @@ pub const KIND: StageKind = StageKind {
         ),
     ]),
     lookahead: Lookahead::none,
-    build: Build::Transform(build),
+    build: Build::Stateless(build),
 };
 
 const PARAMS: &[Field] = &[
@@ -89,7 +89,7 @@ const PARAMS: &[Field] = &[
         name: "prompt",
         ty: Type::Text,
         default: Default::Absent,
-        doc: "What a language model is asked, `Write one short caption for a video shot that \
+        doc: "What a language model is asked, `CaptionStage one short caption for a video shot that \
               shows {tags}.` when left out; what the captions of a captioner begin with, nothing \
               when left out. `{tags}`, `{said}` (the collected transcripts), `{caption}` (the \
               collected captions), `{start}`, `{duration}` (seconds), `{language}` (in English \
@@ -234,7 +234,7 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Transform>> {
     }
     let writing = writing(params);
     writing.check()?;
-    Ok(Arc::new(Write {
+    Ok(Arc::new(CaptionStage {
         captioner,
         prompt: Prompt::parse(params.opt_text("prompt").map_or(asked, |prompt| prompt))?,
         system,
@@ -285,7 +285,7 @@ fn writing(params: &Params) -> Writing {
     }
 }
 
-struct Write {
+struct CaptionStage {
     captioner: Captioner,
     prompt: Prompt,
     system: Option<String>,
@@ -300,23 +300,23 @@ struct Write {
 
 /// A caption as the cache keeps it.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct CachedCaption {
     text: String,
     tokens: u32,
     stopped: bool,
 }
 
 #[async_trait]
-impl Transform for Write {
+impl Transform for CaptionStage {
     async fn process(&self, input: Input<'_>, out: &mut Emitter) -> Result<()> {
         let tags = mean_tags(&input, self.tags, self.min_score);
-        let scene = Scene {
+        let context = PromptContext {
             input: &input,
             tags: &tags,
             language: &self.language,
             platform: &self.platform,
         };
-        let text = self.prompt.fill(&scene);
+        let text = self.prompt.fill(&context);
         let Some((subject, parents)) =
             Subject::of(&self.captioner, &input, text, self.system.as_deref())?
         else {
@@ -328,14 +328,14 @@ impl Transform for Write {
             live: stream.live,
             deadline: None,
         };
-        for (variant, kept) in (0..).zip(self.answer(subject, asker).await?) {
+        for (variant, cached) in (0..).zip(self.answer(subject, asker).await?) {
             let caption = Caption {
-                text: kept.text,
+                text: cached.text,
                 language: self.language.clone(),
                 platform: self.platform.clone(),
                 tags: tags.clone(),
-                tokens: kept.tokens,
-                finish: if kept.stopped {
+                tokens: cached.tokens,
+                finish: if cached.stopped {
                     Finish::Stop
                 } else {
                     Finish::Length
@@ -351,10 +351,10 @@ impl Transform for Write {
     }
 }
 
-impl Write {
-    async fn answer(&self, subject: Subject, asker: Asker) -> Result<Vec<Kept>> {
+impl CaptionStage {
+    async fn answer(&self, subject: Subject, asker: Asker) -> Result<Vec<CachedCaption>> {
         let key = self.cache.then(|| self.key(&subject));
-        let compute = || async { keep(subject.ask(&self.captioner, &self.writing, asker).await?) };
+        let compute = || async { pack(subject.ask(&self.captioner, &self.writing, asker).await?) };
         let value = match key {
             Some(key) => {
                 self.deps
@@ -411,14 +411,14 @@ impl Write {
     }
 }
 
-fn keep(texts: Vec<Generation>) -> Result<Bytes> {
-    let kept = |text: Generation| Kept {
+fn pack(texts: Vec<Generation>) -> Result<Bytes> {
+    let cached = |text: Generation| CachedCaption {
         text: text.text.trim().to_owned(),
         tokens: text.tokens.len() as u32,
         stopped: text.finish == text::Finish::Stop,
     };
-    let kept: Vec<Kept> = texts.into_iter().map(kept).collect();
-    serde_json::to_vec(&kept)
+    let cached: Vec<CachedCaption> = texts.into_iter().map(cached).collect();
+    serde_json::to_vec(&cached)
         .map(Bytes::from)
         .map_err(|error| Error::bug("a caption does not serialise").because(error))
 }

@@ -9,7 +9,7 @@ use crate::stage::Input;
 
 /// What a prompt can tell of.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Scene<'a> {
+pub(super) struct PromptContext<'a> {
     /// What the caption is about, and what was collected for it.
     pub input: &'a Input<'a>,
     /// The best tags.
@@ -21,34 +21,34 @@ pub(super) struct Scene<'a> {
 }
 
 /// What a name in a template becomes.
-type Variable = (&'static str, fn(&Scene<'_>) -> String);
+type Variable = (&'static str, fn(&PromptContext<'_>) -> String);
 
 /// Every name but `labels.NAME`.
 const VARIABLES: &[Variable] = &[
-    ("tags", |scene| {
-        scene
+    ("tags", |context| {
+        context
             .tags
             .iter()
             .map(|tag| &*tag.name)
             .collect::<Vec<_>>()
             .join(", ")
     }),
-    ("said", |scene| scene.said()),
-    ("caption", |scene| scene.captions()),
-    ("start", |scene| {
-        format!("{:.1}", scene.input.head.span.start as f64 / 1e9)
+    ("said", |context| context.said()),
+    ("caption", |context| context.captions()),
+    ("start", |context| {
+        format!("{:.1}", context.input.head.span.start as f64 / 1e9)
     }),
-    ("duration", |scene| {
-        format!("{:.1}", scene.input.head.span.len() as f64 / 1e9)
+    ("duration", |context| {
+        format!("{:.1}", context.input.head.span.len() as f64 / 1e9)
     }),
-    ("language", |scene| languages::name(scene.language)),
-    ("platform", |scene| scene.platform.to_owned()),
-    ("stream", |scene| {
-        scene.input.head.channel.stream.id.to_string()
+    ("language", |context| languages::name(context.language)),
+    ("platform", |context| context.platform.to_owned()),
+    ("stream", |context| {
+        context.input.head.channel.stream.id.to_string()
     }),
 ];
 
-impl Scene<'_> {
+impl PromptContext<'_> {
     /// What was said, phrase after phrase.
     fn said(&self) -> String {
         let phrases = self
@@ -99,7 +99,7 @@ pub(super) fn mean_tags(input: &Input<'_>, count: usize, least: f32) -> Vec<Labe
     tags
 }
 
-/// A prompt template that tells of a [`Scene`].
+/// A prompt template that tells of a [`PromptContext`].
 #[derive(Debug)]
 pub(super) struct Prompt(Template);
 
@@ -110,16 +110,17 @@ impl Prompt {
         Template::parse(text, &names).map(Self)
     }
 
-    /// The text about `scene`.
-    pub fn fill(&self, scene: &Scene<'_>) -> String {
+    /// The text about `context`.
+    pub fn fill(&self, context: &PromptContext<'_>) -> String {
         let value = |name: &str| {
             VARIABLES
                 .iter()
                 .find(|(known, _)| *known == name)
-                .map(|(_, value)| value(scene))
+                .map(|(_, value)| value(context))
                 .unwrap_or_default()
         };
-        self.0.fill(&scene.input.head.channel.stream.labels, value)
+        self.0
+            .fill(&context.input.head.channel.stream.labels, value)
     }
 }
 
@@ -206,15 +207,15 @@ mod tests {
             false,
         );
         let drop_policy = DropPolicy::default();
-        let input = data.under(&in_flight, &drop_policy);
+        let input = data.into_input(&in_flight, &drop_policy);
         let tags = mean_tags(&input, 2, 0.1);
-        let scene = Scene {
+        let context = PromptContext {
             input: &input,
             tags: &tags,
             language: "pt-BR",
             platform: "tiktok",
         };
-        Prompt::parse(prompt).expect("it parses").fill(&scene)
+        Prompt::parse(prompt).expect("it parses").fill(&context)
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) struct Painting {
 
 /// What the cache keeps of a picture, before its latents.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct CachedPicture {
     uri: String,
     width: u32,
     height: u32,
@@ -191,7 +191,7 @@ fn pack(painting: &Painting) -> Result<Bytes> {
     let Picture {
         uri, width, height, ..
     } = &painting.picture;
-    let kept = Kept {
+    let kept = CachedPicture {
         uri: uri.clone(),
         width: *width,
         height: *height,
@@ -204,13 +204,13 @@ fn pack(painting: &Painting) -> Result<Bytes> {
     Ok(value.into())
 }
 
-fn unpack(value: &Bytes) -> Result<(Kept, Latents)> {
+fn unpack(value: &Bytes) -> Result<(CachedPicture, Latents)> {
     let broken = || Error::bug("the cache gave a picture that does not parse");
     let end = value
         .iter()
         .position(|byte| *byte == b'\n')
         .ok_or_else(broken)?;
-    let kept: Kept =
+    let kept: CachedPicture =
         serde_json::from_slice(&value[..end]).map_err(|error| broken().because(error))?;
     let latents = Latents {
         shape: kept.latents,

@@ -90,7 +90,7 @@ impl Lab {
         );
         let data = pending.data.clone();
         self.stage
-            .process(data.under(&pending.in_flight, &drop_policy), &mut out)
+            .process(data.into_input(&pending.in_flight, &drop_policy), &mut out)
             .await?;
         Ok(out.drafts)
     }

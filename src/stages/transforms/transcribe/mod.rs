@@ -301,13 +301,11 @@ struct Transcribe {
 #[async_trait]
 impl Transform for Transcribe {
     async fn process(&self, input: Input<'_>, out: &mut Emitter) -> Result<()> {
-        let (id, span) = (input.id(), input.head.span);
+        let (id, span, held) = (input.id(), input.head.span, input.hold());
         let Payload::Audio(audio) = input.payload else {
             return Err(Error::bug("transcribe takes sound"));
         };
-        self.gathered
-            .lock()
-            .take(audio, span, id, input.held.split());
+        self.gathered.lock().take(audio, span, id, held);
         self.go_on(out).await
     }
 

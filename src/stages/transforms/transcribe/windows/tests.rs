@@ -72,9 +72,8 @@ impl Stream {
         };
         let PendingInput { in_flight, data } = PendingInput::new(packet, Vec::new(), false);
         let drop_policy = DropPolicy::default();
-        let input = data.under(&in_flight, &drop_policy);
-        self.gathered
-            .take(audio, span, input.id(), input.held.split());
+        let input = data.into_input(&in_flight, &drop_policy);
+        self.gathered.take(audio, span, input.id(), input.hold());
         in_flight.settle(Outcome::Absorbed);
     }
 

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::Receiver;
-use super::queue::Read;
+use super::channel::{Read, Receiver};
 use crate::packet::Item;
 
 /// Several queues read by one task, fairly.
@@ -14,8 +13,9 @@ pub struct Inbox {
     receivers: Vec<Receiver>,
     sides: Vec<SideState>,
     filled: Arc<Notify>,
+    /// The side that is looked at first.
     next: usize,
-    hold: bool,
+    keep_room: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,15 +37,15 @@ pub enum Arrival {
 }
 
 impl Inbox {
-    /// Reads `receivers`, which were all made with `filled`. With `hold`, what is read keeps its
-    /// room until it is released.
-    pub fn new(receivers: Vec<Receiver>, filled: Arc<Notify>, hold: bool) -> Self {
+    /// Reads `receivers`, whose queues were all made with `filled`. With `keep_room`, packets that
+    /// are read keep their room until `free_room`.
+    pub fn new(receivers: Vec<Receiver>, filled: Arc<Notify>, keep_room: bool) -> Self {
         Self {
             sides: vec![SideState::Open; receivers.len()],
             receivers,
             filled,
             next: 0,
-            hold,
+            keep_room,
         }
     }
 
@@ -57,8 +57,8 @@ impl Inbox {
     /// Moves up to `most` items of one input into `into`, waiting for the first. Cancel-safe.
     pub async fn recv(&mut self, into: &mut VecDeque<Item>, most: usize) -> Arrival {
         loop {
-            // Everything that comes leaves a permit when nobody waits, so that nothing that comes
-            // after the look is missed.
+            // `notify_one` leaves a permit when nobody waits, so that what comes between the look
+            // and the wait is not missed.
             if let Some(arrival) = self.try_recv(into, most) {
                 return arrival;
             }
@@ -74,7 +74,7 @@ impl Inbox {
             if self.sides[side] != SideState::Open {
                 continue;
             }
-            match self.receivers[side].read(into, most, self.hold) {
+            match self.receivers[side].read(into, most, self.keep_room) {
                 Read::Some => {
                     self.next = side + 1;
                     return Some(Arrival::Items(side));
@@ -112,8 +112,8 @@ impl Inbox {
             .for_each(|side| *side = SideState::Open);
     }
 
-    /// Gives back the room of what was read from `side` and held.
-    pub fn release(&mut self, side: usize, weight: usize) {
-        self.receivers[side].release(weight);
+    /// Frees the room of a packet that was read from `side`, by its weight in bytes.
+    pub fn free_room(&mut self, side: usize, weight: usize) {
+        self.receivers[side].free_room(weight);
     }
 }

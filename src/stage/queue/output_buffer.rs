@@ -1,39 +1,11 @@
-//! Packets between two queues: whoever carries them may be cancelled, and then they count as lost
-//! in the shutdown.
+//! What one stage has emitted for its readers and not yet sent.
 
 use std::collections::VecDeque;
 
-use crate::packet::{Item, Outcome, Packet, Reason};
+use crate::packet::{Item, Outcome, Reason};
 
-/// A packet on its way into a queue: if its sender is cancelled meanwhile, it counts as lost in the
-/// shutdown.
-pub(crate) struct InHand(pub(super) Option<Packet>);
-
-impl InHand {
-    pub fn new(packet: Packet) -> Self {
-        Self(Some(packet))
-    }
-
-    /// The same packet for a further reader; none once it has been taken.
-    pub fn split(&self) -> Option<Packet> {
-        self.0.as_ref().map(Packet::split)
-    }
-
-    pub fn take(&mut self) -> Option<Packet> {
-        self.0.take()
-    }
-}
-
-impl Drop for InHand {
-    fn drop(&mut self) {
-        if let Some(packet) = self.0.take() {
-            packet.receipt.settle(Outcome::Dropped(Reason::Shutdown));
-        }
-    }
-}
-
-/// Items on their way into a queue, together: what is left of them when it falls counts as lost in
-/// the shutdown.
+/// Items on their way into a queue, together, so that one lock serves many. Whoever carries them
+/// may be cancelled: what is left when the buffer is dropped counts as lost in the shutdown.
 #[derive(Default)]
 pub(crate) struct OutputBuffer(pub(super) VecDeque<Item>);
 
@@ -50,6 +22,7 @@ impl OutputBuffer {
         self.0.is_empty()
     }
 
+    /// Packets among its items.
     pub fn packets(&self) -> usize {
         self.0
             .iter()
@@ -57,7 +30,7 @@ impl OutputBuffer {
             .count()
     }
 
-    /// The same for a further reader.
+    /// The same for a further reader: the frames gain a holder.
     pub fn split(&self) -> Self {
         let copy = |item: &Item| match item {
             Item::Packet(packet) => Item::Packet(packet.split()),
@@ -66,7 +39,7 @@ impl OutputBuffer {
         Self(self.0.iter().map(copy).collect())
     }
 
-    /// Lets go of all that is left.
+    /// Settles all that is left.
     pub fn settle(&mut self, outcome: Outcome) {
         for item in self.0.drain(..) {
             if let Item::Packet(packet) = item {
