@@ -99,6 +99,11 @@ impl Outbox {
         self.state.lock().pending.len()
     }
 
+    /// Clients that took the place of a dead one.
+    pub(super) fn generation(&self) -> u64 {
+        self.state.lock().generation
+    }
+
     /// Takes a message; its fate arrives at the receiver.
     pub(super) fn submit(
         &self,

@@ -166,6 +166,11 @@ impl Producer {
     pub fn is_down(&self) -> bool {
         self.outbox.link().is_down()
     }
+
+    /// How often its client was replaced after a fatal error.
+    pub fn restarts(&self) -> u64 {
+        self.outbox.generation()
+    }
 }
 
 impl Drop for Producer {

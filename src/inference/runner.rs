@@ -120,7 +120,7 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
         }
         tensor::free_cached(self.settings.device);
         self.shared.loaded(false);
-        self.shared.metrics.put_down.increment(1);
+        self.shared.metrics.unloads.increment(1);
         self.shared.metrics.memory.set(self.memory.held() as f64);
         tracing::info!(model = %self.shared.name, place = %self.settings.place, "model is put down until it is asked again");
     }

@@ -155,7 +155,7 @@ impl Delivery {
             payload => (payload.kind(), false),
         };
         let metrics = self.metrics.record(packet.payload.kind().as_str());
-        metrics.records.increment(1);
+        metrics.delivered.increment(1);
         metrics
             .latency_seconds
             .record((now - packet.head.ingest_time) as f64 / 1e6);

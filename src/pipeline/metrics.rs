@@ -54,10 +54,10 @@ impl Teller {
         for stage in &self.stages {
             let (counts, metrics) = (&stage.counts, &stage.metrics);
             metrics
-                .packets_in
+                .received
                 .absolute(counts.taken.load(Ordering::Relaxed));
             metrics
-                .packets_out
+                .emitted
                 .absolute(counts.emitted.load(Ordering::Relaxed));
             metrics
                 .retries
@@ -69,6 +69,7 @@ impl Teller {
         if let Some((producer, metrics)) = &self.broker {
             metrics.in_flight_bytes.set(producer.in_flight().1 as f64);
             metrics.up.set(if producer.is_down() { 0.0 } else { 1.0 });
+            metrics.restarts.absolute(producer.restarts());
         }
         self.pipeline.streams.set(open.len() as f64);
         for session in open {
@@ -91,7 +92,7 @@ impl Teller {
         }
         for (name, (frames, bytes)) in depths {
             if let Some(metrics) = self.queues.get(&name) {
-                metrics.frames.set(frames as f64);
+                metrics.packets.set(frames as f64);
                 metrics.bytes.set(bytes as f64);
             }
         }
@@ -101,8 +102,10 @@ impl Teller {
         for (view, now) in &status.ledger {
             let before = told.ledger.entry(view.clone()).or_default();
             let dropped = |balance: &Balance| balance.dropped.values().sum::<u64>();
+            self.pipeline
+                .ingested
+                .increment(now.ingested - before.ingested);
             let terms = [
-                ("ingested", now.ingested - before.ingested),
                 ("delivered", now.delivered - before.delivered),
                 ("absorbed", now.absorbed - before.absorbed),
                 ("dropped", dropped(now) - dropped(before)),
@@ -111,7 +114,7 @@ impl Teller {
             ];
             terms
                 .into_iter()
-                .for_each(|(term, frames)| self.pipeline.frames(term).increment(frames));
+                .for_each(|(term, frames)| self.pipeline.settled(term).increment(frames));
             *before = now.clone();
         }
     }

@@ -8,7 +8,8 @@ use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-use super::metrics::{describe, names};
+use super::metric::describe;
+use super::{names, system};
 use crate::error::{Error, Result};
 
 /// Upper bounds in seconds, from a queue's handover to a slow caption.
@@ -45,6 +46,7 @@ impl Exporter {
         ::metrics::set_global_recorder(recorder)
             .map_err(|_| Error::bug("a metrics recorder is already installed"))?;
         describe();
+        system::tell_build();
         match serve {
             Some(serve) => {
                 tokio::spawn(async move {
@@ -169,26 +171,28 @@ mod tests {
         ::metrics::with_local_recorder(&recorder, || {
             describe();
             let stage = StageMetrics::new("news", "shots");
-            stage.packets_in.increment(3);
+            stage.received.increment(3);
             stage.dropped("stale").increment(2);
             stage.process_seconds.record(0.002);
             QueueMetrics::new("news", "shots", "cams.cuts")
-                .frames
+                .packets
                 .set(7.0);
             SinkMetrics::new("news", "topics")
                 .record("segment")
-                .records
+                .delivered
                 .increment(1);
         });
         let text = handle.render();
         assert!(
-            text.contains(r#"opusflow_stage_in_packets_total{pipeline="news",stage="shots"} 3"#),
+            text.contains(
+                r#"opusflow_stage_received_packets_total{pipeline="news",stage="shots"} 3"#
+            ),
             "{text}"
         );
         assert!(text.contains(r#"reason="stale"} 2"#), "{text}");
-        assert!(text.contains(r#"opusflow_stage_process_seconds_bucket{pipeline="news",stage="shots",le="0.0025"} 1"#), "{text}");
+        assert!(text.contains(r#"opusflow_stage_processing_seconds_bucket{pipeline="news",stage="shots",le="0.0025"} 1"#), "{text}");
         assert!(
-            text.contains("# HELP opusflow_stage_queue_frames Packets that wait"),
+            text.contains("# HELP opusflow_stage_queue_packets Packets that wait"),
             "{text}"
         );
         assert!(text.contains(r#"record="segment"} 1"#), "{text}");

@@ -1,17 +1,18 @@
-//! The metrics of one stage, queue, worker, sink or stream as cached handles: what the hot path
-//! does with them is an atomic add.
+//! The metrics of one stage, queue, cache, sink or stream as cached handles: what the hot path does
+//! with them is an atomic add.
 
 use ::metrics::{Counter, Gauge, Histogram};
 
-use super::metrics::{Family, names};
+use super::family::Family;
+use super::names;
 
 /// What a stage did.
 #[derive(Debug)]
 pub struct StageMetrics {
-    /// Packets taken.
-    pub packets_in: Counter,
+    /// Packets taken from its queues.
+    pub received: Counter,
     /// Packets emitted.
-    pub packets_out: Counter,
+    pub emitted: Counter,
     /// Packets that failed for good.
     pub failed: Counter,
     /// Repeated attempts.
@@ -28,22 +29,18 @@ pub struct StageMetrics {
 impl StageMetrics {
     /// Those of `stage` in `pipeline`.
     pub fn new(pipeline: &str, stage: &str) -> Self {
-        let labels = [("pipeline", pipeline), ("stage", stage)];
+        let labels = [pipeline, stage];
         let (pipeline, stage) = (pipeline.to_owned(), stage.to_owned());
         Self {
-            packets_in: names::STAGE_PACKETS_IN.counter(&labels),
-            packets_out: names::STAGE_PACKETS_OUT.counter(&labels),
+            received: names::STAGE_RECEIVED.counter(&labels),
+            emitted: names::STAGE_EMITTED.counter(&labels),
             failed: names::STAGE_FAILED.counter(&labels),
             retries: names::STAGE_RETRIES.counter(&labels),
             timeouts: names::STAGE_TIMEOUTS.counter(&labels),
             panics: names::STAGE_PANICS.counter(&labels),
-            process_seconds: names::STAGE_PROCESS.histogram(&labels),
+            process_seconds: names::STAGE_PROCESSING.histogram(&labels),
             dropped: Family::new(move |reason| {
-                names::STAGE_DROPPED.counter(&[
-                    ("pipeline", &pipeline),
-                    ("stage", &stage),
-                    ("reason", reason),
-                ])
+                names::STAGE_DROPPED.counter(&[&pipeline, &stage, reason])
             }),
         }
     }
@@ -58,7 +55,7 @@ impl StageMetrics {
 #[derive(Debug)]
 pub struct QueueMetrics {
     /// Packets that wait.
-    pub frames: Gauge,
+    pub packets: Gauge,
     /// Bytes that wait.
     pub bytes: Gauge,
     /// Time a packet lay in it.
@@ -70,9 +67,9 @@ pub struct QueueMetrics {
 impl QueueMetrics {
     /// Those of `stage`'s queue for `input`.
     pub fn new(pipeline: &str, stage: &str, input: &str) -> Self {
-        let labels = [("pipeline", pipeline), ("stage", stage), ("input", input)];
+        let labels = [pipeline, stage, input];
         Self {
-            frames: names::QUEUE_FRAMES.gauge(&labels),
+            packets: names::QUEUE_PACKETS.gauge(&labels),
             bytes: names::QUEUE_BYTES.gauge(&labels),
             wait_seconds: names::QUEUE_WAIT.histogram(&labels),
             blocked_seconds: names::QUEUE_BLOCKED.histogram(&labels),
@@ -85,26 +82,30 @@ impl QueueMetrics {
 pub struct PipelineMetrics {
     /// Streams that run.
     pub streams: Gauge,
-    frames: Family<Counter>,
+    /// Frames that sources gave.
+    pub ingested: Counter,
+    settled: Family<Counter>,
 }
 
 impl PipelineMetrics {
     /// Those of `pipeline`.
     pub fn new(pipeline: &str) -> Self {
-        let streams = names::PIPELINE_STREAMS.gauge(&[("pipeline", pipeline)]);
+        let streams = names::PIPELINE_STREAMS.gauge(&[pipeline]);
+        let ingested = names::PIPELINE_INGESTED.counter(&[pipeline]);
         let pipeline = pipeline.to_owned();
         Self {
             streams,
-            frames: Family::new(move |outcome| {
-                names::PIPELINE_FRAMES.counter(&[("pipeline", &pipeline), ("outcome", outcome)])
+            ingested,
+            settled: Family::new(move |outcome| {
+                names::PIPELINE_SETTLED.counter(&[&pipeline, outcome])
             }),
         }
     }
 
-    /// Frames that came to `outcome`: a term of the ledger (`ingested`, `delivered`, `absorbed`,
-    /// `dropped`, `dead_lettered`, `leaked`).
-    pub fn frames(&self, outcome: &'static str) -> &Counter {
-        self.frames.with(outcome)
+    /// Frames that came to `outcome`: a term of the ledger (`delivered`, `absorbed`, `dropped`,
+    /// `dead_lettered`, `leaked`).
+    pub fn settled(&self, outcome: &'static str) -> &Counter {
+        self.settled.with(outcome)
     }
 }
 
@@ -137,15 +138,15 @@ pub struct CacheMetrics {
 impl CacheMetrics {
     /// Those of `op`: what the result is of (`encode`, `caption`).
     pub fn new(op: &str) -> Self {
-        let labels = [("op", op)];
+        let labels = [op];
         Self {
             misses: names::CACHE_MISSES.counter(&labels),
             errors: names::CACHE_ERRORS.counter(&labels),
             skipped: names::CACHE_SKIPPED.counter(&labels),
             redis_seconds: names::CACHE_REDIS.histogram(&labels),
             compute_seconds: names::CACHE_COMPUTE.histogram(&labels),
-            memory_hits: names::CACHE_HITS.counter(&[("op", op), ("tier", "memory")]),
-            redis_hits: names::CACHE_HITS.counter(&[("op", op), ("tier", "redis")]),
+            memory_hits: names::CACHE_HITS.counter(&[op, "memory"]),
+            redis_hits: names::CACHE_HITS.counter(&[op, "redis"]),
         }
     }
 
@@ -162,7 +163,7 @@ impl CacheMetrics {
 #[derive(Debug)]
 pub struct SinkRecordMetrics {
     /// Records delivered.
-    pub records: Counter,
+    pub delivered: Counter,
     /// Records that could not be delivered.
     pub failed: Counter,
     /// Time from a frame's arrival to its record's delivery.
@@ -180,17 +181,12 @@ pub struct SinkMetrics {
 impl SinkMetrics {
     /// Those of the sink `stage` in `pipeline`.
     pub fn new(pipeline: &str, stage: &str) -> Self {
-        let delivery_seconds =
-            names::SINK_DELIVERY.histogram(&[("pipeline", pipeline), ("stage", stage)]);
+        let delivery_seconds = names::SINK_DELIVERY.histogram(&[pipeline, stage]);
         let (pipeline, stage) = (pipeline.to_owned(), stage.to_owned());
         let records = Family::new(move |record| {
-            let labels = [
-                ("pipeline", pipeline.as_str()),
-                ("stage", stage.as_str()),
-                ("record", record),
-            ];
+            let labels = [pipeline.as_str(), stage.as_str(), record];
             SinkRecordMetrics {
-                records: names::SINK_RECORDS.counter(&labels),
+                delivered: names::SINK_DELIVERED.counter(&labels),
                 failed: names::SINK_FAILED.counter(&labels),
                 latency_seconds: names::SINK_LATENCY.histogram(&labels),
             }
@@ -214,15 +210,18 @@ pub struct BrokerMetrics {
     pub in_flight_bytes: Gauge,
     /// Whether a broker answers.
     pub up: Gauge,
+    /// Producers replaced after a fatal error.
+    pub restarts: Counter,
 }
 
 impl BrokerMetrics {
     /// Those of the producer of `pipeline`.
     pub fn new(pipeline: &str) -> Self {
-        let labels = [("pipeline", pipeline)];
+        let labels = [pipeline];
         Self {
             in_flight_bytes: names::BROKER_IN_FLIGHT.gauge(&labels),
             up: names::BROKER_UP.gauge(&labels),
+            restarts: names::BROKER_RESTARTS.counter(&labels),
         }
     }
 }
@@ -240,7 +239,7 @@ impl MediaMetrics {
     /// Those of `view` of the source `stage` in `pipeline`; its streams share them, as files are
     /// many.
     pub fn new(pipeline: &str, stage: &str, view: &str) -> Self {
-        let labels = [("pipeline", pipeline), ("stage", stage), ("view", view)];
+        let labels = [pipeline, stage, view];
         Self {
             frames: names::MEDIA_FRAMES.counter(&labels),
             bytes: names::MEDIA_BYTES.counter(&labels),
@@ -264,107 +263,12 @@ pub struct SourceMetrics {
 impl SourceMetrics {
     /// Those of the source `stage` in `pipeline`.
     pub fn new(pipeline: &str, stage: &str) -> Self {
-        let labels = [("pipeline", pipeline), ("stage", stage)];
+        let labels = [pipeline, stage];
         Self {
             corrupt: names::MEDIA_CORRUPT.counter(&labels),
             gaps: names::MEDIA_GAPS.counter(&labels),
             reconnects: names::MEDIA_RECONNECTS.counter(&labels),
             connected: names::MEDIA_CONNECTED.gauge(&labels),
-        }
-    }
-}
-
-/// The process, sampled.
-#[derive(Debug)]
-pub struct ProcessMetrics {
-    /// Resident memory, bytes.
-    pub resident: Gauge,
-    /// Highest resident memory, bytes.
-    pub peak: Gauge,
-    /// Cores kept busy.
-    pub cpu: Gauge,
-    /// Threads.
-    pub threads: Gauge,
-    /// File descriptors.
-    pub files: Gauge,
-}
-
-impl ProcessMetrics {
-    /// The one set.
-    pub fn new() -> Self {
-        Self {
-            resident: names::PROCESS_RSS.gauge(&[]),
-            peak: names::PROCESS_PEAK.gauge(&[]),
-            cpu: names::PROCESS_CPU.gauge(&[]),
-            threads: names::PROCESS_THREADS.gauge(&[]),
-            files: names::PROCESS_FILES.gauge(&[]),
-        }
-    }
-}
-
-impl Default for ProcessMetrics {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// The host, sampled.
-#[derive(Debug)]
-pub struct HostMetrics {
-    /// Memory, bytes.
-    pub memory: Gauge,
-    /// Memory that can still be had, bytes.
-    pub available: Gauge,
-    /// Load average over one minute.
-    pub load: Gauge,
-    /// Free space of the output's disk, bytes.
-    pub disk_free: Gauge,
-}
-
-impl HostMetrics {
-    /// The one set.
-    pub fn new() -> Self {
-        Self {
-            memory: names::HOST_MEMORY.gauge(&[]),
-            available: names::HOST_AVAILABLE.gauge(&[]),
-            load: names::HOST_LOAD.gauge(&[]),
-            disk_free: names::HOST_DISK.gauge(&[]),
-        }
-    }
-}
-
-impl Default for HostMetrics {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// One GPU, sampled.
-#[derive(Debug)]
-pub struct GpuMetrics {
-    /// Share of time it worked, 0 to 1.
-    pub busy: Gauge,
-    /// Memory in use, bytes.
-    pub memory: Gauge,
-    /// Its memory, bytes.
-    pub memory_total: Gauge,
-    /// Watts.
-    pub power: Gauge,
-    /// Degrees Celsius.
-    pub celsius: Gauge,
-}
-
-impl GpuMetrics {
-    /// Those of GPU number `index`, called `name`.
-    pub fn new(index: u32, name: &str) -> Self {
-        let index = index.to_string();
-        let labels = [("gpu", index.as_str()), ("name", name)];
-        Self {
-            busy: names::GPU_BUSY.gauge(&labels),
-            memory: names::GPU_MEMORY.gauge(&labels),
-            memory_total: names::GPU_MEMORY_TOTAL.gauge(&labels),
-            power: names::GPU_POWER.gauge(&labels),
-            celsius: names::GPU_CELSIUS.gauge(&labels),
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::handles::{GpuMetrics, HostMetrics, ProcessMetrics};
+use super::system::{GpuMetrics, HostMetrics, ProcessMetrics};
 
 /// What the last sample saw.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -141,16 +141,24 @@ impl Probes {
             snapshot.rss = process.memory();
             snapshot.cpu_cores = process.cpu_usage() / 100.0;
             snapshot.open_files = process.open_files().unwrap_or(0) as u64;
+            let handles = &self.process;
+            handles
+                .cpu_seconds
+                .absolute(process.accumulated_cpu_time() / 1000);
+            handles.virtual_memory.set(process.virtual_memory() as f64);
+            handles.start_seconds.set(process.start_time() as f64);
+            if let Some(most) = process.open_files_limit() {
+                handles.max_fds.set(most as f64);
+            }
         }
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let high_water = status_field(&status, "VmHWM:").unwrap_or(0) * 1024;
         snapshot.peak_rss = peak.max(snapshot.rss).max(high_water);
         snapshot.threads = status_field(&status, "Threads:").unwrap_or(0);
         self.process.resident.set(snapshot.rss as f64);
-        self.process.peak.set(snapshot.peak_rss as f64);
-        self.process.cpu.set(snapshot.cpu_cores);
+        self.process.peak_resident.set(snapshot.peak_rss as f64);
         self.process.threads.set(snapshot.threads as f64);
-        self.process.files.set(snapshot.open_files as f64);
+        self.process.open_fds.set(snapshot.open_files as f64);
     }
 
     fn sample_host(&mut self, snapshot: &mut Snapshot) {
@@ -195,8 +203,8 @@ impl Gpus {
                 busy.push(share);
             }
             if let Ok(info) = gpu.memory_info() {
-                handles.memory.set(info.used as f64);
-                handles.memory_total.set(info.total as f64);
+                handles.memory_used.set(info.used as f64);
+                handles.memory.set(info.total as f64);
                 memory += info.used;
             }
             if let Ok(milliwatts) = gpu.power_usage() {

@@ -2,7 +2,7 @@
 
 use ::metrics::{Counter, Gauge, Histogram};
 
-use super::metrics::names;
+use super::names;
 
 /// What a model's worker did.
 #[derive(Debug)]
@@ -37,22 +37,22 @@ pub struct WorkerMetrics {
     pub oom: Counter,
     /// Panics caught.
     pub panics: Counter,
-    /// Times the model was put down.
-    pub put_down: Counter,
+    /// Times the model was unloaded.
+    pub unloads: Counter,
 }
 
 impl WorkerMetrics {
     /// Those of the worker that owns `model` at `place`: `cpu`, `cuda:0`.
     pub fn new(model: &str, place: &str) -> Self {
-        let labels = [("model", model), ("device", place)];
+        let labels = [model, place];
         Self {
             batch_size: names::WORKER_BATCH.histogram(&labels),
             fill: names::WORKER_FILL.histogram(&labels),
-            queue_seconds: names::WORKER_QUEUE.histogram(&labels),
+            queue_seconds: names::WORKER_QUEUE_WAIT.histogram(&labels),
             run_seconds: names::WORKER_RUN.histogram(&labels),
-            depth: names::WORKER_DEPTH.gauge(&labels),
+            depth: names::WORKER_QUEUE.gauge(&labels),
             limit: names::WORKER_LIMIT.gauge(&labels),
-            most: names::WORKER_MOST.gauge(&labels),
+            most: names::WORKER_MAX.gauge(&labels),
             memory: names::WORKER_MEMORY.gauge(&labels),
             peak: names::WORKER_PEAK.gauge(&labels),
             items: names::WORKER_ITEMS.counter(&labels),
@@ -60,7 +60,7 @@ impl WorkerMetrics {
             cancelled: names::WORKER_CANCELLED.counter(&labels),
             expired: names::WORKER_EXPIRED.counter(&labels),
             oom: names::WORKER_OOM.counter(&labels),
-            put_down: names::WORKER_PUT_DOWN.counter(&labels),
+            unloads: names::WORKER_UNLOADS.counter(&labels),
             panics: names::WORKER_PANICS.counter(&labels),
         }
     }

@@ -56,20 +56,39 @@ fn metrics_are_served_while_it_runs() {
         "{served}"
     );
     assert!(
-        sum(&served, "opusflow_inference_run_seconds_sum") > 0.0,
+        sum(&served, "opusflow_inference_batch_run_seconds_sum") > 0.0,
         "{served}"
     );
     assert!(
         sum(&served, "opusflow_cache_misses_total") > 10.0,
         "{served}"
     );
+    for memory in [
+        "process_resident_memory_bytes",
+        "process_virtual_memory_bytes",
+        "opusflow_host_memory_bytes",
+    ] {
+        assert!(sum(&served, memory) > 1e6, "{memory}: {served}");
+    }
+    for some in ["process_open_fds", "process_max_fds", "process_threads"] {
+        assert!(sum(&served, some) >= 1.0, "{some}: {served}");
+    }
     assert!(
-        sum(&served, "opusflow_telemetry_process_resident_bytes") > 1e6,
+        served.contains("# TYPE process_cpu_seconds_total counter"),
         "{served}"
     );
     assert!(
-        sum(&served, "opusflow_telemetry_host_memory_bytes") > 1e6,
+        sum(&served, "process_start_time_seconds") > 1.7e9,
         "{served}"
+    );
+    let build = format!(
+        "opusflow_build_info{{version=\"{}\",libtorch=\"",
+        env!("CARGO_PKG_VERSION")
+    );
+    let build = served.lines().find(|line| line.starts_with(&build));
+    assert!(
+        build.is_some_and(|line| line.ends_with(" 1") && !line.contains("\"unknown\"")),
+        "{build:?}"
     );
     assert!(run.balance("all").ingested as f64 >= sum(&served, "opusflow_inference_items_total"));
 }
@@ -262,7 +281,7 @@ fn asked_for_memory_a_run_puts_down_what_is_idle_and_goes_on() {
     assert!(sum(&before, "opusflow_inference_batch_fill_ratio_count") > 0.0);
     let peak = sample(
         &before,
-        "opusflow_inference_peak_memory_bytes",
+        "opusflow_inference_batch_peak_memory_bytes",
         &["model=\"tags\"", "device=\"cpu.1\""],
     );
     assert!((20e6..1.1e9).contains(&peak), "{peak}");
@@ -274,7 +293,7 @@ fn asked_for_memory_a_run_puts_down_what_is_idle_and_goes_on() {
     assert_eq!(
         sample(
             &after,
-            "opusflow_inference_put_down_total",
+            "opusflow_inference_unloads_total",
             &["model=\"cuts\""]
         ),
         1.0
