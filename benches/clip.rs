@@ -71,7 +71,7 @@ fn measure() {
     let models = [("f32", Precision::F32), ("bf16", Precision::BF16)].map(|(name, precision)| {
         (
             name,
-            Clip::open(&folder, Device::Cpu, precision).expect("the model loads"),
+            Clip::load(&folder, Device::Cpu, precision).expect("the model loads"),
         )
     });
     for round in report::rounds() {

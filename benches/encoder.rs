@@ -76,7 +76,7 @@ fn measure() {
     let models = [("f32", Precision::F32), ("bf16", Precision::BF16)].map(|(name, precision)| {
         (
             name,
-            OpusEncoder::open(&folder, Device::Cpu, precision).expect("the model loads"),
+            OpusEncoder::load(&folder, Device::Cpu, precision).expect("the model loads"),
         )
     });
     let shared = report::shared();

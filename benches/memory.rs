@@ -7,12 +7,12 @@ mod report;
 
 use std::time::Instant;
 
-use opusflow::models::attention::{Attention, AttentionKind, Heads};
+use opusflow::models::attention::{Attention, AttentionConfig, AttentionKind};
 use opusflow::models::diffusion::{Autoencoder, VaeOptions};
 use opusflow::models::layers::Linear;
 use opusflow::models::opus_encoder::OpusEncoder;
 use opusflow::models::resnet::ResNet;
-use opusflow::models::text::{Generator, Request, Writing};
+use opusflow::models::text::{CausalLm, GenerationConfig, TextRequest};
 use opusflow::models::transnetv2::TransNetV2;
 use opusflow::models::{Config, ModelFolder, Weights};
 use opusflow::tensor::{
@@ -27,7 +27,7 @@ const TOKENS: u32 = 16;
 
 /// The first level of Stable Diffusion 1.5 at 512x512: 64 x 64 positions, 8 heads of 40.
 const POSITIONS: i64 = 4096;
-const HEADS: Heads = Heads {
+const HEADS: AttentionConfig = AttentionConfig {
     width: 320,
     context: 320,
     count: 8,
@@ -94,14 +94,14 @@ impl Bench {
                 drop(shots.predict(&window).expect("it runs"))
             });
             drop(shots);
-            let encoder = OpusEncoder::open(&folder("opus-encoder"), Device::Cpu, precision)
+            let encoder = OpusEncoder::load(&folder("opus-encoder"), Device::Cpu, precision)
                 .expect("it loads");
             let clip = bytes(&[1, 30, 224, 224, 3]);
             self.time(&format!("opus_encoder_clip_{precision}"), || {
                 drop(encoder.forward(&clip).expect("it runs"))
             });
             drop(encoder);
-            let words = Generator::load(&folder("SmolLM2-135M-Instruct"), Device::Cpu, precision)
+            let words = CausalLm::load(&folder("SmolLM2-135M-Instruct"), Device::Cpu, precision)
                 .expect("it loads");
             self.time(&format!("smollm2_text_{precision}"), || write(&words, 1));
         }
@@ -122,7 +122,7 @@ impl Bench {
             );
         }
         drop(resnet);
-        let words = Generator::load(
+        let words = CausalLm::load(
             &folder("SmolLM2-135M-Instruct"),
             Device::Cpu,
             Precision::F32,
@@ -150,10 +150,10 @@ impl Bench {
             ("sliced", AttentionKind::Sliced),
         ] {
             let (fused, out) = (
-                Linear::of(weight(3 * HEADS.width), None),
-                Linear::of(weight(HEADS.width), None),
+                Linear::new(weight(3 * HEADS.width), None),
+                Linear::new(weight(HEADS.width), None),
             );
-            let attention = Attention::of_fused(fused, out, HEADS, kind);
+            let attention = Attention::fused(fused, out, HEADS, kind);
             self.time(&format!("attention_{name}"), || {
                 drop(attention.forward(&x, None, false).expect("it runs"))
             });
@@ -206,15 +206,15 @@ fn bytes(shape: &[i64]) -> Tensor {
     Tensor::randint(255, shape, (Kind::Uint8, Device::Cpu))
 }
 
-fn write(words: &Generator, texts: usize) {
-    let request = Request {
+fn write(words: &CausalLm, texts: usize) {
+    let request = TextRequest {
         prompt: "A 3.5 second clip shows: seashore, lakeside, boathouse, dock. Write its caption."
             .to_owned(),
-        writing: Writing {
+        writing: GenerationConfig {
             max_tokens: TOKENS,
-            ..Writing::default()
+            ..GenerationConfig::default()
         },
-        ..Request::default()
+        ..TextRequest::default()
     };
     let written = words
         .generate(&vec![request; texts], &|_| false)

@@ -8,7 +8,9 @@ mod report;
 use std::time::Instant;
 
 use opusflow::models::ModelFolder;
-use opusflow::models::text::{Generation, Generator, Penalties, Request, Search, Writing};
+use opusflow::models::text::{
+    BeamSearchConfig, CausalLm, Generation, GenerationConfig, Penalties, TextRequest,
+};
 use opusflow::tensor::{Device, Precision, threads};
 
 /// New tokens of each text; it may not end before.
@@ -32,31 +34,31 @@ const PROMPTS: [&str; 8] = [
 /// How a bench is called, of how many prompts, and by how many beams.
 const WAYS: [(&str, usize, u32); 3] = [("1", 1, 1), ("8", 8, 1), ("1_beams", 1, 4)];
 
-fn request(prompt: &str, beams: u32) -> Request {
+fn request(prompt: &str, beams: u32) -> TextRequest {
     let (penalties, search) = (
         Penalties {
             min_tokens: TOKENS,
             ..Penalties::default()
         },
-        Search {
+        BeamSearchConfig {
             beams,
-            ..Search::default()
+            ..BeamSearchConfig::default()
         },
     );
-    let writing = Writing {
+    let writing = GenerationConfig {
         max_tokens: TOKENS,
         penalties,
         search,
-        ..Writing::default()
+        ..GenerationConfig::default()
     };
-    Request {
+    TextRequest {
         prompt: prompt.to_owned(),
         system: None,
         writing,
     }
 }
 
-fn write(model: &Generator, requests: &[Request]) -> Vec<Vec<Generation>> {
+fn write(model: &CausalLm, requests: &[TextRequest]) -> Vec<Vec<Generation>> {
     model.generate(requests, &|_| false).expect("it writes")
 }
 
@@ -74,7 +76,7 @@ fn measure() {
     let models = [("f32", Precision::F32), ("bf16", Precision::BF16)].map(|(name, precision)| {
         (
             name,
-            Generator::load(&folder, Device::Cpu, precision).expect("the model loads"),
+            CausalLm::load(&folder, Device::Cpu, precision).expect("the model loads"),
         )
     });
     let shared = report::shared();
@@ -96,7 +98,7 @@ fn measure() {
     for round in report::rounds() {
         for (precision, model) in &models {
             for (way, rows, beams) in WAYS {
-                let requests: Vec<Request> = PROMPTS[..rows]
+                let requests: Vec<TextRequest> = PROMPTS[..rows]
                     .iter()
                     .map(|prompt| request(prompt, beams))
                     .collect();

@@ -9,7 +9,7 @@ use crate::models::diffusion::pipeline::{self, Pipeline};
 use crate::models::opus_captions;
 use crate::models::opus_encoder::OpusEncoder;
 use crate::models::silero_vad::SileroVad;
-use crate::models::text::Generator;
+use crate::models::text::CausalLm;
 use crate::models::torchscript::TorchScript;
 use crate::models::transnetv2::TransNetV2;
 use crate::models::whisper::Whisper;
@@ -22,13 +22,13 @@ type Open = fn(&ModelFolder, Device, Precision) -> Result<()>;
 const NETWORKS: &[(&str, Open)] = &[
     (
         "BlipForConditionalGeneration",
-        |folder, device, precision| Blip::open(folder, device, precision).map(drop),
+        |folder, device, precision| Blip::load(folder, device, precision).map(drop),
     ),
     ("OpusCaptionDecoder", |folder, device, precision| {
-        opus_captions::open(folder, device, precision).map(drop)
+        opus_captions::load(folder, device, precision).map(drop)
     }),
     ("OpusEncoder", |folder, device, precision| {
-        OpusEncoder::open(folder, device, precision).map(drop)
+        OpusEncoder::load(folder, device, precision).map(drop)
     }),
     ("SileroVad", |folder, device, _| {
         SileroVad::load(folder, device).map(drop)
@@ -52,9 +52,9 @@ fn opener(class: &str) -> Option<Open> {
             FrameEncoder::open(folder, device, precision).map(drop)
         });
     }
-    if Generator::ARCHITECTURES.contains(&class) {
+    if CausalLm::ARCHITECTURES.contains(&class) {
         return Some(|folder, device, precision| {
-            Generator::load(folder, device, precision).map(drop)
+            CausalLm::load(folder, device, precision).map(drop)
         });
     }
     if pipeline::CLASSES.contains(&class) {
@@ -74,7 +74,7 @@ pub fn networks() -> impl Iterator<Item = &'static str> {
         .iter()
         .map(|(name, _)| *name)
         .chain(PICTURES.iter().copied())
-        .chain(Generator::ARCHITECTURES)
+        .chain(CausalLm::ARCHITECTURES)
         .chain(pipeline::CLASSES)
 }
 

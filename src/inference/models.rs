@@ -13,7 +13,7 @@ use super::start::Start;
 use super::{ModelSettings, Workers};
 use crate::error::{Error, Result};
 use crate::models::diffusion::pipeline;
-use crate::models::text::Generator;
+use crate::models::text::CausalLm;
 use crate::tensor::{self, Device};
 
 /// Loaded models by name. A handle: cloning shares it.
@@ -167,7 +167,7 @@ impl Loaded {
                 Self::Encode(EncodeModel::of_pictures(&start).await?)
             }
             "TorchScript" => Self::Script(ScriptModel::load(&start).await?),
-            class if Generator::ARCHITECTURES.contains(&class) => {
+            class if CausalLm::ARCHITECTURES.contains(&class) => {
                 Self::Caption(Captioner::of_prompts(&start).await?)
             }
             "BlipForConditionalGeneration" => Self::Caption(Captioner::of_pictures(&start).await?),

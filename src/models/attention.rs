@@ -26,7 +26,7 @@ const SLICE: i64 = 1 << 20;
 
 /// The sizes of an attention.
 #[derive(Debug, Clone, Copy)]
-pub struct Heads {
+pub struct AttentionConfig {
     /// Width of the sequence that asks, and of what comes out.
     pub width: i64,
     /// Width of the sequence that is asked; `width` where that is the sequence itself.
@@ -37,9 +37,9 @@ pub struct Heads {
     pub dim: i64,
 }
 
-impl Heads {
+impl AttentionConfig {
     /// Of a sequence with itself: `width / count` a head.
-    pub fn of_self(width: i64, count: i64) -> Self {
+    pub fn self_attention(width: i64, count: i64) -> Self {
         Self {
             width,
             context: width,
@@ -84,7 +84,7 @@ impl Biases {
 pub struct Attention {
     into: Projection,
     out: Linear,
-    heads: Heads,
+    heads: AttentionConfig,
     kind: AttentionKind,
     upcast: bool,
 }
@@ -110,7 +110,7 @@ impl Tensors for Projection {
 
 /// The keys and values of a sequence, `[b, count, length, dim]` each.
 #[derive(Debug)]
-pub struct Keys {
+pub struct KeyValue {
     /// What queries are compared with.
     pub keys: Tensor,
     /// What is mixed.
@@ -122,20 +122,20 @@ impl Attention {
     ///
     /// # Errors
     /// Model, where the weights do not fit.
-    pub fn of_self(
+    pub fn load_self(
         scope: &Scope<'_>,
         names: [&str; 4],
-        heads: Heads,
+        heads: AttentionConfig,
         biases: Biases,
     ) -> Result<Self> {
         let [query, key, value] = parts(scope, names, heads, biases)?;
-        let out = Linear::read(
+        let out = Linear::load_biased(
             &(scope / names[3]),
             heads.count * heads.dim,
             heads.width,
             biases.out,
         )?;
-        Ok(Self::of_fused(
+        Ok(Self::fused(
             join(&[query, key, value])?,
             out,
             heads,
@@ -147,22 +147,22 @@ impl Attention {
     ///
     /// # Errors
     /// Model, where the weights do not fit.
-    pub fn of_self_scaled(
+    pub fn load_self_scaled(
         scope: &Scope<'_>,
         names: [&str; 4],
-        heads: Heads,
+        heads: AttentionConfig,
         biases: Biases,
         factor: &Tensor,
     ) -> Result<Self> {
         let [query, key, value] = parts(scope, names, heads, biases)?;
-        let out = Linear::scaled(
+        let out = Linear::load_scaled(
             &(scope / names[3]),
             heads.count * heads.dim,
             heads.width,
             factor,
             factor,
         )?;
-        Ok(Self::of_fused(
+        Ok(Self::fused(
             join(&[query, key, value])?,
             out,
             heads,
@@ -170,14 +170,14 @@ impl Attention {
         ))
     }
 
-    /// Of a sequence with another. `names` as in [`of_self`](Self::of_self).
+    /// Of a sequence with another. `names` as in [`load_self`](Self::load_self).
     ///
     /// # Errors
     /// Model, where the weights do not fit.
-    pub fn of_context(
+    pub fn load_cross(
         scope: &Scope<'_>,
         names: [&str; 4],
-        heads: Heads,
+        heads: AttentionConfig,
         biases: Biases,
     ) -> Result<Self> {
         let inner = heads.count * heads.dim;
@@ -186,7 +186,7 @@ impl Attention {
             query,
             key_value: join(&[key, value])?,
         };
-        let out = Linear::read(&(scope / names[3]), inner, heads.width, biases.out)?;
+        let out = Linear::load_biased(&(scope / names[3]), inner, heads.width, biases.out)?;
         Ok(Self {
             into,
             out,
@@ -198,7 +198,7 @@ impl Attention {
 
     /// Of a sequence with itself, from projections that lie elsewhere: `fused` gives `[.., 3 *
     /// count * dim]`, query before key before value.
-    pub fn of_fused(fused: Linear, out: Linear, heads: Heads, kind: AttentionKind) -> Self {
+    pub fn fused(fused: Linear, out: Linear, heads: AttentionConfig, kind: AttentionKind) -> Self {
         Self {
             into: Projection::Fused(fused),
             out,
@@ -217,11 +217,11 @@ impl Attention {
 
     /// Of a sequence with another, from projections that lie elsewhere: `key_value` gives `[.., 2 *
     /// count * dim]`, key before value.
-    pub fn of_split(
+    pub fn split(
         query: Linear,
         key_value: Linear,
         out: Linear,
-        heads: Heads,
+        heads: AttentionConfig,
         kind: AttentionKind,
     ) -> Self {
         Self {
@@ -272,7 +272,7 @@ impl Attention {
     ///
     /// # Errors
     /// As for [`forward`](Self::forward).
-    pub fn queries(&self, x: &Tensor) -> Result<(Tensor, Keys)> {
+    pub fn queries(&self, x: &Tensor) -> Result<(Tensor, KeyValue)> {
         match &self.into {
             Projection::Fused(fused) => self.project(fused, x),
             Projection::Split { .. } => Ok((self.query(x)?, self.keys(x)?)),
@@ -283,12 +283,12 @@ impl Attention {
     ///
     /// # Errors
     /// As for [`forward`](Self::forward).
-    pub fn keys(&self, context: &Tensor) -> Result<Keys> {
+    pub fn keys(&self, context: &Tensor) -> Result<KeyValue> {
         match &self.into {
             Projection::Fused(fused) => Ok(self.project(fused, context)?.1),
             Projection::Split { key_value, .. } => {
-                let both = self.split(&key_value.forward(context)?, 2)?;
-                Ok(Keys {
+                let both = self.split_heads(&key_value.forward(context)?, 2)?;
+                Ok(KeyValue {
                     keys: both.f_select(0, 0)?,
                     values: both.f_select(0, 1)?,
                 })
@@ -301,7 +301,7 @@ impl Attention {
     ///
     /// # Errors
     /// As for [`forward`](Self::forward).
-    pub fn attend(&self, x: &Tensor, keys: &Keys, mask: Option<&Tensor>) -> Result<Tensor> {
+    pub fn attend(&self, x: &Tensor, keys: &KeyValue, mask: Option<&Tensor>) -> Result<Tensor> {
         self.mix(&self.query(x)?, keys, mask, false)
     }
 
@@ -313,7 +313,7 @@ impl Attention {
         match &self.into {
             Projection::Fused(fused) => Ok(self.project(fused, x)?.0),
             Projection::Split { query, .. } => {
-                Ok(self.split(&query.forward(x)?, 1)?.f_select(0, 0)?)
+                Ok(self.split_heads(&query.forward(x)?, 1)?.f_select(0, 0)?)
             }
         }
     }
@@ -325,7 +325,7 @@ impl Attention {
     pub fn mix(
         &self,
         query: &Tensor,
-        keys: &Keys,
+        keys: &KeyValue,
         mask: Option<&Tensor>,
         causal: bool,
     ) -> Result<Tensor> {
@@ -337,7 +337,7 @@ impl Attention {
                 let mask = mask.map(|mask| mask.f_to_kind(Kind::Float)).transpose()?;
                 let mixed = sliced(
                     &query?,
-                    &Keys {
+                    &KeyValue {
                         keys: keys?,
                         values: values?,
                     },
@@ -356,11 +356,11 @@ impl Attention {
         ])?)
     }
 
-    fn project(&self, fused: &Linear, x: &Tensor) -> Result<(Tensor, Keys)> {
-        let split = self.split(&fused.forward(x)?, 3)?;
+    fn project(&self, fused: &Linear, x: &Tensor) -> Result<(Tensor, KeyValue)> {
+        let split = self.split_heads(&fused.forward(x)?, 3)?;
         Ok((
             split.f_select(0, 0)?,
-            Keys {
+            KeyValue {
                 keys: split.f_select(0, 1)?,
                 values: split.f_select(0, 2)?,
             },
@@ -368,7 +368,7 @@ impl Attention {
     }
 
     /// `[b, t, parts * count * dim]` to `[parts, b, count, t, dim]`.
-    fn split(&self, x: &Tensor, parts: i64) -> Result<Tensor> {
+    fn split_heads(&self, x: &Tensor, parts: i64) -> Result<Tensor> {
         let (batch, time, _) = x.size3()?;
         Ok(
             x.f_view([batch, time, parts, self.heads.count, self.heads.dim])?
@@ -377,7 +377,7 @@ impl Attention {
     }
 }
 
-fn fused(query: &Tensor, keys: &Keys, mask: Option<&Tensor>, causal: bool) -> Result<Tensor> {
+fn fused(query: &Tensor, keys: &KeyValue, mask: Option<&Tensor>, causal: bool) -> Result<Tensor> {
     if mask.is_none()
         && !causal
         && let Some(mixed) = match attention(query, &keys.keys, &keys.values)? {
@@ -399,7 +399,7 @@ fn fused(query: &Tensor, keys: &Keys, mask: Option<&Tensor>, causal: bool) -> Re
     )?)
 }
 
-fn sliced(query: &Tensor, keys: &Keys, mask: Option<&Tensor>, causal: bool) -> Result<Tensor> {
+fn sliced(query: &Tensor, keys: &KeyValue, mask: Option<&Tensor>, causal: bool) -> Result<Tensor> {
     let (batch, count, time, dim) = query.size4()?;
     let (length, width) = (keys.keys.size4()?.2, keys.values.size4()?.3);
     let (options, scale) = ((query.kind(), query.device()), 1. / (dim as f64).sqrt());
@@ -430,12 +430,17 @@ fn sliced(query: &Tensor, keys: &Keys, mask: Option<&Tensor>, causal: bool) -> R
     Ok(mixed.f_transpose(1, 2)?)
 }
 
-fn parts(scope: &Scope<'_>, names: [&str; 4], heads: Heads, biases: Biases) -> Result<[Linear; 3]> {
+fn parts(
+    scope: &Scope<'_>,
+    names: [&str; 4],
+    heads: AttentionConfig,
+    biases: Biases,
+) -> Result<[Linear; 3]> {
     let inner = heads.count * heads.dim;
     Ok([
-        Linear::read(&(scope / names[0]), heads.width, inner, biases.query)?,
-        Linear::read(&(scope / names[1]), heads.context, inner, biases.key)?,
-        Linear::read(&(scope / names[2]), heads.context, inner, biases.value)?,
+        Linear::load_biased(&(scope / names[0]), heads.width, inner, biases.query)?,
+        Linear::load_biased(&(scope / names[1]), heads.context, inner, biases.key)?,
+        Linear::load_biased(&(scope / names[2]), heads.context, inner, biases.value)?,
     ])
 }
 
@@ -444,7 +449,7 @@ fn join(layers: &[Linear]) -> Result<Linear> {
     let weights: Vec<&Tensor> = layers.iter().map(Linear::weight).collect();
     let weight = Tensor::f_cat(&weights, 0)?;
     if layers.iter().all(|layer| layer.bias().is_none()) {
-        return Ok(Linear::of(weight, None));
+        return Ok(Linear::new(weight, None));
     }
     let mut biases = Vec::new();
     for layer in layers {
@@ -453,7 +458,7 @@ fn join(layers: &[Linear]) -> Result<Linear> {
             None => layer.weight().f_select(1, 0)?.f_zeros_like()?,
         });
     }
-    Ok(Linear::of(weight, Some(Tensor::f_cat(&biases, 0)?)))
+    Ok(Linear::new(weight, Some(Tensor::f_cat(&biases, 0)?)))
 }
 
 #[cfg(test)]
@@ -469,7 +474,7 @@ mod tests {
     fn slices_give_what_the_fused_kernel_gives() {
         let (query, keys) = (
             random(&[2, 3, 5, 4]),
-            Keys {
+            KeyValue {
                 keys: random(&[2, 3, 7, 4]),
                 values: random(&[2, 3, 7, 4]),
             },
@@ -486,7 +491,7 @@ mod tests {
             );
             assert!(whole.allclose(&parts, 1e-5, 1e-6, false), "{mask:?}");
         }
-        let own = Keys {
+        let own = KeyValue {
             keys: random(&[2, 3, 5, 4]),
             values: random(&[2, 3, 5, 4]),
         };
@@ -505,7 +510,7 @@ mod tests {
             time * length > 2 * SLICE,
             "three slices, the last one shorter"
         );
-        let keys = Keys {
+        let keys = KeyValue {
             keys: random(&[1, 2, length, 4]),
             values: random(&[1, 2, length, 4]),
         };
@@ -517,7 +522,7 @@ mod tests {
             1e-5,
             false
         ));
-        let own = Keys {
+        let own = KeyValue {
             keys: random(&[1, 2, time, 4]),
             values: random(&[1, 2, time, 4]),
         };

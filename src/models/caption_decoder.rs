@@ -1,16 +1,16 @@
 //! CaptionDecoder of what is shown: a decoder over pictures or videos, with its tokenizer, the
 //! token that its texts start with and those they end with.
 
-use super::decoder::{CrossDecoder, Over};
-use super::text::{Generation, Job, Writer, Writing};
+use super::decoder::{ConditionedDecoder, CrossAttentionDecoder};
+use super::text::{Generation, GenerationConfig, GenerationJob, TextGenerator};
 use crate::error::{Error, Result};
 use crate::tensor::{Device, Tensor, guard};
 
 /// A decoder that writes about something, with its tokenizer.
 #[derive(Debug)]
 pub struct CaptionDecoder {
-    network: CrossDecoder,
-    writer: Writer,
+    network: CrossAttentionDecoder,
+    writer: TextGenerator,
     start: u32,
 }
 
@@ -20,7 +20,7 @@ pub struct CaptionRequest {
     /// What it begins with; often nothing.
     pub begin: String,
     /// How it goes on.
-    pub writing: Writing,
+    pub writing: GenerationConfig,
 }
 
 impl CaptionDecoder {
@@ -28,7 +28,7 @@ impl CaptionDecoder {
     ///
     /// # Errors
     /// Model, where the network has no such token.
-    pub fn new(network: CrossDecoder, writer: Writer, start: i64) -> Result<Self> {
+    pub fn new(network: CrossAttentionDecoder, writer: TextGenerator, start: i64) -> Result<Self> {
         let count = network.words.weight().size()[0];
         match u32::try_from(start) {
             Ok(start) if i64::from(start) < count => Ok(Self {
@@ -62,7 +62,8 @@ impl CaptionDecoder {
     }
 
     /// CaptionDecoder about `states`, `[n, length, width]` of any number format, one request each;
-    /// those of each request are its variants, in their order. `cancelled` as in [`Writer::write`].
+    /// those of each request are its variants, in their order. `cancelled` as in
+    /// [`TextGenerator::write`].
     ///
     /// # Errors
     /// As for [`check`](Self::check); model, where `states` has another shape; overload, where
@@ -86,10 +87,10 @@ impl CaptionDecoder {
             .iter()
             .map(|request| self.encode(request))
             .collect::<Result<Vec<_>>>()?;
-        let jobs: Vec<Job<'_>> = requests
+        let jobs: Vec<GenerationJob<'_>> = requests
             .iter()
             .zip(&prompts)
-            .map(|(request, prompt)| Job {
+            .map(|(request, prompt)| GenerationJob {
                 prompt,
                 begin: prompt.len() - 1,
                 writing: &request.writing,
@@ -99,7 +100,7 @@ impl CaptionDecoder {
     }
 
     /// The decoder over `states`, as [`write`](Self::write) takes them.
-    pub(super) fn over(&self, states: &Tensor) -> Result<Over<'_>> {
+    pub(super) fn over(&self, states: &Tensor) -> Result<ConditionedDecoder<'_>> {
         self.network.over(
             &states
                 .f_to_kind(self.network.kind)?

@@ -149,7 +149,7 @@ fn small_encoder() -> OpusEncoderConfig {
 
 #[test]
 fn opus_encoder_equals_the_reference_in_small() {
-    let encoder = OpusEncoder::new(
+    let encoder = OpusEncoder::build(
         weights("opus_encoder.json", "small", Precision::F32),
         &small_encoder(),
     )
@@ -171,7 +171,7 @@ fn opus_encoder_equals_the_reference_in_full() {
     let expected = &goldens("opus_encoder.safetensors")["full"];
     let clips = clips("full", &[2, 6, 224, 224, 3]);
     let encode = |precision| {
-        let encoder = OpusEncoder::new(
+        let encoder = OpusEncoder::build(
             weights("opus_encoder.json", "full", precision),
             &OpusEncoderConfig::default(),
         )
@@ -186,7 +186,7 @@ fn opus_encoder_equals_the_reference_in_full() {
 
 #[test]
 fn opus_encoder_refuses_what_is_no_clip() {
-    let encoder = OpusEncoder::new(
+    let encoder = OpusEncoder::build(
         weights("opus_encoder.json", "small", Precision::F32),
         &small_encoder(),
     )
@@ -210,7 +210,7 @@ fn opus_encoder_refuses_weights_of_another_size() {
         layers: 3,
         ..small_encoder()
     };
-    let error = OpusEncoder::new(
+    let error = OpusEncoder::build(
         weights("opus_encoder.json", "small", Precision::F32),
         &config,
     )

@@ -19,7 +19,7 @@ tensors!(GroupNorm { weight, bias });
 
 /// A convolution over pictures or sequences, where its kernel goes.
 #[derive(Debug, Clone, Copy)]
-pub struct Geometry {
+pub struct ConvConfig {
     /// Channels in.
     pub input: i64,
     /// Channels out.
@@ -52,25 +52,25 @@ enum Layout {
 
 impl Conv2d {
     /// From `conv`'s weight (and bias, where `biased`) and the batch norm under `norm`.
-    pub fn folded(
+    pub fn load_folded(
         conv: &Scope<'_>,
         biased: bool,
         norm: &Scope<'_>,
-        geometry: Geometry,
+        geometry: ConvConfig,
     ) -> Result<Self> {
-        Self::folded_over(conv, biased, norm, geometry, 1.)
+        Self::load_folded_scaled(conv, biased, norm, geometry, 1.)
     }
 
     /// The same, for input that is the network's times `factor`: bytes where it wants 0..1 need no
     /// pass of their own to be scaled.
-    pub fn folded_over(
+    pub fn load_folded_scaled(
         conv: &Scope<'_>,
         biased: bool,
         norm: &Scope<'_>,
-        geometry: Geometry,
+        geometry: ConvConfig,
         factor: f64,
     ) -> Result<Self> {
-        let Geometry {
+        let ConvConfig {
             input,
             output,
             kernel,
@@ -82,13 +82,13 @@ impl Conv2d {
         } else {
             None
         };
-        let affine = Affine::batch_norm(norm, output, 1e-5)?;
+        let affine = Affine::load_batch_norm(norm, output, 1e-5)?;
         let weight = affine.scale_outputs(&weight)?.f_div_scalar(factor)?;
         let bias = match bias {
             Some(bias) => bias.f_mul(&affine.scale)?.f_add(&affine.shift)?,
             None => affine.shift,
         };
-        Self::placed(
+        Self::place(
             conv,
             &weight,
             &bias,
@@ -99,8 +99,8 @@ impl Conv2d {
     }
 
     /// As the checkpoint has it, with no batch norm after it; padding is half the kernel.
-    pub fn plain(scope: &Scope<'_>, geometry: Geometry) -> Result<Self> {
-        let Geometry {
+    pub fn load(scope: &Scope<'_>, geometry: ConvConfig) -> Result<Self> {
+        let ConvConfig {
             input,
             output,
             kernel,
@@ -110,11 +110,11 @@ impl Conv2d {
             scope.take("weight", &[output, input, kernel, kernel])?,
             scope.take("bias", &[output])?,
         );
-        Self::of(&weight, &bias, [stride, stride], [kernel / 2, kernel / 2])
+        Self::build(&weight, &bias, [stride, stride], [kernel / 2, kernel / 2])
     }
 
     /// From weights computed in f32 on the CPU, put where `scope`'s weights go.
-    pub fn placed(
+    pub fn place(
         scope: &Scope<'_>,
         weight: &Tensor,
         bias: &Tensor,
@@ -137,7 +137,12 @@ impl Conv2d {
     }
 
     /// Of these weights, where they lie.
-    pub fn of(weight: &Tensor, bias: &Tensor, stride: [i64; 2], padding: [i64; 2]) -> Result<Self> {
+    pub fn build(
+        weight: &Tensor,
+        bias: &Tensor,
+        stride: [i64; 2],
+        padding: [i64; 2],
+    ) -> Result<Self> {
         let sweep = Sweep {
             stride,
             padding,
@@ -251,7 +256,7 @@ pub struct Affine {
 
 impl Affine {
     /// From running mean and variance, in f32 on the CPU; the arithmetic is done in f64.
-    pub fn batch_norm(norm: &Scope<'_>, channels: i64, epsilon: f64) -> Result<Self> {
+    pub fn load_batch_norm(norm: &Scope<'_>, channels: i64, epsilon: f64) -> Result<Self> {
         let take = |name| -> Result<Tensor> {
             Ok(norm
                 .take_f32(name, &[channels])?
@@ -286,12 +291,12 @@ pub struct Linear {
 
 impl Linear {
     /// In the model's precision, with a bias.
-    pub fn new(scope: &Scope<'_>, input: i64, output: i64) -> Result<Self> {
-        Self::read(scope, input, output, true)
+    pub fn load(scope: &Scope<'_>, input: i64, output: i64) -> Result<Self> {
+        Self::load_biased(scope, input, output, true)
     }
 
     /// In the model's precision, with or without a bias.
-    pub fn read(scope: &Scope<'_>, input: i64, output: i64, biased: bool) -> Result<Self> {
+    pub fn load_biased(scope: &Scope<'_>, input: i64, output: i64, biased: bool) -> Result<Self> {
         let weight = scope.take("weight", &[output, input])?;
         Ok(Self {
             weight,
@@ -304,7 +309,7 @@ impl Linear {
     }
 
     /// In f32 whatever the model's precision, for heads that decide.
-    pub fn f32(scope: &Scope<'_>, input: i64, output: i64) -> Result<Self> {
+    pub fn load_f32(scope: &Scope<'_>, input: i64, output: i64) -> Result<Self> {
         let device = scope.weights().device();
         let weight = scope
             .take_f32("weight", &[output, input])?
@@ -318,7 +323,7 @@ impl Linear {
 
     /// With its weight and its bias each multiplied by a factor, `[]` or `[output]`: what is
     /// constant after it, or before it, costs nothing when it runs.
-    pub fn scaled(
+    pub fn load_scaled(
         scope: &Scope<'_>,
         input: i64,
         output: i64,
@@ -336,7 +341,7 @@ impl Linear {
     }
 
     /// From tensors that do not lie under `weight` and `bias`.
-    pub fn of(weight: Tensor, bias: Option<Tensor>) -> Self {
+    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
         Self { weight, bias }
     }
 
@@ -373,7 +378,7 @@ impl Linear {
     }
 
     /// The same, and the activation of it, in one pass where the device can.
-    pub fn forward_then(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    pub fn forward_activated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
         let fused = activation
             .fused()
             .and_then(|then| product(x, &self.weight, self.bias.as_ref(), then));
@@ -394,8 +399,8 @@ pub struct Conv1d {
 
 impl Conv1d {
     /// In the model's precision, with a bias; padding is half the kernel.
-    pub fn new(scope: &Scope<'_>, geometry: Geometry) -> Result<Self> {
-        let Geometry {
+    pub fn load(scope: &Scope<'_>, geometry: ConvConfig) -> Result<Self> {
+        let ConvConfig {
             input,
             output,
             kernel,
@@ -421,12 +426,12 @@ pub struct Embedding(Tensor);
 
 impl Embedding {
     /// `count` vectors of `width`, in the model's precision.
-    pub fn new(scope: &Scope<'_>, count: i64, width: i64) -> Result<Self> {
+    pub fn load(scope: &Scope<'_>, count: i64, width: i64) -> Result<Self> {
         Ok(Self(scope.take("weight", &[count, width])?))
     }
 
     /// Of this table, `[count, width]`.
-    pub fn of(table: Tensor) -> Self {
+    pub fn new(table: Tensor) -> Self {
         Self(table)
     }
 
@@ -451,7 +456,7 @@ pub struct LayerNorm {
 
 impl LayerNorm {
     /// In the model's precision; `epsilon` is added to the variance.
-    pub fn new(scope: &Scope<'_>, size: i64, epsilon: f64) -> Result<Self> {
+    pub fn load(scope: &Scope<'_>, size: i64, epsilon: f64) -> Result<Self> {
         Ok(Self {
             weight: scope.take("weight", &[size])?,
             bias: scope.take("bias", &[size])?,
@@ -482,7 +487,7 @@ pub struct GroupNorm {
 
 impl GroupNorm {
     /// `channels` in `groups`, in the model's precision; `epsilon` is added to the variance.
-    pub fn new(scope: &Scope<'_>, channels: i64, groups: i64, epsilon: f64) -> Result<Self> {
+    pub fn load(scope: &Scope<'_>, channels: i64, groups: i64, epsilon: f64) -> Result<Self> {
         Ok(Self {
             weight: scope.take("weight", &[channels])?,
             bias: scope.take("bias", &[channels])?,
@@ -568,7 +573,9 @@ mod tests {
             let random =
                 |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(precision);
             let (weight, bias) = (random(&[96, 96, 3, 3]), random(&[96]));
-            let packed = Conv2d::of(&weight, &bias, [1, 1], [1, 1]).unwrap().packed();
+            let packed = Conv2d::build(&weight, &bias, [1, 1], [1, 1])
+                .unwrap()
+                .packed();
             for size in [
                 [1, 96, 8, 8],
                 [1, 96, 16, 16],

@@ -24,7 +24,7 @@ mod network_conformance;
 pub mod offload;
 pub mod opus_captions;
 pub mod opus_encoder;
-pub mod patches;
+pub mod patch_embedding;
 pub mod picture_encoder;
 pub mod resnet;
 pub mod scenes;

@@ -47,7 +47,7 @@ fn opus_encoder(precision: Precision) -> Vec<Tensor> {
         intermediate: 40,
         output: 20,
     };
-    let encoder = OpusEncoder::new(
+    let encoder = OpusEncoder::build(
         golden::weights("opus_encoder.json", "small", precision),
         &config,
     )
@@ -91,8 +91,8 @@ fn transnetv2(precision: Precision) -> Vec<Tensor> {
 }
 
 fn llama(precision: Precision) -> Vec<Tensor> {
-    let of = |member: &str| {
-        let folder = ModelFolder::open(golden::path("tests/golden").join(member)).unwrap();
+    let of = |model_type: &str| {
+        let folder = ModelFolder::open(golden::path("tests/golden").join(model_type)).unwrap();
         let network = Llama::load(&folder, Device::Cpu, precision).unwrap();
         let (mut cache, first) = network
             .start(&[[3, 4, 5, 6].as_slice(), &[3, 4]], 2)

@@ -61,13 +61,13 @@ pub(crate) use tensors;
 /// A network that is where it is needed: on its device all the time, or there only while it is
 /// used.
 #[derive(Debug)]
-pub struct Part<T> {
+pub struct Offloaded<T> {
     network: T,
     /// Where it is brought, where it is brought at all.
     device: Option<Device>,
 }
 
-impl<T: Tensors> Part<T> {
+impl<T: Tensors> Offloaded<T> {
     /// A network that was made on `device`; with `offload` it is put aside on the CPU until it is
     /// used. On a CPU there is nowhere to go.
     ///
@@ -156,7 +156,7 @@ mod tests {
     fn a_part_is_as_it_was_when_its_use_has_failed() {
         // Bringing a tensor to where it is already shares it, so the moves can be seen without a
         // second device.
-        let mut part = Part {
+        let mut part = Offloaded {
             network: pair(),
             device: Some(Device::Cpu),
         };

@@ -10,10 +10,10 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::attention::{Attention, Heads};
+use super::attention::{Attention, AttentionConfig};
 use super::config::Config;
 use super::folder::ModelFolder;
-use super::layers::{Conv2d, Geometry, LayerNorm, Linear};
+use super::layers::{Conv2d, ConvConfig, LayerNorm, Linear};
 use super::weights::{Scope, Weights};
 use crate::error::{Error, Result};
 use crate::tensor::{Precision, channels_last};
@@ -120,9 +120,9 @@ impl OpusEncoder {
     /// # Errors
     /// Config, where the folder is another network's; model, where its config or weights do not
     /// fit.
-    pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
+    pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         folder.expect("OpusEncoder")?;
-        Self::new(
+        Self::build(
             folder.weights(device, precision)?,
             &OpusEncoderConfig::read(folder.config())?,
         )
@@ -132,29 +132,29 @@ impl OpusEncoder {
     ///
     /// # Errors
     /// Model, where they do not fit.
-    pub fn new(weights: Weights, config: &OpusEncoderConfig) -> Result<Self> {
+    pub fn build(weights: Weights, config: &OpusEncoderConfig) -> Result<Self> {
         let _guard = crate::tensor::guard();
         let (device, precision) = (weights.device(), weights.precision());
         let root = weights.root();
         let (conv, norm) = (&root / "conv_layers" / 0, &root / "bn_layers" / 0);
-        let geometry = Geometry {
+        let geometry = ConvConfig {
             input: 3,
             output: config.channels[0],
             kernel: config.kernels[0],
             stride: 2,
         };
-        let bytes = Conv2d::folded_over(&conv, true, &norm, geometry, 255.)?;
+        let bytes = Conv2d::load_folded_scaled(&conv, true, &norm, geometry, 255.)?;
         let pairs = (device == Device::Cpu && precision == Precision::BF16)
             .then(|| PixelPairs::new(&bytes, geometry))
             .transpose()?;
         let (mut convolutions, mut input) = (Vec::new(), 3);
         for (index, (&output, &kernel)) in config.channels.iter().zip(&config.kernels).enumerate() {
             let (conv, norm) = (&root / "conv_layers" / index, &root / "bn_layers" / index);
-            convolutions.push(Conv2d::folded(
+            convolutions.push(Conv2d::load_folded(
                 &conv,
                 true,
                 &norm,
-                Geometry {
+                ConvConfig {
                     input,
                     output,
                     kernel,
@@ -171,7 +171,7 @@ impl OpusEncoder {
             convolutions,
             attention: attention(&(&root / "attention"), input, config.heads)?,
             layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
-            output_proj: Linear::new(&(&root / "output_proj"), input, config.output)?,
+            output_proj: Linear::load(&(&root / "output_proj"), input, config.output)?,
             device,
             precision,
         };
@@ -300,8 +300,8 @@ struct PixelPairs {
 }
 
 impl PixelPairs {
-    fn new(convolution: &Conv2d, geometry: Geometry) -> Result<Self> {
-        let Geometry {
+    fn new(convolution: &Conv2d, geometry: ConvConfig) -> Result<Self> {
+        let ConvConfig {
             input,
             output,
             kernel,
@@ -316,7 +316,7 @@ impl PixelPairs {
             .f_reshape([output, input, kernel, half + 1, 2])?
             .f_permute([0, 4, 1, 2, 3])?;
         let weight = weight.f_reshape([output, 2 * input, kernel, half + 1])?;
-        let convolution = Conv2d::of(&weight, convolution.bias(), [2, 1], [half, 0])?;
+        let convolution = Conv2d::build(&weight, convolution.bias(), [2, 1], [half, 0])?;
         Ok(Self {
             convolution,
             margin: [(half + 1) / 2, half / 2],
@@ -337,12 +337,12 @@ impl PixelPairs {
 /// PyTorch's `nn.MultiheadAttention(batch_first=True)` of a sequence with itself.
 fn attention(scope: &Scope<'_>, width: i64, heads: i64) -> Result<Attention> {
     let weight = scope.take("in_proj_weight", &[3 * width, width])?;
-    let fused = Linear::of(weight, Some(scope.take("in_proj_bias", &[3 * width])?));
-    let out = Linear::new(&(scope / "out_proj"), width, width)?;
-    Ok(Attention::of_fused(
+    let fused = Linear::new(weight, Some(scope.take("in_proj_bias", &[3 * width])?));
+    let out = Linear::load(&(scope / "out_proj"), width, width)?;
+    Ok(Attention::fused(
         fused,
         out,
-        Heads::of_self(width, heads),
+        AttentionConfig::self_attention(width, heads),
         scope.weights().attention(),
     ))
 }
@@ -361,10 +361,10 @@ impl Layer {
     fn new(scope: &Scope<'_>, width: i64, config: &OpusEncoderConfig) -> Result<Self> {
         Ok(Self {
             self_attn: attention(&(scope / "self_attn"), width, config.heads)?,
-            linear1: Linear::new(&(scope / "linear1"), width, config.intermediate)?,
-            linear2: Linear::new(&(scope / "linear2"), config.intermediate, width)?,
-            norm1: LayerNorm::new(&(scope / "norm1"), width, 1e-5)?,
-            norm2: LayerNorm::new(&(scope / "norm2"), width, 1e-5)?,
+            linear1: Linear::load(&(scope / "linear1"), width, config.intermediate)?,
+            linear2: Linear::load(&(scope / "linear2"), config.intermediate, width)?,
+            norm1: LayerNorm::load(&(scope / "norm1"), width, 1e-5)?,
+            norm2: LayerNorm::load(&(scope / "norm2"), width, 1e-5)?,
         })
     }
 
@@ -387,14 +387,14 @@ mod tests {
     #[test]
     fn pairs_of_pixels_give_what_pixels_give() {
         for kernel in [3, 5, 7, 9] {
-            let geometry = Geometry {
+            let geometry = ConvConfig {
                 input: 3,
                 output: 4,
                 kernel,
                 stride: 2,
             };
             let weight = Tensor::randn([4, 3, kernel, kernel], (Kind::Float, Device::Cpu));
-            let plain = Conv2d::of(
+            let plain = Conv2d::build(
                 &weight,
                 &Tensor::randn([4], (Kind::Float, Device::Cpu)),
                 [2, 2],

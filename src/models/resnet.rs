@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 use super::classes;
 use super::config::Config;
 use super::folder::ModelFolder;
-use super::layers::{Conv2d, Geometry, Linear};
+use super::layers::{Conv2d, ConvConfig, Linear};
 use super::picture_encoder::{Features, PictureEncoder};
 use super::weights::{Scope, Weights};
 use crate::error::Result;
@@ -162,13 +162,13 @@ impl ResNet {
         let (device, precision) = (weights.device(), weights.precision());
         let root = weights.root();
         let mut input = config.embedding_size;
-        let geometry = Geometry {
+        let geometry = ConvConfig {
             input: 3,
             output: input,
             kernel: 7,
             stride: 2,
         };
-        let stem = Conv2d::folded(&(&root / "conv1"), false, &(&root / "bn1"), geometry)?;
+        let stem = Conv2d::load_folded(&(&root / "conv1"), false, &(&root / "bn1"), geometry)?;
         let mut blocks = Vec::new();
         for (stage, (&depth, &output)) in config.depths.iter().zip(&config.hidden_sizes).enumerate()
         {
@@ -188,7 +188,7 @@ impl ResNet {
             }
         }
         // The classifier decides, and is small: f32 in every precision.
-        let fc = Linear::f32(&(&root / "fc"), input, config.num_labels)?;
+        let fc = Linear::load_f32(&(&root / "fc"), input, config.num_labels)?;
         let labels = classes::numbered(config.num_labels);
         weights.finish()?;
         Ok(Self {
@@ -306,13 +306,13 @@ impl Block {
         let geometries = match kind {
             LayerType::Basic => {
                 vec![
-                    Geometry {
+                    ConvConfig {
                         input,
                         output,
                         kernel: 3,
                         stride,
                     },
-                    Geometry {
+                    ConvConfig {
                         input: output,
                         output,
                         kernel: 3,
@@ -321,19 +321,19 @@ impl Block {
                 ]
             }
             LayerType::Bottleneck => vec![
-                Geometry {
+                ConvConfig {
                     input,
                     output: inner,
                     kernel: 1,
                     stride: 1,
                 },
-                Geometry {
+                ConvConfig {
                     input: inner,
                     output: inner,
                     kernel: 3,
                     stride,
                 },
-                Geometry {
+                ConvConfig {
                     input: inner,
                     output,
                     kernel: 1,
@@ -347,15 +347,15 @@ impl Block {
                 scope / format!("conv{number}"),
                 scope / format!("bn{number}"),
             );
-            convolutions.push(Conv2d::folded(&conv, false, &norm, geometry)?);
+            convolutions.push(Conv2d::load_folded(&conv, false, &norm, geometry)?);
         }
         let downsample = if stride != 1 || input != output {
             let place = scope / "downsample";
-            Some(Conv2d::folded(
+            Some(Conv2d::load_folded(
                 &(&place / 0),
                 false,
                 &(&place / 1),
-                Geometry {
+                ConvConfig {
                     input,
                     output,
                     kernel: 1,

@@ -4,7 +4,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::attention::{Attention, Biases, Heads};
+use super::attention::{Attention, AttentionConfig, Biases};
 use super::config::Config;
 use super::layers::{Activation, LayerNorm, Linear};
 use super::offload::tensors;
@@ -15,7 +15,7 @@ use crate::error::Result;
 const QUICK: f64 = 1.702;
 
 tensors!(Mlp { into, out });
-tensors!(Layer {
+tensors!(TransformerLayer {
     norm1,
     attention,
     norm2,
@@ -24,7 +24,7 @@ tensors!(Layer {
 
 /// The sizes of a tower.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Tower {
+pub struct TransformerConfig {
     /// Width of the sequence.
     pub width: i64,
     /// Heads of every attention.
@@ -39,7 +39,7 @@ pub struct Tower {
     pub epsilon: f64,
 }
 
-impl Tower {
+impl TransformerConfig {
     /// `hidden_size`, `num_attention_heads`, `num_hidden_layers`, `intermediate_size`,
     /// `hidden_act`, `layer_norm_eps`; what is missing is `default`'s, whose activation
     /// transformers calls `activation`.
@@ -89,8 +89,8 @@ impl Mlp {
     ///
     /// # Errors
     /// Model, where the weights do not fit.
-    pub fn new(scope: &Scope<'_>, tower: &Tower) -> Result<Self> {
-        let &Tower {
+    pub fn new(scope: &Scope<'_>, tower: &TransformerConfig) -> Result<Self> {
+        let &TransformerConfig {
             width,
             intermediate,
             activation,
@@ -99,16 +99,17 @@ impl Mlp {
         let (fc1, fc2) = (scope / "fc1", scope / "fc2");
         if activation != Activation::QuickGelu {
             return Self::of(
-                Linear::new(&fc1, width, intermediate)?,
+                Linear::load(&fc1, width, intermediate)?,
                 activation,
-                Linear::new(&fc2, intermediate, width)?,
+                Linear::load(&fc2, intermediate, width)?,
             );
         }
         // x * sigmoid(1.702 x) is SiLU(1.702 x) / 1.702: a kernel of its own instead of three, with
         // both factors in the weights.
         let factor = |value: f64| Tensor::f_full([] as [i64; 0], value, (Kind::Float, Device::Cpu));
-        let into = Linear::scaled(&fc1, width, intermediate, &factor(QUICK)?, &factor(QUICK)?)?;
-        let out = Linear::scaled(
+        let into =
+            Linear::load_scaled(&fc1, width, intermediate, &factor(QUICK)?, &factor(QUICK)?)?;
+        let out = Linear::load_scaled(
             &fc2,
             intermediate,
             width,
@@ -148,9 +149,9 @@ impl Mlp {
     /// Model, where the shape does not fit; overload, where memory is short.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self.between {
-            Between::Activation(activation) => {
-                self.out.forward(&self.into.forward_then(x, activation)?)
-            }
+            Between::Activation(activation) => self
+                .out
+                .forward(&self.into.forward_activated(x, activation)?),
             Between::Gate => {
                 let both = self.into.forward(x)?.f_chunk(2, -1)?;
                 self.out.forward(&both[0].f_silu()?.f_mul_(&both[1])?)
@@ -162,29 +163,29 @@ impl Mlp {
 /// One layer: attention, then the feed-forward part, each over what a layer norm makes of the
 /// sequence, each added to it.
 #[derive(Debug)]
-pub struct Layer {
+pub struct TransformerLayer {
     norm1: LayerNorm,
     attention: Attention,
     norm2: LayerNorm,
     mlp: Mlp,
 }
 
-impl Layer {
+impl TransformerLayer {
     /// Under CLIP's and SigLIP's names.
     ///
     /// # Errors
     /// Model, where the weights do not fit.
-    pub fn new(scope: &Scope<'_>, tower: &Tower) -> Result<Self> {
+    pub fn new(scope: &Scope<'_>, tower: &TransformerConfig) -> Result<Self> {
         let names = ["q_proj", "k_proj", "v_proj", "out_proj"];
         Self::of(
-            LayerNorm::new(&(scope / "layer_norm1"), tower.width, tower.epsilon)?,
-            Attention::of_self(
+            LayerNorm::load(&(scope / "layer_norm1"), tower.width, tower.epsilon)?,
+            Attention::load_self(
                 &(scope / "self_attn"),
                 names,
-                Heads::of_self(tower.width, tower.heads),
+                AttentionConfig::self_attention(tower.width, tower.heads),
                 Biases::ALL,
             )?,
-            LayerNorm::new(&(scope / "layer_norm2"), tower.width, tower.epsilon)?,
+            LayerNorm::load(&(scope / "layer_norm2"), tower.width, tower.epsilon)?,
             Mlp::new(&(scope / "mlp"), tower)?,
         )
     }
@@ -238,9 +239,9 @@ impl Layer {
 ///
 /// # Errors
 /// Model, where the weights do not fit.
-pub fn layers(scope: &Scope<'_>, tower: &Tower) -> Result<Vec<Layer>> {
+pub fn layers(scope: &Scope<'_>, tower: &TransformerConfig) -> Result<Vec<TransformerLayer>> {
     (0..tower.layers)
-        .map(|index| Layer::new(&(scope / index), tower))
+        .map(|index| TransformerLayer::new(&(scope / index), tower))
         .collect()
 }
 
@@ -281,7 +282,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("model.safetensors");
         Tensor::write_safetensors(&tensors, &file).unwrap();
-        let tower = Tower {
+        let tower = TransformerConfig {
             width: WIDTH,
             heads: 4,
             layers: 1,
@@ -290,7 +291,7 @@ mod tests {
             epsilon: 1e-5,
         };
         let weights = Weights::open(&[file], Device::Cpu, Precision::F32).unwrap();
-        let layer = Layer::new(&weights.root(), &tower).unwrap();
+        let layer = TransformerLayer::new(&weights.root(), &tower).unwrap();
         weights.finish().unwrap();
 
         let of = |name: &str| &tensors.iter().find(|(key, _)| key == name).unwrap().1;

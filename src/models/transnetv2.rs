@@ -125,14 +125,18 @@ impl TransNetV2 {
         let network = Self {
             stacks,
             similarity: FrameSimilarity::new(&(&root / "frame_sim_layer"), features)?,
-            histogram_fc: Linear::f32(&(&root / "color_hist_layer" / "fc"), LOOKUP, SIMILARITY)?,
-            fc1: Linear::f32(
+            histogram_fc: Linear::load_f32(
+                &(&root / "color_hist_layer" / "fc"),
+                LOOKUP,
+                SIMILARITY,
+            )?,
+            fc1: Linear::load_f32(
                 &(&root / "fc1"),
                 channels * pixels + 2 * SIMILARITY,
                 config.hidden,
             )?,
-            single: Linear::f32(&(&root / "cls_layer1"), config.hidden, 1)?,
-            all: Linear::f32(&(&root / "cls_layer2"), config.hidden, 1)?,
+            single: Linear::load_f32(&(&root / "cls_layer1"), config.hidden, 1)?,
+            all: Linear::load_f32(&(&root / "cls_layer2"), config.hidden, 1)?,
             device,
             precision,
         };
@@ -246,7 +250,8 @@ struct Cell {
 
 impl Cell {
     fn new(scope: &Scope<'_>, input: i64, filters: i64) -> Result<Self> {
-        let affine = Affine::batch_norm(&(scope / "bn"), filters * DILATIONS.len() as i64, 1e-3)?;
+        let affine =
+            Affine::load_batch_norm(&(scope / "bn"), filters * DILATIONS.len() as i64, 1e-3)?;
         let mut branches = Vec::new();
         for (index, dilation) in DILATIONS.into_iter().enumerate() {
             let layers = scope / format!("Conv3D_{dilation}.layers");
@@ -262,7 +267,7 @@ impl Cell {
                 shift: share(&affine.shift)?,
             };
             let temporal = affine.scale_outputs(&temporal)?;
-            let temporal = Conv2d::placed(
+            let temporal = Conv2d::place(
                 scope,
                 &temporal,
                 &affine.shift,
@@ -310,10 +315,10 @@ struct FrameSimilarity {
 
 impl FrameSimilarity {
     fn new(scope: &Scope<'_>, features: i64) -> Result<Self> {
-        let projection = Linear::f32(&(scope / "projection"), features, SIMILARITY)?;
+        let projection = Linear::load_f32(&(scope / "projection"), features, SIMILARITY)?;
         Ok(Self {
             projection,
-            fc: Linear::f32(&(scope / "fc"), LOOKUP, SIMILARITY)?,
+            fc: Linear::load_f32(&(scope / "fc"), LOOKUP, SIMILARITY)?,
         })
     }
 

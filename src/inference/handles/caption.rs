@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::models::blip::Blip;
 use crate::models::caption_decoder::CaptionRequest;
 use crate::models::opus_captions;
-use crate::models::text::{Generation, Generator, Request};
+use crate::models::text::{CausalLm, Generation, TextRequest};
 use crate::packet::{Frame, ModelTag};
 
 /// A model that writes captions, by what it is given.
@@ -49,7 +49,7 @@ impl Captioner {
     pub(in super::super) async fn of_prompts(start: &Start<'_>) -> Result<Self> {
         let workers = start
             .pool(|folder, device, precision| {
-                Generator::load(folder, device, precision).map(LanguageModel)
+                CausalLm::load(folder, device, precision).map(LanguageModel)
             })
             .await?;
         Ok(Self::Text(TextModel {
@@ -61,7 +61,7 @@ impl Captioner {
     pub(in super::super) async fn of_pictures(start: &Start<'_>) -> Result<Self> {
         let workers = start
             .pool(|folder, device, precision| {
-                Blip::open(folder, device, precision).map(PictureCaptions)
+                Blip::load(folder, device, precision).map(PictureCaptions)
             })
             .await?;
         Ok(Self::Picture(PictureCaptioner {
@@ -73,7 +73,7 @@ impl Captioner {
     pub(in super::super) async fn of_videos(start: &Start<'_>) -> Result<Self> {
         let workers = start
             .pool(|folder, device, precision| {
-                opus_captions::open(folder, device, precision).map(VideoCaptions)
+                opus_captions::load(folder, device, precision).map(VideoCaptions)
             })
             .await?;
         Ok(Self::Video(VideoCaptioner {
@@ -106,7 +106,7 @@ impl TextModel {
     ///
     /// # Errors
     /// Those of [`Pool::ask`].
-    pub async fn ask(&self, request: Request, asker: Asker) -> Result<Vec<Generation>> {
+    pub async fn ask(&self, request: TextRequest, asker: Asker) -> Result<Vec<Generation>> {
         self.workers.ask(request, asker).await
     }
 }

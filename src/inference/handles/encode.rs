@@ -44,7 +44,7 @@ impl EncodeModel {
     pub(in super::super) async fn of_clips(start: &Start<'_>) -> Result<Self> {
         let workers = start
             .pool(|folder, device, precision| {
-                OpusEncoder::open(folder, device, precision).map(ClipEncoder)
+                OpusEncoder::load(folder, device, precision).map(ClipEncoder)
             })
             .await?;
         Ok(Self {

@@ -9,14 +9,14 @@ use super::super::{Asker, Pool};
 use super::Card;
 use crate::error::Result;
 use crate::models::silero_vad::{SileroVad, VadState};
-use crate::models::whisper::{Abilities, Request, Transcription, Whisper};
+use crate::models::whisper::{Capabilities, Request, Transcription, Whisper};
 use crate::packet::ModelTag;
 
 /// Writes speech down.
 #[derive(Debug, Clone)]
 pub struct SpeechModel {
     workers: Pool<Transcriber>,
-    abilities: Arc<Abilities>,
+    capabilities: Arc<Capabilities>,
     card: Card,
 }
 
@@ -38,7 +38,7 @@ pub struct Heard {
 
 impl SpeechModel {
     pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
-        let abilities = Arc::new(Abilities::read(&start.folder)?);
+        let capabilities = Arc::new(Capabilities::read(&start.folder)?);
         let workers = start
             .pool(|folder, device, precision| {
                 Whisper::load(folder, device, precision).map(Transcriber)
@@ -46,7 +46,7 @@ impl SpeechModel {
             .await?;
         Ok(Self {
             workers,
-            abilities,
+            capabilities,
             card: start.card(),
         })
     }
@@ -60,8 +60,8 @@ impl SpeechModel {
     }
 
     /// What may be asked of it.
-    pub fn abilities(&self) -> &Abilities {
-        &self.abilities
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
     }
 
     /// The class of its device, `cpu` or `cuda`.

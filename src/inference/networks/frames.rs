@@ -55,10 +55,10 @@ impl FrameEncoder {
         let network: Box<dyn PictureEncoder> = match folder.architecture()? {
             "ResNetForImageClassification" => Box::new(ResNet::open(folder, device, precision)?),
             "CLIPModel" | "CLIPVisionModelWithProjection" => {
-                Box::new(Clip::open(folder, device, precision)?)
+                Box::new(Clip::load(folder, device, precision)?)
             }
-            "SiglipModel" => Box::new(Siglip::open(folder, device, precision)?),
-            _ => Box::new(Dinov2::open(folder, device, precision)?),
+            "SiglipModel" => Box::new(Siglip::load(folder, device, precision)?),
+            _ => Box::new(Dinov2::load(folder, device, precision)?),
         };
         Ok(Self(network))
     }

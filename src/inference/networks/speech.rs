@@ -19,7 +19,7 @@ impl Transcriber {
     fn silence(&self, samples: usize) -> Request {
         let language = self
             .0
-            .abilities()
+            .capabilities()
             .languages()
             .first()
             .map(|&code| code.to_owned());
@@ -71,7 +71,7 @@ impl Model for Transcriber {
     }
 
     fn sample(&self) -> Option<Request> {
-        Some(self.silence(self.0.abilities().longest()))
+        Some(self.silence(self.0.capabilities().longest()))
     }
 
     fn shape(item: &Request) -> String {

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::inference::Model;
 use crate::models::blip::Blip;
 use crate::models::caption_decoder::{CaptionDecoder, CaptionRequest};
-use crate::models::text::{Generation, Generator, Request, Writing};
+use crate::models::text::{CausalLm, Generation, GenerationConfig, TextRequest};
 use crate::packet::Frame;
 use crate::tensor::{Device, frames_to_tensor};
 
@@ -19,30 +19,30 @@ use crate::tensor::{Device, frames_to_tensor};
 type Texts = Vec<Generation>;
 
 /// A language model: a prompt in, texts out.
-pub(in crate::inference) struct LanguageModel(pub Generator);
+pub(in crate::inference) struct LanguageModel(pub CausalLm);
 
 impl Model for LanguageModel {
-    type Item = Request;
+    type Item = TextRequest;
     type Answer = Texts;
 
     fn run(
         &mut self,
-        items: &[&Request],
+        items: &[&TextRequest],
         cancelled: &dyn Fn(usize) -> bool,
     ) -> Result<Vec<Result<Texts>>> {
         // A prompt that does not fit must not fail its neighbours.
         let checks = items.iter().map(|request| self.0.check(request)).collect();
         run_valid(checks, |good| {
-            let requests: Vec<Request> = good.iter().map(|&at| items[at].clone()).collect();
+            let requests: Vec<TextRequest> = good.iter().map(|&at| items[at].clone()).collect();
             self.0.generate(&requests, &|at| cancelled(good[at]))
         })
     }
 
     fn warm_up(&mut self) -> Result<()> {
-        let request = Request {
+        let request = TextRequest {
             prompt: "Hello".to_owned(),
             writing: brief(),
-            ..Request::default()
+            ..TextRequest::default()
         };
         self.0.generate(&[request], &|_| false).map(drop)
     }
@@ -51,13 +51,13 @@ impl Model for LanguageModel {
         let prompt = "One caption for a shot of a harbour with boats, people who wait on a pier, \
                       a crane and a grey sky."
             .to_owned();
-        Some(Request {
+        Some(TextRequest {
             prompt,
-            writing: Writing {
+            writing: GenerationConfig {
                 max_tokens: WRITTEN,
-                ..Writing::default()
+                ..GenerationConfig::default()
             },
-            ..Request::default()
+            ..TextRequest::default()
         })
     }
 
@@ -123,9 +123,9 @@ impl Model for PictureCaptions {
 
     fn sample(&self) -> Option<Self::Item> {
         let [rows, columns] = self.0.size();
-        let writing = Writing {
+        let writing = GenerationConfig {
             max_tokens: WRITTEN,
-            ..Writing::default()
+            ..GenerationConfig::default()
         };
         let frame = grey(1, columns as u32, rows as u32).pop()?;
         Some((
@@ -214,10 +214,10 @@ impl Model for VideoCaptions {
     }
 }
 
-fn brief() -> Writing {
-    Writing {
+fn brief() -> GenerationConfig {
+    GenerationConfig {
         max_tokens: 2,
-        ..Writing::default()
+        ..GenerationConfig::default()
     }
 }
 

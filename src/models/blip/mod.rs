@@ -11,7 +11,7 @@ pub use vision::{BlipVision, BlipVisionConfig};
 use super::caption_decoder::{CaptionDecoder, CaptionRequest};
 use super::folder::ModelFolder;
 use super::image_processor::ImageProcessor;
-use super::text::{Generation, Tokenizer, Writer};
+use super::text::{Generation, TextGenerator, Tokenizer};
 use crate::error::Result;
 use crate::tensor::{Device, Precision, Tensor, guard};
 
@@ -30,7 +30,7 @@ impl Blip {
     /// # Errors
     /// Config, where the folder lacks a file or is another network's; model, where a file is not
     /// what it should be; overload, where memory is short.
-    pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
+    pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let _frozen = guard();
         folder.expect("BlipForConditionalGeneration")?;
         let (vision, text) = (
@@ -44,14 +44,14 @@ impl Blip {
         };
         let preprocess = ImageProcessor::open(folder, exact)?;
         let weights = folder.weights(device, precision)?;
-        let tower = BlipVision::part(&weights.root(), &vision, &preprocess)?;
+        let tower = BlipVision::load_part(&weights.root(), &vision, &preprocess)?;
         let network = text::read(
             &(weights.root() / "text_decoder"),
             &text,
             vision.tower.width,
         )?;
         weights.finish()?;
-        let writer = Writer::new(Tokenizer::load(folder)?, text.ends);
+        let writer = TextGenerator::new(Tokenizer::load(folder)?, text.ends);
         Ok(Self {
             vision: tower,
             preprocess,

@@ -5,10 +5,10 @@ use super::*;
 use crate::models::decoder::Decoder;
 use crate::models::golden::{film, goldens, path, relative_error};
 use crate::models::text::golden::{self, Texts};
-use crate::models::text::{Penalties, Search, Writing};
+use crate::models::text::{BeamSearchConfig, GenerationConfig, Penalties};
 
 fn tiny(precision: Precision) -> Blip {
-    Blip::open(
+    Blip::load(
         &ModelFolder::open(path("tests/golden/blip-tiny")).unwrap(),
         Device::Cpu,
         precision,
@@ -109,13 +109,13 @@ fn captions_from_pictures_to_words_are_those_of_transformers() {
     let begin: Vec<String> = serde_json::from_value(golden["begin"].clone()).unwrap();
     for case in golden["captions"].as_array().unwrap() {
         let beams = case["options"]["num_beams"].as_u64().unwrap_or(1) as u32;
-        let writing = Writing {
+        let writing = GenerationConfig {
             max_tokens: 16,
-            search: Search {
+            search: BeamSearchConfig {
                 beams,
-                ..Search::default()
+                ..BeamSearchConfig::default()
             },
-            ..Writing::default()
+            ..GenerationConfig::default()
         };
         let requests: Vec<CaptionRequest> = begin
             .iter()
@@ -154,14 +154,14 @@ fn a_stop_ends_a_caption_after_what_it_begins_with() {
     let network = tiny(Precision::F32);
     let seen = network.see(&frames().narrow(0, 1, 1)).unwrap();
     let write = |begin: &str, stop: &str| {
-        let writing = Writing {
+        let writing = GenerationConfig {
             max_tokens: 10,
             stop: vec![stop.to_owned()],
             penalties: Penalties {
                 min_tokens: 10,
                 ..Penalties::default()
             },
-            ..Writing::default()
+            ..GenerationConfig::default()
         };
         let request = CaptionRequest {
             begin: begin.to_owned(),

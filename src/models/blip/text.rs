@@ -2,9 +2,9 @@
 //! its embedding.
 
 use crate::error::Result;
-use crate::models::attention::{Attention, Biases, Heads};
+use crate::models::attention::{Attention, AttentionConfig, Biases};
 use crate::models::config::Config;
-use crate::models::decoder::{CrossDecoder, CrossLayer, Transform};
+use crate::models::decoder::{CrossAttentionDecoder, CrossAttentionLayer, Transform};
 use crate::models::layers::{Activation, Embedding, LayerNorm, Linear};
 use crate::models::text::token_ids;
 use crate::models::weights::Scope;
@@ -75,7 +75,11 @@ impl BlipTextConfig {
 ///
 /// # Errors
 /// Model, where the weights do not fit.
-pub(super) fn read(scope: &Scope<'_>, config: &BlipTextConfig, seen: i64) -> Result<CrossDecoder> {
+pub(super) fn read(
+    scope: &Scope<'_>,
+    config: &BlipTextConfig,
+    seen: i64,
+) -> Result<CrossAttentionDecoder> {
     let (weights, width, epsilon) = (scope.weights(), config.width, config.epsilon);
     let (bert, head) = (scope / "bert", scope / "cls" / "predictions");
     let (embeddings, transform) = (&bert / "embeddings", &head / "transform");
@@ -91,11 +95,11 @@ pub(super) fn read(scope: &Scope<'_>, config: &BlipTextConfig, seen: i64) -> Res
         (&head / "decoder").take("weight", &[config.vocabulary, width])?
     };
     let encoder = &bert / "encoder" / "layer";
-    Ok(CrossDecoder {
-        words: Embedding::of(words),
+    Ok(CrossAttentionDecoder {
+        words: Embedding::new(words),
         scale: 1.,
         places: (&embeddings / "position_embeddings").take("weight", &[config.positions, width])?,
-        first: Some(LayerNorm::new(
+        first: Some(LayerNorm::load(
             &(&embeddings / "LayerNorm"),
             width,
             epsilon,
@@ -105,11 +109,11 @@ pub(super) fn read(scope: &Scope<'_>, config: &BlipTextConfig, seen: i64) -> Res
             .collect::<Result<_>>()?,
         last: None,
         transform: Some(Transform {
-            dense: Linear::new(&(&transform / "dense"), width, width)?.packed()?,
+            dense: Linear::load(&(&transform / "dense"), width, width)?.packed()?,
             activation: config.activation,
-            norm: LayerNorm::new(&(&transform / "LayerNorm"), width, epsilon)?,
+            norm: LayerNorm::load(&(&transform / "LayerNorm"), width, epsilon)?,
         }),
-        head: Linear::of(table, Some(head.take("bias", &[config.vocabulary])?)).packed()?,
+        head: Linear::new(table, Some(head.take("bias", &[config.vocabulary])?)).packed()?,
         heads: config.heads,
         context: seen,
         kind: weights.precision().kind(),
@@ -117,7 +121,7 @@ pub(super) fn read(scope: &Scope<'_>, config: &BlipTextConfig, seen: i64) -> Res
     })
 }
 
-fn layer(scope: &Scope<'_>, config: &BlipTextConfig, seen: i64) -> Result<CrossLayer> {
+fn layer(scope: &Scope<'_>, config: &BlipTextConfig, seen: i64) -> Result<CrossAttentionLayer> {
     let &BlipTextConfig {
         width,
         intermediate,
@@ -125,15 +129,15 @@ fn layer(scope: &Scope<'_>, config: &BlipTextConfig, seen: i64) -> Result<CrossL
         epsilon,
         ..
     } = config;
-    let own = Heads::of_self(width, heads);
-    let norm = |place: &str| LayerNorm::new(&(scope / place), width, epsilon);
-    Ok(CrossLayer {
-        own: Attention::of_self(&(scope / "attention"), NAMES, own, Biases::ALL)?.packed()?,
+    let own = AttentionConfig::self_attention(width, heads);
+    let norm = |place: &str| LayerNorm::load(&(scope / place), width, epsilon);
+    Ok(CrossAttentionLayer {
+        own: Attention::load_self(&(scope / "attention"), NAMES, own, Biases::ALL)?.packed()?,
         own_norm: norm("attention.output.LayerNorm")?,
-        cross: Attention::of_context(
+        cross: Attention::load_cross(
             &(scope / "crossattention"),
             NAMES,
-            Heads {
+            AttentionConfig {
                 context: seen,
                 ..own
             },
@@ -141,9 +145,9 @@ fn layer(scope: &Scope<'_>, config: &BlipTextConfig, seen: i64) -> Result<CrossL
         )?
         .packed()?,
         cross_norm: norm("crossattention.output.LayerNorm")?,
-        inner: Linear::new(&(scope / "intermediate.dense"), width, intermediate)?.packed()?,
+        inner: Linear::load(&(scope / "intermediate.dense"), width, intermediate)?.packed()?,
         activation: config.activation,
-        outer: Linear::new(&(scope / "output.dense"), intermediate, width)?.packed()?,
+        outer: Linear::load(&(scope / "output.dense"), intermediate, width)?.packed()?,
         norm: norm("output.LayerNorm")?,
     })
 }

@@ -3,19 +3,19 @@
 use tch::Tensor;
 
 use crate::error::Result;
-use crate::models::attention::{Attention, Heads};
+use crate::models::attention::{Attention, AttentionConfig};
 use crate::models::config::Config;
 use crate::models::image_processor::ImageProcessor;
 use crate::models::layers::{Activation, LayerNorm, Linear};
-use crate::models::patches::{Parts, Patches};
-use crate::models::transformer::{Layer, Mlp, Tower};
+use crate::models::patch_embedding::{PatchEmbedding, PatchWeights};
+use crate::models::transformer::{Mlp, TransformerConfig, TransformerLayer};
 use crate::models::weights::Scope;
 
 /// The tower's sizes; the default is the base model's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BlipVisionConfig {
     /// Its layers.
-    pub tower: Tower,
+    pub tower: TransformerConfig,
     /// Rows and columns of pictures.
     pub image: i64,
     /// Rows and columns of a patch.
@@ -24,7 +24,7 @@ pub struct BlipVisionConfig {
 
 impl Default for BlipVisionConfig {
     fn default() -> Self {
-        let tower = Tower {
+        let tower = TransformerConfig {
             width: 768,
             heads: 12,
             layers: 12,
@@ -41,15 +41,16 @@ impl Default for BlipVisionConfig {
 }
 
 impl BlipVisionConfig {
-    /// From the `vision_config` of a whole model's config.json: the fields of [`Tower::read`],
-    /// `image_size` and `patch_size`; what is missing is the default's.
+    /// From the `vision_config` of a whole model's config.json: the fields of
+    /// [`TransformerConfig::read`], `image_size` and `patch_size`; what is missing is the
+    /// default's.
     ///
     /// # Errors
     /// Model, where a field is not what it must be.
     pub fn read(config: &Config) -> Result<Self> {
         let (default, section) = (Self::default(), config.section("vision_config")?);
         let read = Self {
-            tower: Tower::read(&section, &default.tower, "gelu")?,
+            tower: TransformerConfig::read(&section, &default.tower, "gelu")?,
             image: section.integer_or("image_size", default.image)?,
             patch: section.integer_or("patch_size", default.patch)?,
         };
@@ -63,8 +64,8 @@ impl BlipVisionConfig {
 /// The tower with its weights.
 #[derive(Debug)]
 pub struct BlipVision {
-    pub(super) patches: Patches,
-    pub(super) layers: Vec<Layer>,
+    pub(super) patches: PatchEmbedding,
+    pub(super) layers: Vec<TransformerLayer>,
     norm: LayerNorm,
 }
 
@@ -73,7 +74,7 @@ impl BlipVision {
     ///
     /// # Errors
     /// Model, where the weights do not fit.
-    pub fn part(
+    pub fn load_part(
         root: &Scope<'_>,
         config: &BlipVisionConfig,
         preprocess: &ImageProcessor,
@@ -88,7 +89,7 @@ impl BlipVision {
             .take_f32("class_embedding", &[1, 1, width])?
             .f_view([1, width])?;
         let convolution = &embeddings / "patch_embedding";
-        let parts = Parts {
+        let parts = PatchWeights {
             weight: convolution.take_f32("weight", &[width, 3, config.patch, config.patch])?,
             bias: Some(convolution.take_f32("bias", &[width])?),
             before: Some(positions.f_narrow(0, 0, 1)?.f_add(&class)?),
@@ -96,11 +97,11 @@ impl BlipVision {
         };
         let layers = &scope / "encoder" / "layers";
         Ok(Self {
-            patches: Patches::new(root.weights(), &parts, preprocess)?,
+            patches: PatchEmbedding::new(root.weights(), &parts, preprocess)?,
             layers: (0..tower.layers)
                 .map(|index| layer(&(&layers / index), tower))
                 .collect::<Result<_>>()?,
-            norm: LayerNorm::new(&(&scope / "post_layernorm"), width, tower.epsilon)?,
+            norm: LayerNorm::load(&(&scope / "post_layernorm"), width, tower.epsilon)?,
         })
     }
 
@@ -124,21 +125,21 @@ impl BlipVision {
 }
 
 /// A layer whose query, key and value are one product in the checkpoint, too.
-fn layer(scope: &Scope<'_>, tower: &Tower) -> Result<Layer> {
+fn layer(scope: &Scope<'_>, tower: &TransformerConfig) -> Result<TransformerLayer> {
     let (attention, width) = (scope / "self_attn", tower.width);
     let (fused, out) = (
-        Linear::new(&(&attention / "qkv"), width, 3 * width)?,
-        Linear::new(&(&attention / "projection"), width, width)?,
+        Linear::load(&(&attention / "qkv"), width, 3 * width)?,
+        Linear::load(&(&attention / "projection"), width, width)?,
     );
-    Layer::of(
-        LayerNorm::new(&(scope / "layer_norm1"), width, tower.epsilon)?,
-        Attention::of_fused(
+    TransformerLayer::of(
+        LayerNorm::load(&(scope / "layer_norm1"), width, tower.epsilon)?,
+        Attention::fused(
             fused,
             out,
-            Heads::of_self(width, tower.heads),
+            AttentionConfig::self_attention(width, tower.heads),
             scope.weights().attention(),
         ),
-        LayerNorm::new(&(scope / "layer_norm2"), width, tower.epsilon)?,
+        LayerNorm::load(&(scope / "layer_norm2"), width, tower.epsilon)?,
         Mlp::new(&(scope / "mlp"), tower)?,
     )
 }

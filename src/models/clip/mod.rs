@@ -48,15 +48,15 @@ impl Clip {
     /// # Errors
     /// Config, where the folder is another network's; model, where its config or weights do not
     /// fit.
-    pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
+    pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let vision = ClipVisionConfig::read(folder.config())?;
         let preprocess = ImageProcessor::open(folder, ImageProcessor::clip(vision.image))?;
         let weights = folder.weights(device, precision)?;
         if folder.architecture()? == "CLIPVisionModelWithProjection" {
-            return Self::new(weights, &vision, None, preprocess);
+            return Self::build(weights, &vision, None, preprocess);
         }
         folder.expect("CLIPModel")?;
-        let mut clip = Self::new(
+        let mut clip = Self::build(
             weights,
             &vision,
             Some(&ClipTextConfig::read(folder.config())?),
@@ -75,7 +75,7 @@ impl Clip {
     ///
     /// # Errors
     /// Model, where they do not fit.
-    pub fn new(
+    pub fn build(
         weights: Weights,
         vision: &ClipVisionConfig,
         text: Option<&ClipTextConfig>,
@@ -83,7 +83,7 @@ impl Clip {
     ) -> Result<Self> {
         let _frozen = crate::tensor::guard();
         let (root, device) = (weights.root(), weights.device());
-        let tower = ClipVision::part(&root, vision, &preprocess)?;
+        let tower = ClipVision::load_part(&root, vision, &preprocess)?;
         let words = match text {
             Some(config) => {
                 let scale = root
@@ -91,7 +91,7 @@ impl Clip {
                     .f_exp()?
                     .f_double_value(&[])?;
                 Some(Words {
-                    tower: ClipText::part(&root, config, true)?,
+                    tower: ClipText::load_part(&root, config, true)?,
                     scale,
                     tokenizer: None,
                 })

@@ -27,7 +27,7 @@ fn text_config(network: &str) -> ClipTextConfig {
 }
 
 fn text(network: &str, precision: Precision) -> ClipText {
-    ClipText::new(
+    ClipText::build(
         weights("clip.json", network, precision),
         &text_config(network),
         network == "text_projecting",
@@ -106,7 +106,7 @@ fn sliced_attention_reads_the_same_text() {
     let golden = golden_text("text_plain");
     let weights =
         weights("clip.json", "text_plain", Precision::F32).with_attention(AttentionKind::Sliced);
-    let tower = ClipText::new(weights, &text_config("text_plain"), false).unwrap();
+    let tower = ClipText::build(weights, &text_config("text_plain"), false).unwrap();
     let error = relative_error(
         &tower.forward(&golden["tokens"], &[]).unwrap().last,
         &golden["last"],
@@ -183,13 +183,13 @@ fn vision_config() -> ClipVisionConfig {
 fn whole(precision: Precision) -> Clip {
     let text = text_config("text_projecting");
     let text = ClipTextConfig {
-        tower: crate::models::transformer::Tower {
+        tower: crate::models::transformer::TransformerConfig {
             activation: Activation::QuickGelu,
             ..text.tower
         },
         ..text
     };
-    Clip::new(
+    Clip::build(
         weights("clip.json", "whole", precision),
         &vision_config(),
         Some(&text),
@@ -213,7 +213,7 @@ pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
 }
 
 fn tiny() -> Clip {
-    Clip::open(
+    Clip::load(
         &ModelFolder::open(path("tests/golden/clip-tiny")).unwrap(),
         Device::Cpu,
         Precision::F32,
@@ -351,7 +351,7 @@ fn pictures_alone_need_no_text_tower() {
         .filter(|(key, _)| key.starts_with("vis"))
         .collect();
     Tensor::write_safetensors(&tensors, folder.path().join("model.safetensors")).unwrap();
-    let alone = Clip::open(
+    let alone = Clip::load(
         &ModelFolder::open(folder.path()).unwrap(),
         Device::Cpu,
         Precision::F32,
@@ -374,7 +374,7 @@ fn pictures_alone_need_no_text_tower() {
 #[test]
 fn pictures_that_do_not_fit_the_positions_are_refused() {
     let fitting = |preprocess| {
-        Clip::new(
+        Clip::build(
             weights("clip.json", "whole", Precision::F32),
             &vision_config(),
             None,

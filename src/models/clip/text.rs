@@ -8,7 +8,7 @@ use crate::models::config::Config;
 use crate::models::folder::ModelFolder;
 use crate::models::layers::{Activation, Embedding, LayerNorm, Linear};
 use crate::models::offload::tensors;
-use crate::models::transformer::{Layer, Tower, layers};
+use crate::models::transformer::{TransformerConfig, TransformerLayer, layers};
 use crate::models::weights::{Scope, Weights};
 use crate::tensor::Precision;
 
@@ -28,7 +28,7 @@ const LEGACY_END: i64 = 2;
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipTextConfig {
     /// Its layers.
-    pub tower: Tower,
+    pub tower: TransformerConfig,
     /// Tokens known.
     pub vocab_size: i64,
     /// Tokens of the longest text.
@@ -42,7 +42,7 @@ pub struct ClipTextConfig {
 
 impl Default for ClipTextConfig {
     fn default() -> Self {
-        let tower = Tower {
+        let tower = TransformerConfig {
             width: 512,
             heads: 8,
             layers: 12,
@@ -62,8 +62,8 @@ impl Default for ClipTextConfig {
 
 impl ClipTextConfig {
     /// From the config.json of a text tower, or from the `text_config` of a whole model's: the
-    /// fields of [`Tower::read`], `vocab_size`, `max_position_embeddings`, `projection_dim` and
-    /// `eos_token_id`; what is missing is the default's.
+    /// fields of [`TransformerConfig::read`], `vocab_size`, `max_position_embeddings`,
+    /// `projection_dim` and `eos_token_id`; what is missing is the default's.
     ///
     /// # Errors
     /// Model, where a field is not what it must be.
@@ -83,7 +83,7 @@ impl ClipTextConfig {
         };
         let end = section.integer_or("eos_token_id", default.end.unwrap_or(LEGACY_END))?;
         let read = Self {
-            tower: Tower::read(&section, &default.tower, "quick_gelu")?,
+            tower: TransformerConfig::read(&section, &default.tower, "quick_gelu")?,
             vocab_size: section.integer_or("vocab_size", default.vocab_size)?,
             positions: section.integer_or("max_position_embeddings", default.positions)?,
             projection: if whole {
@@ -121,7 +121,7 @@ pub struct TextStates {
 pub struct ClipText {
     tokens: Embedding,
     positions: Tensor,
-    layers: Vec<Layer>,
+    layers: Vec<TransformerLayer>,
     norm: LayerNorm,
     projection: Option<Linear>,
     config: ClipTextConfig,
@@ -135,14 +135,14 @@ impl ClipText {
     /// # Errors
     /// Config, where the folder is another network's; model, where its config or weights do not
     /// fit.
-    pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
+    pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let projected = match folder.architecture()? {
             "CLIPTextModel" => false,
             _ => folder
                 .expect("CLIPTextModelWithProjection")
                 .map(|()| true)?,
         };
-        Self::new(
+        Self::build(
             folder.weights(device, precision)?,
             &ClipTextConfig::read(folder.config())?,
             projected,
@@ -153,9 +153,9 @@ impl ClipText {
     ///
     /// # Errors
     /// Model, where they do not fit.
-    pub fn new(weights: Weights, config: &ClipTextConfig, projected: bool) -> Result<Self> {
+    pub fn build(weights: Weights, config: &ClipTextConfig, projected: bool) -> Result<Self> {
         let _frozen = crate::tensor::guard();
-        let tower = Self::part(&weights.root(), config, projected)?;
+        let tower = Self::load_part(&weights.root(), config, projected)?;
         weights.finish()?;
         Ok(tower)
     }
@@ -166,7 +166,7 @@ impl ClipText {
     ///
     /// # Errors
     /// Model, where the weights do not fit.
-    pub fn part(root: &Scope<'_>, config: &ClipTextConfig, projected: bool) -> Result<Self> {
+    pub fn load_part(root: &Scope<'_>, config: &ClipTextConfig, projected: bool) -> Result<Self> {
         let alone = !projected && !root.has("text_model.embeddings.token_embedding.weight");
         let (scope, width) = (
             if alone {
@@ -180,13 +180,20 @@ impl ClipText {
         // Older checkpoints store 0, 1, 2 and so on.
         root.weights().allow_surplus("embeddings.position_ids");
         Ok(Self {
-            tokens: Embedding::new(&(&embeddings / "token_embedding"), config.vocab_size, width)?,
+            tokens: Embedding::load(&(&embeddings / "token_embedding"), config.vocab_size, width)?,
             positions: (&embeddings / "position_embedding")
                 .take("weight", &[config.positions, width])?,
             layers: layers(&(&scope / "encoder" / "layers"), &config.tower)?,
-            norm: LayerNorm::new(&(&scope / "final_layer_norm"), width, config.tower.epsilon)?,
+            norm: LayerNorm::load(&(&scope / "final_layer_norm"), width, config.tower.epsilon)?,
             projection: projected
-                .then(|| Linear::read(&(root / "text_projection"), width, config.projection, false))
+                .then(|| {
+                    Linear::load_biased(
+                        &(root / "text_projection"),
+                        width,
+                        config.projection,
+                        false,
+                    )
+                })
                 .transpose()?,
             config: config.clone(),
             device: root.weights().device(),

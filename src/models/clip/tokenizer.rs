@@ -34,7 +34,7 @@ impl ClipTokenizer {
     ///
     /// # Errors
     /// Config, where its files are not there; model, where one is not what it should be.
-    pub fn open(folder: &Path) -> Result<Self> {
+    pub fn load(folder: &Path) -> Result<Self> {
         let file = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
         let settings = file("tokenizer_config.json")
             .map(|path| Config::read(&path))
@@ -231,7 +231,7 @@ mod tests {
             "sdxl-tiny/tokenizer",
             "sdxl-tiny/tokenizer_2",
         ] {
-            let tokenizer = ClipTokenizer::open(&path("tests/golden").join(part)).unwrap();
+            let tokenizer = ClipTokenizer::load(&path("tests/golden").join(part)).unwrap();
             let expected = Vec::<Vec<i64>>::try_from(&golden[&part.replace('/', ".")]).unwrap();
             assert_eq!(expected.len(), texts().len());
             for (text, expected) in texts().iter().zip(expected) {
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || ClipTokenizer::open(folder.path()).unwrap_err();
+        let open = || ClipTokenizer::load(folder.path()).unwrap_err();
         assert!(open().message().contains("merges.txt"));
         std::fs::write(folder.path().join("merges.txt"), "a b\n").unwrap();
         std::fs::write(

@@ -7,15 +7,15 @@ use crate::error::Result;
 use crate::models::config::Config;
 use crate::models::image_processor::ImageProcessor;
 use crate::models::layers::{Activation, LayerNorm, Linear};
-use crate::models::patches::{Parts, Patches};
-use crate::models::transformer::{Layer, Tower, layers};
+use crate::models::patch_embedding::{PatchEmbedding, PatchWeights};
+use crate::models::transformer::{TransformerConfig, TransformerLayer, layers};
 use crate::models::weights::Scope;
 
 /// The tower's sizes; the default is ViT-B/32's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipVisionConfig {
     /// Its layers.
-    pub tower: Tower,
+    pub tower: TransformerConfig,
     /// Rows and columns of pictures.
     pub image: i64,
     /// Rows and columns of a patch.
@@ -26,7 +26,7 @@ pub struct ClipVisionConfig {
 
 impl Default for ClipVisionConfig {
     fn default() -> Self {
-        let tower = Tower {
+        let tower = TransformerConfig {
             width: 768,
             heads: 12,
             layers: 12,
@@ -45,8 +45,8 @@ impl Default for ClipVisionConfig {
 
 impl ClipVisionConfig {
     /// From the config.json of an image tower, or from the `vision_config` of a whole model's: the
-    /// fields of [`Tower::read`], `image_size`, `patch_size` and `projection_dim`; what is missing
-    /// is the default's.
+    /// fields of [`TransformerConfig::read`], `image_size`, `patch_size` and `projection_dim`; what
+    /// is missing is the default's.
     ///
     /// # Errors
     /// Model, where a field is not what it must be.
@@ -59,7 +59,7 @@ impl ClipVisionConfig {
             config.clone()
         };
         let read = Self {
-            tower: Tower::read(&section, &default.tower, "quick_gelu")?,
+            tower: TransformerConfig::read(&section, &default.tower, "quick_gelu")?,
             image: section.integer_or("image_size", default.image)?,
             patch: section.integer_or("patch_size", default.patch)?,
             projection: if whole { config } else { &section }
@@ -81,10 +81,10 @@ impl ClipVisionConfig {
 /// The tower with its weights.
 #[derive(Debug)]
 pub struct ClipVision {
-    pub(super) patches: Patches,
+    pub(super) patches: PatchEmbedding,
     pub(super) norm_before: LayerNorm,
-    pub(super) layers: Vec<Layer>,
-    last: Layer,
+    pub(super) layers: Vec<TransformerLayer>,
+    last: TransformerLayer,
     norm_after: LayerNorm,
     projection: Linear,
 }
@@ -94,7 +94,7 @@ impl ClipVision {
     ///
     /// # Errors
     /// Model, where the weights do not fit.
-    pub fn part(
+    pub fn load_part(
         root: &Scope<'_>,
         config: &ClipVisionConfig,
         preprocess: &ImageProcessor,
@@ -107,7 +107,7 @@ impl ClipVision {
         let positions =
             (&embeddings / "position_embedding").take_f32("weight", &[count + 1, width])?;
         let class = embeddings.take_f32("class_embedding", &[width])?;
-        let parts = Parts {
+        let parts = PatchWeights {
             weight: (&embeddings / "patch_embedding")
                 .take_f32("weight", &[width, 3, patch, patch])?,
             bias: None,
@@ -119,13 +119,13 @@ impl ClipVision {
             .pop()
             .ok_or_else(|| crate::error::Error::model("an image tower without layers"))?;
         Ok(Self {
-            patches: Patches::new(root.weights(), &parts, preprocess)?,
+            patches: PatchEmbedding::new(root.weights(), &parts, preprocess)?,
             // The checkpoint's own spelling.
-            norm_before: LayerNorm::new(&(&scope / "pre_layrnorm"), width, tower.epsilon)?,
+            norm_before: LayerNorm::load(&(&scope / "pre_layrnorm"), width, tower.epsilon)?,
             layers,
             last,
-            norm_after: LayerNorm::new(&(&scope / "post_layernorm"), width, tower.epsilon)?,
-            projection: Linear::read(
+            norm_after: LayerNorm::load(&(&scope / "post_layernorm"), width, tower.epsilon)?,
+            projection: Linear::load_biased(
                 &(root / "visual_projection"),
                 width,
                 config.projection,

@@ -2,11 +2,13 @@
 //! (greedy, drawn, beams) are written once over all of them: it reads prompts into a cache,
 //! continues every text of the cache by a token, and yields logits.
 
-mod columns;
-mod crossed;
+mod cross_attention;
+mod kv_cache;
 
-pub use columns::{Columns, Shape, Slot};
-pub use crossed::{CrossCache, CrossDecoder, CrossLayer, Over, Transform};
+pub use cross_attention::{
+    ConditionedCache, ConditionedDecoder, CrossAttentionDecoder, CrossAttentionLayer, Transform,
+};
+pub use kv_cache::{KvCache, KvCacheConfig, LayerCache};
 
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, guard};
@@ -51,7 +53,7 @@ pub trait Decoder {
 
     /// Whether a text depends on nothing but its tokens, so that what all prompts begin with need
     /// be read only once.
-    fn reads_tokens_only(&self) -> bool {
+    fn depends_on_tokens_only(&self) -> bool {
         true
     }
 
@@ -68,7 +70,7 @@ pub trait Decoder {
             return Err(Error::bug("a prompt without tokens"));
         }
         let mut cache = self.empty(longest as i64 + further)?;
-        let shared = if prompts.len() > 1 && self.reads_tokens_only() {
+        let shared = if prompts.len() > 1 && self.depends_on_tokens_only() {
             shared_prefix(prompts).min(shortest - 1)
         } else {
             0
@@ -79,10 +81,10 @@ pub trait Decoder {
         }
         cache
             .columns()
-            .fan_out(prompts.iter().map(|p| (longest - p.len()) as i64).collect())?;
+            .expand_rows(prompts.iter().map(|p| (longest - p.len()) as i64).collect())?;
         let rest: Vec<&[i64]> = prompts.iter().map(|p| &p[shared..]).collect();
         let last = read(self, &mut cache, &rest)?;
-        cache.columns().prompts_are_read();
+        cache.columns().end_prompts();
         Ok((cache, self.logits(&last)?))
     }
 
@@ -108,7 +110,7 @@ pub trait Decoder {
 /// The texts under way, a row each.
 pub trait Cache {
     /// Their keys and values.
-    fn columns(&mut self) -> &mut Columns;
+    fn columns(&mut self) -> &mut KvCache;
 
     /// Goes on with these rows, in this order; a row may come more than once or not at all.
     ///

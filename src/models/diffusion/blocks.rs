@@ -5,8 +5,8 @@
 
 use tch::Tensor;
 
-use super::super::attention::{Attention, Biases, Heads};
-use super::super::layers::{Conv2d, Geometry, GroupNorm, Linear};
+use super::super::attention::{Attention, AttentionConfig, Biases};
+use super::super::layers::{Conv2d, ConvConfig, GroupNorm, Linear};
 use super::super::offload::tensors;
 use super::super::weights::Scope;
 use crate::error::{Error, Result};
@@ -16,9 +16,9 @@ use crate::error::{Error, Result};
 /// # Errors
 /// Model, where the weights do not fit.
 pub fn conv3x3(scope: &Scope<'_>, input: i64, output: i64) -> Result<Conv2d> {
-    Ok(Conv2d::plain(
+    Ok(Conv2d::load(
         scope,
-        Geometry {
+        ConvConfig {
             input,
             output,
             kernel: 3,
@@ -65,7 +65,7 @@ impl Pointwise {
             .take("weight", &[output, input, 1, 1])?
             .f_view([output, input])?;
         Ok(Self(
-            Linear::of(weight, Some(scope.take("bias", &[output])?)).packed()?,
+            Linear::new(weight, Some(scope.take("bias", &[output])?)).packed()?,
         ))
     }
 
@@ -74,7 +74,7 @@ impl Pointwise {
     /// # Errors
     /// As there.
     pub fn linear(scope: &Scope<'_>, input: i64, output: i64) -> Result<Self> {
-        Ok(Self(Linear::new(scope, input, output)?.packed()?))
+        Ok(Self(Linear::load(scope, input, output)?.packed()?))
     }
 
     /// `[n, input, h, w]`, best channels-last, to `[n, output, h, w]`.
@@ -151,7 +151,7 @@ impl ResnetBlock2D {
             epsilon,
         } = shape;
         let time = match time {
-            Some(width) => Some(Linear::new(&(scope / "time_emb_proj"), width, output)?),
+            Some(width) => Some(Linear::load(&(scope / "time_emb_proj"), width, output)?),
             None => None,
         };
         let shortcut = if input == output {
@@ -160,10 +160,10 @@ impl ResnetBlock2D {
             Some(Pointwise::new(&(scope / "conv_shortcut"), input, output)?)
         };
         Ok(Self {
-            norm1: GroupNorm::new(&(scope / "norm1"), input, groups, epsilon)?,
+            norm1: GroupNorm::load(&(scope / "norm1"), input, groups, epsilon)?,
             conv1: conv3x3(&(scope / "conv1"), input, output)?,
             time,
-            norm2: GroupNorm::new(&(scope / "norm2"), output, groups, epsilon)?,
+            norm2: GroupNorm::load(&(scope / "norm2"), output, groups, epsilon)?,
             conv2: conv3x3(&(scope / "conv2"), output, output)?,
             shortcut,
         })
@@ -229,8 +229,13 @@ impl PixelAttention {
             ["to_q", "to_k", "to_v", "to_out.0"]
         };
         Ok(Self {
-            norm: GroupNorm::new(&(scope / "group_norm"), channels, groups, epsilon)?,
-            attention: Attention::of_self(scope, names, Heads::of_self(channels, 1), Biases::ALL)?,
+            norm: GroupNorm::load(&(scope / "group_norm"), channels, groups, epsilon)?,
+            attention: Attention::load_self(
+                scope,
+                names,
+                AttentionConfig::self_attention(channels, 1),
+                Biases::ALL,
+            )?,
         })
     }
 
@@ -274,7 +279,7 @@ impl Downsample2D {
         let scope = scope / "conv";
         let weight = scope.take("weight", &[channels, channels, 3, 3])?;
         let padding = if border == Border::Around { 1 } else { 0 };
-        let conv = Conv2d::of(
+        let conv = Conv2d::build(
             &weight,
             &scope.take("bias", &[channels])?,
             [2, 2],
@@ -325,7 +330,7 @@ impl Upsample2D {
         };
         let (weight, bias) = (Tensor::f_cat(&kernels, 0)?, bias.f_repeat([4])?);
         Ok(Self {
-            conv: Conv2d::placed(scope, &weight, &bias, [1, 1], [1, 1], [1, 1])?.packed(),
+            conv: Conv2d::place(scope, &weight, &bias, [1, 1], [1, 1], [1, 1])?.packed(),
             channels,
         })
     }
@@ -373,7 +378,7 @@ impl Upsample2D {
             .f_reshape([2, 2, channels, channels, 2, 2])?;
         let columns = unfold(&kernels.f_select(1, 0)?, &kernels.f_select(1, 1)?, 4)?;
         let weight = unfold(&columns.f_select(0, 0)?, &columns.f_select(0, 1)?, 2)?;
-        let conv = Conv2d::of(
+        let conv = Conv2d::build(
             &weight,
             &self.conv.bias().f_narrow(0, 0, channels)?,
             [1, 1],

@@ -5,15 +5,15 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::attention::{Attention, Biases, Heads};
+use super::attention::{Attention, AttentionConfig, Biases};
 use super::classes;
 use super::config::Config;
 use super::folder::ModelFolder;
 use super::image_processor::ImageProcessor;
 use super::layers::{Activation, LayerNorm, Linear};
-use super::patches::{Parts, Patches, regrid};
+use super::patch_embedding::{PatchEmbedding, PatchWeights, interpolate_positions};
 use super::picture_encoder::{Features, PictureEncoder};
-use super::transformer::{Layer, Mlp, Tower};
+use super::transformer::{Mlp, TransformerConfig, TransformerLayer};
 use super::weights::{Scope, Weights};
 use crate::error::{Error, Result};
 use crate::tensor::Precision;
@@ -22,7 +22,7 @@ use crate::tensor::Precision;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dinov2Config {
     /// Its layers.
-    pub tower: Tower,
+    pub tower: TransformerConfig,
     /// Rows and columns of the pictures that positions were learnt for.
     pub image: i64,
     /// Rows and columns of a patch.
@@ -39,9 +39,9 @@ pub struct Dinov2Config {
 }
 
 impl Dinov2Config {
-    /// From config.json of `architecture`: the fields of [`Tower::read`] with `mlp_ratio` for the
-    /// intermediate size, `image_size`, `patch_size`, `qkv_bias`, `use_swiglu_ffn`,
-    /// `num_register_tokens`, `num_labels`; what is missing is base's.
+    /// From config.json of `architecture`: the fields of [`TransformerConfig::read`] with
+    /// `mlp_ratio` for the intermediate size, `image_size`, `patch_size`, `qkv_bias`,
+    /// `use_swiglu_ffn`, `num_register_tokens`, `num_labels`; what is missing is base's.
     ///
     /// # Errors
     /// Config, where it is another network's; model, where a field is not what it must be.
@@ -66,7 +66,7 @@ impl Dinov2Config {
         } else {
             wide
         };
-        let default = Tower {
+        let default = TransformerConfig {
             width,
             heads: 12,
             layers: 12,
@@ -75,9 +75,9 @@ impl Dinov2Config {
             epsilon: 1e-6,
         };
         let read = Self {
-            tower: Tower {
+            tower: TransformerConfig {
                 intermediate,
-                ..Tower::read(config, &default, "gelu")?
+                ..TransformerConfig::read(config, &default, "gelu")?
             },
             image: config.integer_or("image_size", 224)?,
             patch: config.integer_or("patch_size", 14)?,
@@ -104,8 +104,8 @@ impl Dinov2Config {
 /// The network with its weights.
 #[derive(Debug)]
 pub struct Dinov2 {
-    patches: Patches,
-    layers: Vec<Layer>,
+    patches: PatchEmbedding,
+    layers: Vec<TransformerLayer>,
     norm: LayerNorm,
     classifier: Option<Linear>,
     /// Places before the patches.
@@ -121,17 +121,17 @@ impl Dinov2 {
     /// # Errors
     /// Config, where the folder is another network's; model, where its config or weights do not
     /// fit.
-    pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
+    pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let config = Dinov2Config::read(folder.config(), folder.architecture()?)?;
         let preprocess = ImageProcessor::open(folder, ImageProcessor::dinov2())?;
-        Self::new(folder.weights(device, precision)?, &config, preprocess)
+        Self::build(folder.weights(device, precision)?, &config, preprocess)
     }
 
     /// The network of these weights, for pictures as `preprocess` makes them, of any size.
     ///
     /// # Errors
     /// Model, where the weights do not fit.
-    pub fn new(
+    pub fn build(
         weights: Weights,
         config: &Dinov2Config,
         preprocess: ImageProcessor,
@@ -150,13 +150,13 @@ impl Dinov2 {
             .map(|index| layer(&(&scope / "encoder" / "layer" / index), config));
         let network = Self {
             before: 1 + config.registers.unwrap_or(0),
-            patches: Patches::new(&weights, &parts, &preprocess)?,
+            patches: PatchEmbedding::new(&weights, &parts, &preprocess)?,
             layers: layers.collect::<Result<_>>()?,
-            norm: LayerNorm::new(&(&scope / "layernorm"), width, config.tower.epsilon)?,
+            norm: LayerNorm::load(&(&scope / "layernorm"), width, config.tower.epsilon)?,
             // The classifier decides, and is small: f32 in every precision.
             classifier: config
                 .classes
-                .map(|classes| Linear::f32(&(&root / "classifier"), 2 * width, classes))
+                .map(|classes| Linear::load_f32(&(&root / "classifier"), 2 * width, classes))
                 .transpose()?,
             preprocess,
             device,
@@ -227,7 +227,11 @@ impl PictureEncoder for Dinov2 {
 
 /// What stands before the patches, their convolution, and their positions at the grid of the
 /// pictures that are read.
-fn parts(scope: &Scope<'_>, config: &Dinov2Config, preprocess: &ImageProcessor) -> Result<Parts> {
+fn parts(
+    scope: &Scope<'_>,
+    config: &Dinov2Config,
+    preprocess: &ImageProcessor,
+) -> Result<PatchWeights> {
     let (width, patch) = (config.tower.width, config.patch);
     let count = (config.image / patch) * (config.image / patch);
     let positions = scope
@@ -255,10 +259,10 @@ fn parts(scope: &Scope<'_>, config: &Dinov2Config, preprocess: &ImageProcessor) 
         .unwrap_or([config.image; 2])
         .map(|pixels| pixels / patch);
     let conv = scope / "patch_embeddings" / "projection";
-    Ok(Parts {
+    Ok(PatchWeights {
         weight: conv.take_f32("weight", &[width, 3, patch, patch])?,
         bias: Some(conv.take_f32("bias", &[width])?),
-        positions: regrid(
+        positions: interpolate_positions(
             &positions.f_narrow(0, 1, count)?,
             grid,
             config.registers.is_some(),
@@ -268,7 +272,7 @@ fn parts(scope: &Scope<'_>, config: &Dinov2Config, preprocess: &ImageProcessor) 
 }
 
 /// A layer under DINOv2's names, with the factors that scale what it adds folded in.
-fn layer(scope: &Scope<'_>, config: &Dinov2Config) -> Result<Layer> {
+fn layer(scope: &Scope<'_>, config: &Dinov2Config) -> Result<TransformerLayer> {
     let (tower, width) = (&config.tower, config.tower.width);
     let scale = |name: &str| (scope / name).take_f32("lambda1", &[width]);
     let (attended, fed) = (scale("layer_scale1")?, scale("layer_scale2")?);
@@ -284,26 +288,26 @@ fn layer(scope: &Scope<'_>, config: &Dinov2Config) -> Result<Layer> {
         value: config.qkv_bias,
         out: true,
     };
-    let heads = Heads::of_self(width, tower.heads);
+    let heads = AttentionConfig::self_attention(width, tower.heads);
     let (mlp, inner) = (scope / "mlp", tower.intermediate);
     let mlp = if config.gated {
-        let into = Linear::new(&(&mlp / "weights_in"), width, 2 * inner)?;
+        let into = Linear::load(&(&mlp / "weights_in"), width, 2 * inner)?;
         Mlp::gated(
             into,
-            Linear::scaled(&(&mlp / "weights_out"), inner, width, &fed, &fed)?,
+            Linear::load_scaled(&(&mlp / "weights_out"), inner, width, &fed, &fed)?,
         )?
     } else {
-        let into = Linear::new(&(&mlp / "fc1"), width, inner)?;
+        let into = Linear::load(&(&mlp / "fc1"), width, inner)?;
         Mlp::of(
             into,
             tower.activation,
-            Linear::scaled(&(&mlp / "fc2"), inner, width, &fed, &fed)?,
+            Linear::load_scaled(&(&mlp / "fc2"), inner, width, &fed, &fed)?,
         )?
     };
-    Layer::of(
-        LayerNorm::new(&(scope / "norm1"), width, tower.epsilon)?,
-        Attention::of_self_scaled(&(scope / "attention"), names, heads, biases, &attended)?,
-        LayerNorm::new(&(scope / "norm2"), width, tower.epsilon)?,
+    TransformerLayer::of(
+        LayerNorm::load(&(scope / "norm1"), width, tower.epsilon)?,
+        Attention::load_self_scaled(&(scope / "attention"), names, heads, biases, &attended)?,
+        LayerNorm::load(&(scope / "norm2"), width, tower.epsilon)?,
         mlp,
     )
 }

@@ -2,9 +2,9 @@
 //! transformers' `GPT2LMHeadModel` computes it: learned positions, normalisation before attention
 //! and feed-forward, GELU by its tanh, the head tied to the embedding.
 
-use super::attention::{Attention, Heads};
+use super::attention::{Attention, AttentionConfig};
 use super::config::Config;
-use super::decoder::{Cache as Rows, Columns, Decoder, Shape};
+use super::decoder::{Cache as Rows, Decoder, KvCache, KvCacheConfig};
 use super::folder::ModelFolder;
 use super::layers::{Activation, Embedding, LayerNorm, Linear};
 use super::weights::{Scope, Weights};
@@ -97,10 +97,10 @@ struct Layer {
 
 /// Texts under way.
 #[derive(Debug)]
-pub struct Cache(Columns);
+pub struct Cache(KvCache);
 
 impl Rows for Cache {
-    fn columns(&mut self) -> &mut Columns {
+    fn columns(&mut self) -> &mut KvCache {
         &mut self.0
     }
 
@@ -115,9 +115,9 @@ impl Gpt2 {
     /// # Errors
     /// Config, where the folder is another network's; model, where its config or weights do not
     /// fit; overload, where memory is short.
-    pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
+    pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         folder.expect("GPT2LMHeadModel")?;
-        Self::new(
+        Self::build(
             folder.weights(device, precision)?,
             Gpt2Config::read(folder.config())?,
         )
@@ -127,7 +127,7 @@ impl Gpt2 {
     ///
     /// # Errors
     /// Model, where they do not fit.
-    pub fn new(weights: Weights, config: Gpt2Config) -> Result<Self> {
+    pub fn build(weights: Weights, config: Gpt2Config) -> Result<Self> {
         let _frozen = guard();
         // Old checkpoints carry the causal mask as weights.
         for computed in [".attn.bias", ".attn.masked_bias"] {
@@ -150,13 +150,13 @@ impl Gpt2 {
             weights.take("lm_head.weight", &[config.vocabulary, width])?
         };
         let network = Self {
-            words: Embedding::of(words),
-            places: Embedding::new(&(&root / "wpe"), config.positions, width)?,
+            words: Embedding::new(words),
+            places: Embedding::load(&(&root / "wpe"), config.positions, width)?,
             layers: (0..config.layers)
                 .map(|n| Layer::new(&(&root / "h" / n), &config))
                 .collect::<Result<_>>()?,
-            last: LayerNorm::new(&(&root / "ln_f"), width, epsilon)?,
-            head: Linear::of(head, None).packed()?,
+            last: LayerNorm::load(&(&root / "ln_f"), width, epsilon)?,
+            head: Linear::new(head, None).packed()?,
             kind: weights.precision().kind(),
             device: weights.device(),
             config,
@@ -178,14 +178,14 @@ impl Layer {
         let fused = conv1d(&(&attn / "c_attn"), width, 3 * width)?;
         let out = conv1d(&(&attn / "c_proj"), width, width)?;
         Ok(Self {
-            ln_1: LayerNorm::new(&(scope / "ln_1"), width, epsilon)?,
-            attention: Attention::of_fused(
+            ln_1: LayerNorm::load(&(scope / "ln_1"), width, epsilon)?,
+            attention: Attention::fused(
                 fused,
                 out,
-                Heads::of_self(width, config.heads),
+                AttentionConfig::self_attention(width, config.heads),
                 scope.weights().attention(),
             ),
-            ln_2: LayerNorm::new(&(scope / "ln_2"), width, epsilon)?,
+            ln_2: LayerNorm::load(&(scope / "ln_2"), width, epsilon)?,
             fc: conv1d(&(&mlp / "c_fc"), width, inner)?,
             proj: conv1d(&(&mlp / "c_proj"), inner, width)?,
         })
@@ -195,7 +195,7 @@ impl Layer {
 /// OpenAI's Conv1D: a fully connected layer whose weight lies `[input, output]`.
 fn conv1d(scope: &Scope<'_>, input: i64, output: i64) -> Result<Linear> {
     let weight = scope.take("weight", &[input, output])?.f_tr()?;
-    Linear::of(weight, Some(scope.take("bias", &[output])?)).packed()
+    Linear::new(weight, Some(scope.take("bias", &[output])?)).packed()
 }
 
 impl Decoder for Gpt2 {
@@ -217,13 +217,13 @@ impl Decoder for Gpt2 {
             positions,
             ..
         } = self.config;
-        let shape = Shape {
+        let shape = KvCacheConfig {
             layers,
             heads,
             dim: width / heads,
             positions,
         };
-        Ok(Cache(Columns::new(shape, columns, self.kind, self.device)?))
+        Ok(Cache(KvCache::new(shape, columns, self.kind, self.device)?))
     }
 
     fn pass(&self, cache: &mut Cache, tokens: &[i64], columns: i64) -> Result<Tensor> {

@@ -14,7 +14,7 @@ fn config() -> Gpt2Config {
 }
 
 fn tiny(precision: Precision) -> Gpt2 {
-    Gpt2::new(scaled_weights("gpt2.json", "tiny", precision, 3.), config()).unwrap()
+    Gpt2::build(scaled_weights("gpt2.json", "tiny", precision, 3.), config()).unwrap()
 }
 
 fn tokens(tensor: &Tensor) -> Vec<i64> {

@@ -3,15 +3,15 @@
 
 use super::config::Config;
 use crate::error::Result;
-use crate::models::decoder::{self, Columns, Shape};
+use crate::models::decoder::{self, KvCache, KvCacheConfig};
 use crate::tensor::{Device, Kind, Tensor};
 
 /// Texts under way.
 #[derive(Debug)]
 pub struct Cache {
-    pub(super) columns: Columns,
+    pub(super) columns: KvCache,
     /// `[columns, head_dim / 2]`, complex: the rotation of every position.
-    rotations: Tensor,
+    rope: Tensor,
     frequencies: Tensor,
 }
 
@@ -19,46 +19,44 @@ impl Cache {
     /// For one row, with room for `columns`.
     pub(super) fn new(config: &Config, columns: i64, kind: Kind, device: Device) -> Result<Self> {
         let (heads, dim) = (config.num_key_value_heads, config.head_dim);
-        let shape = Shape {
+        let shape = KvCacheConfig {
             layers: config.num_hidden_layers,
             heads,
             dim,
             positions: config.max_position_embeddings,
         };
-        let columns = Columns::new(shape, columns, kind, device)?;
+        let columns = KvCache::new(shape, columns, kind, device)?;
         let frequencies = Tensor::f_from_slice(&config.frequencies()?)?.f_to(device)?;
-        let rotations = rotations(&frequencies, columns.room())?;
+        let rope = rope(&frequencies, columns.room())?;
         Ok(Self {
             columns,
-            rotations,
+            rope,
             frequencies,
         })
     }
 
     /// The rotations of the newest `columns`: `[rows, columns, 1, head_dim / 2]`, or one row of
     /// them where all rows stand alike.
-    pub(super) fn turns(&mut self, columns: i64) -> Result<Tensor> {
-        if self.rotations.size()[0] < self.columns.len() {
-            self.rotations = rotations(&self.frequencies, self.columns.room())?;
+    pub(super) fn rope_slice(&mut self, columns: i64) -> Result<Tensor> {
+        if self.rope.size()[0] < self.columns.len() {
+            self.rope = rope(&self.frequencies, self.columns.room())?;
         }
         let Some(places) = self.columns.places(columns) else {
             return Ok(self
-                .rotations
+                .rope
                 .f_narrow(0, self.columns.len() - columns, columns)?
                 .f_view([1, columns, 1, -1])?);
         };
-        let index = Tensor::f_from_slice(&places)?.f_to(self.rotations.device())?;
-        Ok(self.rotations.f_index_select(0, &index)?.f_view([
-            self.columns.rows(),
-            columns,
-            1,
-            -1,
-        ])?)
+        let index = Tensor::f_from_slice(&places)?.f_to(self.rope.device())?;
+        Ok(self
+            .rope
+            .f_index_select(0, &index)?
+            .f_view([self.columns.rows(), columns, 1, -1])?)
     }
 }
 
 impl decoder::Cache for Cache {
-    fn columns(&mut self) -> &mut Columns {
+    fn columns(&mut self) -> &mut KvCache {
         &mut self.columns
     }
 
@@ -68,7 +66,7 @@ impl decoder::Cache for Cache {
 }
 
 /// e^(i * position * frequency) for the first `columns` positions.
-fn rotations(frequencies: &Tensor, columns: i64) -> Result<Tensor> {
+fn rope(frequencies: &Tensor, columns: i64) -> Result<Tensor> {
     let places = Tensor::f_arange(columns, (Kind::Float, frequencies.device()))?;
     let angles = places.f_outer(frequencies)?;
     Ok(Tensor::f_polar(&angles.f_ones_like()?, &angles)?)

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// The members of the family, which differ in where biases are and what is left out of config.json.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Member {
+pub enum ModelType {
     /// `LlamaForCausalLM`: biases where config.json asks for them.
     Llama,
     /// `MistralForCausalLM`: no biases, positions that see a window of those before them.
@@ -71,7 +71,7 @@ impl Config {
     ///
     /// # Errors
     /// Model, naming the field.
-    pub fn read(json: &Json, member: Member) -> Result<Self> {
+    pub fn read(json: &Json, model_type: ModelType) -> Result<Self> {
         let hidden_size = json.integer("hidden_size")?;
         let num_attention_heads = json.integer("num_attention_heads")?;
         // Older files have the angles in `rope_theta` and `rope_scaling`, newer ones both in
@@ -91,11 +91,11 @@ impl Config {
             None => json.number_or("rope_theta", 10_000.0)?,
         };
         let plain_head = hidden_size / num_attention_heads.max(1);
-        let (kv_heads, head_dim, positions) = match member {
-            Member::Llama => (num_attention_heads, plain_head, 2048),
-            Member::Mistral => (8, plain_head, 131_072),
-            Member::Qwen2 => (32, plain_head, 32_768),
-            Member::Qwen3 => (32, 128, 32_768),
+        let (kv_heads, head_dim, positions) = match model_type {
+            ModelType::Llama => (num_attention_heads, plain_head, 2048),
+            ModelType::Mistral => (8, plain_head, 131_072),
+            ModelType::Qwen2 => (32, plain_head, 32_768),
+            ModelType::Qwen3 => (32, 128, 32_768),
         };
         // Left out and null are not the same.
         let kv_heads = if json.is_null("num_key_value_heads") {
@@ -103,10 +103,10 @@ impl Config {
         } else {
             kv_heads
         };
-        let slides = match member {
-            Member::Llama => false,
-            Member::Mistral => !json.is_null("sliding_window"),
-            Member::Qwen2 | Member::Qwen3 => json.boolean_or("use_sliding_window", false)?,
+        let slides = match model_type {
+            ModelType::Llama => false,
+            ModelType::Mistral => !json.is_null("sliding_window"),
+            ModelType::Qwen2 | ModelType::Qwen3 => json.boolean_or("use_sliding_window", false)?,
         };
         // Within one window nothing slides out of sight.
         let window = if slides {
@@ -114,7 +114,7 @@ impl Config {
         } else {
             i64::MAX
         };
-        let attention_bias = matches!(member, Member::Llama | Member::Qwen3)
+        let attention_bias = matches!(model_type, ModelType::Llama | ModelType::Qwen3)
             && json.boolean_or("attention_bias", false)?;
         let config = Self {
             hidden_size,
@@ -128,10 +128,10 @@ impl Config {
             max_position_embeddings: json
                 .integer_or("max_position_embeddings", positions)?
                 .min(window),
-            qkv_bias: attention_bias || member == Member::Qwen2,
+            qkv_bias: attention_bias || model_type == ModelType::Qwen2,
             out_bias: attention_bias,
-            mlp_bias: member == Member::Llama && json.boolean_or("mlp_bias", false)?,
-            head_norm: member == Member::Qwen3,
+            mlp_bias: model_type == ModelType::Llama && json.boolean_or("mlp_bias", false)?,
+            head_norm: model_type == ModelType::Qwen3,
             tie_word_embeddings: json.boolean_or("tie_word_embeddings", false)?,
             rope_theta,
             scaling,
@@ -258,7 +258,7 @@ mod tests {
     }
 
     fn read(json: Value) -> Result<Config> {
-        Config::read(&Json::of(json), Member::Llama)
+        Config::read(&Json::of(json), ModelType::Llama)
     }
 
     #[test]
@@ -278,27 +278,27 @@ mod tests {
 
     #[test]
     fn sequences_end_where_something_would_slide_out_of_sight() {
-        for (member, keys, positions) in [
-            (Member::Mistral, json!({}), 4096),
-            (Member::Mistral, json!({"sliding_window": 512}), 512),
-            (Member::Mistral, json!({"sliding_window": null}), 131_072),
-            (Member::Qwen2, json!({"sliding_window": 512}), 32_768),
+        for (model_type, keys, positions) in [
+            (ModelType::Mistral, json!({}), 4096),
+            (ModelType::Mistral, json!({"sliding_window": 512}), 512),
+            (ModelType::Mistral, json!({"sliding_window": null}), 131_072),
+            (ModelType::Qwen2, json!({"sliding_window": 512}), 32_768),
             (
-                Member::Qwen2,
+                ModelType::Qwen2,
                 json!({"sliding_window": 512, "use_sliding_window": true}),
                 512,
             ),
-            (Member::Llama, json!({"sliding_window": 512}), 2048),
+            (ModelType::Llama, json!({"sliding_window": 512}), 2048),
         ] {
             let mut all = with("num_key_value_heads", Value::Null);
             all.as_object_mut()
                 .unwrap()
                 .extend(keys.as_object().unwrap().clone());
-            let config = Config::read(&Json::of(all), member).unwrap();
+            let config = Config::read(&Json::of(all), model_type).unwrap();
             assert_eq!(
                 (config.max_position_embeddings, config.num_key_value_heads),
                 (positions, 4),
-                "{member:?} {keys}"
+                "{model_type:?} {keys}"
             );
         }
     }

@@ -1,17 +1,17 @@
 //! Llama-family decoders (Llama, SmolLM2, TinyLlama, Mistral, Qwen2, Qwen3), as transformers
 //! computes them: RMSNorm, rotary positions, grouped-query attention, SwiGLU. Weights are
-//! rearranged at load so that a layer is few operations: gains folded into the projections after
-//! them, query, key and value fused, gate and up fused, query heads ordered so that a group's heads
-//! are further queries of one key head, rotary pairs laid side by side as complex numbers.
+//! rearranged at load so that a layer is few operations: norm_weights folded into the projections
+//! after them, query, key and value fused, gate and up fused, query heads ordered so that a group's
+//! heads are further queries of one key head, rotary pairs laid side by side as complex numbers.
 
 mod cache;
 mod config;
 
 pub use cache::Cache;
-pub use config::{Config, Member};
+pub use config::{Config, ModelType};
 
 use crate::error::{Error, Result};
-use crate::models::decoder::{Decoder, Slot};
+use crate::models::decoder::{Decoder, LayerCache};
 use crate::models::layers::Linear;
 use crate::models::{ModelFolder, Weights};
 use crate::tensor::{Device, Kind, Precision, Tensor, guard};
@@ -24,10 +24,10 @@ pub struct Llama {
     /// `[vocab, hidden]`.
     embedding: Tensor,
     /// `[hidden]`.
-    gain: Tensor,
+    norm_weight: Tensor,
     head: Linear,
     /// What the length of the residual stream does not fall below.
-    floor: Tensor,
+    norm_eps: Tensor,
     kind: Kind,
     cached: Kind,
     device: Device,
@@ -46,9 +46,9 @@ struct Layer {
 #[derive(Debug)]
 struct HeadNorm {
     /// `[query heads + key heads, head_dim]`, sqrt(head_dim) in it.
-    gain: Tensor,
+    norm_weight: Tensor,
     /// What a head's length does not fall below.
-    floor: Tensor,
+    norm_eps: Tensor,
 }
 
 impl Llama {
@@ -58,13 +58,15 @@ impl Llama {
     /// Config, where the folder is another network's; model, where config.json or the weights do
     /// not fit; external, where they cannot be read; overload, where memory is short.
     pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
-        let member = match folder.architecture()? {
-            "MistralForCausalLM" => Member::Mistral,
-            "Qwen2ForCausalLM" => Member::Qwen2,
-            "Qwen3ForCausalLM" => Member::Qwen3,
-            _ => folder.expect("LlamaForCausalLM").map(|()| Member::Llama)?,
+        let model_type = match folder.architecture()? {
+            "MistralForCausalLM" => ModelType::Mistral,
+            "Qwen2ForCausalLM" => ModelType::Qwen2,
+            "Qwen3ForCausalLM" => ModelType::Qwen3,
+            _ => folder
+                .expect("LlamaForCausalLM")
+                .map(|()| ModelType::Llama)?,
         };
-        let config = Config::read(folder.config(), member)?;
+        let config = Config::read(folder.config(), model_type)?;
         let weights = folder.weights(device, precision)?;
         // Some checkpoints carry what is computed here, or the embedding table a second time.
         weights.allow_surplus("rotary_emb.inv_freq");
@@ -85,14 +87,15 @@ impl Llama {
         };
         let embedding = take("model.embed_tokens.weight", &[vocab, hidden])?.f_to_kind(kind)?;
         let head = match config.tie_word_embeddings {
-            true => matrix(&embedding, None, kind)?,
-            false => matrix(&take("lm_head.weight", &[vocab, hidden])?, None, kind)?,
+            true => linear(&embedding, None, kind)?,
+            false => linear(&take("lm_head.weight", &[vocab, hidden])?, None, kind)?,
         };
-        let gain = take("model.norm.weight", &[hidden])?.f_mul_scalar((hidden as f64).sqrt())?;
+        let norm_weight =
+            take("model.norm.weight", &[hidden])?.f_mul_scalar((hidden as f64).sqrt())?;
         let layers = (0..config.num_hidden_layers)
             .map(|n| Layer::new(&config, n, kind, &take))
             .collect::<Result<_>>()?;
-        let floor = floor(hidden, &config, device)?;
+        let norm_eps = norm_eps(hidden, &config, device)?;
         // On a CPU attention is faster in f32 than in halves, and the cache is small beside the
         // weights.
         let cached = if device.is_cuda() { kind } else { Kind::Float };
@@ -100,9 +103,9 @@ impl Llama {
             config,
             layers,
             embedding,
-            gain,
+            norm_weight,
             head,
-            floor,
+            norm_eps,
             kind,
             cached,
             device,
@@ -118,8 +121,8 @@ impl Llama {
         &self,
         layer: &Layer,
         x: &Tensor,
-        mut slot: Slot,
-        turns: &Tensor,
+        mut slot: LayerCache,
+        rope_slice: &Tensor,
         mask: Option<&Tensor>,
         columns: i64,
     ) -> Result<Tensor> {
@@ -136,11 +139,17 @@ impl Llama {
         }
         let qkv = qkv.f_view([rows, columns, self.config.heads(), head_dim])?;
         let mut turned = qkv.f_narrow(2, 0, q_heads + kv_heads)?;
-        if let Some(HeadNorm { gain, floor }) = &layer.heads {
-            turned = turned.f_div_(&length(&turned, floor)?)?.f_mul_(gain)?;
+        if let Some(HeadNorm {
+            norm_weight,
+            norm_eps,
+        }) = &layer.heads
+        {
+            turned = turned
+                .f_div_(&length(&turned, norm_eps)?)?
+                .f_mul_(norm_weight)?;
         }
         let pairs = turned.f_view([rows, columns, q_heads + kv_heads, head_dim / 2, 2])?;
-        let _ = pairs.f_view_as_complex()?.f_mul_(turns)?;
+        let _ = pairs.f_view_as_complex()?.f_mul_(rope_slice)?;
         slot.fresh
             .f_copy_(&qkv.f_narrow(2, q_heads, 2 * kv_heads)?.f_transpose(1, 2)?)?;
         let queries = qkv.f_narrow(2, 0, q_heads)?.f_reshape([
@@ -173,7 +182,7 @@ impl Llama {
 
     /// `x` divided by its length; the factor to its root mean square lies in the weights.
     fn normed(&self, x: &Tensor) -> Result<Tensor> {
-        let normed = self.unit(x)?;
+        let normed = self.divided_by_length(x)?;
         Ok(if self.kind == Kind::Float {
             normed
         } else {
@@ -181,14 +190,14 @@ impl Llama {
         })
     }
 
-    fn unit(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_div(&length(x, &self.floor)?)?)
+    fn divided_by_length(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.f_div(&length(x, &self.norm_eps)?)?)
     }
 }
 
 /// RMSNorm's epsilon for lengths: sqrt(width * eps), as a root mean square is a length over
 /// sqrt(width).
-fn floor(width: i64, config: &Config, device: Device) -> Result<Tensor> {
+fn norm_eps(width: i64, config: &Config, device: Device) -> Result<Tensor> {
     Ok(Tensor::f_full(
         [1],
         (width as f64 * config.rms_norm_eps).sqrt(),
@@ -196,9 +205,9 @@ fn floor(width: i64, config: &Config, device: Device) -> Result<Tensor> {
     )?)
 }
 
-/// The length of each vector that the last dimension is of, not below `floor`.
-fn length(x: &Tensor, floor: &Tensor) -> Result<Tensor> {
-    Ok(x.f_norm_scalaropt_dim(2, -1i64, true)?.f_hypot_(floor)?)
+/// The length of each vector that the last dimension is of, not below `norm_eps`.
+fn length(x: &Tensor, norm_eps: &Tensor) -> Result<Tensor> {
+    Ok(x.f_norm_scalaropt_dim(2, -1i64, true)?.f_hypot_(norm_eps)?)
 }
 
 impl Decoder for Llama {
@@ -218,7 +227,7 @@ impl Decoder for Llama {
 
     fn pass(&self, cache: &mut Cache, tokens: &[i64], columns: i64) -> Result<Tensor> {
         let slots = cache.columns.open(columns)?;
-        let turns = cache.turns(columns)?;
+        let rope_slice = cache.rope_slice(columns)?;
         let mask = cache.columns.mask(columns, self.config.group())?;
         let tokens = Tensor::f_from_slice(tokens)?.f_to(self.device)?;
         // A copy, as the residual stream is added to in place.
@@ -231,7 +240,7 @@ impl Decoder for Llama {
                 layer,
                 &self.normed(&x)?,
                 slot,
-                &turns,
+                &rope_slice,
                 mask.as_ref(),
                 columns,
             )?;
@@ -249,8 +258,8 @@ impl Decoder for Llama {
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let x = self
-            .unit(hidden)?
-            .f_mul_(&self.gain)?
+            .divided_by_length(hidden)?
+            .f_mul_(&self.norm_weight)?
             .f_to_kind(self.kind)?;
         Ok(self.head.forward(&x)?.f_to_kind(Kind::Float)?)
     }
@@ -282,18 +291,18 @@ impl Layer {
 
         let fused = |q: &Tensor, k: &Tensor, v: Tensor| -> Result<Tensor> {
             let columns = v.size()[1];
-            let q = paired(q, dim)?
+            let q = rope_interleaved(q, dim)?
                 .f_view([kv_heads, group, dim, columns])?
                 .f_transpose(0, 1)?
                 .f_reshape([-1, columns])?;
-            Ok(Tensor::f_cat(&[q, paired(k, dim)?, v], 0)?)
+            Ok(Tensor::f_cat(&[q, rope_interleaved(k, dim)?, v], 0)?)
         };
         let [q, k, v] = [
             ("self_attn.q_proj", q_heads),
             ("self_attn.k_proj", kv_heads),
             ("self_attn.v_proj", kv_heads),
         ];
-        let gain = part("input_layernorm.weight", &[hidden])?.f_mul_scalar(scale)?;
+        let norm_weight = part("input_layernorm.weight", &[hidden])?.f_mul_scalar(scale)?;
         let weights = fused(
             &weight(q.0, q.1 * dim, hidden)?,
             &weight(k.0, k.1 * dim, hidden)?,
@@ -306,28 +315,30 @@ impl Layer {
                 bias(v.0, v.1 * dim)?,
             )
         };
-        let qkv = matrix(
-            &weights.f_mul(&gain)?,
+        let qkv = linear(
+            &weights.f_mul(&norm_weight)?,
             config.qkv_bias.then(biases).transpose()?,
             kind,
         )?;
 
         let heads = || -> Result<HeadNorm> {
-            let gain = |name: &str, heads: i64| -> Result<Tensor> {
-                Ok(paired(&part(name, &[dim])?.f_view([dim, 1])?, dim)?
-                    .f_view([1, dim])?
-                    .f_expand([heads, dim], false)?)
+            let norm_weight = |name: &str, heads: i64| -> Result<Tensor> {
+                Ok(
+                    rope_interleaved(&part(name, &[dim])?.f_view([dim, 1])?, dim)?
+                        .f_view([1, dim])?
+                        .f_expand([heads, dim], false)?,
+                )
             };
-            let gains = Tensor::f_cat(
+            let norm_weights = Tensor::f_cat(
                 &[
-                    gain("self_attn.q_norm.weight", q_heads)?,
-                    gain("self_attn.k_norm.weight", kv_heads)?,
+                    norm_weight("self_attn.q_norm.weight", q_heads)?,
+                    norm_weight("self_attn.k_norm.weight", kv_heads)?,
                 ],
                 0,
             )?;
             Ok(HeadNorm {
-                floor: floor(dim, config, gains.device())?,
-                gain: gains.f_mul_scalar((dim as f64).sqrt())?,
+                norm_eps: norm_eps(dim, config, norm_weights.device())?,
+                norm_weight: norm_weights.f_mul_scalar((dim as f64).sqrt())?,
             })
         };
         let heads = config.head_norm.then(heads).transpose()?;
@@ -337,7 +348,7 @@ impl Layer {
             .f_view([hidden, kv_heads, group, dim])?
             .f_transpose(1, 2)?
             .f_reshape([hidden, -1])?;
-        let out = matrix(
+        let out = linear(
             &out,
             config
                 .out_bias
@@ -346,17 +357,18 @@ impl Layer {
             kind,
         )?;
 
-        let gain = part("post_attention_layernorm.weight", &[hidden])?.f_mul_scalar(scale)?;
+        let norm_weight =
+            part("post_attention_layernorm.weight", &[hidden])?.f_mul_scalar(scale)?;
         let [gate, up] = ["mlp.gate_proj", "mlp.up_proj"];
         let weights = Tensor::f_cat(
             &[weight(gate, inner, hidden)?, weight(up, inner, hidden)?],
             0,
         )?
-        .f_mul(&gain)?;
+        .f_mul(&norm_weight)?;
         let biases = || Ok::<_, Error>(Tensor::f_cat(&[bias(gate, inner)?, bias(up, inner)?], 0)?);
-        let gate_up = matrix(&weights, config.mlp_bias.then(biases).transpose()?, kind)?;
+        let gate_up = linear(&weights, config.mlp_bias.then(biases).transpose()?, kind)?;
         let down = weight("mlp.down_proj", hidden, inner)?;
-        let down = matrix(
+        let down = linear(
             &down,
             config
                 .mlp_bias
@@ -375,16 +387,16 @@ impl Layer {
 }
 
 /// A product in the network's number format; `bias` is a column.
-fn matrix(weight: &Tensor, bias: Option<Tensor>, kind: Kind) -> Result<Linear> {
+fn linear(weight: &Tensor, bias: Option<Tensor>, kind: Kind) -> Result<Linear> {
     let bias = bias
         .map(|bias| bias.f_view([-1])?.f_to_kind(kind))
         .transpose()?;
-    Linear::of(weight.f_to_kind(kind)?, bias).packed()
+    Linear::new(weight.f_to_kind(kind)?, bias).packed()
 }
 
 /// Lays the two numbers that are rotated together side by side; the checkpoint has them half a head
 /// apart.
-fn paired(weight: &Tensor, head_dim: i64) -> Result<Tensor> {
+fn rope_interleaved(weight: &Tensor, head_dim: i64) -> Result<Tensor> {
     let (outputs, hidden) = weight.size2()?;
     Ok(weight
         .f_view([-1, 2, head_dim / 2, hidden])?

@@ -15,15 +15,15 @@ const MEMBERS: [&str; 5] = [
     "qwen3-tiny",
 ];
 
-fn goldens(member: &str) -> std::collections::BTreeMap<String, Tensor> {
-    Tensor::read_safetensors(path("tests/golden").join(format!("{member}-golden.safetensors")))
+fn goldens(model_type: &str) -> std::collections::BTreeMap<String, Tensor> {
+    Tensor::read_safetensors(path("tests/golden").join(format!("{model_type}-golden.safetensors")))
         .unwrap()
         .into_iter()
         .collect()
 }
 
-fn load(member: &str, precision: Precision) -> Llama {
-    let folder = ModelFolder::open(path("tests/golden").join(member)).unwrap();
+fn load(model_type: &str, precision: Precision) -> Llama {
+    let folder = ModelFolder::open(path("tests/golden").join(model_type)).unwrap();
     Llama::load(&folder, Device::Cpu, precision).unwrap()
 }
 
@@ -43,19 +43,19 @@ fn apart(found: &Tensor, expected: &Tensor) -> f64 {
 
 #[test]
 fn prefill_and_steps_yield_the_logits_of_transformers() {
-    for member in MEMBERS {
-        let (golden, network) = (goldens(member), load(member, Precision::F32));
+    for model_type in MEMBERS {
+        let (golden, network) = (goldens(model_type), load(model_type, Precision::F32));
         let prompt = tokens(&golden["prompt"]);
         let (mut cache, first) = network.start(&[&prompt], 1).unwrap();
         assert!(
             apart(&first.get(0), &golden["logits"].get(0)) < 1e-4,
-            "{member}"
+            "{model_type}"
         );
         for (n, token) in tokens(&golden["steps"]).into_iter().enumerate() {
             let logits = network.step(&mut cache, &[token]).unwrap();
             assert!(
                 apart(&logits.get(0), &golden["logits"].get(n as i64 + 1)) < 1e-4,
-                "{member}, step {n}"
+                "{model_type}, step {n}"
             );
         }
         assert_eq!(cache.columns.len(), 162);
@@ -64,8 +64,8 @@ fn prefill_and_steps_yield_the_logits_of_transformers() {
 
 #[test]
 fn every_row_of_a_ragged_batch_is_as_alone() {
-    for member in MEMBERS {
-        let (golden, network) = (goldens(member), load(member, Precision::F32));
+    for model_type in MEMBERS {
+        let (golden, network) = (goldens(model_type), load(model_type, Precision::F32));
         let prompt = tokens(&golden["prompt"]);
         let other: Vec<i64> = prompt.iter().rev().copied().collect();
         // The first two and the last share their beginning, the third nothing: so with and without
@@ -93,7 +93,7 @@ fn every_row_of_a_ragged_batch_is_as_alone() {
                 for row in [0, fed.len() as i64 - 1] {
                     assert!(
                         apart(&logits.get(row), &golden["logits"].get(n as i64 + 1)) < 1e-4,
-                        "{member}, row {row}, step {n}"
+                        "{model_type}, row {row}, step {n}"
                     );
                 }
             }
@@ -117,14 +117,14 @@ fn a_long_prompt_is_read_in_passes() {
 
 #[test]
 fn halves_stay_near() {
-    for member in MEMBERS {
-        let golden = goldens(member);
-        let (_, logits) = load(member, Precision::BF16)
+    for model_type in MEMBERS {
+        let golden = goldens(model_type);
+        let (_, logits) = load(model_type, Precision::BF16)
             .start(&[&tokens(&golden["prompt"])], 0)
             .unwrap();
         let cosine = Tensor::cosine_similarity(&logits.get(0), &golden["logits"].get(0), 0, 1e-8)
             .double_value(&[]);
-        assert!(cosine > 0.995, "{member}: {cosine}");
+        assert!(cosine > 0.995, "{model_type}: {cosine}");
     }
 }
 

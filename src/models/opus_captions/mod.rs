@@ -3,13 +3,13 @@
 //! `nn.TransformerDecoder` between an embedding and a projection (`tests/golden/opus_captions.py`);
 //! Vaswani et al., "Attention Is All You Need" (arXiv:1706.03762).
 
-use super::attention::{Attention, Heads};
+use super::attention::{Attention, AttentionConfig};
 use super::caption_decoder::CaptionDecoder;
 use super::config::Config;
-use super::decoder::{CrossDecoder, CrossLayer};
+use super::decoder::{CrossAttentionDecoder, CrossAttentionLayer};
 use super::folder::ModelFolder;
 use super::layers::{Activation, Embedding, LayerNorm, Linear};
-use super::text::{Tokenizer, Writer, token_ids};
+use super::text::{TextGenerator, Tokenizer, token_ids};
 use super::weights::{Scope, Weights};
 use crate::error::Result;
 use crate::tensor::{Device, Kind, Precision, Tensor, guard};
@@ -90,7 +90,7 @@ impl OpusCaptionConfig {
 ///
 /// # Errors
 /// Model, where they do not fit; overload, where memory is short.
-pub fn read(weights: Weights, config: &OpusCaptionConfig) -> Result<CrossDecoder> {
+pub fn read(weights: Weights, config: &OpusCaptionConfig) -> Result<CrossAttentionDecoder> {
     let _frozen = guard();
     // A table of sines is computed here; some checkpoints carry it.
     weights.allow_surplus("pos_encoder.pe");
@@ -103,9 +103,9 @@ pub fn read(weights: Weights, config: &OpusCaptionConfig) -> Result<CrossDecoder
         positions,
         ..
     } = *config;
-    let words = Embedding::new(&(&root / "embedding"), vocabulary, width)?;
+    let words = Embedding::load(&(&root / "embedding"), vocabulary, width)?;
     let decoder = &root / "decoder";
-    let head = Linear::new(&(&root / "output_proj"), width, vocabulary)?.packed()?;
+    let head = Linear::load(&(&root / "output_proj"), width, vocabulary)?.packed()?;
     let (places, scale) = match config.places {
         Places::Learned => (
             root.take("position_embedding.weight", &[positions, width])?,
@@ -117,7 +117,7 @@ pub fn read(weights: Weights, config: &OpusCaptionConfig) -> Result<CrossDecoder
         ),
     };
     let last = &decoder / "norm";
-    let network = CrossDecoder {
+    let network = CrossAttentionDecoder {
         words,
         scale,
         places,
@@ -127,7 +127,7 @@ pub fn read(weights: Weights, config: &OpusCaptionConfig) -> Result<CrossDecoder
             .collect::<Result<_>>()?,
         last: last
             .has("weight")
-            .then(|| LayerNorm::new(&last, width, EPSILON))
+            .then(|| LayerNorm::load(&last, width, EPSILON))
             .transpose()?,
         transform: None,
         head,
@@ -141,13 +141,13 @@ pub fn read(weights: Weights, config: &OpusCaptionConfig) -> Result<CrossDecoder
 }
 
 /// PyTorch's `nn.TransformerDecoderLayer(activation="gelu", batch_first=True)`: post-norm.
-fn layer(scope: &Scope<'_>, config: &OpusCaptionConfig) -> Result<CrossLayer> {
+fn layer(scope: &Scope<'_>, config: &OpusCaptionConfig) -> Result<CrossAttentionLayer> {
     let OpusCaptionConfig {
         width,
         intermediate,
         ..
     } = *config;
-    let heads = Heads::of_self(width, config.heads);
+    let heads = AttentionConfig::self_attention(width, config.heads);
     let kind = scope.weights().attention();
     let projections = |name: &str| -> Result<(Tensor, Tensor, Linear)> {
         let scope = scope / name;
@@ -158,28 +158,28 @@ fn layer(scope: &Scope<'_>, config: &OpusCaptionConfig) -> Result<CrossLayer> {
         Ok((
             weight,
             bias,
-            Linear::new(&(&scope / "out_proj"), width, width)?,
+            Linear::load(&(&scope / "out_proj"), width, width)?,
         ))
     };
     let (weight, bias, out) = projections("self_attn")?;
-    let own = Attention::of_fused(Linear::of(weight, Some(bias)), out, heads, kind).packed()?;
+    let own = Attention::fused(Linear::new(weight, Some(bias)), out, heads, kind).packed()?;
     let (weight, bias, out) = projections("multihead_attn")?;
     let part = |start: i64, length: i64| -> Result<Linear> {
         let weight = weight.f_narrow(0, start * width, length * width)?;
-        Ok(Linear::of(
+        Ok(Linear::new(
             weight,
             Some(bias.f_narrow(0, start * width, length * width)?),
         ))
     };
-    Ok(CrossLayer {
+    Ok(CrossAttentionLayer {
         own,
-        own_norm: LayerNorm::new(&(scope / "norm1"), width, EPSILON)?,
-        cross: Attention::of_split(part(0, 1)?, part(1, 2)?, out, heads, kind).packed()?,
-        cross_norm: LayerNorm::new(&(scope / "norm2"), width, EPSILON)?,
-        inner: Linear::new(&(scope / "linear1"), width, intermediate)?.packed()?,
+        own_norm: LayerNorm::load(&(scope / "norm1"), width, EPSILON)?,
+        cross: Attention::split(part(0, 1)?, part(1, 2)?, out, heads, kind).packed()?,
+        cross_norm: LayerNorm::load(&(scope / "norm2"), width, EPSILON)?,
+        inner: Linear::load(&(scope / "linear1"), width, intermediate)?.packed()?,
         activation: Activation::Gelu,
-        outer: Linear::new(&(scope / "linear2"), intermediate, width)?.packed()?,
-        norm: LayerNorm::new(&(scope / "norm3"), width, EPSILON)?,
+        outer: Linear::load(&(scope / "linear2"), intermediate, width)?.packed()?,
+        norm: LayerNorm::load(&(scope / "norm3"), width, EPSILON)?,
     })
 }
 
@@ -200,14 +200,14 @@ fn sines(positions: i64, width: i64) -> Result<Tensor> {
 /// # Errors
 /// Config, where the folder lacks a file or is another network's; model, where a file is not what
 /// it should be; overload, where memory is short.
-pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<CaptionDecoder> {
+pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<CaptionDecoder> {
     folder.expect("OpusCaptionDecoder")?;
     let config = folder.config();
     let network = read(
         folder.weights(device, precision)?,
         &OpusCaptionConfig::read(config)?,
     )?;
-    let writer = Writer::new(Tokenizer::load(folder)?, token_ids(config, "eos_token_id")?);
+    let writer = TextGenerator::new(Tokenizer::load(folder)?, token_ids(config, "eos_token_id")?);
     CaptionDecoder::new(network, writer, config.integer("bos_token_id")?)
 }
 

@@ -7,7 +7,7 @@ use crate::models::golden::{goldens, noise, relative_error, scaled_weights};
 use crate::models::text::golden::{self, Texts};
 use serde_json::json;
 
-fn tiny(name: &str, precision: Precision) -> CrossDecoder {
+fn tiny(name: &str, precision: Precision) -> CrossAttentionDecoder {
     let kind = if name == "sines" {
         "sinusoidal"
     } else {

@@ -4,15 +4,15 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::attention::{Attention, Heads};
+use super::attention::{Attention, AttentionConfig};
 use super::config::Config;
 use super::folder::ModelFolder;
 use super::image_processor::ImageProcessor;
 use super::layers::{Activation, Embedding, LayerNorm, Linear};
-use super::patches::{Parts, Patches};
+use super::patch_embedding::{PatchEmbedding, PatchWeights};
 use super::picture_encoder::{Features, PictureEncoder, Scoring, TextFeatures, l2_normalized};
 use super::text::Tokenizer;
-use super::transformer::{Layer, Mlp, Tower, layers};
+use super::transformer::{Mlp, TransformerConfig, TransformerLayer, layers};
 use super::weights::{Scope, Weights};
 use crate::error::{Error, Result};
 use crate::tensor::Precision;
@@ -24,13 +24,13 @@ const PASS: usize = 64;
 #[derive(Debug, Clone, PartialEq)]
 pub struct SiglipConfig {
     /// Layers of the image tower.
-    pub vision: Tower,
+    pub vision: TransformerConfig,
     /// Rows and columns of pictures.
     pub image: i64,
     /// Rows and columns of a patch.
     pub patch: i64,
     /// Layers of the text tower.
-    pub text: Tower,
+    pub text: TransformerConfig,
     /// Tokens known.
     pub vocab_size: i64,
     /// Tokens of every text: short ones are filled up.
@@ -43,7 +43,7 @@ pub struct SiglipConfig {
 
 impl Default for SiglipConfig {
     fn default() -> Self {
-        let tower = Tower {
+        let tower = TransformerConfig {
             width: 768,
             heads: 12,
             layers: 12,
@@ -66,9 +66,10 @@ impl Default for SiglipConfig {
 }
 
 impl SiglipConfig {
-    /// From config.json: its `vision_config` with the fields of [`Tower::read`], `image_size` and
-    /// `patch_size`, its `text_config` with those and `vocab_size`, `max_position_embeddings`,
-    /// `projection_size` and `pad_token_id`; what is missing is the default's.
+    /// From config.json: its `vision_config` with the fields of [`TransformerConfig::read`],
+    /// `image_size` and `patch_size`, its `text_config` with those and `vocab_size`,
+    /// `max_position_embeddings`, `projection_size` and `pad_token_id`; what is missing is the
+    /// default's.
     ///
     /// # Errors
     /// Model, where a field is not what it must be.
@@ -78,9 +79,9 @@ impl SiglipConfig {
             config.section("vision_config")?,
             config.section("text_config")?,
         );
-        let tower = Tower::read(&text, &default.text, "gelu_pytorch_tanh")?;
+        let tower = TransformerConfig::read(&text, &default.text, "gelu_pytorch_tanh")?;
         let read = Self {
-            vision: Tower::read(&vision, &default.vision, "gelu_pytorch_tanh")?,
+            vision: TransformerConfig::read(&vision, &default.vision, "gelu_pytorch_tanh")?,
             image: vision.integer_or("image_size", default.image)?,
             patch: vision.integer_or("patch_size", default.patch)?,
             vocab_size: text.integer_or("vocab_size", default.vocab_size)?,
@@ -110,8 +111,8 @@ impl SiglipConfig {
 /// The network with its weights.
 #[derive(Debug)]
 pub struct Siglip {
-    patches: Patches,
-    layers: Vec<Layer>,
+    patches: PatchEmbedding,
+    layers: Vec<TransformerLayer>,
     norm: LayerNorm,
     head: Head,
     words: Words,
@@ -136,8 +137,8 @@ struct Head {
 struct Words {
     tokens: Embedding,
     positions: Tensor,
-    layers: Vec<Layer>,
-    last: Layer,
+    layers: Vec<TransformerLayer>,
+    last: TransformerLayer,
     norm: LayerNorm,
     head: Linear,
     vocab_size: i64,
@@ -150,11 +151,11 @@ impl Siglip {
     /// # Errors
     /// Config, where the folder is another network's; model, where its config or weights do not
     /// fit.
-    pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
+    pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         folder.expect("SiglipModel")?;
         let config = SiglipConfig::read(folder.config())?;
         let preprocess = ImageProcessor::open(folder, ImageProcessor::siglip(config.image))?;
-        let mut network = Self::new(folder.weights(device, precision)?, &config, preprocess)?;
+        let mut network = Self::build(folder.weights(device, precision)?, &config, preprocess)?;
         network.tokenizer = folder
             .file("tokenizer.json")
             .map(|_| Tokenizer::load(folder))
@@ -169,7 +170,7 @@ impl Siglip {
     ///
     /// # Errors
     /// Model, where they do not fit.
-    pub fn new(
+    pub fn build(
         weights: Weights,
         config: &SiglipConfig,
         preprocess: ImageProcessor,
@@ -181,7 +182,7 @@ impl Siglip {
         let embeddings = &scope / "embeddings";
         let (conv, patch) = (&embeddings / "patch_embedding", config.patch);
         let count = (config.image / patch) * (config.image / patch);
-        let parts = Parts {
+        let parts = PatchWeights {
             weight: conv.take_f32("weight", &[width, 3, patch, patch])?,
             bias: Some(conv.take_f32("bias", &[width])?),
             positions: (&embeddings / "position_embedding").take_f32("weight", &[count, width])?,
@@ -193,9 +194,9 @@ impl Siglip {
             bias: number("logit_bias")?,
         };
         let network = Self {
-            patches: Patches::new(&weights, &parts, &preprocess)?,
+            patches: PatchEmbedding::new(&weights, &parts, &preprocess)?,
             layers: layers(&(&scope / "encoder" / "layers"), tower)?,
-            norm: LayerNorm::new(&(&scope / "post_layernorm"), width, tower.epsilon)?,
+            norm: LayerNorm::load(&(&scope / "post_layernorm"), width, tower.epsilon)?,
             head: Head::new(&(&scope / "head"), tower)?,
             words: Words::new(&(&root / "text_model"), config)?,
             tokenizer: None,
@@ -271,7 +272,7 @@ impl PictureEncoder for Siglip {
 }
 
 impl Head {
-    fn new(scope: &Scope<'_>, tower: &Tower) -> Result<Self> {
+    fn new(scope: &Scope<'_>, tower: &TransformerConfig) -> Result<Self> {
         let width = tower.width;
         let attention = scope / "attention";
         // PyTorch's nn.MultiheadAttention: query, key and value in one tensor.
@@ -281,7 +282,7 @@ impl Head {
             let weight = weight
                 .f_narrow(0, from * width, rows * width)?
                 .f_contiguous()?;
-            Ok(Linear::of(
+            Ok(Linear::new(
                 weight,
                 Some(
                     bias.f_narrow(0, from * width, rows * width)?
@@ -289,11 +290,11 @@ impl Head {
                 ),
             ))
         };
-        let out = Linear::new(&(&attention / "out_proj"), width, width)?;
-        let heads = Heads::of_self(width, tower.heads);
+        let out = Linear::load(&(&attention / "out_proj"), width, width)?;
+        let heads = AttentionConfig::self_attention(width, tower.heads);
         Ok(Self {
             probe: scope.take("probe", &[1, 1, width])?,
-            attention: Attention::of_split(
+            attention: Attention::split(
                 part(0, 1)?,
                 part(1, 2)?,
                 out,
@@ -301,7 +302,7 @@ impl Head {
                 scope.weights().attention(),
             )
             .packed()?,
-            norm: LayerNorm::new(&(scope / "layernorm"), width, tower.epsilon)?,
+            norm: LayerNorm::load(&(scope / "layernorm"), width, tower.epsilon)?,
             mlp: Mlp::new(&(scope / "mlp"), tower)?,
         })
     }
@@ -330,13 +331,13 @@ impl Words {
             .pop()
             .ok_or_else(|| Error::model("a text tower without layers"))?;
         Ok(Self {
-            tokens: Embedding::new(&(&embeddings / "token_embedding"), config.vocab_size, width)?,
+            tokens: Embedding::load(&(&embeddings / "token_embedding"), config.vocab_size, width)?,
             positions: (&embeddings / "position_embedding")
                 .take("weight", &[config.positions, width])?,
             layers,
             last,
-            norm: LayerNorm::new(&(scope / "final_layer_norm"), width, config.text.epsilon)?,
-            head: Linear::new(&(scope / "head"), width, config.projection)?,
+            norm: LayerNorm::load(&(scope / "final_layer_norm"), width, config.text.epsilon)?,
+            head: Linear::load(&(scope / "head"), width, config.projection)?,
             vocab_size: config.vocab_size,
             pad: config.pad,
         })

@@ -28,7 +28,7 @@ fn config() -> Config {
 
 fn whole(precision: Precision) -> Siglip {
     let config = SiglipConfig::read(&config()).unwrap();
-    Siglip::new(
+    Siglip::build(
         weights("siglip.json", "whole", precision),
         &config,
         ImageProcessor::siglip(34),
@@ -108,7 +108,7 @@ fn pictures_and_texts_meet_as_in_the_reference() {
 /// it.
 #[test]
 fn a_folder_scores_labels_as_transformers_does() {
-    let network = Siglip::open(
+    let network = Siglip::load(
         &ModelFolder::open(path("tests/golden/siglip-tiny")).unwrap(),
         Device::Cpu,
         Precision::F32,

@@ -7,7 +7,7 @@ mod spans;
 pub use spans::{Spans, SpansSettings};
 
 use crate::error::{Error, Result};
-use crate::models::layers::{Conv1d, Geometry};
+use crate::models::layers::{Conv1d, ConvConfig};
 use crate::models::{ModelFolder, Weights};
 use crate::tensor::{Device, Precision, Tensor, guard};
 
@@ -67,9 +67,9 @@ impl SileroVad {
         let _frozen = guard();
         let root = weights.root();
         let convolution = |name: &str, input, output, stride| {
-            Conv1d::new(
+            Conv1d::load(
                 &(&root / name),
-                Geometry {
+                ConvConfig {
                     input,
                     output,
                     kernel: 3,

@@ -3,7 +3,10 @@
 
 use serde_json::Value;
 
-use super::{EarlyStopping, Generation, Job, Penalties, Search, Tokenizer, Writer, Writing};
+use super::{
+    BeamSearchConfig, EarlyStopping, Generation, GenerationConfig, GenerationJob, Penalties,
+    TextGenerator, Tokenizer,
+};
 use crate::models::ModelFolder;
 use crate::models::golden::path;
 
@@ -20,7 +23,7 @@ pub(in crate::models) struct Texts {
 /// What a way of writing gives for each prompt.
 #[derive(Debug)]
 struct Case {
-    writing: Writing,
+    writing: GenerationConfig,
     texts: Vec<Vec<Vec<u32>>>,
     scores: Vec<Vec<Option<f64>>>,
 }
@@ -36,7 +39,7 @@ pub(in crate::models) fn tokenizer() -> Tokenizer {
 }
 
 /// Writes jobs, given their numbers.
-type Write<'a> = &'a dyn Fn(&[usize], &[Job<'_>]) -> Vec<Vec<Generation>>;
+type Write<'a> = &'a dyn Fn(&[usize], &[GenerationJob<'_>]) -> Vec<Vec<Generation>>;
 
 impl Texts {
     pub fn of(golden: &Value) -> Self {
@@ -62,12 +65,12 @@ impl Texts {
     }
 
     /// A writer that ends where the golden does.
-    pub fn writer(&self) -> Writer {
-        Writer::new(tokenizer(), self.ends.clone())
+    pub fn writer(&self) -> TextGenerator {
+        TextGenerator::new(tokenizer(), self.ends.clone())
     }
 
-    fn job<'a>(&'a self, prompt: usize, case: &'a Case) -> Job<'a> {
-        Job {
+    fn job<'a>(&'a self, prompt: usize, case: &'a Case) -> GenerationJob<'a> {
+        GenerationJob {
             prompt: &self.prompts[prompt],
             begin: 0,
             writing: &case.writing,
@@ -87,7 +90,8 @@ impl Texts {
                     "alone",
                 );
             }
-            let together: Vec<Job<'_>> = all.iter().map(|&prompt| self.job(prompt, case)).collect();
+            let together: Vec<GenerationJob<'_>> =
+                all.iter().map(|&prompt| self.job(prompt, case)).collect();
             let found = write(&all, &together);
             all.iter()
                 .for_each(|&prompt| case.compare(prompt, &found[prompt], "in a ragged batch"));
@@ -126,7 +130,7 @@ impl Case {
 }
 
 /// The options of `generate` as ours.
-fn writing(options: &Value, max_tokens: u32) -> Writing {
+fn writing(options: &Value, max_tokens: u32) -> GenerationConfig {
     let whole = |key: &str, default: u64| options[key].as_u64().unwrap_or(default) as u32;
     let number = |key: &str| options[key].as_f64().unwrap_or(1.) as f32;
     let early = match &options["early_stopping"] {
@@ -134,7 +138,7 @@ fn writing(options: &Value, max_tokens: u32) -> Writing {
         Value::String(never) if never == "never" => EarlyStopping::Never,
         _ => EarlyStopping::Heuristic,
     };
-    Writing {
+    GenerationConfig {
         max_tokens,
         variants: whole("num_return_sequences", 1),
         penalties: Penalties {
@@ -142,11 +146,11 @@ fn writing(options: &Value, max_tokens: u32) -> Writing {
             ngram: whole("no_repeat_ngram_size", 0),
             min_tokens: whole("min_new_tokens", 0),
         },
-        search: Search {
+        search: BeamSearchConfig {
             beams: whole("num_beams", 1),
             length_penalty: number("length_penalty"),
             early,
         },
-        ..Writing::default()
+        ..GenerationConfig::default()
     }
 }

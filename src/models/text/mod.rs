@@ -1,22 +1,24 @@
 //! Text from a language model: prompts in, texts out, many at once.
 
-mod beams;
-mod draws;
+mod beam_search;
+mod generate;
+mod generation_config;
 #[cfg(test)]
 pub(super) mod golden;
 mod penalties;
-mod sampling;
+mod sampled;
+mod sampler;
 mod template;
 mod tokenizer;
-mod writer;
-mod writing;
 
+pub use generate::{GenerationJob, TextGenerator};
+pub use generation_config::{
+    BeamSearchConfig, EarlyStopping, Finish, Generation, GenerationConfig,
+};
 pub use penalties::Penalties;
-pub use sampling::{Sampler, Sampling};
+pub use sampler::{Sampler, SamplingConfig};
 pub use template::{Message, Template};
 pub use tokenizer::Tokenizer;
-pub use writer::{Job, Writer};
-pub use writing::{EarlyStopping, Finish, Generation, Search, Writing};
 
 use crate::error::Result;
 use crate::models::ModelFolder;
@@ -29,20 +31,20 @@ use serde_json::Value;
 
 /// A text that is asked for.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Request {
+pub struct TextRequest {
     /// What the user says.
     pub prompt: String,
     /// What the system says; the chat template may have words of its own where this is none.
     pub system: Option<String>,
     /// How the answer is written.
-    pub writing: Writing,
+    pub writing: GenerationConfig,
 }
 
 /// A language model with its tokenizer.
 #[derive(Debug)]
-pub struct Generator {
+pub struct CausalLm {
     network: Network,
-    writer: Writer,
+    writer: TextGenerator,
 }
 
 /// The networks that write text from text.
@@ -52,7 +54,7 @@ enum Network {
     Gpt2(Gpt2),
 }
 
-impl Generator {
+impl CausalLm {
     /// The architectures it reads.
     pub const ARCHITECTURES: [&str; 5] = [
         "LlamaForCausalLM",
@@ -71,7 +73,7 @@ impl Generator {
     pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let tokenizer = Tokenizer::load(folder)?;
         let network = match folder.architecture()? {
-            "GPT2LMHeadModel" => Network::Gpt2(Gpt2::open(folder, device, precision)?),
+            "GPT2LMHeadModel" => Network::Gpt2(Gpt2::load(folder, device, precision)?),
             _ => Network::Llama(Llama::load(folder, device, precision)?),
         };
         let ends = match folder.file("generation_config.json") {
@@ -90,7 +92,7 @@ impl Generator {
         };
         Ok(Self {
             network,
-            writer: Writer::new(tokenizer, ends),
+            writer: TextGenerator::new(tokenizer, ends),
         })
     }
 
@@ -104,28 +106,29 @@ impl Generator {
     /// # Errors
     /// Config, where a parameter has no meaning; model, where the prompt is empty or too long for
     /// the model, or its chat template or tokenizer refuses it.
-    pub fn check(&self, request: &Request) -> Result<()> {
+    pub fn check(&self, request: &TextRequest) -> Result<()> {
         self.encode(request).map(drop)
     }
 
-    /// Writes the texts of every request, in their order, all in one batch: see [`Writer::write`].
+    /// Writes the texts of every request, in their order, all in one batch: see
+    /// [`TextGenerator::write`].
     ///
     /// # Errors
     /// As for [`check`](Self::check); overload, where memory is short: fewer requests at once may
     /// pass.
     pub fn generate(
         &self,
-        requests: &[Request],
+        requests: &[TextRequest],
         cancelled: &dyn Fn(usize) -> bool,
     ) -> Result<Vec<Vec<Generation>>> {
         let prompts = requests
             .iter()
             .map(|request| self.encode(request))
             .collect::<Result<Vec<_>>>()?;
-        let jobs: Vec<Job<'_>> = requests
+        let jobs: Vec<GenerationJob<'_>> = requests
             .iter()
             .zip(&prompts)
-            .map(|(request, prompt)| Job {
+            .map(|(request, prompt)| GenerationJob {
                 prompt,
                 begin: 0,
                 writing: &request.writing,
@@ -137,7 +140,7 @@ impl Generator {
         }
     }
 
-    fn encode(&self, request: &Request) -> Result<Vec<u32>> {
+    fn encode(&self, request: &TextRequest) -> Result<Vec<u32>> {
         request.writing.check()?;
         let tokens = self
             .tokenizer()

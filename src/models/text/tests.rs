@@ -1,6 +1,6 @@
 //! The generator on its trained weights, against what transformers makes of them.
 
-use super::tokenizer::Growing;
+use super::tokenizer::IncrementalDetokenizer;
 use super::*;
 use serde_json::Value;
 use std::path::Path;
@@ -17,12 +17,12 @@ fn folder() -> ModelFolder {
 }
 
 /// On one thread, as the tests themselves run side by side.
-fn load(precision: Precision) -> Generator {
+fn load(precision: Precision) -> CausalLm {
     crate::tensor::threads(1);
-    Generator::load(&folder(), Device::Cpu, precision).unwrap()
+    CausalLm::load(&folder(), Device::Cpu, precision).unwrap()
 }
 
-fn generator() -> Generator {
+fn generator() -> CausalLm {
     load(Precision::F32)
 }
 
@@ -38,18 +38,18 @@ fn numbers(value: &Value) -> Vec<u32> {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-fn request(chat: &Value) -> Request {
-    Request {
+fn request(chat: &Value) -> TextRequest {
+    TextRequest {
         prompt: chat["prompt"].as_str().unwrap().to_owned(),
         system: chat["system"].as_str().map(str::to_owned),
-        writing: Writing {
+        writing: GenerationConfig {
             max_tokens: 80,
-            ..Writing::default()
+            ..GenerationConfig::default()
         },
     }
 }
 
-fn requests() -> Vec<Request> {
+fn requests() -> Vec<TextRequest> {
     golden()["chats"]
         .as_array()
         .unwrap()
@@ -59,7 +59,7 @@ fn requests() -> Vec<Request> {
 }
 
 /// The same request, written in another way.
-fn written(request: &Request, change: impl FnOnce(&mut Writing)) -> Request {
+fn written(request: &TextRequest, change: impl FnOnce(&mut GenerationConfig)) -> TextRequest {
     let mut request = request.clone();
     change(&mut request.writing);
     request
@@ -67,8 +67,8 @@ fn written(request: &Request, change: impl FnOnce(&mut Writing)) -> Request {
 
 /// The only text of each request.
 fn generate(
-    generator: &Generator,
-    requests: &[Request],
+    generator: &CausalLm,
+    requests: &[TextRequest],
     cancelled: &dyn Fn(usize) -> bool,
 ) -> Vec<Generation> {
     let single = |mut texts: Vec<Generation>| {
@@ -212,11 +212,11 @@ fn sampled_texts_depend_on_their_seed_alone() {
     let sampled = |seed, variants| {
         written(&requests()[3], |writing| {
             (writing.max_tokens, writing.variants) = (16, variants);
-            writing.sampling = Sampling {
+            writing.sampling = SamplingConfig {
                 temperature: 0.8,
                 top_p: 0.95,
                 seed,
-                ..Sampling::default()
+                ..SamplingConfig::default()
             };
         })
     };
@@ -249,9 +249,9 @@ fn sampled_texts_depend_on_their_seed_alone() {
 #[test]
 fn bf16_writes_sense() {
     let generator = load(Precision::BF16);
-    let request = Request {
+    let request = TextRequest {
         prompt: "What is the capital of France?".into(),
-        ..Request::default()
+        ..TextRequest::default()
     };
     let found = generate(
         &generator,
@@ -265,9 +265,9 @@ fn bf16_writes_sense() {
 fn what_cannot_be_written_is_refused() {
     let generator = generator();
     assert!(generator.generate(&[], &|_| false).unwrap().is_empty());
-    let long = Request {
+    let long = TextRequest {
         prompt: "word ".repeat(9000),
-        ..Request::default()
+        ..TextRequest::default()
     };
     assert!(
         generator
@@ -276,9 +276,9 @@ fn what_cannot_be_written_is_refused() {
             .message()
             .contains("fills the model's 8192")
     );
-    let wild = Request {
+    let wild = TextRequest {
         prompt: "hi".into(),
-        ..Request::default()
+        ..TextRequest::default()
     };
     assert_eq!(
         generator
@@ -301,10 +301,10 @@ fn a_character_cut_in_its_bytes_is_left_off() {
             .trim_end(),
         "done"
     );
-    let mut growing = Growing::default();
+    let mut detokenizer = IncrementalDetokenizer::default();
     let mut seen = Vec::new();
     for end in 1..=whole.len() {
-        seen.push(growing.read(&tokenizer, &whole[..end]).unwrap().clone());
+        seen.push(detokenizer.read(&tokenizer, &whole[..end]).unwrap().clone());
     }
     assert!(
         seen.iter()

@@ -192,7 +192,7 @@ impl Tokenizer {
 
 /// Text that grows token by token, so that what it says can be looked at while it is written.
 #[derive(Debug, Default)]
-pub struct Growing {
+pub struct IncrementalDetokenizer {
     text: String,
     /// Tokens from here on are decoded again with each new one: a word's start may depend on the
     /// token before it.
@@ -201,7 +201,7 @@ pub struct Growing {
     to: usize,
 }
 
-impl Growing {
+impl IncrementalDetokenizer {
     /// What is written, now that `tokens` are all there are.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //! cheapest way through it by dynamic time warping. After Whisper's word timing and transformers'
 //! `_extract_token_timestamps`.
 
-use super::config::TICK;
+use super::config::TIMESTAMP_SECONDS;
 use crate::error::Result;
 use crate::tensor::{Device, Tensor};
 
@@ -38,7 +38,7 @@ pub(super) fn times(attention: &Tensor, positions: usize, median: usize) -> Resu
     }
     let mut times: Vec<f64> = warp(&cost, positions)
         .into_iter()
-        .map(|position| position as f64 * TICK)
+        .map(|position| position as f64 * TIMESTAMP_SECONDS)
         .collect();
     times.extend(times.last().copied());
     Ok(times)

@@ -16,9 +16,9 @@ pub const HOP: usize = 160;
 /// Frames a position of the encoder stands for.
 pub const STRIDE: usize = 2;
 /// Seconds from one frame to the next.
-pub const FRAME: f64 = HOP as f64 / SAMPLE_RATE as f64;
+pub const FRAME_SECONDS: f64 = HOP as f64 / SAMPLE_RATE as f64;
 /// Seconds from one timestamp to the next.
-pub const TICK: f64 = (HOP * STRIDE) as f64 / SAMPLE_RATE as f64;
+pub const TIMESTAMP_SECONDS: f64 = (HOP * STRIDE) as f64 / SAMPLE_RATE as f64;
 
 /// The sizes of the network.
 #[derive(Debug, Clone)]
@@ -41,9 +41,9 @@ pub struct Config {
     pub decoder_ffn_dim: i64,
     /// Positions of the encoder; 1500 for 30 s.
     pub max_source_positions: i64,
-    /// Tokens that the decoder reads and writes at most, together.
+    /// SpecialTokens that the decoder reads and writes at most, together.
     pub max_target_positions: i64,
-    /// Tokens.
+    /// SpecialTokens.
     pub vocab_size: i64,
     /// Width of the filter that smooths the attention before words are aligned.
     pub median_filter_width: usize,
@@ -125,7 +125,7 @@ impl Config {
 
 /// The tokens that steer the decoder, and those that it must not write.
 #[derive(Debug, Clone)]
-pub struct Tokens {
+pub struct SpecialTokens {
     /// Begins every text.
     pub start: u32,
     /// Ends every text.
@@ -149,7 +149,7 @@ pub struct Tokens {
     pub alignment_heads: Vec<(usize, usize)>,
 }
 
-impl Tokens {
+impl SpecialTokens {
     /// Reads generation_config.json and holds it against the network's sizes.
     ///
     /// # Errors
@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn tokens_come_from_where_checkpoints_have_them() {
         let config = Config::read(&Json::of(sizes())).unwrap();
-        let tokens = Tokens::read(&Json::of(words()), &config).unwrap();
+        let tokens = SpecialTokens::read(&Json::of(words()), &config).unwrap();
         assert_eq!(
             (
                 tokens.first_timestamp(),
@@ -336,7 +336,7 @@ mod tests {
         let mut english = words();
         english["is_multilingual"] = json!(false);
         assert!(
-            Tokens::read(&Json::of(english), &config)
+            SpecialTokens::read(&Json::of(english), &config)
                 .unwrap()
                 .languages
                 .is_empty()
@@ -366,7 +366,7 @@ mod tests {
         ] {
             let mut json = words();
             json[key] = value;
-            let error = Tokens::read(&Json::of(json), &config)
+            let error = SpecialTokens::read(&Json::of(json), &config)
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(word), "{error}");

@@ -4,15 +4,15 @@
 
 use std::collections::BTreeMap;
 
-use super::config::{Config, Tokens};
+use super::config::{Config, SpecialTokens};
 use super::encoder::{BIASES, EPSILON, FeedForward, PROJECTIONS};
 use crate::error::{Error, Result};
 use crate::models::Scope;
-use crate::models::attention::{Attention, Heads, Keys};
+use crate::models::attention::{Attention, AttentionConfig, KeyValue};
 use crate::models::layers::{LayerNorm, Linear};
 use crate::tensor::{Device, Kind, Tensor};
 
-/// Tokens that room is made for at first; it doubles.
+/// SpecialTokens that room is made for at first; it doubles.
 const ROOM: i64 = 64;
 
 /// From tokens and sound to the next token's logits.
@@ -23,18 +23,18 @@ pub struct Decoder {
     layers: Vec<Layer>,
     norm: LayerNorm,
     head: Linear,
-    heads: Heads,
+    heads: AttentionConfig,
     longest: i64,
 }
 
 #[derive(Debug)]
 struct Layer {
-    own_norm: LayerNorm,
-    own: Attention,
-    sound_norm: LayerNorm,
-    sound: Attention,
-    feed_norm: LayerNorm,
-    feed: FeedForward,
+    self_attn_norm: LayerNorm,
+    self_attn: Attention,
+    cross_attn_norm: LayerNorm,
+    cross_attn: Attention,
+    mlp_norm: LayerNorm,
+    mlp: FeedForward,
     /// Heads that follow the sound, and which of all those they are.
     aligned: Option<Aligned>,
 }
@@ -48,9 +48,9 @@ struct Aligned {
 
 /// The sound of some windows, as every layer of the decoder hears it.
 #[derive(Debug)]
-pub struct Sound(pub(super) Vec<Keys>);
+pub struct AudioContext(pub(super) Vec<KeyValue>);
 
-impl Sound {
+impl AudioContext {
     /// Some of its windows, in this order.
     ///
     /// # Errors
@@ -60,8 +60,8 @@ impl Sound {
             return Ok(Self(Vec::new()));
         };
         let rows = index(rows, first.keys.device())?;
-        let keep = |keys: &Keys| -> Result<Keys> {
-            Ok(Keys {
+        let keep = |keys: &KeyValue| -> Result<KeyValue> {
+            Ok(KeyValue {
                 keys: keys.keys.f_index_select(0, &rows)?,
                 values: keys.values.f_index_select(0, &rows)?,
             })
@@ -82,14 +82,14 @@ pub struct State {
     own: Tensor,
     /// `[aligned heads, rows, room, dim]`; none where words are not aligned.
     queries: Option<Tensor>,
-    /// Tokens read.
+    /// SpecialTokens read.
     length: i64,
 }
 
 impl Decoder {
-    pub(super) fn new(scope: &Scope<'_>, config: &Config, tokens: &Tokens) -> Result<Self> {
+    pub(super) fn new(scope: &Scope<'_>, config: &Config, tokens: &SpecialTokens) -> Result<Self> {
         let width = config.d_model;
-        let heads = Heads::of_self(width, config.decoder_attention_heads);
+        let heads = AttentionConfig::self_attention(width, config.decoder_attention_heads);
         let device = scope.weights().device();
         let mut by_layer: BTreeMap<usize, Vec<i64>> = BTreeMap::new();
         for &(layer, head) in &tokens.alignment_heads {
@@ -99,7 +99,7 @@ impl Decoder {
         let mut layers = Vec::new();
         for n in 0..config.decoder_layers {
             let scope = scope / "layers" / n;
-            let norm = |name: &str| LayerNorm::new(&(&scope / name), width, EPSILON);
+            let norm = |name: &str| LayerNorm::load(&(&scope / name), width, EPSILON);
             let aligned = match by_layer.get(&(n as usize)) {
                 Some(list) => Some(Aligned {
                     heads: Tensor::f_from_slice(list)?.f_to(device)?,
@@ -110,30 +110,35 @@ impl Decoder {
             };
             first += aligned.as_ref().map_or(0, |aligned| aligned.count);
             layers.push(Layer {
-                own_norm: norm("self_attn_layer_norm")?,
-                own: Attention::of_self(&(&scope / "self_attn"), PROJECTIONS, heads, BIASES)?
-                    .packed()?,
-                sound_norm: norm("encoder_attn_layer_norm")?,
-                sound: Attention::of_context(
+                self_attn_norm: norm("self_attn_layer_norm")?,
+                self_attn: Attention::load_self(
+                    &(&scope / "self_attn"),
+                    PROJECTIONS,
+                    heads,
+                    BIASES,
+                )?
+                .packed()?,
+                cross_attn_norm: norm("encoder_attn_layer_norm")?,
+                cross_attn: Attention::load_cross(
                     &(&scope / "encoder_attn"),
                     PROJECTIONS,
                     heads,
                     BIASES,
                 )?
                 .packed()?,
-                feed_norm: norm("final_layer_norm")?,
-                feed: FeedForward::new(&scope, width, config.decoder_ffn_dim, config.activation)?,
+                mlp_norm: norm("final_layer_norm")?,
+                mlp: FeedForward::new(&scope, width, config.decoder_ffn_dim, config.activation)?,
                 aligned,
             });
         }
         let embedding = (scope / "embed_tokens").take("weight", &[config.vocab_size, width])?;
         Ok(Self {
-            head: Linear::of(embedding.shallow_clone(), None).packed()?,
+            head: Linear::new(embedding.shallow_clone(), None).packed()?,
             embedding,
             positions: (scope / "embed_positions")
                 .take("weight", &[config.max_target_positions, width])?,
             layers,
-            norm: LayerNorm::new(&(scope / "layer_norm"), width, EPSILON)?,
+            norm: LayerNorm::load(&(scope / "layer_norm"), width, EPSILON)?,
             heads,
             longest: config.max_target_positions,
         })
@@ -143,10 +148,10 @@ impl Decoder {
     ///
     /// # Errors
     /// Overload, where memory is short.
-    pub fn listen(&self, heard: &Tensor) -> Result<Sound> {
-        let keys = |layer: &Layer| -> Result<Keys> {
-            let Keys { keys, values } = layer.sound.keys(heard)?;
-            Ok(Keys {
+    pub fn listen(&self, heard: &Tensor) -> Result<AudioContext> {
+        let keys = |layer: &Layer| -> Result<KeyValue> {
+            let KeyValue { keys, values } = layer.cross_attn.keys(heard)?;
+            Ok(KeyValue {
                 keys: keys.f_contiguous()?,
                 values: values.f_contiguous()?,
             })
@@ -155,7 +160,7 @@ impl Decoder {
             .iter()
             .map(keys)
             .collect::<Result<_>>()
-            .map(Sound)
+            .map(AudioContext)
     }
 
     /// Texts of nothing yet, one for each window of `sound`; `aligned` where the words' times will
@@ -163,7 +168,7 @@ impl Decoder {
     ///
     /// # Errors
     /// Overload, where memory is short.
-    pub fn start(&self, sound: &Sound, aligned: bool) -> Result<State> {
+    pub fn start(&self, sound: &AudioContext, aligned: bool) -> Result<State> {
         let (rows, options) = (
             sound.rows(),
             (self.positions.kind(), self.positions.device()),
@@ -209,7 +214,7 @@ impl Decoder {
     pub fn read(
         &self,
         state: &mut State,
-        sound: &Sound,
+        sound: &AudioContext,
         tokens: &[u32],
         columns: i64,
     ) -> Result<Tensor> {
@@ -233,10 +238,14 @@ impl Decoder {
             .f_view([rows, columns, self.heads.width])?
             .f_add_(&positions)?;
         for (n, (layer, heard)) in self.layers.iter().zip(&sound.0).enumerate() {
-            let (query, fresh) = layer.own.queries(&layer.own_norm.forward(&x)?)?;
+            let (query, fresh) = layer
+                .self_attn
+                .queries(&layer.self_attn_norm.forward(&x)?)?;
             let own = state.append(n as i64, &fresh, columns)?;
-            let _ = x.f_add_(&layer.own.mix(&query, &own, None, columns > 1)?)?;
-            let query = layer.sound.query(&layer.sound_norm.forward(&x)?)?;
+            let _ = x.f_add_(&layer.self_attn.mix(&query, &own, None, columns > 1)?)?;
+            let query = layer
+                .cross_attn
+                .query(&layer.cross_attn_norm.forward(&x)?)?;
             if let (Some(kept), Some(aligned)) = (&state.queries, &layer.aligned) {
                 let place = kept
                     .f_narrow(0, aligned.first, aligned.count)?
@@ -245,8 +254,8 @@ impl Decoder {
                     .f_transpose(0, 1)?
                     .f_copy_(&query.f_index_select(1, &aligned.heads)?)?;
             }
-            let _ = x.f_add_(&layer.sound.mix(&query, heard, None, false)?)?;
-            let _ = x.f_add_(&layer.feed.forward(&layer.feed_norm.forward(&x)?)?)?;
+            let _ = x.f_add_(&layer.cross_attn.mix(&query, heard, None, false)?)?;
+            let _ = x.f_add_(&layer.mlp.forward(&layer.mlp_norm.forward(&x)?)?)?;
         }
         state.length = start + columns;
         Ok(x)
@@ -272,7 +281,7 @@ impl Decoder {
     pub fn attention(
         &self,
         state: &State,
-        sound: &Sound,
+        sound: &AudioContext,
         row: usize,
         tokens: std::ops::Range<usize>,
     ) -> Result<Tensor> {
@@ -305,7 +314,7 @@ impl Decoder {
 }
 
 impl State {
-    /// Tokens that every text has read.
+    /// SpecialTokens that every text has read.
     pub fn length(&self) -> usize {
         self.length as usize
     }
@@ -336,14 +345,14 @@ impl State {
     }
 
     /// Keeps a layer's new keys and gives all of its.
-    fn append(&self, layer: i64, fresh: &Keys, columns: i64) -> Result<Keys> {
+    fn append(&self, layer: i64, fresh: &KeyValue, columns: i64) -> Result<KeyValue> {
         let own = self.own.f_select(0, layer)?;
         let part = |at: i64, fresh: &Tensor| -> Result<Tensor> {
             let part = own.f_select(0, at)?;
             part.f_narrow(2, self.length, columns)?.f_copy_(fresh)?;
             Ok(part.f_narrow(2, 0, self.length + columns)?)
         };
-        Ok(Keys {
+        Ok(KeyValue {
             keys: part(0, &fresh.keys)?,
             values: part(1, &fresh.values)?,
         })

@@ -4,8 +4,8 @@
 use super::config::{Config, STRIDE};
 use crate::error::Result;
 use crate::models::Scope;
-use crate::models::attention::{Attention, Biases, Heads};
-use crate::models::layers::{Activation, Conv1d, Geometry, LayerNorm, Linear};
+use crate::models::attention::{Attention, AttentionConfig, Biases};
+use crate::models::layers::{Activation, Conv1d, ConvConfig, LayerNorm, Linear};
 use crate::tensor::{Device, Kind, Tensor};
 
 /// Added to a variance.
@@ -34,8 +34,8 @@ pub struct Encoder {
 struct Layer {
     attention_norm: LayerNorm,
     attention: Attention,
-    feed_norm: LayerNorm,
-    feed: FeedForward,
+    mlp_norm: LayerNorm,
+    mlp: FeedForward,
 }
 
 /// Two linear layers around an activation.
@@ -54,7 +54,7 @@ impl FeedForward {
         activation: Activation,
     ) -> Result<Self> {
         let layer =
-            |name: &str, input, output| Linear::new(&(scope / name), input, output)?.packed();
+            |name: &str, input, output| Linear::load(&(scope / name), input, output)?.packed();
         Ok(Self {
             inner: layer("fc1", width, inner)?,
             outer: layer("fc2", inner, width)?,
@@ -64,7 +64,7 @@ impl FeedForward {
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.outer
-            .forward(&self.inner.forward_then(x, self.activation)?)
+            .forward(&self.inner.forward_activated(x, self.activation)?)
     }
 }
 
@@ -72,9 +72,9 @@ impl Encoder {
     pub(super) fn new(scope: &Scope<'_>, config: &Config) -> Result<Self> {
         let width = config.d_model;
         let convolution = |name: &str, input, stride| {
-            Conv1d::new(
+            Conv1d::load(
                 &(scope / name),
-                Geometry {
+                ConvConfig {
                     input,
                     output: width,
                     kernel: 3,
@@ -82,15 +82,24 @@ impl Encoder {
                 },
             )
         };
-        let heads = Heads::of_self(width, config.encoder_attention_heads);
+        let heads = AttentionConfig::self_attention(width, config.encoder_attention_heads);
         let layer = |n: i64| -> Result<Layer> {
             let scope = scope / "layers" / n;
             Ok(Layer {
-                attention_norm: LayerNorm::new(&(&scope / "self_attn_layer_norm"), width, EPSILON)?,
-                attention: Attention::of_self(&(&scope / "self_attn"), PROJECTIONS, heads, BIASES)?
-                    .packed()?,
-                feed_norm: LayerNorm::new(&(&scope / "final_layer_norm"), width, EPSILON)?,
-                feed: FeedForward::new(&scope, width, config.encoder_ffn_dim, config.activation)?,
+                attention_norm: LayerNorm::load(
+                    &(&scope / "self_attn_layer_norm"),
+                    width,
+                    EPSILON,
+                )?,
+                attention: Attention::load_self(
+                    &(&scope / "self_attn"),
+                    PROJECTIONS,
+                    heads,
+                    BIASES,
+                )?
+                .packed()?,
+                mlp_norm: LayerNorm::load(&(&scope / "final_layer_norm"), width, EPSILON)?,
+                mlp: FeedForward::new(&scope, width, config.encoder_ffn_dim, config.activation)?,
             })
         };
         Ok(Self {
@@ -103,7 +112,7 @@ impl Encoder {
             layers: (0..config.encoder_layers)
                 .map(layer)
                 .collect::<Result<_>>()?,
-            norm: LayerNorm::new(&(scope / "layer_norm"), width, EPSILON)?,
+            norm: LayerNorm::load(&(scope / "layer_norm"), width, EPSILON)?,
             kind: scope.weights().precision().kind(),
         })
     }
@@ -138,7 +147,7 @@ impl Encoder {
                 None,
                 false,
             )?)?;
-            let _ = x.f_add_(&layer.feed.forward(&layer.feed_norm.forward(&x)?)?)?;
+            let _ = x.f_add_(&layer.mlp.forward(&layer.mlp_norm.forward(&x)?)?)?;
             if self.kind == Kind::Half {
                 // The trained networks reach f16's limit.
                 let _ = x.f_clamp_(-64_504., 64_504.)?;

@@ -2,20 +2,20 @@
 //! Supervision" (arXiv:2212.04356). A window of at most 30 s becomes segments with their times, and
 //! words with theirs, as transformers' `WhisperForConditionalGeneration.generate` has them.
 
-mod abilities;
 mod alignment;
+mod capabilities;
 mod config;
 mod decoder;
 mod encoder;
+mod logits_processor;
 mod mel;
 mod network;
 mod passes;
-mod rules;
 mod segments;
 mod words;
 
-pub use abilities::Abilities;
-pub use config::{Config, HOP, SAMPLE_RATE, Tokens};
+pub use capabilities::Capabilities;
+pub use config::{Config, HOP, SAMPLE_RATE, SpecialTokens};
 
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
@@ -154,7 +154,7 @@ pub struct Word {
 /// A Whisper model with its tokenizer.
 #[derive(Debug)]
 pub struct Whisper {
-    abilities: Abilities,
+    capabilities: Capabilities,
     network: Network,
     tokenizer: Tokenizer,
 }
@@ -166,19 +166,19 @@ impl Whisper {
     /// Config, where the folder lacks a file or is another network's; model, where a file is not
     /// what it should be; external, where one cannot be read; overload, where memory is short.
     pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
-        let abilities = Abilities::read(folder)?;
+        let capabilities = Capabilities::read(folder)?;
         let tokenizer = Tokenizer::load(folder)?;
-        let (config, tokens) = (abilities.config.clone(), abilities.tokens.clone());
+        let (config, tokens) = (capabilities.config.clone(), capabilities.tokens.clone());
         Ok(Self {
             network: Network::new(folder.weights(device, precision)?, config, tokens)?,
             tokenizer,
-            abilities,
+            capabilities,
         })
     }
 
     /// What may be asked of it.
-    pub fn abilities(&self) -> &Abilities {
-        &self.abilities
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
     }
 
     /// Refuses a request that [`transcribe`](Self::transcribe) would fail on, with all those beside
@@ -188,8 +188,8 @@ impl Whisper {
     /// Config, where an option has no meaning for this model; model, where the window is too long
     /// or what is no number is in it.
     pub fn check(&self, request: &Request) -> Result<()> {
-        self.abilities.check(&request.options)?;
-        let longest = self.abilities.longest();
+        self.capabilities.check(&request.options)?;
+        let longest = self.capabilities.longest();
         if request.samples.len() > longest {
             let (found, most) = (
                 request.samples.len() as f64 / SAMPLE_RATE as f64,

@@ -2,11 +2,11 @@
 //! at once. Texts that have ended leave the batch, so that no time goes into them.
 
 use super::alignment;
-use super::config::{Config, STRIDE, Tokens};
-use super::decoder::{Decoder, Sound, State};
+use super::config::{Config, STRIDE, SpecialTokens};
+use super::decoder::{AudioContext, Decoder, State};
 use super::encoder::Encoder;
+use super::logits_processor::{LogitsProcessor, TextState};
 use super::mel::Mel;
-use super::rules::{Rules, Text};
 use crate::error::{Error, Result};
 use crate::models::Weights;
 use crate::tensor::{Device, Kind, Tensor, guard};
@@ -15,19 +15,19 @@ use crate::tensor::{Device, Kind, Tensor, guard};
 #[derive(Debug)]
 pub struct Network {
     pub(super) config: Config,
-    pub(super) tokens: Tokens,
+    pub(super) tokens: SpecialTokens,
     mel: Mel,
     pub(super) encoder: Encoder,
     pub(super) decoder: Decoder,
-    rules: Rules,
+    logits_processor: LogitsProcessor,
 }
 
 /// A text that is to be written about one window.
 #[derive(Debug, Clone)]
-pub(super) struct Order {
+pub(super) struct DecodeRequest {
     /// What it begins with. As long as that of all others in the batch.
     pub prompt: Vec<u32>,
-    /// Tokens of the prompt before that which begins the text.
+    /// SpecialTokens of the prompt before that which begins the text.
     pub before: usize,
     /// Frames of sound in the window.
     pub frames: usize,
@@ -39,7 +39,7 @@ pub(super) struct Order {
 
 /// A text that was written.
 #[derive(Debug, Clone)]
-pub(super) struct Written {
+pub(super) struct DecodeOutput {
     /// Its tokens, without that which ends it.
     pub tokens: Vec<u32>,
     /// The logarithm of each one's probability, with that of the end where it ended by its own.
@@ -53,7 +53,7 @@ pub(super) struct Written {
 }
 
 impl Network {
-    pub(super) fn new(weights: Weights, config: Config, tokens: Tokens) -> Result<Self> {
+    pub(super) fn new(weights: Weights, config: Config, tokens: SpecialTokens) -> Result<Self> {
         let _frozen = guard();
         // The output layer is the embedding table; some checkpoints carry it twice.
         weights.allow_surplus("proj_out.weight");
@@ -63,7 +63,7 @@ impl Network {
         let device = weights.device();
         let network = Self {
             mel: Mel::new(config.num_mel_bins, device)?,
-            rules: Rules::new(tokens.clone(), &config, device)?,
+            logits_processor: LogitsProcessor::new(tokens.clone(), &config, device)?,
             config,
             tokens,
             encoder,
@@ -80,7 +80,7 @@ impl Network {
     }
 
     /// What the decoder hears of spectrograms from a frame on each, made as long as a window.
-    pub(super) fn hear(&self, from: &[(&Tensor, usize)]) -> Result<Sound> {
+    pub(super) fn hear(&self, from: &[(&Tensor, usize)]) -> Result<AudioContext> {
         let _frozen = guard();
         let whole = self.config.frames() as i64;
         let window = |&(spectrogram, from): &(&Tensor, usize)| -> Result<Tensor> {
@@ -98,7 +98,7 @@ impl Network {
     }
 
     /// The language of each window, and how sure the model is of it among all that it knows.
-    pub(super) fn languages(&self, sound: &Sound) -> Result<Vec<(String, f32)>> {
+    pub(super) fn languages(&self, sound: &AudioContext) -> Result<Vec<(String, f32)>> {
         let _frozen = guard();
         let rows = sound.rows();
         if self.tokens.languages.is_empty() {
@@ -139,11 +139,11 @@ impl Network {
     /// cancelled text is left as it is.
     pub(super) fn write(
         &self,
-        sound: &Sound,
-        orders: &[Order],
+        sound: &AudioContext,
+        orders: &[DecodeRequest],
         aligned: bool,
         cancelled: &dyn Fn(usize) -> bool,
-    ) -> Result<Vec<Written>> {
+    ) -> Result<Vec<DecodeOutput>> {
         let _frozen = guard();
         let Some(first) = orders.first() else {
             return Ok(Vec::new());
@@ -166,18 +166,18 @@ impl Network {
             .read(&mut state, sound, &prompts, columns as i64)?;
         let no_speech = self.no_speech(&hidden.f_select(1, before as i64)?)?;
         let mut last = hidden.f_select(1, columns as i64 - 1)?;
-        let mut written: Vec<Option<Written>> = vec![None; orders.len()];
+        let mut written: Vec<Option<DecodeOutput>> = vec![None; orders.len()];
         let mut live: Vec<usize> = (0..orders.len()).collect();
-        let mut texts: Vec<Text> = orders
+        let mut texts: Vec<TextState> = orders
             .iter()
-            .map(|order| Text::new(order.temperature, order.seed))
+            .map(|order| TextState::new(order.temperature, order.seed))
             .collect();
         let mut kept = None;
         loop {
             let heard = kept.as_ref().unwrap_or(sound);
-            self.rules
+            self.logits_processor
                 .choose(&self.decoder.logits(&last)?, &mut texts)?;
-            let full = |text: &Text| {
+            let full = |text: &TextState| {
                 text.ended
                     || columns + text.tokens.len() >= self.config.max_target_positions as usize
             };
@@ -198,13 +198,13 @@ impl Network {
                 } else {
                     Vec::new()
                 };
-                let Text {
+                let TextState {
                     tokens,
                     log_probabilities,
                     ended,
                     ..
                 } = text;
-                written[place] = Some(Written {
+                written[place] = Some(DecodeOutput {
                     tokens,
                     log_probabilities,
                     ended,
@@ -257,7 +257,7 @@ impl Network {
     fn times(
         &self,
         state: &State,
-        sound: &Sound,
+        sound: &AudioContext,
         row: usize,
         columns: usize,
         frames: usize,

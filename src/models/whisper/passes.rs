@@ -7,16 +7,16 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
-use super::config::{FRAME, HOP, SAMPLE_RATE, Tokens};
-use super::network::{Order, Written};
-use super::segments::{Stretch, split};
+use super::config::{FRAME_SECONDS, HOP, SAMPLE_RATE, SpecialTokens};
+use super::network::{DecodeOutput, DecodeRequest};
+use super::segments::{TimedSpan, split};
 use super::words::words;
 use super::{Options, Request, Segment, Task, Transcription, Whisper, Word};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// At or above this temperature a text is too free to be a guide to the next pass.
-const FREE: f32 = 0.5;
+const MAX_GUIDE_TEMPERATURE: f32 = 0.5;
 
 /// A window under way.
 struct Job<'a> {
@@ -35,8 +35,8 @@ struct Job<'a> {
 }
 
 /// A text that a pass ended with.
-struct Pass {
-    written: Written,
+struct DecodedPass {
+    written: DecodeOutput,
     temperature: f32,
     log_probability: f32,
     compression_ratio: f32,
@@ -99,7 +99,7 @@ fn pass(
             job.language.get_or_insert(found);
         }
     }
-    let mut passes: Vec<Option<Pass>> = jobs.iter().map(|_| None).collect();
+    let mut passes: Vec<Option<DecodedPass>> = jobs.iter().map(|_| None).collect();
     let most = jobs
         .iter()
         .map(|job| job.options.temperatures.len())
@@ -114,7 +114,7 @@ fn pass(
         if rows.is_empty() {
             break;
         }
-        let orders: Vec<Order> = rows
+        let orders: Vec<DecodeRequest> = rows
             .iter()
             .map(|&row| jobs[row].order(&network.tokens, attempt))
             .collect();
@@ -128,7 +128,7 @@ fn pass(
             cancelled(jobs[rows[at]].place)
         })?;
         for (&row, written) in rows.iter().zip(written) {
-            passes[row] = Some(Pass::new(
+            passes[row] = Some(DecodedPass::new(
                 written,
                 jobs[row].options,
                 jobs[row].options.temperatures[attempt],
@@ -181,7 +181,7 @@ impl<'a> Job<'a> {
         let rest = self.frames.saturating_sub(self.seek);
         rest > 0
             && self.left > 0
-            && (self.seek == 0 || rest as f64 * FRAME >= f64::from(self.options.least))
+            && (self.seek == 0 || rest as f64 * FRAME_SECONDS >= f64::from(self.options.least))
     }
 
     /// Adds to what the next pass reads as written before; the oldest leaves.
@@ -196,7 +196,7 @@ impl<'a> Job<'a> {
             .collect();
     }
 
-    fn order(&self, tokens: &Tokens, attempt: usize) -> Order {
+    fn order(&self, tokens: &SpecialTokens, attempt: usize) -> DecodeRequest {
         let mut prompt = self.before.clone();
         prompt.push(tokens.start);
         let language = self
@@ -211,7 +211,7 @@ impl<'a> Job<'a> {
                 .into_iter()
                 .flat_map(|(language, task)| [*language, *task]),
         );
-        Order {
+        DecodeRequest {
             prompt,
             before: self.before.len(),
             frames: self.frames - self.seek,
@@ -225,7 +225,7 @@ impl<'a> Job<'a> {
     }
 
     /// Takes in what a pass wrote.
-    fn take(&mut self, whisper: &Whisper, pass: Pass) -> Result<()> {
+    fn take(&mut self, whisper: &Whisper, pass: DecodedPass) -> Result<()> {
         self.left -= 1;
         let rest = self.frames - self.seek;
         if pass.silent {
@@ -243,7 +243,7 @@ impl<'a> Job<'a> {
             }
         }
         if self.options.remember {
-            if pass.temperature < FREE {
+            if pass.temperature < MAX_GUIDE_TEMPERATURE {
                 // A timestamp that both ends a phrase and begins the next is read once.
                 let tokens: Vec<u32> = stretches
                     .iter()
@@ -261,17 +261,17 @@ impl<'a> Job<'a> {
     fn segment(
         &self,
         whisper: &Whisper,
-        pass: &Pass,
-        stretch: &Stretch,
+        pass: &DecodedPass,
+        stretch: &TimedSpan,
     ) -> Result<Option<Segment>> {
-        let Written {
+        let DecodeOutput {
             tokens,
             log_probabilities,
             no_speech,
             times,
             ..
         } = &pass.written;
-        let offset = self.seek as f64 * FRAME;
+        let offset = self.seek as f64 * FRAME_SECONDS;
         let places: Vec<usize> = stretch
             .tokens
             .clone()
@@ -322,7 +322,7 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Tokens without the second of two timestamps at their end.
+/// SpecialTokens without the second of two timestamps at their end.
 fn once<'t>(tokens: &'t [u32], whisper: &Whisper) -> impl Iterator<Item = u32> + 't {
     let twice = tokens.len() > 2
         && whisper
@@ -332,9 +332,9 @@ fn once<'t>(tokens: &'t [u32], whisper: &Whisper) -> impl Iterator<Item = u32> +
     tokens[..tokens.len() - usize::from(twice)].iter().copied()
 }
 
-impl Pass {
+impl DecodedPass {
     fn new(
-        written: Written,
+        written: DecodeOutput,
         options: &Options,
         temperature: f32,
         whisper: &Whisper,

@@ -3,11 +3,11 @@
 
 use std::ops::Range;
 
-use super::config::{FRAME, STRIDE, TICK, Tokens};
+use super::config::{FRAME_SECONDS, STRIDE, SpecialTokens, TIMESTAMP_SECONDS};
 
 /// A stretch of a pass's tokens that timestamps enclose.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Stretch {
+pub(super) struct TimedSpan {
     /// Seconds since the pass began.
     pub start: f64,
     /// Seconds since the pass began.
@@ -17,10 +17,14 @@ pub(super) struct Stretch {
 }
 
 /// The stretches of a pass over `frames` frames, and the frames after which the next pass begins.
-pub(super) fn split(written: &[u32], frames: usize, tokens: &Tokens) -> (Vec<Stretch>, usize) {
+pub(super) fn split(
+    written: &[u32],
+    frames: usize,
+    tokens: &SpecialTokens,
+) -> (Vec<TimedSpan>, usize) {
     let begin = tokens.first_timestamp();
     let is_time = |at: usize| tokens.is_timestamp(written[at]);
-    let seconds = |at: usize| f64::from(written[at] - begin) * TICK;
+    let seconds = |at: usize| f64::from(written[at] - begin) * TIMESTAMP_SECONDS;
     let mut ends: Vec<usize> = (1..written.len())
         .filter(|&at| is_time(at - 1) && is_time(at))
         .collect();
@@ -31,9 +35,12 @@ pub(super) fn split(written: &[u32], frames: usize, tokens: &Tokens) -> (Vec<Str
             .rev()
             .find(|&at| is_time(at))
             .filter(|&at| written[at] != begin);
-        let end = latest.map_or((frames as f64 * FRAME / TICK).floor() * TICK, seconds);
+        let end = latest.map_or(
+            (frames as f64 * FRAME_SECONDS / TIMESTAMP_SECONDS).floor() * TIMESTAMP_SECONDS,
+            seconds,
+        );
         return (
-            vec![Stretch {
+            vec![TimedSpan {
                 start: 0.,
                 end,
                 tokens: 0..written.len(),
@@ -60,7 +67,7 @@ pub(super) fn split(written: &[u32], frames: usize, tokens: &Tokens) -> (Vec<Str
         };
         let tokens = from..end;
         from = end;
-        Stretch {
+        TimedSpan {
             start: seconds(tokens.start),
             end: seconds(close),
             tokens,
@@ -75,8 +82,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     /// Words below 10, the end 10, timestamps from 100 on.
-    fn tokens() -> Tokens {
-        Tokens {
+    fn tokens() -> SpecialTokens {
+        SpecialTokens {
             start: 11,
             end: 10,
             no_timestamps: 99,
@@ -92,7 +99,7 @@ mod tests {
 
     fn found(written: &[u32]) -> (Vec<(i64, i64, Range<usize>)>, usize) {
         let (stretches, next) = split(written, 3000, &tokens());
-        let ticks = |seconds: f64| (seconds / TICK).round() as i64;
+        let ticks = |seconds: f64| (seconds / TIMESTAMP_SECONDS).round() as i64;
         (
             stretches
                 .into_iter()

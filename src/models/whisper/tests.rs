@@ -6,10 +6,10 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::network::Order;
+use super::network::DecodeRequest;
 use super::*;
 use crate::models::Config as Json;
-use crate::models::attention::Keys;
+use crate::models::attention::KeyValue;
 use crate::models::golden::{cosine, goldens, noise, path, relative_error, trained, weights};
 use crate::tensor::Tensor;
 
@@ -24,12 +24,12 @@ fn sound(seed: &str, count: usize) -> Vec<f32> {
         .collect()
 }
 
-fn small_tokens(config: &Config) -> Tokens {
+fn small_tokens(config: &Config) -> SpecialTokens {
     let json = json!({"decoder_start_token_id": 101, "eos_token_id": 100, "no_timestamps_token_id": 111,
         "lang_to_id": {"<|en|>": 102, "<|de|>": 103, "<|fr|>": 104, "<|ja|>": 105}, "task_to_id": {"translate": 106, "transcribe": 107},
         "suppress_tokens": [3, 5, 7, 31, 146, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110], "begin_suppress_tokens": [20, 100],
         "max_initial_timestamp_index": 10, "alignment_heads": [[1, 0], [2, 1], [2, 3]]});
-    Tokens::read(&Json::of(json), config).unwrap()
+    SpecialTokens::read(&Json::of(json), config).unwrap()
 }
 
 fn small(precision: Precision) -> Network {
@@ -58,13 +58,13 @@ pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
     heard
         .0
         .into_iter()
-        .flat_map(|Keys { keys, values }| [keys, values])
+        .flat_map(|KeyValue { keys, values }| [keys, values])
         .collect()
 }
 
 /// A text about each window, in German.
-fn orders(network: &Network) -> Vec<Order> {
-    let order = Order {
+fn orders(network: &Network) -> Vec<DecodeRequest> {
+    let order = DecodeRequest {
         prompt: vec![101, 103, 107],
         before: 0,
         frames: network.config.frames(),

@@ -1,5 +1,5 @@
-//! Tokens to words: at spaces where a language has them, with their punctuation. After Whisper's
-//! and transformers' `_combine_tokens_into_words`.
+//! SpecialTokens to words: at spaces where a language has them, with their punctuation. After
+//! Whisper's and transformers' `_combine_tokens_into_words`.
 
 use std::ops::Range;
 

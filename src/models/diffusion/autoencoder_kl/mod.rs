@@ -6,7 +6,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::super::config::Config;
-use super::super::layers::{Conv2d, Geometry, GroupNorm};
+use super::super::layers::{Conv2d, ConvConfig, GroupNorm};
 use super::super::offload::tensors;
 use super::super::weights::{Scope, Weights};
 use super::autoencoder::VaeOptions;
@@ -231,9 +231,9 @@ impl AutoencoderKl {
         let _frozen = crate::tensor::guard();
         let root = weights.root();
         let quantised = |name: &str, channels: i64, used: bool| match used {
-            true => Conv2d::plain(
+            true => Conv2d::load(
                 &(&root / name),
-                Geometry {
+                ConvConfig {
                     input: channels,
                     output: channels,
                     kernel: 1,
@@ -428,7 +428,7 @@ impl Output {
         output: i64,
         config: &AutoencoderKlConfig,
     ) -> Result<Self> {
-        let norm = GroupNorm::new(
+        let norm = GroupNorm::load(
             &(scope / "conv_norm_out"),
             input,
             config.norm_num_groups,

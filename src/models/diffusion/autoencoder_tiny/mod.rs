@@ -337,7 +337,7 @@ fn through(layers: &[Layer], x: &Tensor) -> Result<Tensor> {
 fn halving(scope: &Scope<'_>, channels: i64) -> Result<Conv2d> {
     let weight = scope.take_f32("weight", &[channels, channels, 3, 3])?;
     let bias = weight.f_new_zeros([channels], (weight.kind(), weight.device()))?;
-    Ok(Conv2d::placed(scope, &weight, &bias, [2, 2], [1, 1], [1, 1])?.packed())
+    Ok(Conv2d::place(scope, &weight, &bias, [2, 2], [1, 1], [1, 1])?.packed())
 }
 
 fn encoder(scope: &Scope<'_>, config: &AutoencoderTinyConfig) -> Result<Vec<Layer>> {
@@ -402,7 +402,7 @@ fn output(scope: &Scope<'_>, input: i64, output: i64) -> Result<Conv2d> {
         .take_f32("bias", &[output])?
         .f_mul_scalar_(2.)?
         .f_sub_scalar_(1.)?;
-    Ok(Conv2d::placed(scope, &weight, &bias, [1, 1], [1, 1], [1, 1])?.packed())
+    Ok(Conv2d::place(scope, &weight, &bias, [1, 1], [1, 1], [1, 1])?.packed())
 }
 
 #[cfg(test)]

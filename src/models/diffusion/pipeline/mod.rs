@@ -20,7 +20,7 @@ use super::unet::UNet;
 use crate::error::{Error, Result};
 use crate::models::config::Config;
 use crate::models::folder::ModelFolder;
-use crate::models::offload::Part;
+use crate::models::offload::Offloaded;
 use crate::tensor::{Precision, guard};
 
 /// The pipelines that are read, by the `_class_name` of model_index.json. Diffusers' names say what
@@ -56,8 +56,8 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Pipeline {
     prompts: Prompts,
-    unet: Part<UNet>,
-    vae: Part<Autoencoder>,
+    unet: Offloaded<UNet>,
+    vae: Offloaded<Autoencoder>,
     scheduler: SchedulerConfig,
     family: Family,
     /// Whether it is a latent consistency model, which walks all steps whatever the strength.
@@ -122,7 +122,7 @@ impl Pipeline {
         let size = unet.config().sample_size;
         // Each part is put aside before the next is loaded: with `offload` only one is on the
         // device at a time.
-        let unet = Part::new(unet, device, placement.offload)?;
+        let unet = Offloaded::new(unet, device, placement.offload)?;
         let vae = folder.part("vae")?;
         let weights = vae.weights(device, Autoencoder::precision_for(vae.config(), precision)?)?;
         let vae = Autoencoder::new(weights, vae.config(), options.vae)?;
@@ -134,7 +134,7 @@ impl Pipeline {
                 "`in_channels` and `out_channels` must be the autoencoder's {channels}"
             )));
         }
-        let vae = Part::new(vae, device, placement.offload)?;
+        let vae = Offloaded::new(vae, device, placement.offload)?;
         Ok(Self {
             prompts: Prompts::open(folder, family, placement)?,
             unet,

@@ -8,11 +8,11 @@ use tch::{Device, Kind, Tensor};
 
 use super::Family;
 use crate::error::{Error, Result};
-use crate::models::attention::Keys;
+use crate::models::attention::KeyValue;
 use crate::models::clip::{ClipText, ClipTokenizer};
 use crate::models::diffusion::unet::UNet;
 use crate::models::folder::ModelFolder;
-use crate::models::offload::Part;
+use crate::models::offload::Offloaded;
 use crate::tensor::Precision;
 
 /// Bytes of keys that are cached, beside those in use: some thirty prompts of Stable Diffusion 1.5
@@ -41,7 +41,7 @@ impl PromptInput {
 #[derive(Debug)]
 pub(super) struct Prompt {
     /// What its transformers ask, of one picture.
-    pub keys: Vec<Keys>,
+    pub keys: Vec<KeyValue>,
     /// `[1, pooled]`, where the family has it.
     pub pooled: Option<Tensor>,
 }
@@ -66,7 +66,7 @@ pub(super) struct Prompts {
 #[derive(Debug)]
 struct TextEncoder {
     tokenizer: ClipTokenizer,
-    network: Part<ClipText>,
+    network: Offloaded<ClipText>,
 }
 
 /// Where a pipeline's parts run, and how.
@@ -81,8 +81,8 @@ impl TextEncoder {
     /// `text_encoder` and `tokenizer`, or with `number` `_2` behind their names.
     fn open(folder: &ModelFolder, number: &str, placement: Placement) -> Result<Self> {
         let part = folder.part(&format!("text_encoder{number}"))?;
-        let tokenizer = ClipTokenizer::open(&folder.path().join(format!("tokenizer{number}")))?;
-        let network = ClipText::open(&part, placement.device, placement.precision)?;
+        let tokenizer = ClipTokenizer::load(&folder.path().join(format!("tokenizer{number}")))?;
+        let network = ClipText::load(&part, placement.device, placement.precision)?;
         if tokenizer.length() as i64 > network.config().positions {
             let (length, positions) = (tokenizer.length(), network.config().positions);
             return Err(Error::model(format!(
@@ -92,7 +92,7 @@ impl TextEncoder {
         }
         Ok(Self {
             tokenizer,
-            network: Part::new(network, placement.device, placement.offload)?,
+            network: Offloaded::new(network, placement.device, placement.offload)?,
         })
     }
 
@@ -270,9 +270,9 @@ impl Prompt {
 ///
 /// # Errors
 /// Overload, where memory is short.
-pub(super) fn concatenated(prompts: &[&Rc<Prompt>]) -> Result<Vec<Keys>> {
+pub(super) fn concatenated(prompts: &[&Rc<Prompt>]) -> Result<Vec<KeyValue>> {
     let count = prompts.first().map_or(0, |prompt| prompt.keys.len());
-    let join = |at: usize, part: fn(&Keys) -> &Tensor| -> Result<Tensor> {
+    let join = |at: usize, part: fn(&KeyValue) -> &Tensor| -> Result<Tensor> {
         let parts: Vec<&Tensor> = prompts
             .iter()
             .map(|prompt| part(&prompt.keys[at]))
@@ -285,7 +285,7 @@ pub(super) fn concatenated(prompts: &[&Rc<Prompt>]) -> Result<Vec<Keys>> {
     };
     (0..count)
         .map(|at| {
-            Ok(Keys {
+            Ok(KeyValue {
                 keys: join(at, |keys| &keys.keys)?,
                 values: join(at, |keys| &keys.values)?,
             })

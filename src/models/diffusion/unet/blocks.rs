@@ -7,7 +7,7 @@ use tch::Tensor;
 use super::config::UNetConfig;
 use super::transformer::Transformer;
 use crate::error::{Error, Result};
-use crate::models::attention::Keys;
+use crate::models::attention::KeyValue;
 use crate::models::diffusion::blocks::{
     Border, Downsample2D, ResnetBlock2D, ResnetShape, Upsample2D,
 };
@@ -15,7 +15,7 @@ use crate::models::offload::{Tensors, tensors};
 use crate::models::weights::Scope;
 
 /// What a step hands to every block.
-pub(super) struct Step<'k, I: Iterator<Item = &'k Keys>> {
+pub(super) struct Step<'k, I: Iterator<Item = &'k KeyValue>> {
     /// The embedding of the step, through SiLU: `[1, width]`, or a row for each item.
     pub time: Tensor,
     /// The prompt's keys, in the order in which the transformers stand.
@@ -168,14 +168,14 @@ impl Level {
     }
 
     /// What its transformers ask of a prompt.
-    pub fn keys(&self, prompt: &Tensor, keys: &mut Vec<Keys>) -> Result<()> {
+    pub fn keys(&self, prompt: &Tensor, keys: &mut Vec<KeyValue>) -> Result<()> {
         self.transformers
             .iter()
             .try_for_each(|transformer| transformer.keys(prompt, keys))
     }
 
     /// The way down: leaves what each block made in `skips`.
-    pub fn down_forward<'k, I: Iterator<Item = &'k Keys>>(
+    pub fn down_forward<'k, I: Iterator<Item = &'k KeyValue>>(
         &self,
         mut x: Tensor,
         step: &mut Step<'k, I>,
@@ -196,7 +196,7 @@ impl Level {
     }
 
     /// The middle.
-    pub fn middle_forward<'k, I: Iterator<Item = &'k Keys>>(
+    pub fn middle_forward<'k, I: Iterator<Item = &'k KeyValue>>(
         &self,
         mut x: Tensor,
         step: &mut Step<'k, I>,
@@ -211,7 +211,7 @@ impl Level {
     }
 
     /// The way up: takes from `skips` what the way down left at this resolution.
-    pub fn up_forward<'k, I: Iterator<Item = &'k Keys>>(
+    pub fn up_forward<'k, I: Iterator<Item = &'k KeyValue>>(
         &self,
         mut x: Tensor,
         step: &mut Step<'k, I>,

@@ -50,8 +50,8 @@ struct Mlp {
 impl Mlp {
     fn new(scope: &Scope<'_>, input: i64, width: i64) -> Result<Self> {
         Ok(Self {
-            into: Linear::new(&(scope / "linear_1"), input, width)?,
-            out: Linear::new(&(scope / "linear_2"), width, width)?,
+            into: Linear::load(&(scope / "linear_1"), input, width)?,
+            out: Linear::load(&(scope / "linear_2"), width, width)?,
         })
     }
 
@@ -94,7 +94,7 @@ impl Embeddings {
         let scope = root / "time_embedding";
         let guidance = config
             .guidance_width
-            .map(|input| Linear::read(&(&scope / "cond_proj"), input, width, false))
+            .map(|input| Linear::load_biased(&(&scope / "cond_proj"), input, width, false))
             .transpose()?;
         let added = config.added_conditioning.map(|sizes| -> Result<_> {
             Ok(AddedEmbedding {

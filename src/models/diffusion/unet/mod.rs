@@ -15,7 +15,7 @@ use tch::{Device, Tensor};
 use self::blocks::{Level, Step};
 use self::embeddings::Embeddings;
 use crate::error::{Error, Result};
-use crate::models::attention::Keys;
+use crate::models::attention::KeyValue;
 use crate::models::diffusion::blocks::{conv3x3, norm_silu};
 use crate::models::folder::ModelFolder;
 use crate::models::layers::{Conv2d, GroupNorm};
@@ -53,7 +53,7 @@ pub struct UNet {
 #[derive(Debug, Default)]
 pub struct Condition {
     /// What the transformers ask of the prompts: [`UNet::keys`].
-    pub keys: Vec<Keys>,
+    pub keys: Vec<KeyValue>,
     /// For SDXL, what prompt and size add to the timestep: [`UNet::added`].
     pub added: Option<Tensor>,
     /// For networks distilled with guidance (LCM), the embedded scale: [`UNet::guidance`].
@@ -99,7 +99,7 @@ impl UNet {
             down,
             middle: Level::middle(&root, &config)?,
             up,
-            norm: GroupNorm::new(
+            norm: GroupNorm::load(
                 &(&root / "conv_norm_out"),
                 first,
                 config.groups,
@@ -134,7 +134,7 @@ impl UNet {
     ///
     /// # Errors
     /// Model, where the prompt has another width; overload, where memory is short.
-    pub fn keys(&self, prompt: &Tensor) -> Result<Vec<Keys>> {
+    pub fn keys(&self, prompt: &Tensor) -> Result<Vec<KeyValue>> {
         let _frozen = guard();
         let prompt = self.place(prompt)?;
         let mut keys = Vec::new();

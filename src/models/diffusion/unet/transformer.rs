@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::config::UNetConfig;
 use crate::error::Result;
-use crate::models::attention::{Attention, Biases, Heads, Keys};
+use crate::models::attention::{Attention, AttentionConfig, Biases, KeyValue};
 use crate::models::diffusion::blocks::{Pointwise, to_rows};
 use crate::models::layers::{Activation, GroupNorm, LayerNorm, Linear};
 use crate::models::offload::tensors;
@@ -69,7 +69,7 @@ impl Transformer {
             Pointwise::new
         };
         Ok(Self {
-            norm: GroupNorm::new(&(scope / "norm"), width, config.groups, GROUP_EPSILON)?,
+            norm: GroupNorm::load(&(scope / "norm"), width, config.groups, GROUP_EPSILON)?,
             into: pointwise(&(scope / "proj_in"), width, width)?,
             blocks: (0..config.depths[level])
                 .map(|index| Block::new(&(blocks / index), config, level))
@@ -79,7 +79,7 @@ impl Transformer {
     }
 
     /// The keys that its blocks ask of a prompt `[n, t, context]`, in their order.
-    pub fn keys(&self, prompt: &Tensor, keys: &mut Vec<Keys>) -> Result<()> {
+    pub fn keys(&self, prompt: &Tensor, keys: &mut Vec<KeyValue>) -> Result<()> {
         for block in &self.blocks {
             keys.push(block.prompt.keys(prompt)?);
         }
@@ -91,7 +91,7 @@ impl Transformer {
     pub fn forward<'k>(
         &self,
         x: &Tensor,
-        keys: &mut impl Iterator<Item = &'k Keys>,
+        keys: &mut impl Iterator<Item = &'k KeyValue>,
     ) -> Result<Tensor> {
         let (batch, channels, height, width) = x.size4()?;
         let mut states = self.into.rows(&to_rows(&self.norm.forward(x)?)?)?;
@@ -111,18 +111,18 @@ impl Transformer {
 impl Block {
     fn new(scope: &Scope<'_>, config: &UNetConfig, level: usize) -> Result<Self> {
         let (width, count) = (config.channels[level], config.heads[level]);
-        let heads = Heads::of_self(width, count);
-        let norm = |name: &str| LayerNorm::new(&(scope / name), width, LAYER_EPSILON);
+        let heads = AttentionConfig::self_attention(width, count);
+        let norm = |name: &str| LayerNorm::load(&(scope / name), width, LAYER_EPSILON);
         let upcast = config.upcast_attention;
         Ok(Self {
             norms: [norm("norm1")?, norm("norm2")?, norm("norm3")?],
-            pixels: Attention::of_self(&(scope / "attn1"), NAMES, heads, Biases::OUT)?
+            pixels: Attention::load_self(&(scope / "attn1"), NAMES, heads, Biases::OUT)?
                 .upcast(upcast)
                 .packed()?,
-            prompt: Attention::of_context(
+            prompt: Attention::load_cross(
                 &(scope / "attn2"),
                 NAMES,
-                Heads {
+                AttentionConfig {
                     context: config.context,
                     ..heads
                 },
@@ -134,7 +134,7 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: Tensor, keys: &Keys) -> Result<Tensor> {
+    fn forward(&self, x: Tensor, keys: &KeyValue) -> Result<Tensor> {
         let [first, second, third] = &self.norms;
         let x = self
             .pixels
@@ -151,24 +151,24 @@ impl Block {
 impl FeedForward {
     fn new(scope: &Scope<'_>, width: i64) -> Result<Self> {
         let inner = EXPANSION * width;
-        let both = Linear::new(&(scope / 0 / "proj"), width, 2 * inner)?;
+        let both = Linear::load(&(scope / 0 / "proj"), width, 2 * inner)?;
         // Two layers of one matrix, so that what comes out lies in one piece.
         let half = |at: i64| -> Result<Linear> {
             let bias = both
                 .bias()
                 .map(|bias| bias.f_narrow(0, at, inner))
                 .transpose()?;
-            Linear::of(both.weight().f_narrow(0, at, inner)?, bias).packed()
+            Linear::new(both.weight().f_narrow(0, at, inner)?, bias).packed()
         };
         Ok(Self {
             value: half(0)?,
             gate: half(inner)?,
-            out: Linear::new(&(scope / 2), inner, width)?.packed()?,
+            out: Linear::load(&(scope / 2), inner, width)?.packed()?,
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let gate = self.gate.forward_then(x, Activation::Gelu)?;
+        let gate = self.gate.forward_activated(x, Activation::Gelu)?;
         self.out.forward(&self.value.forward(x)?.f_mul_(&gate)?)
     }
 }

@@ -17,7 +17,9 @@ use crate::cache::Key;
 use crate::config::Params;
 use crate::config::shape::{Default, Field, Type};
 use crate::inference::{Asker, Captioner};
-use crate::models::text::{self, EarlyStopping, Generation, Penalties, Sampling, Search, Writing};
+use crate::models::text::{
+    self, BeamSearchConfig, EarlyStopping, Generation, GenerationConfig, Penalties, SamplingConfig,
+};
 use crate::packet::{Caption, Finish, Payload, PayloadKind};
 use crate::stage::{
     Build, Context, Deps, Emitter, Input, Joins, Lookahead, PacketDraft, StageKind, Transform,
@@ -249,7 +251,7 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Transform>> {
 }
 
 /// How the parameters say that texts are written.
-fn writing(params: &Params) -> Writing {
+fn writing(params: &Params) -> GenerationConfig {
     let whole = |name: &str| u32::try_from(params.int(name)).unwrap_or(u32::MAX);
     let number = |name: &str| params.float(name) as f32;
     let early = match &**params.text("early_stopping") {
@@ -257,7 +259,7 @@ fn writing(params: &Params) -> Writing {
         "never" => EarlyStopping::Never,
         _ => EarlyStopping::Heuristic,
     };
-    Writing {
+    GenerationConfig {
         max_tokens: whole("max_tokens"),
         stop: params
             .opt_list("stop")
@@ -266,7 +268,7 @@ fn writing(params: &Params) -> Writing {
             .filter_map(|stop| Some(stop.as_text()?.to_string()))
             .collect(),
         variants: whole("variants"),
-        sampling: Sampling {
+        sampling: SamplingConfig {
             temperature: number("temperature"),
             top_p: number("top_p"),
             top_k: whole("top_k"),
@@ -277,7 +279,7 @@ fn writing(params: &Params) -> Writing {
             ngram: whole("no_repeat_ngram"),
             min_tokens: whole("min_tokens"),
         },
-        search: Search {
+        search: BeamSearchConfig {
             beams: whole("beams"),
             length_penalty: number("length_penalty"),
             early,
@@ -289,7 +291,7 @@ struct CaptionStage {
     captioner: Captioner,
     prompt: Prompt,
     system: Option<String>,
-    writing: Writing,
+    writing: GenerationConfig,
     tags: usize,
     min_score: f32,
     language: String,
@@ -376,7 +378,7 @@ impl CaptionStage {
             .part(&tag.revision)
             .part(&tag.precision)
             .part(self.captioner.device());
-        let Writing {
+        let GenerationConfig {
             max_tokens,
             stop,
             variants,

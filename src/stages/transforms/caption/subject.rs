@@ -7,7 +7,7 @@ use half::f16;
 use crate::cache::KeyBuilder;
 use crate::inference::{Asker, Captioner};
 use crate::models::caption_decoder::CaptionRequest;
-use crate::models::text::{Generation, Request, Writing};
+use crate::models::text::{Generation, GenerationConfig, TextRequest};
 use crate::packet::{Embedding, Frame, Payload, PayloadKind, RecordId, Span, VectorType};
 use crate::stage::Input;
 use crate::{Error, Result};
@@ -108,7 +108,7 @@ impl Subject {
     pub async fn ask(
         self,
         captioner: &Captioner,
-        writing: &Writing,
+        writing: &GenerationConfig,
         asker: Asker,
     ) -> Result<Vec<Generation>> {
         let writing = writing.clone();
@@ -116,7 +116,7 @@ impl Subject {
             (Self::Prompt { prompt, system }, Captioner::Text(model)) => {
                 model
                     .ask(
-                        Request {
+                        TextRequest {
                             prompt,
                             system,
                             writing,

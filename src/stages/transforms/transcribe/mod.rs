@@ -246,8 +246,8 @@ fn build(context: &Context<'_>) -> Result<OpenTransform> {
         options(params, vad.is_some()),
         limits(params, vad.is_some()),
     );
-    model.abilities().check(&options)?;
-    let (least, most) = (SAMPLE_RATE as u64, model.abilities().longest() as u64);
+    model.capabilities().check(&options)?;
+    let (least, most) = (SAMPLE_RATE as u64, model.capabilities().longest() as u64);
     if !(least..=most).contains(&limits.longest) {
         let message = format!(
             "`max_length` must be between 1s and {}s, which is what the model hears at once",

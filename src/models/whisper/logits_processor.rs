@@ -2,15 +2,15 @@
 //! go back, and where all timestamps together are likelier than any word, one of them comes. After
 //! transformers' `WhisperTimeStampLogitsProcessor` and its neighbours.
 
-use super::config::{Config, Tokens};
+use super::config::{Config, SpecialTokens};
 use crate::error::Result;
-use crate::models::text::{Sampler, Sampling};
+use crate::models::text::{Sampler, SamplingConfig};
 use crate::tensor::{Device, Kind, Tensor};
 
 /// What is never chosen, laid out for the logits of a whole batch.
 #[derive(Debug)]
-pub struct Rules {
-    tokens: Tokens,
+pub struct LogitsProcessor {
+    tokens: SpecialTokens,
     /// `[vocab]`: 0, or minus infinity for what is never written.
     always: Tensor,
     /// The same for the first token.
@@ -21,7 +21,7 @@ pub struct Rules {
 
 /// A text under way, as far as the choice of its next token needs to know it.
 #[derive(Debug)]
-pub struct Text {
+pub struct TextState {
     /// The tokens chosen so far, without the one that ends it.
     pub tokens: Vec<u32>,
     /// The logarithm of each one's probability; with that of the end where it has ended.
@@ -47,13 +47,13 @@ struct Best {
     time: (u32, f32, f32),
 }
 
-impl Text {
+impl TextState {
     /// Of nothing yet. At a temperature above 0 tokens are drawn, from `seed` on.
     pub fn new(temperature: f32, seed: u64) -> Self {
-        let sampling = Sampling {
+        let sampling = SamplingConfig {
             temperature,
             seed,
-            ..Sampling::default()
+            ..SamplingConfig::default()
         };
         let sampler = (temperature > 0.).then(|| Sampler::new(sampling));
         Self {
@@ -64,7 +64,7 @@ impl Text {
         }
     }
 
-    fn allowed(&self, tokens: &Tokens) -> Allowed {
+    fn allowed(&self, tokens: &SpecialTokens) -> Allowed {
         let last = self
             .tokens
             .last()
@@ -99,8 +99,8 @@ impl Text {
     }
 }
 
-impl Rules {
-    pub(super) fn new(tokens: Tokens, config: &Config, device: Device) -> Result<Self> {
+impl LogitsProcessor {
+    pub(super) fn new(tokens: SpecialTokens, config: &Config, device: Device) -> Result<Self> {
         let vocab = config.vocab_size as usize;
         let never = f32::NEG_INFINITY;
         let mut always = vec![0.; vocab];
@@ -134,7 +134,7 @@ impl Rules {
     ///
     /// # Errors
     /// Model, where no logit is a number; overload, where memory is short.
-    pub fn choose(&self, logits: &Tensor, texts: &mut [Text]) -> Result<()> {
+    pub fn choose(&self, logits: &Tensor, texts: &mut [TextState]) -> Result<()> {
         let begins = texts.iter().all(|text| text.tokens.is_empty());
         let mask = if begins { &self.first } else { &self.always };
         let scores = logits.f_add(mask)?;
@@ -248,8 +248,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     /// Words 0..4, end 4, no speech 5, no timestamps 6, timestamps 7..17.
-    fn tokens() -> Tokens {
-        Tokens {
+    fn tokens() -> SpecialTokens {
+        SpecialTokens {
             start: 3,
             end: 4,
             no_timestamps: 6,
@@ -263,12 +263,12 @@ mod tests {
         }
     }
 
-    fn rules() -> Rules {
+    fn logits_processor() -> LogitsProcessor {
         let json = serde_json::json!({"num_mel_bins": 80, "d_model": 8, "encoder_layers": 1, "encoder_attention_heads": 2,
             "encoder_ffn_dim": 8, "decoder_layers": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 8, "max_source_positions": 9,
             "max_target_positions": 20, "vocab_size": 17});
         let config = Config::read(&crate::models::Config::of(json)).unwrap();
-        Rules::new(tokens(), &config, Device::Cpu).unwrap()
+        LogitsProcessor::new(tokens(), &config, Device::Cpu).unwrap()
     }
 
     /// The token that follows `written` where one token stands out.
@@ -277,9 +277,9 @@ mod tests {
         likeliest
             .iter()
             .for_each(|&(token, logit)| logits[token] = logit);
-        let mut text = Text::new(0., 0);
+        let mut text = TextState::new(0., 0);
         text.tokens = written.to_vec();
-        rules()
+        logits_processor()
             .choose(
                 &Tensor::from_slice(&logits).view([1, -1]),
                 std::slice::from_mut(&mut text),
@@ -343,9 +343,9 @@ mod tests {
     fn probabilities_are_of_what_may_come() {
         let mut logits = vec![f32::NEG_INFINITY; 17];
         (logits[0], logits[1], logits[2]) = (1., 1., 30.);
-        let mut text = Text::new(0., 0);
+        let mut text = TextState::new(0., 0);
         text.tokens = vec![7];
-        rules()
+        logits_processor()
             .choose(
                 &Tensor::from_slice(&logits).view([1, -1]),
                 std::slice::from_mut(&mut text),
@@ -357,11 +357,11 @@ mod tests {
     #[test]
     fn at_a_temperature_tokens_are_drawn_by_the_seed() {
         let draw = |seed| {
-            let mut text = Text::new(1., seed);
+            let mut text = TextState::new(1., seed);
             text.tokens = vec![7];
             let logits = Tensor::from_slice(&[[0f32, 0., 9.].as_slice(), &[-20.; 14]].concat())
                 .view([1, -1]);
-            rules()
+            logits_processor()
                 .choose(&logits, std::slice::from_mut(&mut text))
                 .unwrap();
             text.tokens[1]

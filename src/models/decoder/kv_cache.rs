@@ -3,7 +3,7 @@
 //! longest. It grows in steps, and rows that have ended leave it.
 
 use crate::error::{Error, Result};
-use crate::models::attention::Keys;
+use crate::models::attention::KeyValue;
 use crate::tensor::{Device, Kind, Tensor};
 
 /// Columns are added this many at a time.
@@ -14,7 +14,7 @@ const UNSEEN: f64 = -3e4;
 
 /// The sizes of a cache.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
+pub struct KvCacheConfig {
     /// Layers.
     pub layers: i64,
     /// Heads of keys in each.
@@ -27,7 +27,7 @@ pub struct Shape {
 
 /// Keys and values of a batch under way.
 #[derive(Debug)]
-pub struct Columns {
+pub struct KvCache {
     /// `[layers, rows, keys then values, columns, head_dim]`.
     kv: Tensor,
     /// Columns in use.
@@ -37,7 +37,7 @@ pub struct Columns {
     /// Columns of padding, by row.
     pads: Vec<i64>,
     /// `[rows, 1, 1, columns]`, added to one new position's scores; none without padding.
-    veil: Option<Tensor>,
+    padding_mask: Option<Tensor>,
     /// Columns of the prompts: equal in rows of one prompt.
     prompt: i64,
     /// The prompt of each row, by number.
@@ -47,19 +47,19 @@ pub struct Columns {
 
 /// One layer's part of the cache, for one pass.
 #[derive(Debug)]
-pub struct Slot {
+pub struct LayerCache {
     /// Keys and values up to and with the new columns: `[rows, heads, columns, head_dim]`.
-    pub seen: Keys,
+    pub seen: KeyValue,
     /// The new columns of both: `[rows, 2 * heads, new columns, head_dim]`.
     pub fresh: Tensor,
 }
 
-impl Slot {
+impl LayerCache {
     /// Fills in the new columns: `[rows, heads, new columns, head_dim]` of each.
     ///
     /// # Errors
     /// Model, where the shapes do not fit.
-    pub fn fill(&mut self, new: &Keys) -> Result<()> {
+    pub fn fill(&mut self, new: &KeyValue) -> Result<()> {
         let heads = self.fresh.size()[1] / 2;
         self.fresh.f_narrow(1, 0, heads)?.f_copy_(&new.keys)?;
         self.fresh.f_narrow(1, heads, heads)?.f_copy_(&new.values)?;
@@ -67,12 +67,12 @@ impl Slot {
     }
 }
 
-impl Columns {
+impl KvCache {
     /// For one row, with room for `columns`.
     ///
     /// # Errors
     /// Overload, where memory is short.
-    pub fn new(shape: Shape, columns: i64, kind: Kind, device: Device) -> Result<Self> {
+    pub fn new(shape: KvCacheConfig, columns: i64, kind: Kind, device: Device) -> Result<Self> {
         // Twice the positions: a short row beside a long one has its own tokens after the other's.
         let limit = 2 * shape.positions;
         let size = [
@@ -88,7 +88,7 @@ impl Columns {
             len: 0,
             prefix: 0,
             pads: vec![0],
-            veil: None,
+            padding_mask: None,
             prompt: 0,
             prompts: vec![0],
             limit,
@@ -117,7 +117,7 @@ impl Columns {
 
     /// Repeats the only row for every entry of `pads`, each with that many columns of padding to
     /// come.
-    pub(super) fn fan_out(&mut self, pads: Vec<i64>) -> Result<()> {
+    pub(super) fn expand_rows(&mut self, pads: Vec<i64>) -> Result<()> {
         debug_assert_eq!(self.rows(), 1);
         let mut size = self.kv.size();
         size[1] = pads.len() as i64;
@@ -127,11 +127,11 @@ impl Columns {
         self.prefix = self.len;
         self.prompts = (0..pads.len()).collect();
         self.pads = pads;
-        self.veil()
+        self.padding_mask()
     }
 
     /// Ends the reading of prompts: what is there now stays the same in all rows of a prompt.
-    pub(super) fn prompts_are_read(&mut self) {
+    pub(super) fn end_prompts(&mut self) {
         self.prompt = self.len;
     }
 
@@ -157,7 +157,7 @@ impl Columns {
         self.kv = self.kv.f_index_select(1, &index)?;
         self.pads = rows.iter().map(|&row| self.pads[row]).collect();
         self.prompts = prompts;
-        self.veil()
+        self.padding_mask()
     }
 
     /// Makes room for `columns` more.
@@ -175,7 +175,7 @@ impl Columns {
         }
         size[3] = ((need + STEP - 1) / STEP * STEP).min(self.limit);
         self.kv = self.wider(&size)?;
-        self.veil()
+        self.padding_mask()
     }
 
     /// The same numbers in a tensor of `size`, which has more rows or columns.
@@ -190,7 +190,7 @@ impl Columns {
     ///
     /// # Errors
     /// Model, where the texts grow too long; overload, where memory is short.
-    pub fn open(&mut self, columns: i64) -> Result<Vec<Slot>> {
+    pub fn open(&mut self, columns: i64) -> Result<Vec<LayerCache>> {
         self.reserve(columns)?;
         let start = self.len;
         self.len += columns;
@@ -199,8 +199,8 @@ impl Columns {
         let seen = self.kv.f_narrow(3, 0, self.len)?;
         let keys = seen.f_narrow(2, 0, heads)?.f_unbind(0)?;
         let values = seen.f_narrow(2, heads, heads)?.f_unbind(0)?;
-        let slot = |((fresh, keys), values)| Slot {
-            seen: Keys { keys, values },
+        let slot = |((fresh, keys), values)| LayerCache {
+            seen: KeyValue { keys, values },
             fresh,
         };
         Ok(fresh.into_iter().zip(keys).zip(values).map(slot).collect())
@@ -209,7 +209,7 @@ impl Columns {
     /// The positions of the newest `columns`, row after row; none where all rows stand alike, at
     /// the columns' own numbers.
     pub fn places(&self, columns: i64) -> Option<Vec<i64>> {
-        self.veil.as_ref()?;
+        self.padding_mask.as_ref()?;
         let start = self.len - columns;
         // A padding column's own position does not matter, only that there is one.
         Some(
@@ -244,8 +244,8 @@ impl Columns {
     /// Overload, where memory is short.
     pub fn mask(&self, columns: i64, group: i64) -> Result<Option<Tensor>> {
         if columns == 1 {
-            return Ok(match &self.veil {
-                Some(veil) => Some(veil.f_narrow(3, 0, self.len)?),
+            return Ok(match &self.padding_mask {
+                Some(padding_mask) => Some(padding_mask.f_narrow(3, 0, self.len)?),
                 None => None,
             });
         }
@@ -257,10 +257,10 @@ impl Columns {
         let later = places.f_view([1, 1, 1, 1, -1])?.f_gt_tensor(&own)?;
         let mut mask = Tensor::f_zeros([1, 1, columns, 1, self.len], (self.kv.kind(), device))?
             .f_masked_fill(&later, UNSEEN)?;
-        if let Some(veil) = &self.veil {
+        if let Some(padding_mask) = &self.padding_mask {
             // The lower of the two, so that a column both later and padded does not fall below the
             // finite floor.
-            mask = mask.f_minimum(&veil.f_narrow(3, 0, self.len)?.f_unsqueeze(2)?)?;
+            mask = mask.f_minimum(&padding_mask.f_narrow(3, 0, self.len)?.f_unsqueeze(2)?)?;
         }
         let rows = mask.size()[0];
         let wide = mask.f_expand([rows, 1, columns, group, self.len], false)?;
@@ -272,8 +272,8 @@ impl Columns {
         ])?))
     }
 
-    fn veil(&mut self) -> Result<()> {
-        self.veil = None;
+    fn padding_mask(&mut self) -> Result<()> {
+        self.padding_mask = None;
         if self.pads.iter().all(|&pad| pad == 0) {
             return Ok(());
         }
@@ -287,7 +287,7 @@ impl Columns {
         let padding = places
             .f_ge(self.prefix)?
             .f_logical_and(&places.f_lt_tensor(&ends)?)?;
-        self.veil = Some(
+        self.padding_mask = Some(
             Tensor::f_zeros([rows, 1, 1, columns], (self.kv.kind(), device))?
                 .f_masked_fill(&padding, UNSEEN)?,
         );

@@ -1,6 +1,6 @@
 //! What may be asked of a Whisper model, as its folder says it before any weight is read.
 
-use super::config::{Config, Tokens};
+use super::config::{Config, SpecialTokens};
 use super::{Options, Task};
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
@@ -8,12 +8,12 @@ use crate::models::config::Config as Json;
 
 /// The sizes and the tokens of a model.
 #[derive(Debug, Clone)]
-pub struct Abilities {
+pub struct Capabilities {
     pub(super) config: Config,
-    pub(super) tokens: Tokens,
+    pub(super) tokens: SpecialTokens,
 }
 
-impl Abilities {
+impl Capabilities {
     /// Reads config.json and generation_config.json.
     ///
     /// # Errors
@@ -30,7 +30,7 @@ impl Abilities {
         })?;
         let config = Config::read(folder.config())?;
         Ok(Self {
-            tokens: Tokens::read(&Json::read(&path)?, &config)?,
+            tokens: SpecialTokens::read(&Json::read(&path)?, &config)?,
             config,
         })
     }

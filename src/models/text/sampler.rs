@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 
 /// How tokens are chosen.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sampling {
+pub struct SamplingConfig {
     /// Logits are divided by it; 0 always takes the likeliest.
     pub temperature: f32,
     /// Only the likeliest tokens that together have at least this probability; 1 for all.
@@ -16,7 +16,7 @@ pub struct Sampling {
     pub seed: u64,
 }
 
-impl Default for Sampling {
+impl Default for SamplingConfig {
     fn default() -> Self {
         Self {
             temperature: 0.0,
@@ -27,7 +27,7 @@ impl Default for Sampling {
     }
 }
 
-impl Sampling {
+impl SamplingConfig {
     /// Refuses what has no meaning.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Sampling {
         let seed = if n == 0 {
             self.seed
         } else {
-            SplitMix(self.seed ^ SplitMix(u64::from(n)).bits()).bits()
+            SplitMix64(self.seed ^ SplitMix64(u64::from(n)).next_u64()).next_u64()
         };
         Self {
             seed,
@@ -69,14 +69,14 @@ impl Sampling {
 /// The choices of one text.
 #[derive(Debug)]
 pub struct Sampler {
-    sampling: Sampling,
-    random: SplitMix,
+    sampling: SamplingConfig,
+    random: SplitMix64,
 }
 
 impl Sampler {
     /// From the seed on.
-    pub fn new(sampling: Sampling) -> Self {
-        let random = SplitMix(sampling.seed);
+    pub fn new(sampling: SamplingConfig) -> Self {
+        let random = SplitMix64(sampling.seed);
         Self { sampling, random }
     }
 
@@ -85,7 +85,7 @@ impl Sampler {
     /// # Errors
     /// Model, where no logit is a number to choose by.
     pub fn choose(&mut self, logits: &[f32]) -> Result<u32> {
-        let Sampling {
+        let SamplingConfig {
             temperature,
             top_p,
             top_k,
@@ -110,7 +110,7 @@ impl Sampler {
             weigh,
             top_k as usize,
             f64::from(top_p),
-            self.random.unit(),
+            self.random.next_f64(),
         ))
     }
 }
@@ -209,10 +209,10 @@ fn at(weights: impl Iterator<Item = (u32, f64)>, place: f64) -> u32 {
 /// SplitMix64: the same draws on every machine and in every version, as cached texts must not
 /// change with a dependency.
 #[derive(Debug)]
-struct SplitMix(u64);
+struct SplitMix64(u64);
 
-impl SplitMix {
-    fn bits(&mut self) -> u64 {
+impl SplitMix64 {
+    fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -220,8 +220,8 @@ impl SplitMix {
         z ^ (z >> 31)
     }
 
-    fn unit(&mut self) -> f64 {
-        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+    fn next_f64(&mut self) -> f64 {
+        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
@@ -233,7 +233,7 @@ mod tests {
     /// Probabilities 0.5, 0.25, 0.125, 0.125.
     const LOGITS: [f32; 4] = [LN_2, 0.0, -LN_2, -LN_2];
 
-    fn counts(sampling: Sampling, draws: u32) -> [f64; 4] {
+    fn counts(sampling: SamplingConfig, draws: u32) -> [f64; 4] {
         let mut sampler = Sampler::new(sampling);
         let mut counts = [0.0; 4];
         for _ in 0..draws {
@@ -255,9 +255,9 @@ mod tests {
     fn draws_follow_the_softmax() {
         near(
             counts(
-                Sampling {
+                SamplingConfig {
                     temperature: 1.0,
-                    ..Sampling::default()
+                    ..SamplingConfig::default()
                 },
                 40_000,
             ),
@@ -267,11 +267,11 @@ mod tests {
 
     #[test]
     fn top_p_keeps_the_smallest_set_that_reaches_it() {
-        let p = |top_p| Sampling {
+        let p = |top_p| SamplingConfig {
             temperature: 1.0,
             top_p,
             seed: 3,
-            ..Sampling::default()
+            ..SamplingConfig::default()
         };
         near(counts(p(0.7), 40_000), [2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0]);
         near(
@@ -283,19 +283,19 @@ mod tests {
 
     #[test]
     fn top_k_then_top_p_as_transformers() {
-        let sampling = Sampling {
+        let sampling = SamplingConfig {
             temperature: 1.0,
             top_k: 2,
             top_p: 0.66,
-            ..Sampling::default()
+            ..SamplingConfig::default()
         };
         assert!(counts(sampling, 200)[0] > 0.999);
         near(
             counts(
-                Sampling {
+                SamplingConfig {
                     temperature: 1.0,
                     top_k: 2,
-                    ..Sampling::default()
+                    ..SamplingConfig::default()
                 },
                 40_000,
             ),
@@ -307,9 +307,9 @@ mod tests {
     fn temperature_sharpens() {
         near(
             counts(
-                Sampling {
+                SamplingConfig {
                     temperature: 0.5,
-                    ..Sampling::default()
+                    ..SamplingConfig::default()
                 },
                 40_000,
             ),
@@ -320,11 +320,11 @@ mod tests {
     #[test]
     fn the_same_seed_draws_the_same_tokens() {
         let run = |seed| {
-            let mut sampler = Sampler::new(Sampling {
+            let mut sampler = Sampler::new(SamplingConfig {
                 temperature: 1.0,
                 top_p: 0.95,
                 seed,
-                ..Sampling::default()
+                ..SamplingConfig::default()
             });
             (0..64)
                 .map(|_| sampler.choose(&LOGITS).unwrap())
@@ -332,9 +332,9 @@ mod tests {
         };
         assert_eq!(run(7), run(7));
         assert_ne!(run(7), run(8));
-        let mut random = SplitMix(0);
+        let mut random = SplitMix64(0);
         assert_eq!(
-            random.unit(),
+            random.next_f64(),
             (0xe220_a839_7b1d_cdaf_u64 >> 11) as f64 / (1u64 << 53) as f64
         );
     }
@@ -342,10 +342,10 @@ mod tests {
     #[test]
     fn a_wide_nucleus_is_found_beyond_the_first_candidates() {
         let logits = vec![0.0f32; 1200];
-        let mut sampler = Sampler::new(Sampling {
+        let mut sampler = Sampler::new(SamplingConfig {
             temperature: 1.0,
             top_p: 0.5,
-            ..Sampling::default()
+            ..SamplingConfig::default()
         });
         let drawn: Vec<u32> = (0..600).map(|_| sampler.choose(&logits).unwrap()).collect();
         let highest = drawn.iter().max().copied().unwrap();
@@ -354,16 +354,16 @@ mod tests {
 
     #[test]
     fn variants_draw_each_from_a_seed_of_its_own() {
-        let sampling = Sampling {
+        let sampling = SamplingConfig {
             temperature: 1.0,
             seed: 7,
-            ..Sampling::default()
+            ..SamplingConfig::default()
         };
         let seeds: std::collections::BTreeSet<u64> = (0..8)
             .flat_map(|n| {
                 [
                     sampling.variant(n).seed,
-                    Sampling {
+                    SamplingConfig {
                         seed: 8,
                         ..sampling.clone()
                     }
@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn logits_that_are_no_numbers_are_an_error() {
-        let mut sampler = Sampler::new(Sampling::default());
+        let mut sampler = Sampler::new(SamplingConfig::default());
         assert_eq!(
             sampler.choose(&[f32::NAN, f32::NAN]).unwrap_err().kind(),
             crate::error::Kind::Model
@@ -388,21 +388,21 @@ mod tests {
     #[test]
     fn parameters_without_meaning_are_refused() {
         let wrong = [
-            Sampling {
+            SamplingConfig {
                 temperature: -1.0,
-                ..Sampling::default()
+                ..SamplingConfig::default()
             },
-            Sampling {
+            SamplingConfig {
                 temperature: f32::NAN,
-                ..Sampling::default()
+                ..SamplingConfig::default()
             },
-            Sampling {
+            SamplingConfig {
                 top_p: 0.0,
-                ..Sampling::default()
+                ..SamplingConfig::default()
             },
-            Sampling {
+            SamplingConfig {
                 top_p: 1.5,
-                ..Sampling::default()
+                ..SamplingConfig::default()
             },
         ];
         for sampling in wrong {
@@ -412,6 +412,6 @@ mod tests {
                 "{sampling:?}"
             );
         }
-        assert!(Sampling::default().check().is_ok());
+        assert!(SamplingConfig::default().check().is_ok());
     }
 }

@@ -9,9 +9,9 @@ use super::layers::Linear;
 use super::weights::Weights;
 use crate::error::{Error, Result};
 
-/// Patches to vectors.
+/// PatchEmbedding to vectors.
 #[derive(Debug)]
-pub struct Patches {
+pub struct PatchEmbedding {
     /// Of a patch's pixels row by row, side * side * 3 bytes; without a bias, which is in the
     /// table.
     product: Linear,
@@ -28,7 +28,7 @@ pub struct Patches {
 
 /// What a tower puts to its patches; in f32 on the CPU.
 #[derive(Debug)]
-pub struct Parts {
+pub struct PatchWeights {
     /// The convolution over patches, `[width, 3, side, side]`.
     pub weight: Tensor,
     /// Its bias, `[width]`.
@@ -39,12 +39,16 @@ pub struct Parts {
     pub before: Option<Tensor>,
 }
 
-impl Patches {
+impl PatchEmbedding {
     /// Of `parts`, for pictures as `preprocess` makes them, put where `weights` are put.
     ///
     /// # Errors
     /// Model, where the sizes of pictures and positions do not fit each other.
-    pub fn new(weights: &Weights, parts: &Parts, preprocess: &ImageProcessor) -> Result<Self> {
+    pub fn new(
+        weights: &Weights,
+        parts: &PatchWeights,
+        preprocess: &ImageProcessor,
+    ) -> Result<Self> {
         let (width, _, side, _) = parts.weight.size4()?;
         let size = preprocess.size().ok_or_else(|| {
             Error::model("pictures of one size must come out of preprocessor_config.json")
@@ -90,7 +94,7 @@ impl Patches {
             .map(|before| weights.place(&before.f_unsqueeze(0)?))
             .transpose()?;
         Ok(Self {
-            product: Linear::of(weight, None).packed()?,
+            product: Linear::new(weight, None).packed()?,
             table,
             before,
             side,
@@ -151,7 +155,11 @@ impl Patches {
 ///
 /// # Errors
 /// Model, where the positions are of no square.
-pub fn regrid(positions: &Tensor, [rows, columns]: [i64; 2], antialias: bool) -> Result<Tensor> {
+pub fn interpolate_positions(
+    positions: &Tensor,
+    [rows, columns]: [i64; 2],
+    antialias: bool,
+) -> Result<Tensor> {
     let (count, width) = positions.size2()?;
     let square = (count as f64).sqrt().round() as i64;
     if square * square != count {

@@ -2,10 +2,10 @@
 //! choosing gives, and rows that have ended leave the batch, so that no time goes into them. A
 //! prompt is read once, however many texts follow from it.
 
-use super::beams::Beams;
-use super::draws::{Draws, first_of};
+use super::beam_search::BeamSearch;
+use super::generation_config::{Generation, GenerationConfig};
+use super::sampled::{SampledTexts, first_of};
 use super::tokenizer::Tokenizer;
-use super::writing::{Generation, Writing};
 use crate::error::{Error, Result};
 use crate::models::decoder::{Cache, Decoder};
 use crate::tensor::{Device, Tensor, guard};
@@ -15,49 +15,49 @@ const ROOM: u32 = 256;
 
 /// A text that is to follow a prompt.
 #[derive(Debug, Clone, Copy)]
-pub struct Job<'a> {
+pub struct GenerationJob<'a> {
     /// The prompt, not empty.
     pub prompt: &'a [u32],
     /// How many of its last tokens are part of the text.
     pub begin: usize,
     /// How to go on.
-    pub writing: &'a Writing,
+    pub writing: &'a GenerationConfig,
 }
 
 /// What turns the tokens of a network into texts.
 #[derive(Debug)]
-pub struct Writer {
+pub struct TextGenerator {
     tokenizer: Tokenizer,
     ends: Vec<u32>,
 }
 
 /// A row goes on: as the one that `row` was, of those of its prompt, with `token`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Move {
+pub(super) struct NextToken {
     pub row: usize,
     pub token: u32,
 }
 
 /// How the texts of a prompt are chosen.
 #[derive(Debug)]
-enum Way<'a> {
-    Draws(Draws<'a>),
-    Beams(Beams<'a>),
+enum DecodingStrategy<'a> {
+    SampledTexts(SampledTexts<'a>),
+    BeamSearch(BeamSearch<'a>),
 }
 
-impl<'a> Way<'a> {
-    fn new(job: Job<'a>, max_tokens: u32) -> Self {
+impl<'a> DecodingStrategy<'a> {
+    fn new(job: GenerationJob<'a>, max_tokens: u32) -> Self {
         if job.writing.search.beams > 1 {
-            Self::Beams(Beams::new(job, max_tokens))
+            Self::BeamSearch(BeamSearch::new(job, max_tokens))
         } else {
-            Self::Draws(Draws::new(job, max_tokens))
+            Self::SampledTexts(SampledTexts::new(job, max_tokens))
         }
     }
 
     fn is_live(&self) -> bool {
         match self {
-            Self::Draws(draws) => draws.is_live(),
-            Self::Beams(beams) => beams.is_live(),
+            Self::SampledTexts(draws) => draws.is_live(),
+            Self::BeamSearch(beams) => beams.is_live(),
         }
     }
 
@@ -65,24 +65,24 @@ impl<'a> Way<'a> {
         &mut self,
         logits: &Tensor,
         likeliest: &[i64],
-        writer: &Writer,
-    ) -> Result<Vec<Move>> {
+        writer: &TextGenerator,
+    ) -> Result<Vec<NextToken>> {
         match self {
             _ if !self.is_live() => Ok(Vec::new()),
-            Self::Draws(draws) => draws.advance(logits, likeliest, writer),
-            Self::Beams(beams) => beams.advance(logits, writer),
+            Self::SampledTexts(draws) => draws.advance(logits, likeliest, writer),
+            Self::BeamSearch(beams) => beams.advance(logits, writer),
         }
     }
 
-    fn generations(self, writer: &Writer) -> Result<Vec<Generation>> {
+    fn generations(self, writer: &TextGenerator) -> Result<Vec<Generation>> {
         match self {
-            Self::Draws(draws) => draws.generations(writer),
-            Self::Beams(beams) => beams.generations(writer),
+            Self::SampledTexts(draws) => draws.generations(writer),
+            Self::BeamSearch(beams) => beams.generations(writer),
         }
     }
 }
 
-impl Writer {
+impl TextGenerator {
     /// Of a tokenizer and the tokens that end a text.
     pub fn new(tokenizer: Tokenizer, ends: Vec<u32>) -> Self {
         Self { tokenizer, ends }
@@ -102,7 +102,7 @@ impl Writer {
     /// without, where a stop sequence has ended it.
     pub(super) fn text(
         &self,
-        job: &Job<'_>,
+        job: &GenerationJob<'_>,
         tokens: &[u32],
         stopped: Option<String>,
     ) -> Result<String> {
@@ -158,19 +158,19 @@ impl Writer {
     pub fn write<D: Decoder>(
         &self,
         decoder: &D,
-        jobs: &[Job<'_>],
+        jobs: &[GenerationJob<'_>],
         cancelled: &dyn Fn(usize) -> bool,
     ) -> Result<Vec<Vec<Generation>>> {
         let _frozen = guard();
-        let room = |job: &Job<'_>| {
+        let room = |job: &GenerationJob<'_>| {
             u32::try_from(decoder.positions() - job.prompt.len() as i64).unwrap_or(0)
         };
-        let longest = |job: &Job<'_>| job.writing.max_tokens.min(room(job));
-        let mut ways: Vec<Way<'_>> = jobs
+        let longest = |job: &GenerationJob<'_>| job.writing.max_tokens.min(room(job));
+        let mut ways: Vec<DecodingStrategy<'_>> = jobs
             .iter()
-            .map(|job| Way::new(*job, longest(job)))
+            .map(|job| DecodingStrategy::new(*job, longest(job)))
             .collect();
-        if ways.iter().any(Way::is_live) {
+        if ways.iter().any(DecodingStrategy::is_live) {
             let further = jobs.iter().map(longest).max().unwrap_or(0).min(ROOM);
             let prompts: Vec<Vec<i64>> = jobs
                 .iter()
@@ -195,7 +195,7 @@ impl Writer {
     /// A step of every way: the rows to go on with, and the token that each takes.
     fn advance(
         &self,
-        ways: &mut [Way<'_>],
+        ways: &mut [DecodingStrategy<'_>],
         live: &mut Vec<(usize, usize)>,
         logits: &Tensor,
         cancelled: &dyn Fn(usize) -> bool,

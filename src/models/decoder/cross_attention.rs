@@ -4,15 +4,15 @@
 //! `nn.TransformerDecoder` are both this; they differ in the names of their weights and in what
 //! stands before and after the layers.
 
-use super::{Cache, Columns, Decoder, Shape, Slot};
+use super::{Cache, Decoder, KvCache, KvCacheConfig, LayerCache};
 use crate::error::{Error, Result};
-use crate::models::attention::{Attention, Keys};
+use crate::models::attention::{Attention, KeyValue};
 use crate::models::layers::{Activation, Embedding, LayerNorm, Linear};
 use crate::tensor::{Device, Kind, Tensor, guard};
 
 /// The decoder with its weights.
 #[derive(Debug)]
-pub struct CrossDecoder {
+pub struct CrossAttentionDecoder {
     /// The vector of each token.
     pub words: Embedding,
     /// What the vectors of tokens are multiplied by.
@@ -22,7 +22,7 @@ pub struct CrossDecoder {
     /// What normalises their sum, where something does.
     pub first: Option<LayerNorm>,
     /// The layers.
-    pub layers: Vec<CrossLayer>,
+    pub layers: Vec<CrossAttentionLayer>,
     /// What normalises what the last layer gives, where something does.
     pub last: Option<LayerNorm>,
     /// What stands before the head, where something does.
@@ -41,7 +41,7 @@ pub struct CrossDecoder {
 
 /// A layer of it.
 #[derive(Debug)]
-pub struct CrossLayer {
+pub struct CrossAttentionLayer {
     /// Of the text with itself.
     pub own: Attention,
     /// After the sum with it.
@@ -73,27 +73,27 @@ pub struct Transform {
 
 /// The decoder over the contexts that its texts are about, one a prompt.
 #[derive(Debug)]
-pub struct Over<'a> {
-    network: &'a CrossDecoder,
+pub struct ConditionedDecoder<'a> {
+    network: &'a CrossAttentionDecoder,
     /// By layer, `[contexts, heads, length, dim]`.
-    context: Vec<Keys>,
+    context: Vec<KeyValue>,
 }
 
 /// Texts under way, and what they are about.
 #[derive(Debug)]
-pub struct CrossCache {
-    columns: Columns,
+pub struct ConditionedCache {
+    columns: KvCache,
     /// By layer, `[contexts, heads, length, dim]`; each has equally many rows, one after the other.
-    context: Vec<Keys>,
+    context: Vec<KeyValue>,
 }
 
-impl CrossDecoder {
+impl CrossAttentionDecoder {
     /// The decoder over `states`, `[contexts, length, context]` in the model's number format: the
     /// keys of all layers are made here, once.
     ///
     /// # Errors
     /// Model, where `states` has another shape; overload, where memory is short.
-    pub fn over(&self, states: &Tensor) -> Result<Over<'_>> {
+    pub fn over(&self, states: &Tensor) -> Result<ConditionedDecoder<'_>> {
         let _frozen = guard();
         let size = states.size();
         if size.len() != 3 || size[0] == 0 || size[1] == 0 || size[2] != self.context {
@@ -102,14 +102,14 @@ impl CrossDecoder {
                 self.context
             )));
         }
-        let keys = |layer: &CrossLayer| {
-            let Keys { keys, values } = layer.cross.keys(states)?;
-            Ok(Keys {
+        let keys = |layer: &CrossAttentionLayer| {
+            let KeyValue { keys, values } = layer.cross.keys(states)?;
+            Ok(KeyValue {
                 keys: keys.f_contiguous()?,
                 values: values.f_contiguous()?,
             })
         };
-        Ok(Over {
+        Ok(ConditionedDecoder {
             network: self,
             context: self.layers.iter().map(keys).collect::<Result<_>>()?,
         })
@@ -138,8 +138,8 @@ impl CrossDecoder {
     }
 }
 
-impl Decoder for Over<'_> {
-    type Cache = CrossCache;
+impl Decoder for ConditionedDecoder<'_> {
+    type Cache = ConditionedCache;
 
     fn vocabulary(&self) -> i64 {
         self.network.words.weight().size()[0]
@@ -149,27 +149,27 @@ impl Decoder for Over<'_> {
         self.network.places.size()[0]
     }
 
-    fn reads_tokens_only(&self) -> bool {
+    fn depends_on_tokens_only(&self) -> bool {
         false
     }
 
-    fn empty(&self, columns: i64) -> Result<CrossCache> {
+    fn empty(&self, columns: i64) -> Result<ConditionedCache> {
         let network = self.network;
         let dim = network.width() / network.heads;
-        let shape = Shape {
+        let shape = KvCacheConfig {
             layers: network.layers.len() as i64,
             heads: network.heads,
             dim,
             positions: self.positions(),
         };
-        let columns = Columns::new(shape, columns, network.kind, network.device)?;
-        Ok(CrossCache {
+        let columns = KvCache::new(shape, columns, network.kind, network.device)?;
+        Ok(ConditionedCache {
             columns,
             context: self.context.iter().map(share).collect(),
         })
     }
 
-    fn pass(&self, cache: &mut CrossCache, tokens: &[i64], columns: i64) -> Result<Tensor> {
+    fn pass(&self, cache: &mut ConditionedCache, tokens: &[i64], columns: i64) -> Result<Tensor> {
         let slots = cache.columns.open(columns)?;
         let mask = cache.columns.mask(columns, 1)?;
         let tokens = Tensor::f_from_slice(tokens)?
@@ -198,21 +198,21 @@ impl Decoder for Over<'_> {
             }) => self
                 .network
                 .head
-                .forward(&norm.forward(&dense.forward_then(hidden, *activation)?)?)?,
+                .forward(&norm.forward(&dense.forward_activated(hidden, *activation)?)?)?,
             None => self.network.head.forward(hidden)?,
         };
         Ok(logits.f_to_kind(Kind::Float)?)
     }
 }
 
-impl CrossLayer {
+impl CrossAttentionLayer {
     /// `[rows, columns, width]` to the same; rows of one context follow one another, as many for
     /// each.
     fn forward(
         &self,
         x: &Tensor,
-        slot: &mut Slot,
-        context: &Keys,
+        slot: &mut LayerCache,
+        context: &KeyValue,
         mask: Option<&Tensor>,
     ) -> Result<Tensor> {
         let (query, new) = self.own.queries(x)?;
@@ -227,13 +227,13 @@ impl CrossLayer {
         let x = self.cross_norm.forward(&x.f_add(&told)?)?;
         let fed = self
             .outer
-            .forward(&self.inner.forward_then(&x, self.activation)?)?;
+            .forward(&self.inner.forward_activated(&x, self.activation)?)?;
         self.norm.forward(&x.f_add(&fed)?)
     }
 }
 
-impl Cache for CrossCache {
-    fn columns(&mut self) -> &mut Columns {
+impl Cache for ConditionedCache {
+    fn columns(&mut self) -> &mut KvCache {
         &mut self.columns
     }
 
@@ -256,7 +256,7 @@ impl Cache for CrossCache {
         let index: Vec<i64> = chosen.iter().map(|&context| context as i64).collect();
         for keys in &mut self.context {
             let index = Tensor::f_from_slice(&index)?.f_to(keys.keys.device())?;
-            *keys = Keys {
+            *keys = KeyValue {
                 keys: keys.keys.f_index_select(0, &index)?,
                 values: keys.values.f_index_select(0, &index)?,
             };
@@ -278,8 +278,8 @@ fn contexts_of(rows: &[usize], each: usize) -> Vec<usize> {
     }
 }
 
-fn share(keys: &Keys) -> Keys {
-    Keys {
+fn share(keys: &KeyValue) -> KeyValue {
+    KeyValue {
         keys: keys.keys.shallow_clone(),
         values: keys.values.shallow_clone(),
     }

@@ -2,12 +2,12 @@
 //! there are for one prompt.
 
 use super::penalties::Penalties;
-use super::sampling::Sampling;
+use super::sampler::SamplingConfig;
 use crate::error::{Error, Result};
 
 /// How a text is written.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Writing {
+pub struct GenerationConfig {
     /// Tokens at most. The model's own limit cuts earlier.
     pub max_tokens: u32,
     /// The text ends before the first of these.
@@ -15,17 +15,20 @@ pub struct Writing {
     /// Texts for one prompt: as many draws, each from a seed of its own, or the best beams.
     pub variants: u32,
     /// How tokens are drawn.
-    pub sampling: Sampling,
+    pub sampling: SamplingConfig,
     /// What is held against tokens before.
     pub penalties: Penalties,
     /// How beams are searched.
-    pub search: Search,
+    pub search: BeamSearchConfig,
 }
 
-impl Default for Writing {
+impl Default for GenerationConfig {
     fn default() -> Self {
-        let (sampling, penalties, search) =
-            (Sampling::default(), Penalties::default(), Search::default());
+        let (sampling, penalties, search) = (
+            SamplingConfig::default(),
+            Penalties::default(),
+            BeamSearchConfig::default(),
+        );
         Self {
             max_tokens: 64,
             stop: Vec::new(),
@@ -39,7 +42,7 @@ impl Default for Writing {
 
 /// Beam search, as transformers has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Search {
+pub struct BeamSearchConfig {
     /// Texts that are followed at a time; 1 for no search.
     pub beams: u32,
     /// The log-probability of a finished text is divided by its length to this power: above 0
@@ -49,7 +52,7 @@ pub struct Search {
     pub early: EarlyStopping,
 }
 
-impl Default for Search {
+impl Default for BeamSearchConfig {
     fn default() -> Self {
         Self {
             beams: 1,
@@ -71,7 +74,7 @@ pub enum EarlyStopping {
     Never,
 }
 
-impl Writing {
+impl GenerationConfig {
     /// Refuses what has no meaning.
     ///
     /// # Errors
@@ -82,7 +85,7 @@ impl Writing {
         let Self {
             variants,
             search:
-                Search {
+                BeamSearchConfig {
                     beams,
                     length_penalty,
                     ..
@@ -116,7 +119,7 @@ impl Writing {
         if !searched && variants > 1 && self.sampling.is_argmax() {
             return refuse(
                 format!("{variants} variants of the likeliest text would all be the same"),
-                "set temperature above 0, or use beams",
+                "set temperature above 0, or use beam_search",
             );
         }
         Ok(())
@@ -152,50 +155,50 @@ mod tests {
 
     #[test]
     fn what_contradicts_itself_is_refused() {
-        let drawn = Sampling {
+        let drawn = SamplingConfig {
             temperature: 1.0,
-            ..Sampling::default()
+            ..SamplingConfig::default()
         };
-        let beams = |beams| Search {
+        let beams = |beams| BeamSearchConfig {
             beams,
-            ..Search::default()
+            ..BeamSearchConfig::default()
         };
         let wrong = [
-            Writing {
+            GenerationConfig {
                 variants: 0,
-                ..Writing::default()
+                ..GenerationConfig::default()
             },
-            Writing {
+            GenerationConfig {
                 variants: 2,
-                ..Writing::default()
+                ..GenerationConfig::default()
             },
-            Writing {
+            GenerationConfig {
                 search: beams(0),
-                ..Writing::default()
+                ..GenerationConfig::default()
             },
-            Writing {
+            GenerationConfig {
                 search: beams(2),
                 variants: 3,
-                ..Writing::default()
+                ..GenerationConfig::default()
             },
-            Writing {
+            GenerationConfig {
                 search: beams(2),
                 sampling: drawn.clone(),
-                ..Writing::default()
+                ..GenerationConfig::default()
             },
-            Writing {
-                search: Search {
+            GenerationConfig {
+                search: BeamSearchConfig {
                     length_penalty: f32::NAN,
                     ..beams(2)
                 },
-                ..Writing::default()
+                ..GenerationConfig::default()
             },
-            Writing {
-                sampling: Sampling {
+            GenerationConfig {
+                sampling: SamplingConfig {
                     top_p: 2.0,
-                    ..Sampling::default()
+                    ..SamplingConfig::default()
                 },
-                ..Writing::default()
+                ..GenerationConfig::default()
             },
         ];
         for writing in wrong {
@@ -206,17 +209,17 @@ mod tests {
             );
         }
         let right = [
-            Writing {
+            GenerationConfig {
                 variants: 3,
                 sampling: drawn,
-                ..Writing::default()
+                ..GenerationConfig::default()
             },
-            Writing {
+            GenerationConfig {
                 variants: 3,
                 search: beams(3),
-                ..Writing::default()
+                ..GenerationConfig::default()
             },
-            Writing::default(),
+            GenerationConfig::default(),
         ];
         assert!(right.iter().all(|writing| writing.check().is_ok()));
     }

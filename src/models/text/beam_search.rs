@@ -2,16 +2,16 @@
 //! likeliest open texts are followed together, those that end are kept by their score, and it stops
 //! when no open one is likely to become better.
 
-use super::draws::{first_of, on_host};
-use super::writer::{Job, Move, Writer};
-use super::writing::{EarlyStopping, Finish, Generation};
+use super::generate::{GenerationJob, NextToken, TextGenerator};
+use super::generation_config::{EarlyStopping, Finish, Generation};
+use super::sampled::{first_of, on_host};
 use crate::error::{Error, Result};
 use crate::tensor::{Device, Kind, Tensor};
 
 /// The search for one prompt.
 #[derive(Debug)]
-pub(super) struct Beams<'a> {
-    job: Job<'a>,
+pub(super) struct BeamSearch<'a> {
+    job: GenerationJob<'a>,
     max_tokens: usize,
     /// The open texts, best first, all of one length, each with the row of its number; at the start
     /// one without tokens.
@@ -41,9 +41,9 @@ struct Candidate {
     text: Text,
 }
 
-impl<'a> Beams<'a> {
+impl<'a> BeamSearch<'a> {
     /// Of texts of at most `max_tokens`.
-    pub fn new(job: Job<'a>, max_tokens: u32) -> Self {
+    pub fn new(job: GenerationJob<'a>, max_tokens: u32) -> Self {
         let open = vec![Text {
             score: 0.0,
             tokens: Vec::new(),
@@ -66,7 +66,7 @@ impl<'a> Beams<'a> {
     }
 
     /// Follows the open texts by a token, given the logits of their rows.
-    pub fn advance(&mut self, logits: &Tensor, writer: &Writer) -> Result<Vec<Move>> {
+    pub fn advance(&mut self, logits: &Tensor, writer: &TextGenerator) -> Result<Vec<NextToken>> {
         let width = self.width();
         let candidates = self.candidates(logits, writer)?;
         let length = self.open.first().map_or(0, |text| text.tokens.len()) + 1;
@@ -86,7 +86,7 @@ impl<'a> Beams<'a> {
             .collect();
         let moves = open
             .iter()
-            .map(|candidate| Move {
+            .map(|candidate| NextToken {
                 row: candidate.row,
                 token: candidate.token,
             })
@@ -99,7 +99,7 @@ impl<'a> Beams<'a> {
 
     /// The best texts as they are now: those that have ended, or where it was cancelled before any
     /// had, the open ones.
-    pub fn generations(self, writer: &Writer) -> Result<Vec<Generation>> {
+    pub fn generations(self, writer: &TextGenerator) -> Result<Vec<Generation>> {
         let Self {
             job,
             open,
@@ -134,7 +134,7 @@ impl<'a> Beams<'a> {
     }
 
     /// The best continuations of all open texts, best first.
-    fn candidates(&self, logits: &Tensor, writer: &Writer) -> Result<Vec<Candidate>> {
+    fn candidates(&self, logits: &Tensor, writer: &TextGenerator) -> Result<Vec<Candidate>> {
         let mut scores = logits.f_log_softmax(-1, Kind::Float)?;
         if !self.job.writing.penalties.is_none() {
             scores = self.penalised(&scores, writer.ends())?;
@@ -175,7 +175,13 @@ impl<'a> Beams<'a> {
             .collect()
     }
 
-    fn candidate(&self, row: usize, token: u32, score: f32, writer: &Writer) -> Result<Candidate> {
+    fn candidate(
+        &self,
+        row: usize,
+        token: u32,
+        score: f32,
+        writer: &TextGenerator,
+    ) -> Result<Candidate> {
         let mut text = Text {
             score,
             ..self.open[row].clone()

@@ -1,51 +1,51 @@
 //! Texts written one token after the other, each the likeliest or drawn: several for one prompt,
 //! each from a seed of its own.
 
-use super::sampling::Sampler;
-use super::tokenizer::Growing;
-use super::writer::{Job, Move, Writer};
-use super::writing::{Finish, Generation};
+use super::generate::{GenerationJob, NextToken, TextGenerator};
+use super::generation_config::{Finish, Generation};
+use super::sampler::Sampler;
+use super::tokenizer::IncrementalDetokenizer;
 use crate::error::Result;
 use crate::tensor::{Device, Kind, Tensor};
 
 /// The texts of one prompt under way.
 #[derive(Debug)]
-pub(super) struct Draws<'a> {
-    job: Job<'a>,
+pub(super) struct SampledTexts<'a> {
+    job: GenerationJob<'a>,
     max_tokens: u32,
     /// In the order of their rows; before the first token there is one row for all.
-    live: Vec<Draw>,
-    ended: Vec<Draw>,
+    live: Vec<SampledText>,
+    ended: Vec<SampledText>,
     fresh: bool,
 }
 
 #[derive(Debug)]
-struct Draw {
+struct SampledText {
     variant: u32,
     /// None where the likeliest token is always the one, so that nothing but its number need be
     /// known.
     sampler: Option<Sampler>,
     tokens: Vec<u32>,
-    growing: Growing,
+    detokenizer: IncrementalDetokenizer,
     /// The text, where a stop sequence ended it.
     stopped: Option<String>,
     finish: Option<Finish>,
 }
 
-impl<'a> Draws<'a> {
+impl<'a> SampledTexts<'a> {
     /// Of at most `max_tokens`.
-    pub fn new(job: Job<'a>, max_tokens: u32) -> Self {
+    pub fn new(job: GenerationJob<'a>, max_tokens: u32) -> Self {
         let writing = job.writing;
         let plain = writing.sampling.is_argmax() && writing.penalties.is_none();
-        let draw = |variant| Draw {
+        let draw = |variant| SampledText {
             variant,
             sampler: (!plain).then(|| Sampler::new(writing.sampling.variant(variant))),
             tokens: Vec::new(),
-            growing: Growing::default(),
+            detokenizer: IncrementalDetokenizer::default(),
             stopped: None,
             finish: None,
         };
-        let draws: Vec<Draw> = (0..writing.variants).map(draw).collect();
+        let draws: Vec<SampledText> = (0..writing.variants).map(draw).collect();
         let (live, ended) = if max_tokens == 0 {
             (Vec::new(), draws)
         } else {
@@ -70,8 +70,8 @@ impl<'a> Draws<'a> {
         &mut self,
         logits: &Tensor,
         likeliest: &[i64],
-        writer: &Writer,
-    ) -> Result<Vec<Move>> {
+        writer: &TextGenerator,
+    ) -> Result<Vec<NextToken>> {
         let fresh = std::mem::take(&mut self.fresh);
         let (mut moves, mut live) = (Vec::new(), Vec::new());
         for (at, mut draw) in std::mem::take(&mut self.live).into_iter().enumerate() {
@@ -93,7 +93,7 @@ impl<'a> Draws<'a> {
             if draw.finish.is_some() {
                 self.ended.push(draw);
             } else {
-                moves.push(Move { row, token });
+                moves.push(NextToken { row, token });
                 live.push(draw);
             }
         }
@@ -102,10 +102,10 @@ impl<'a> Draws<'a> {
     }
 
     /// The texts as they are now, by their number.
-    pub fn generations(mut self, writer: &Writer) -> Result<Vec<Generation>> {
+    pub fn generations(mut self, writer: &TextGenerator) -> Result<Vec<Generation>> {
         self.ended.append(&mut self.live);
         self.ended.sort_unstable_by_key(|draw| draw.variant);
-        let generation = |draw: Draw| {
+        let generation = |draw: SampledText| {
             let text = writer.text(&self.job, &draw.tokens, draw.stopped)?;
             Ok(Generation {
                 text,
@@ -118,15 +118,21 @@ impl<'a> Draws<'a> {
     }
 }
 
-impl Draw {
-    fn push(&mut self, token: u32, job: &Job<'_>, max_tokens: u32, writer: &Writer) -> Result<()> {
+impl SampledText {
+    fn push(
+        &mut self,
+        token: u32,
+        job: &GenerationJob<'_>,
+        max_tokens: u32,
+        writer: &TextGenerator,
+    ) -> Result<()> {
         if writer.ends().contains(&token) {
             self.finish = Some(Finish::Stop);
             return Ok(());
         }
         self.tokens.push(token);
         if !job.writing.stop.is_empty() {
-            let text = self.growing.read(writer.tokenizer(), &self.tokens)?;
+            let text = self.detokenizer.read(writer.tokenizer(), &self.tokens)?;
             if let Some(end) = first_of(&job.writing.stop, text) {
                 text.truncate(end);
                 self.stopped = Some(std::mem::take(text));
