@@ -8,7 +8,7 @@ mod report;
 use std::time::{Duration, Instant};
 
 use opusflow::Result;
-use opusflow::inference::{Asker, BatchSettings, Compute, Model, Worker, WorkerSettings};
+use opusflow::inference::{BatchSettings, ComputeLock, Model, Requester, Worker, WorkerSettings};
 use opusflow::telemetry::Exporter;
 use tokio::sync::{mpsc, oneshot};
 
@@ -40,7 +40,7 @@ fn thread() -> mpsc::Sender<Question> {
     let (ask, mut questions) = mpsc::channel::<Question>(2);
     std::thread::spawn(move || {
         while let Some((item, answer)) = questions.blocking_recv() {
-            answer.send(item).expect("the asker waits");
+            answer.send(item).expect("the requester waits");
         }
     });
     ask
@@ -75,14 +75,14 @@ fn figures(name: &str, round: usize, mut trips: Vec<Duration>) {
 async fn worker(round: usize) {
     let batch = BatchSettings::new(1, Duration::ZERO);
     let settings = WorkerSettings {
-        compute: Some(Compute::new()),
+        compute: Some(ComputeLock::new()),
         ..WorkerSettings::on_cpu(batch)
     };
     let worker = Worker::spawn("echo", settings, || Ok(Echo))
         .await
         .expect("it starts");
-    let asker = Asker::new("bench", false);
-    let (to, by) = (&worker, &asker);
+    let requester = Requester::new("bench", false);
+    let (to, by) = (&worker, &requester);
     let trip =
         |item| async move { assert_eq!(to.ask(item, by.clone()).await.expect("it answers"), item) };
     travel("opusflow", round, trip).await;

@@ -21,7 +21,7 @@ pub(super) struct Flights {
     shards: Arc<[Shard; SHARDS]>,
 }
 
-/// One asker's seat. The flight is forgotten when its last asker leaves.
+/// One requester's seat. The flight is forgotten when its last requester leaves.
 pub(super) struct Flight {
     shards: Arc<[Shard; SHARDS]>,
     digest: Digest,

@@ -64,7 +64,7 @@ impl fmt::Debug for CacheSettings {
 /// Where a result came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hit {
-    /// The memory tier, or a concurrent asker's computation.
+    /// The memory tier, or a concurrent requester's computation.
     Memory,
     /// Redis.
     Redis,
@@ -237,8 +237,8 @@ impl Cache {
         self.0.memory.put(key, value, ttl);
     }
 
-    /// The value of `key`, computed by `compute` where no tier has it. Concurrent askers of one key
-    /// wait for one computation; if that fails or its asker goes away, the next of them computes.
+    /// The value of `key`, computed by `compute` where no tier has it. Concurrent requesters of one key
+    /// wait for one computation; if that fails or its requester goes away, the next of them computes.
     ///
     /// # Errors
     /// What `compute` returns; the cache itself adds none.
@@ -258,7 +258,7 @@ impl Cache {
         let flight = self.0.flights.join(key);
         let mut landed = flight.lock().await;
         let op = self.0.ops.with(key.op());
-        // The asker before us may have left its result here, also where the memory tier was too
+        // The requester before us may have left its result here, also where the memory tier was too
         // small to keep it.
         if let Some(value) = landed.clone().or_else(|| self.0.memory.find(key)) {
             op.hit(CacheTier::Memory);

@@ -132,7 +132,7 @@ impl Remote {
         value
     }
 
-    /// Queues a write. It is left out where Redis is away or writes pile up: the next asker
+    /// Queues a write. It is left out where Redis is away or writes pile up: the next requester
     /// computes again.
     pub fn put(&self, key: &Key, value: Bytes, ttl: Duration) {
         let room = u32::try_from(value.len() / 1024 + 1)

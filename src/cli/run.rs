@@ -100,7 +100,7 @@ async fn drive(
     Signals {
         stop,
         force,
-        relieve,
+        reclaim,
     }: Signals,
 ) -> Result<ExitCode> {
     let began = std::time::Instant::now();
@@ -135,7 +135,7 @@ async fn drive(
     let mut running = Running::start(Arc::clone(&plan), &assembled.deps)?;
     let summary = tokio::select! {
         summary = follow(&mut running, &bars, &stop, &force) => summary?,
-        () = give_back(&assembled, &relieve) => return Err(Error::bug("giving memory back never ends")),
+        () = give_back(&assembled, &reclaim) => return Err(Error::bug("giving memory back never ends")),
     };
     bars.clear();
     let unconfirmed = assembled
@@ -181,13 +181,13 @@ fn stopped_early(sampler: &Sampler, began: std::time::Instant) -> Result<ExitCod
 }
 
 /// Gives memory back as often as it is asked to. Endless.
-async fn give_back(assembled: &Assembled, relieve: &Notify) {
+async fn give_back(assembled: &Assembled, reclaim: &Notify) {
     loop {
-        relieve.notified().await;
-        let relief = assembled.relieve().await;
-        let (before, after) = relief.resident;
+        reclaim.notified().await;
+        let reclaimed = assembled.reclaim().await;
+        let (before, after) = reclaimed.resident;
         tracing::info!(
-            put_down = relief.put_down,
+            unloaded = reclaimed.unloaded,
             before = before >> 20,
             after = after >> 20,
             "memory is given back, in MiB"

@@ -18,7 +18,7 @@ pub(super) struct Signals {
     /// Another one came.
     pub force: CancellationToken,
     /// SIGUSR1 came.
-    pub relieve: Arc<Notify>,
+    pub reclaim: Arc<Notify>,
 }
 
 impl Signals {
@@ -42,12 +42,12 @@ impl Signals {
         let signals = Self {
             stop: CancellationToken::new(),
             force: CancellationToken::new(),
-            relieve: Arc::default(),
+            reclaim: Arc::default(),
         };
         let Self {
             stop,
             force,
-            relieve,
+            reclaim,
         } = signals.clone();
         let listen = async move {
             loop {
@@ -55,7 +55,7 @@ impl Signals {
                     _ = term.recv() => {}
                     _ = int.recv() => {}
                     _ = user.recv() => {
-                        relieve.notify_one();
+                        reclaim.notify_one();
                         continue;
                     }
                 }

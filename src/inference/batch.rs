@@ -1,4 +1,5 @@
-//! Where askers and the worker's thread meet: the queue, its places, and the forming of batches.
+//! Where requesters and the worker's thread meet: the queue, its permits, and the forming of
+//! batches.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,21 +9,21 @@ use parking_lot::{Condvar, FairMutexGuard, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::places::{Place, Places, closed};
-use super::queue::{Queue, Waiting};
-use super::{Asker, BatchSettings, Compute, Model};
+use super::permits::{QueuePermit, QueuePermits, closed};
+use super::queue::{Queue, Queued};
+use super::{BatchSettings, ComputeLock, Model, Requester};
 use crate::error::{Error, Result};
 use crate::telemetry::WorkerMetrics;
 
 /// How long the thread looks for the next item before it sleeps, having just run a batch: to wake
 /// it costs more than to answer many a model.
-const LINGER: Duration = Duration::from_micros(50);
+const SPIN_TIME: Duration = Duration::from_micros(50);
 
-/// An item with the way back to its asker. Its place is free when it is done with.
+/// An item with the way back to its requester. Its permit is free when it is done with.
 pub(super) struct Job<M: Model> {
     pub item: M::Item,
     pub answer: oneshot::Sender<Result<M::Answer>>,
-    pub place: Place,
+    pub permit: QueuePermit,
 }
 
 impl<M: Model> Job<M> {
@@ -31,9 +32,9 @@ impl<M: Model> Job<M> {
         self.answer.is_closed()
     }
 
-    /// Gives the place back first, so that an asker that goes on at once finds it.
+    /// Gives the permit back first, so that an requester that goes on at once finds it.
     pub fn finish(self, answer: Result<M::Answer>, metrics: &WorkerMetrics) {
-        drop(self.place);
+        drop(self.permit);
         let counter = if answer.is_ok() {
             &metrics.items
         } else {
@@ -50,14 +51,14 @@ impl<M: Model> Job<M> {
 pub(super) struct Shared<M: Model> {
     pub name: Arc<str>,
     pub settings: BatchSettings,
-    pub places: Places,
+    pub permits: QueuePermits,
     pub metrics: WorkerMetrics,
     /// Cancelled when the thread has ended.
     pub ended: CancellationToken,
     state: Mutex<State<M>>,
     changed: Condvar,
     /// Counts what might end the thread's lingering.
-    news: AtomicUsize,
+    wake_epoch: AtomicUsize,
 }
 
 struct State<M: Model> {
@@ -67,10 +68,10 @@ struct State<M: Model> {
     idle: Option<Instant>,
     /// Whether the model is loaded.
     loaded: bool,
-    /// Who asked for the model to be put down, if the thread is still idle when it hears of it.
-    put_down: Vec<oneshot::Sender<()>>,
+    /// Who asked for the model to be unloaded, if the thread is still idle when it hears of it.
+    unload: Vec<oneshot::Sender<()>>,
     /// The thread sleeps until the queue has this many.
-    wake_at: usize,
+    wake_len: usize,
     /// The thread sleeps until then at most.
     wake_by: Option<Instant>,
 }
@@ -80,51 +81,55 @@ pub(super) enum Next<'a, M: Model> {
     /// Runs a batch, with the permit to compute it.
     Batch(Vec<Job<M>>, Option<FairMutexGuard<'a, ()>>),
     /// Puts the model down, and tells these.
-    PutDown(Vec<oneshot::Sender<()>>),
+    Unload(Vec<oneshot::Sender<()>>),
     /// Ends.
     End,
 }
 
 /// What the thread has waited for.
-enum Woken {
+enum WakeReason {
     Items,
-    PutDown(Vec<oneshot::Sender<()>>),
+    Unload(Vec<oneshot::Sender<()>>),
     Closed,
 }
 
 impl<M: Model> Shared<M> {
-    pub fn new(name: &str, place: &str, settings: BatchSettings) -> Self {
-        let (put_down, idle) = (Vec::new(), Some(Instant::now()));
+    pub fn new(name: &str, device_label: &str, settings: BatchSettings) -> Self {
+        let (unload, idle) = (Vec::new(), Some(Instant::now()));
         let state = State {
             queue: Queue::new(),
             closed: false,
             idle,
             loaded: false,
-            put_down,
-            wake_at: usize::MAX,
+            unload,
+            wake_len: usize::MAX,
             wake_by: None,
         };
         Self {
             name: name.into(),
             settings,
-            places: Places::new(settings.queue),
-            metrics: WorkerMetrics::new(name, place),
+            permits: QueuePermits::new(settings.queue),
+            metrics: WorkerMetrics::new(name, device_label),
             ended: CancellationToken::new(),
             state: Mutex::new(state),
             changed: Condvar::new(),
-            news: AtomicUsize::new(0),
+            wake_epoch: AtomicUsize::new(0),
         }
     }
 
     /// Queues a job and wakes the thread if it waits for it. The number takes it out again.
-    pub fn push(&self, asker: &Asker, job: Job<M>) -> Result<u64> {
+    pub fn push(&self, requester: &Requester, job: Job<M>) -> Result<u64> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(closed());
         }
         let number = state.queue.number();
-        let (stream, live, deadline) = (Arc::clone(&asker.stream), asker.live, asker.deadline);
-        let waiting = Waiting {
+        let (stream, live, deadline) = (
+            Arc::clone(&requester.stream),
+            requester.live,
+            requester.deadline,
+        );
+        let waiting = Queued {
             number,
             stream,
             live,
@@ -138,8 +143,8 @@ impl<M: Model> Shared<M> {
         state.queue.push(waiting);
         state.idle = None;
         self.metrics.depth.increment(1.0);
-        let wake = sooner || state.queue.len() >= state.wake_at;
-        self.news.fetch_add(1, Ordering::Release);
+        let wake = sooner || state.queue.len() >= state.wake_len;
+        self.wake_epoch.fetch_add(1, Ordering::Release);
         drop(state);
         if wake {
             self.changed.notify_one();
@@ -152,7 +157,7 @@ impl<M: Model> Shared<M> {
         self.state.lock().loaded = loaded;
     }
 
-    /// How long the loaded model has had nothing to do; none where it has, or is put down already.
+    /// How long the loaded model has had nothing to do; none where it has, or is unloaded already.
     pub fn idle(&self) -> Option<Duration> {
         let state = self.state.lock();
         state
@@ -161,27 +166,27 @@ impl<M: Model> Shared<M> {
             .map(|since| since.elapsed())
     }
 
-    /// Asks for the model to be put down. The answer comes when it is, and never when it has
+    /// Asks for the model to be unloaded. The answer comes when it is, and never when it has
     /// something to do first.
-    pub fn put_down(&self) -> oneshot::Receiver<()> {
+    pub fn unload(&self) -> oneshot::Receiver<()> {
         let (done, answer) = oneshot::channel();
         let mut state = self.state.lock();
         if state.idle.is_some() && state.loaded && !state.closed {
-            state.put_down.push(done);
-            self.news.fetch_add(1, Ordering::Release);
+            state.unload.push(done);
+            self.wake_epoch.fetch_add(1, Ordering::Release);
             drop(state);
             self.changed.notify_one();
         }
         answer
     }
 
-    /// Takes a job out that its asker gave up; nothing happens where it runs already.
-    pub fn withdraw(&self, asker: &Asker, number: u64) {
+    /// Takes a job out that its requester gave up; nothing happens where it runs already.
+    pub fn withdraw(&self, requester: &Requester, number: u64) {
         let removed = self
             .state
             .lock()
             .queue
-            .remove(asker.live, &asker.stream, number);
+            .remove(requester.live, &requester.stream, number);
         if removed.is_some() {
             self.metrics.depth.decrement(1.0);
             self.metrics.cancelled.increment(1);
@@ -189,14 +194,14 @@ impl<M: Model> Shared<M> {
     }
 
     /// Lets nobody in, sends away who waits, and ends the thread after the batch it runs.
-    pub fn shut(&self) {
-        self.places.close();
+    pub fn close(&self) {
+        self.permits.close();
         let mut waiting = Vec::new();
         {
             let mut state = self.state.lock();
             state.closed = true;
-            state.put_down.clear();
-            self.news.fetch_add(1, Ordering::Release);
+            state.unload.clear();
+            self.wake_epoch.fetch_add(1, Ordering::Release);
             waiting.extend(std::iter::from_fn(|| state.queue.pop()));
         }
         self.changed.notify_one();
@@ -207,14 +212,14 @@ impl<M: Model> Shared<M> {
     }
 
     /// Waits until there is something to run, for the permit, and only then forms the batch.
-    pub fn next<'a>(&self, limit: usize, compute: Option<&'a Compute>) -> Next<'a, M> {
+    pub fn next<'a>(&self, limit: usize, compute: Option<&'a ComputeLock>) -> Next<'a, M> {
         loop {
             match self.wait(limit) {
-                Woken::Closed => return Next::End,
-                Woken::PutDown(asked) => return Next::PutDown(asked),
-                Woken::Items => {}
+                WakeReason::Closed => return Next::End,
+                WakeReason::Unload(asked) => return Next::Unload(asked),
+                WakeReason::Items => {}
             }
-            let permit = compute.map(Compute::acquire);
+            let permit = compute.map(ComputeLock::acquire);
             let jobs = self.take(limit);
             if !jobs.is_empty() {
                 return Next::Batch(jobs, permit);
@@ -223,49 +228,49 @@ impl<M: Model> Shared<M> {
     }
 
     /// Waits for a full batch, or for the first item that has waited long enough; idle, also for
-    /// the model to be put down.
-    fn wait(&self, limit: usize) -> Woken {
+    /// the model to be unloaded.
+    fn wait(&self, limit: usize) -> WakeReason {
         let mut state = self.state.lock();
-        let mut lingered = state.idle.is_some();
+        let mut has_spun = state.idle.is_some();
         loop {
             if state.closed {
-                return Woken::Closed;
+                return WakeReason::Closed;
             }
             let due = state.queue.due(self.settings.max_wait);
             match due {
                 Some(due) if state.queue.len() >= limit || due <= Instant::now() => {
-                    (state.wake_at, state.wake_by) = (usize::MAX, None);
+                    (state.wake_len, state.wake_by) = (usize::MAX, None);
                     // Who asked for it finds the model at work.
-                    state.put_down.clear();
-                    return Woken::Items;
+                    state.unload.clear();
+                    return WakeReason::Items;
                 }
                 Some(due) => {
-                    (state.wake_at, state.wake_by) = (limit, Some(due));
+                    (state.wake_len, state.wake_by) = (limit, Some(due));
                     self.changed.wait_until(&mut state, due);
                 }
-                None if !state.put_down.is_empty() => {
-                    return Woken::PutDown(std::mem::take(&mut state.put_down));
+                None if !state.unload.is_empty() => {
+                    return WakeReason::Unload(std::mem::take(&mut state.unload));
                 }
                 None => {
                     state.idle.get_or_insert_with(Instant::now);
                     state.wake_by = None;
-                    if std::mem::replace(&mut lingered, true) {
-                        state.wake_at = 1;
+                    if std::mem::replace(&mut has_spun, true) {
+                        state.wake_len = 1;
                         self.changed.wait(&mut state);
                     } else {
-                        state.wake_at = usize::MAX;
-                        let news = self.news.load(Ordering::Acquire);
-                        MutexGuard::unlocked(&mut state, || self.linger(news));
+                        state.wake_len = usize::MAX;
+                        let wake_epoch = self.wake_epoch.load(Ordering::Acquire);
+                        MutexGuard::unlocked(&mut state, || self.spin(wake_epoch));
                     }
                 }
             }
         }
     }
 
-    /// Looks for news, and lets others have the core meanwhile, for a moment.
-    fn linger(&self, news: usize) {
-        let until = Instant::now() + LINGER;
-        while self.news.load(Ordering::Acquire) == news && Instant::now() < until {
+    /// Looks for wake_epoch, and lets others have the core meanwhile, for a moment.
+    fn spin(&self, wake_epoch: usize) {
+        let until = Instant::now() + SPIN_TIME;
+        while self.wake_epoch.load(Ordering::Acquire) == wake_epoch && Instant::now() < until {
             std::thread::yield_now();
         }
     }

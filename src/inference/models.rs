@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 use super::handles::{
     Captioner, EncodeModel, PaintModel, ScriptModel, ShotsModel, SpeechModel, VadModel,
 };
+use super::loader::ModelLoader;
 use super::networks::PICTURES;
-use super::start::Start;
 use super::{ModelSettings, Workers};
 use crate::error::{Error, Result};
 use crate::models::diffusion::pipeline;
@@ -33,7 +33,7 @@ enum Loaded {
 
 impl Models {
     /// Loads every model, one after the other, each on a worker of `workers`. A model that is being
-    /// loaded when `stop` is told is the last.
+    /// loaded when `stop` is cancelled is the last.
     ///
     /// # Errors
     /// The first that does not load, by its name; overload, where `stop` came before the last.
@@ -159,28 +159,30 @@ fn unfit(name: &str, known: bool, does: &str) -> Error {
 
 impl Loaded {
     async fn load(name: &str, settings: &ModelSettings, workers: &Workers) -> Result<Self> {
-        let start = Start::of(name, settings, workers).await?;
-        Ok(match start.folder.architecture()? {
-            "TransNetV2" => Self::Shots(ShotsModel::load(&start).await?),
-            "OpusEncoder" => Self::Encode(EncodeModel::of_clips(&start).await?),
+        let loader = ModelLoader::open(name, settings, workers).await?;
+        Ok(match loader.folder.architecture()? {
+            "TransNetV2" => Self::Shots(ShotsModel::load(&loader).await?),
+            "OpusEncoder" => Self::Encode(EncodeModel::load_for_clips(&loader).await?),
             pictures if PICTURES.contains(&pictures) => {
-                Self::Encode(EncodeModel::of_pictures(&start).await?)
+                Self::Encode(EncodeModel::load_for_pictures(&loader).await?)
             }
-            "TorchScript" => Self::Script(ScriptModel::load(&start).await?),
+            "TorchScript" => Self::Script(ScriptModel::load(&loader).await?),
             class if CausalLm::ARCHITECTURES.contains(&class) => {
-                Self::Caption(Captioner::of_prompts(&start).await?)
+                Self::Caption(Captioner::load_for_prompts(&loader).await?)
             }
-            "BlipForConditionalGeneration" => Self::Caption(Captioner::of_pictures(&start).await?),
-            "OpusCaptionDecoder" => Self::Caption(Captioner::of_videos(&start).await?),
-            "WhisperForConditionalGeneration" => Self::Speech(SpeechModel::load(&start).await?),
-            "SileroVad" => Self::Vad(VadModel::load(&start).await?),
+            "BlipForConditionalGeneration" => {
+                Self::Caption(Captioner::load_for_pictures(&loader).await?)
+            }
+            "OpusCaptionDecoder" => Self::Caption(Captioner::load_for_videos(&loader).await?),
+            "WhisperForConditionalGeneration" => Self::Speech(SpeechModel::load(&loader).await?),
+            "SileroVad" => Self::Vad(VadModel::load(&loader).await?),
             class if pipeline::CLASSES.contains(&class) => {
-                Self::Paint(PaintModel::load(&start).await?)
+                Self::Paint(PaintModel::load(&loader).await?)
             }
             other => {
                 return Err(Error::config(format!(
                     "{}: no network here is called {other}",
-                    start.folder.path().display()
+                    loader.folder.path().display()
                 )));
             }
         })

@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Asker, Model, Worker};
+use super::{Model, Requester, Worker};
 use crate::error::Result;
 
 /// The workers of one model. A handle: cloning shares it.
-pub struct Pool<M: Model>(Arc<Inner<M>>);
+pub struct WorkerPool<M: Model>(Arc<Inner<M>>);
 
 struct Inner<M: Model> {
     workers: Vec<Worker<M>>,
@@ -16,7 +16,7 @@ struct Inner<M: Model> {
     turn: AtomicUsize,
 }
 
-impl<M: Model> Pool<M> {
+impl<M: Model> WorkerPool<M> {
     /// Of at least one worker.
     pub(super) fn new(workers: Vec<Worker<M>>) -> Self {
         assert!(!workers.is_empty(), "a model has a worker");
@@ -30,8 +30,8 @@ impl<M: Model> Pool<M> {
     ///
     /// # Errors
     /// As there.
-    pub async fn ask(&self, item: M::Item, asker: Asker) -> Result<M::Answer> {
-        self.shortest().ask(item, asker).await
+    pub async fn ask(&self, item: M::Item, requester: Requester) -> Result<M::Answer> {
+        self.shortest().ask(item, requester).await
     }
 
     fn shortest(&self) -> &Worker<M> {
@@ -49,13 +49,13 @@ impl<M: Model> Pool<M> {
     }
 }
 
-impl<M: Model> Clone for Pool<M> {
+impl<M: Model> Clone for WorkerPool<M> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<M: Model> fmt::Debug for Pool<M> {
+impl<M: Model> fmt::Debug for WorkerPool<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(&self.0.workers).finish()
     }

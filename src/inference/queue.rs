@@ -1,11 +1,11 @@
-//! What waits for a model: live before files, and within each the streams take turns.
+//! What waits for a model: live before files, and within each the streams take round_robin.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// One thing that waits.
-pub(super) struct Waiting<T> {
+pub(super) struct Queued<T> {
     pub number: u64,
     pub stream: Arc<str>,
     pub live: bool,
@@ -14,7 +14,7 @@ pub(super) struct Waiting<T> {
     pub what: T,
 }
 
-impl<T> Waiting<T> {
+impl<T> Queued<T> {
     /// When it no longer waits for a fuller batch: after `max_wait`, or at once where its deadline
     /// would pass meanwhile.
     pub fn due(&self, max_wait: Duration) -> Instant {
@@ -30,57 +30,57 @@ impl<T> Waiting<T> {
     }
 }
 
-/// The streams of one class. `turns` holds each stream with something waiting exactly once.
-struct Line<T> {
-    streams: HashMap<Arc<str>, VecDeque<Waiting<T>>>,
-    turns: VecDeque<Arc<str>>,
+/// The streams of one class. `round_robin` holds each stream with something waiting exactly once.
+struct FairQueue<T> {
+    streams: HashMap<Arc<str>, VecDeque<Queued<T>>>,
+    round_robin: VecDeque<Arc<str>>,
 }
 
-impl<T> Line<T> {
+impl<T> FairQueue<T> {
     fn new() -> Self {
         Self {
             streams: HashMap::new(),
-            turns: VecDeque::new(),
+            round_robin: VecDeque::new(),
         }
     }
 
-    fn push(&mut self, waiting: Waiting<T>) {
+    fn push(&mut self, waiting: Queued<T>) {
         if let Some(stream) = self.streams.get_mut(&waiting.stream) {
             return stream.push_back(waiting);
         }
-        self.turns.push_back(Arc::clone(&waiting.stream));
+        self.round_robin.push_back(Arc::clone(&waiting.stream));
         self.streams
             .insert(Arc::clone(&waiting.stream), VecDeque::from([waiting]));
     }
 
-    fn pop(&mut self) -> Option<Waiting<T>> {
-        let name = self.turns.pop_front()?;
+    fn pop(&mut self) -> Option<Queued<T>> {
+        let name = self.round_robin.pop_front()?;
         let stream = self.streams.get_mut(&name)?;
         let waiting = stream.pop_front();
         if stream.is_empty() {
             self.streams.remove(&name);
         } else {
-            self.turns.push_back(name);
+            self.round_robin.push_back(name);
         }
         waiting
     }
 
-    fn remove(&mut self, name: &str, number: u64) -> Option<Waiting<T>> {
+    fn remove(&mut self, name: &str, number: u64) -> Option<Queued<T>> {
         let stream = self.streams.get_mut(name)?;
         let at = stream.iter().position(|waiting| waiting.number == number)?;
         let waiting = stream.remove(at);
         if stream.is_empty() {
             self.streams.remove(name);
-            self.turns.retain(|turn| &**turn != name);
+            self.round_robin.retain(|turn| &**turn != name);
         }
         waiting
     }
 }
 
-/// The queue of one worker. Its bound is kept by the places.
+/// The queue of one worker. Its bound is kept by the permits.
 pub(super) struct Queue<T> {
-    live: Line<T>,
-    files: Line<T>,
+    live: FairQueue<T>,
+    files: FairQueue<T>,
     len: usize,
     next: u64,
 }
@@ -88,8 +88,8 @@ pub(super) struct Queue<T> {
 impl<T> Queue<T> {
     pub fn new() -> Self {
         Self {
-            live: Line::new(),
-            files: Line::new(),
+            live: FairQueue::new(),
+            files: FairQueue::new(),
             len: 0,
             next: 0,
         }
@@ -105,20 +105,20 @@ impl<T> Queue<T> {
         self.next
     }
 
-    pub fn push(&mut self, waiting: Waiting<T>) {
+    pub fn push(&mut self, waiting: Queued<T>) {
         self.len += 1;
         self.line(waiting.live).push(waiting);
     }
 
     /// The next in turn.
-    pub fn pop(&mut self) -> Option<Waiting<T>> {
+    pub fn pop(&mut self) -> Option<Queued<T>> {
         let next = self.live.pop().or_else(|| self.files.pop())?;
         self.len -= 1;
         Some(next)
     }
 
-    /// Takes one out that its asker gave up.
-    pub fn remove(&mut self, live: bool, stream: &str, number: u64) -> Option<Waiting<T>> {
+    /// Takes one out that its requester gave up.
+    pub fn remove(&mut self, live: bool, stream: &str, number: u64) -> Option<Queued<T>> {
         let removed = self.line(live).remove(stream, number)?;
         self.len -= 1;
         Some(removed)
@@ -134,7 +134,7 @@ impl<T> Queue<T> {
             .min()
     }
 
-    fn line(&mut self, live: bool) -> &mut Line<T> {
+    fn line(&mut self, live: bool) -> &mut FairQueue<T> {
         if live {
             &mut self.live
         } else {
@@ -150,7 +150,7 @@ mod tests {
 
     fn push(queue: &mut Queue<u32>, stream: &str, live: bool, what: u32) -> u64 {
         let number = queue.number();
-        queue.push(Waiting {
+        queue.push(Queued {
             number,
             stream: stream.into(),
             live,
@@ -185,7 +185,7 @@ mod tests {
     fn tight_deadline_does_not_wait_for_a_fuller_batch() {
         let (arrived, wait) = (Instant::now(), Duration::from_millis(20));
         let due = |deadline| {
-            Waiting {
+            Queued {
                 number: 0,
                 stream: "a".into(),
                 live: true,

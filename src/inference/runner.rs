@@ -1,6 +1,6 @@
 //! Runs batches on the model and keeps what goes wrong small: a batch that runs out of memory is
 //! halved, one that panics or is refused is split until the item that causes it stands alone. A
-//! model that is put down is made anew for the next batch.
+//! model that is unloaded is made again for the next batch.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,22 +9,22 @@ use std::time::{Duration, Instant};
 
 use super::Model;
 use super::batch::{Job, Shared};
+use super::batch_size::{MeasuredBatch, measure};
 use super::memory::WorkerMemory;
 use super::settings::WorkerSettings;
-use super::tune::{Measured, measure};
 use crate::error::{Error, Kind, Result};
 use crate::tensor;
 
 /// Full batches without trouble before a larger one is tried again, at first and at most: each
 /// failure doubles it.
-const PATIENCE: u32 = 32;
-const LONGEST_PATIENCE: u32 = 1024;
+const FIRST_BATCHES_TO_GROW: u32 = 32;
+const MOST_BATCHES_TO_GROW: u32 = 1024;
 
 /// The most items a batch of a model whose batches cannot be measured, as it has no item to try.
-const UNMEASURED: usize = 16;
+const UNMEASURED_MAX_SIZE: usize = 16;
 
 /// A batch that took this long is not run a second time to measure it.
-const LONG: Duration = Duration::from_millis(500);
+const LONG_BATCH: Duration = Duration::from_millis(500);
 
 pub(super) struct Runner<M: Model, F> {
     shared: Arc<Shared<M>>,
@@ -33,14 +33,14 @@ pub(super) struct Runner<M: Model, F> {
     make: F,
     model: Option<M>,
     /// The most items a batch while memory is enough.
-    most: usize,
+    max_batch: usize,
     limit: usize,
-    calm: u32,
-    patience: u32,
+    batches_since_oom: u32,
+    batches_to_grow: u32,
 }
 
 /// How a call of the model ended.
-enum Ran<A> {
+enum RunOutcome<A> {
     Answered(Vec<Result<A>>),
     Failed(Error),
     OutOfMemory,
@@ -49,7 +49,7 @@ enum Ran<A> {
 
 impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
     pub fn new(shared: Arc<Shared<M>>, settings: WorkerSettings, make: F) -> Self {
-        let most = settings.batch.max_size;
+        let max_batch = settings.batch.max_size;
         let memory = WorkerMemory::new(settings.device, settings.memory_limit);
         let mut runner = Self {
             shared,
@@ -57,12 +57,12 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
             memory,
             make,
             model: None,
-            most,
-            limit: most,
-            calm: 0,
-            patience: PATIENCE,
+            max_batch,
+            limit: max_batch,
+            batches_since_oom: 0,
+            batches_to_grow: FIRST_BATCHES_TO_GROW,
         };
-        runner.allow(most);
+        runner.set_max_batch(max_batch);
         runner
     }
 
@@ -110,7 +110,7 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
     }
 
     /// Drops the model until the next batch, and gives the memory back.
-    pub fn put_down(&mut self) {
+    pub fn unload(&mut self) {
         let dropped = self
             .model
             .take()
@@ -122,35 +122,35 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
         self.shared.loaded(false);
         self.shared.metrics.unloads.increment(1);
         self.shared.metrics.memory.set(self.memory.held() as f64);
-        tracing::info!(model = %self.shared.name, place = %self.settings.place, "model is put down until it is asked again");
+        tracing::info!(model = %self.shared.name, device = %self.settings.device_label, "model is unloaded until it is asked again");
     }
 
     /// Finds the size of batches that the model answers the most items a second with.
     fn measure(&mut self) -> Result<()> {
-        let most = self.settings.batch.max_size;
+        let max_batch = self.settings.batch.max_size;
         let name = Arc::clone(&self.shared.name);
         let Some(sample) = self.model.as_ref().and_then(Model::sample) else {
-            tracing::warn!(model = %name, max_size = UNMEASURED.min(most), "the model has no item to measure its batches with");
-            self.allow(UNMEASURED.min(most));
+            tracing::warn!(model = %name, max_size = UNMEASURED_MAX_SIZE.min(max_batch), "the model has no item to measure its batches with");
+            self.set_max_batch(UNMEASURED_MAX_SIZE.min(max_batch));
             return Ok(());
         };
         let limit = self.settings.memory_limit;
         let shape = M::shape(&sample);
         let entry = self
             .settings
-            .remembered
+            .batch_sizes
             .as_ref()
-            .map(|kept| kept.entry(self.settings.device, &shape, limit, most));
+            .map(|kept| kept.entry(self.settings.device, &shape, limit, max_batch));
         if let Some((size, entry)) = entry
             .as_ref()
             .and_then(|entry| Some((entry.read()?, entry)))
         {
-            tracing::info!(model = %name, max_size = size, file = %entry.path().display(), "batch size is remembered");
-            self.allow(size.min(most));
+            tracing::info!(model = %name, max_size = size, file = %entry.path().display(), "batch size is known from an earlier start");
+            self.set_max_batch(size.min(max_batch));
             return Ok(());
         }
         self.memory.begin_measuring();
-        let measured = measure(most, |size| self.time(size));
+        let measured = measure(max_batch, |size| self.time(size));
         self.memory.measured();
         let measured = measured?;
         let curve: Vec<String> = measured
@@ -162,8 +162,8 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
         if let Some(Err(error)) = entry.map(|entry| entry.write(&measured)) {
             tracing::warn!(model = %name, %error, "the measured batch size is not kept");
         }
-        let Measured { max_size, .. } = measured;
-        self.allow(max_size);
+        let MeasuredBatch { max_size, .. } = measured;
+        self.set_max_batch(max_size);
         Ok(())
     }
 
@@ -178,12 +178,14 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
         for _ in 0..2 {
             let began = Instant::now();
             match self.call(&items, &|_| false) {
-                Ran::Answered(answers) => answers
+                RunOutcome::Answered(answers) => answers
                     .into_iter()
                     .try_for_each(|answer| answer.map(drop))?,
-                Ran::Failed(error) => return Err(error),
-                Ran::Panicked(text) => return Err(Error::model(format!("panicked: {text}"))),
-                Ran::OutOfMemory => {
+                RunOutcome::Failed(error) => return Err(error),
+                RunOutcome::Panicked(text) => {
+                    return Err(Error::model(format!("panicked: {text}")));
+                }
+                RunOutcome::OutOfMemory => {
                     self.free();
                     return Ok(None);
                 }
@@ -194,7 +196,7 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
                 self.free();
                 return Ok(None);
             }
-            if time > LONG {
+            if time > LONG_BATCH {
                 break;
             }
         }
@@ -217,17 +219,17 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
                 continue;
             }
             match self.run(&jobs) {
-                Ran::Answered(answers) if answers.len() == jobs.len() => {
+                RunOutcome::Answered(answers) if answers.len() == jobs.len() => {
                     if self.memory.is_over() {
-                        self.ran_out(jobs.len())
+                        self.on_oom(jobs.len())
                     } else {
-                        self.went_well(jobs.len())
+                        self.on_success(jobs.len())
                     }
                     jobs.into_iter()
                         .zip(answers)
                         .for_each(|(job, answer)| job.finish(answer, &self.shared.metrics));
                 }
-                Ran::Answered(answers) => {
+                RunOutcome::Answered(answers) => {
                     let error = Error::bug(format!(
                         "model {} gave {} answers to {} items",
                         self.shared.name,
@@ -236,8 +238,8 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
                     ));
                     self.refuse(jobs, &error);
                 }
-                Ran::OutOfMemory => {
-                    self.ran_out(jobs.len());
+                RunOutcome::OutOfMemory => {
+                    self.on_oom(jobs.len());
                     let error = Error::overload(format!(
                         "model {} runs out of memory on a single item",
                         self.shared.name
@@ -248,28 +250,28 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
                         &mut groups,
                     );
                 }
-                Ran::Panicked(text) => {
+                RunOutcome::Panicked(text) => {
                     self.shared.metrics.panics.increment(1);
                     self.model = None;
                     let error =
                         Error::model(format!("model {} panicked: {text}", self.shared.name));
                     self.split(jobs, &error, &mut groups);
                 }
-                Ran::Failed(error) if error.kind() == Kind::Model => {
+                RunOutcome::Failed(error) if error.kind() == Kind::Model => {
                     self.split(jobs, &error, &mut groups)
                 }
-                Ran::Failed(error) => self.refuse(jobs, &error),
+                RunOutcome::Failed(error) => self.refuse(jobs, &error),
             }
         }
     }
 
-    fn run(&mut self, jobs: &[Job<M>]) -> Ran<M::Answer> {
-        // After a panic the model may be half changed, and one that was put down is gone: it is
-        // made anew.
+    fn run(&mut self, jobs: &[Job<M>]) -> RunOutcome<M::Answer> {
+        // After a panic the model may be half changed, and one that was unloaded is gone: it is
+        // made again.
         if self.model.is_none() {
             let began = Instant::now();
             if let Err(error) = self.load() {
-                return Ran::Failed(Error::new(
+                return RunOutcome::Failed(Error::new(
                     if error.kind() == Kind::Model {
                         Kind::External
                     } else {
@@ -284,29 +286,35 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
         let cancelled = |at: usize| jobs.get(at).is_some_and(Job::is_cancelled);
         let metrics = &self.shared.metrics;
         metrics.batch_size.record(jobs.len() as f64);
-        metrics.fill.record(jobs.len() as f64 / self.most as f64);
+        metrics
+            .fill
+            .record(jobs.len() as f64 / self.max_batch as f64);
         let began = Instant::now();
-        let ran = self.call(&items, &cancelled);
+        let outcome = self.call(&items, &cancelled);
         let metrics = &self.shared.metrics;
         metrics.run_seconds.record(began.elapsed().as_secs_f64());
         metrics.peak.set(self.memory.peak() as f64);
         metrics.memory.set(self.memory.held() as f64);
-        ran
+        outcome
     }
 
-    fn call(&mut self, items: &[&M::Item], cancelled: &dyn Fn(usize) -> bool) -> Ran<M::Answer> {
+    fn call(
+        &mut self,
+        items: &[&M::Item],
+        cancelled: &dyn Fn(usize) -> bool,
+    ) -> RunOutcome<M::Answer> {
         let Some(model) = &mut self.model else {
-            return Ran::Failed(Error::bug("a loaded model is not there"));
+            return RunOutcome::Failed(Error::bug("a loaded model is not there"));
         };
         self.memory.begin_batch();
         match catch_unwind(AssertUnwindSafe(|| model.run(items, cancelled))) {
-            Ok(Ok(answers)) => Ran::Answered(answers),
-            Ok(Err(error)) if is_out_of_memory(&error.to_string()) => Ran::OutOfMemory,
-            Ok(Err(error)) => Ran::Failed(error),
+            Ok(Ok(answers)) => RunOutcome::Answered(answers),
+            Ok(Err(error)) if is_out_of_memory(&error.to_string()) => RunOutcome::OutOfMemory,
+            Ok(Err(error)) => RunOutcome::Failed(error),
             Err(panic) => match panic_text(&*panic) {
                 // tch's operations panic with the message that libtorch threw.
-                text if is_out_of_memory(&text) => Ran::OutOfMemory,
-                text => Ran::Panicked(text),
+                text if is_out_of_memory(&text) => RunOutcome::OutOfMemory,
+                text => RunOutcome::Panicked(text),
             },
         }
     }
@@ -326,10 +334,10 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
             .for_each(|job| job.finish(Err(error.clone()), &self.shared.metrics));
     }
 
-    fn ran_out(&mut self, size: usize) {
+    fn on_oom(&mut self, size: usize) {
         self.shared.metrics.oom.increment(1);
-        self.calm = 0;
-        self.patience = (self.patience * 2).min(LONGEST_PATIENCE);
+        self.batches_since_oom = 0;
+        self.batches_to_grow = (self.batches_to_grow * 2).min(MOST_BATCHES_TO_GROW);
         self.set_limit((size / 2).max(1));
         tracing::warn!(model = %self.shared.name, items = size, limit = self.limit, "a batch ran out of memory, smaller ones are run");
         self.free();
@@ -346,23 +354,23 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
         tensor::free_cached(self.settings.device);
     }
 
-    fn went_well(&mut self, size: usize) {
-        if self.limit == self.most || size < self.limit {
+    fn on_success(&mut self, size: usize) {
+        if self.limit == self.max_batch || size < self.limit {
             return;
         }
-        self.calm += 1;
-        if self.calm >= self.patience {
-            self.calm = 0;
-            self.set_limit((self.limit * 2).min(self.most));
+        self.batches_since_oom += 1;
+        if self.batches_since_oom >= self.batches_to_grow {
+            self.batches_since_oom = 0;
+            self.set_limit((self.limit * 2).min(self.max_batch));
             tracing::info!(model = %self.shared.name, limit = self.limit, "larger batches are tried again");
         }
     }
 
     /// The most items a batch from here on.
-    fn allow(&mut self, most: usize) {
-        self.most = most;
-        self.shared.metrics.most.set(most as f64);
-        self.set_limit(most);
+    fn set_max_batch(&mut self, max_batch: usize) {
+        self.max_batch = max_batch;
+        self.shared.metrics.most.set(max_batch as f64);
+        self.set_limit(max_batch);
     }
 
     fn set_limit(&mut self, limit: usize) {

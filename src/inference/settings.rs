@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Compute;
-use super::remembered::Remembered;
+use super::ComputeLock;
+use super::batch_size::BatchSizeStore;
 use crate::error::{Error, Result};
 use crate::models::attention::AttentionKind;
 use crate::tensor::{Device, DeviceChoice, PrecisionChoice};
@@ -70,13 +70,13 @@ pub struct WorkerSettings {
     pub device: Device,
     /// The name of that place in metrics: `cpu`, `cuda:0`; `cpu.1` for the second worker of a model
     /// there.
-    pub place: String,
+    pub device_label: String,
     /// Bytes that its weights and a running batch may hold there; none for what there is.
     pub memory_limit: Option<u64>,
     /// Where the measured size of its batches is kept; none to measure at each start.
-    pub remembered: Option<Remembered>,
+    pub batch_sizes: Option<BatchSizeStore>,
     /// The permit to compute, which the workers on the CPU share; none on GPUs.
-    pub compute: Option<Compute>,
+    pub compute: Option<ComputeLock>,
 }
 
 impl WorkerSettings {
@@ -85,9 +85,9 @@ impl WorkerSettings {
         Self {
             batch,
             device: Device::Cpu,
-            place: "cpu".to_owned(),
+            device_label: "cpu".to_owned(),
             memory_limit: None,
-            remembered: None,
+            batch_sizes: None,
             compute: None,
         }
     }

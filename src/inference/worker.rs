@@ -9,19 +9,19 @@ use tokio::sync::oneshot;
 use super::batch::{Job, Next, Shared};
 use super::runner::Runner;
 use super::settings::WorkerSettings;
-use super::{Asker, Compute, Model};
+use super::{ComputeLock, Model, Requester};
 use crate::error::{Error, Result};
 use crate::tensor::Inference;
 
-/// A model on a thread of its own. A handle: cloning shares it; when the last one falls the thread
-/// ends.
+/// A model on a thread of its own. A handle: cloning shares it; when the last one is dropped the
+/// thread ends.
 pub struct Worker<M: Model>(Arc<Handle<M>>);
 
 struct Handle<M: Model>(Arc<Shared<M>>);
 
 impl<M: Model> Drop for Handle<M> {
     fn drop(&mut self) {
-        self.0.shut();
+        self.0.close();
     }
 }
 
@@ -33,11 +33,11 @@ impl<M: Model> Clone for Worker<M> {
 
 impl<M: Model> Worker<M> {
     /// Starts a thread, makes the model there and warms it up. `make` is called again after a panic
-    /// inside the model, and when the model was put down and is asked again.
+    /// inside the model, and when the model was unloaded and is asked again.
     ///
     /// # Errors
     /// What `make` and the warm-up return, model where they panic, config for settings that cannot
-    /// work and for weights above the limit.
+    /// run_thread and for weights above the limit.
     pub async fn spawn<F>(name: &str, settings: WorkerSettings, make: F) -> Result<Self>
     where
         F: FnMut() -> Result<M> + Send + 'static,
@@ -46,13 +46,13 @@ impl<M: Model> Worker<M> {
             .batch
             .check()
             .map_err(|error| error.context(format_args!("model {name}")))?;
-        let shared = Arc::new(Shared::new(name, &settings.place, settings.batch));
+        let shared = Arc::new(Shared::new(name, &settings.device_label, settings.batch));
         let (ready, loaded) = oneshot::channel();
         let theirs = Arc::clone(&shared);
         std::thread::Builder::new()
             // The kernel keeps 15 characters.
             .name(format!("model-{name}").chars().take(15).collect())
-            .spawn(move || work(theirs, settings, make, ready))
+            .spawn(move || run_thread(theirs, settings, make, ready))
             .map_err(|error| {
                 Error::external(format!("no thread for model {name}")).because(error)
             })?;
@@ -63,25 +63,27 @@ impl<M: Model> Worker<M> {
         Ok(worker)
     }
 
-    /// The model's answer to `item`. It waits for a place in the queue, for its turn and for the
+    /// The model's answer to `item`. It waits for a permit in the queue, for its turn and for the
     /// batch. Dropping the future cancels: an item that waits is taken out at once, one that runs
-    /// keeps its place until the worker returns.
+    /// keeps its permit until the worker returns.
     ///
     /// # Errors
     /// Overload where the deadline passed, memory ran out or the worker shuts down; model where the
     /// model refused or panicked on the item.
-    pub async fn ask(&self, item: M::Item, asker: Asker) -> Result<M::Answer> {
+    pub async fn ask(&self, item: M::Item, requester: Requester) -> Result<M::Answer> {
         let shared = &self.0.0;
-        let place = match asker.deadline {
-            None => shared.places.reserve(asker.live).await?,
+        let permit = match requester.deadline {
+            None => shared.permits.reserve(requester.live).await?,
             Some(deadline) => {
-                let reserved =
-                    tokio::time::timeout_at(deadline.into(), shared.places.reserve(asker.live))
-                        .await;
+                let reserved = tokio::time::timeout_at(
+                    deadline.into(),
+                    shared.permits.reserve(requester.live),
+                )
+                .await;
                 reserved.map_err(|_| {
                     shared.metrics.expired.increment(1);
                     Error::overload(format!(
-                        "model {}: the deadline passed before a place was free",
+                        "model {}: the deadline passed before a permit was free",
                         shared.name
                     ))
                 })??
@@ -89,20 +91,20 @@ impl<M: Model> Worker<M> {
         };
         let (answer, answered) = oneshot::channel();
         let number = shared.push(
-            &asker,
+            &requester,
             Job {
                 item,
                 answer,
-                place,
+                permit,
             },
         )?;
-        let mut ticket = Ticket {
+        let mut guard = WithdrawOnDrop {
             shared,
-            asker: &asker,
+            requester: &requester,
             number: Some(number),
         };
         let answer = answered.await;
-        ticket.number = None;
+        guard.number = None;
         answer.unwrap_or_else(|_| {
             Err(Error::bug(format!(
                 "the thread of model {} ended with the item",
@@ -111,20 +113,20 @@ impl<M: Model> Worker<M> {
         })
     }
 
-    /// Items that wait for it or run, those without a place included.
+    /// Items that wait for it or run, those without a permit included.
     pub fn load(&self) -> usize {
-        self.0.0.places.taken()
+        self.0.0.permits.taken()
     }
 
-    /// How long its loaded model has had nothing to do; none where it has, or is put down.
+    /// How long its loaded model has had nothing to do; none where it has, or is unloaded.
     pub fn idle(&self) -> Option<Duration> {
         self.0.0.idle()
     }
 
     /// Drops the model and gives its memory back, if it has nothing to do; says whether. The next
-    /// item finds it loaded anew.
-    pub async fn put_down(&self) -> bool {
-        self.0.0.put_down().await.is_ok()
+    /// item finds it loaded again.
+    pub async fn unload(&self) -> bool {
+        self.0.0.unload().await.is_ok()
     }
 
     /// Its name, as in the metrics.
@@ -135,13 +137,13 @@ impl<M: Model> Worker<M> {
     /// Lets nobody in any more, answers who waits with an overload, and waits until the running
     /// batch is done and the model is dropped.
     pub async fn close(&self) {
-        self.0.0.shut();
+        self.0.0.close();
         self.0.0.ended.cancelled().await;
     }
 
     #[cfg(test)]
     pub(super) fn free_and_waiting(&self) -> (usize, usize) {
-        self.0.0.places.free_and_waiting()
+        self.0.0.permits.free_and_waiting()
     }
 }
 
@@ -154,33 +156,33 @@ impl<M: Model> fmt::Debug for Worker<M> {
     }
 }
 
-/// Takes the item out of the queue when its asker goes.
-struct Ticket<'a, M: Model> {
+/// Takes the item out of the queue when its requester goes.
+struct WithdrawOnDrop<'a, M: Model> {
     shared: &'a Shared<M>,
-    asker: &'a Asker,
+    requester: &'a Requester,
     number: Option<u64>,
 }
 
-impl<M: Model> Drop for Ticket<'_, M> {
+impl<M: Model> Drop for WithdrawOnDrop<'_, M> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            self.shared.withdraw(self.asker, number);
+            self.shared.withdraw(self.requester, number);
         }
     }
 }
 
 /// Whatever ends the thread, nobody is left waiting.
-struct Ending<M: Model>(Arc<Shared<M>>);
+struct CloseOnExit<M: Model>(Arc<Shared<M>>);
 
-impl<M: Model> Drop for Ending<M> {
+impl<M: Model> Drop for CloseOnExit<M> {
     fn drop(&mut self) {
-        self.0.shut();
+        self.0.close();
         self.0.ended.cancel();
     }
 }
 
 /// The thread. It never builds an autograd graph, and what it allocates is booked as the worker's.
-fn work<M, F>(
+fn run_thread<M, F>(
     shared: Arc<Shared<M>>,
     settings: WorkerSettings,
     make: F,
@@ -189,7 +191,7 @@ fn work<M, F>(
     M: Model,
     F: FnMut() -> Result<M>,
 {
-    let _ending = Ending(Arc::clone(&shared));
+    let _close = CloseOnExit(Arc::clone(&shared));
     let _mode = Inference::begin();
     let compute = settings.compute.clone();
     let mut runner = Runner::new(Arc::clone(&shared), settings, make);
@@ -197,7 +199,7 @@ fn work<M, F>(
     let _entered = account.enter();
     let began = Instant::now();
     let loaded = runner.load().and_then(|()| {
-        let _permit = compute.as_ref().map(Compute::acquire);
+        let _permit = compute.as_ref().map(ComputeLock::acquire);
         runner.warm_up()
     });
     let failed = loaded.is_err();
@@ -214,8 +216,8 @@ fn work<M, F>(
                 runner.process(jobs);
                 drop(permit);
             }
-            Next::PutDown(asked) => {
-                runner.put_down();
+            Next::Unload(asked) => {
+                runner.unload();
                 for done in asked {
                     // Who has gone needs no answer.
                     let _ = done.send(());

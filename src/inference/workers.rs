@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-use super::{Compute, Model, Worker, WorkerSettings};
+use super::{ComputeLock, Model, Worker, WorkerSettings};
 use crate::error::{Error, Result};
 
 /// What makes two workers the same.
@@ -31,30 +31,30 @@ pub struct WorkerKey {
 /// The workers of a process. A handle: cloning shares it.
 #[derive(Clone, Default)]
 pub struct Workers {
-    compute: Compute,
+    compute: ComputeLock,
     slots: Arc<Mutex<HashMap<(WorkerKey, TypeId), Slot>>>,
 }
 
-/// A worker of a type that only its asker knows.
+/// A worker of a type that only its requester knows.
 struct Slot {
     cell: Arc<dyn Any + Send + Sync>,
-    tenant: Arc<dyn Tenant>,
+    worker: Arc<dyn AnyWorker>,
 }
 
 /// What can be done with a worker whatever its model is.
-pub(super) trait Tenant: Send + Sync {
+pub(super) trait AnyWorker: Send + Sync {
     /// [`Worker::close`].
     fn close(&self) -> BoxFuture<'static, ()>;
     /// [`Worker::idle`].
     fn idle(&self) -> Option<Duration>;
-    /// [`Worker::put_down`].
-    fn put_down(&self) -> BoxFuture<'static, bool>;
+    /// [`Worker::unload`].
+    fn unload(&self) -> BoxFuture<'static, bool>;
 }
 
 /// A worker that may not have been started yet.
-struct Started<M: Model>(Arc<OnceCell<Worker<M>>>);
+struct LazyWorker<M: Model>(Arc<OnceCell<Worker<M>>>);
 
-impl<M: Model> Tenant for Started<M> {
+impl<M: Model> AnyWorker for LazyWorker<M> {
     fn close(&self) -> BoxFuture<'static, ()> {
         let worker = self.0.get().cloned();
         async move {
@@ -69,11 +69,11 @@ impl<M: Model> Tenant for Started<M> {
         self.0.get().and_then(Worker::idle)
     }
 
-    fn put_down(&self) -> BoxFuture<'static, bool> {
+    fn unload(&self) -> BoxFuture<'static, bool> {
         let worker = self.0.get().cloned();
         async move {
             match worker {
-                Some(worker) => worker.put_down().await,
+                Some(worker) => worker.unload().await,
                 None => false,
             }
         }
@@ -88,8 +88,8 @@ impl Workers {
     }
 
     /// The worker of `key`, started as `name` with `settings` where it does not run yet; later
-    /// askers join it as it is. Workers whose device is the CPU share one permit to compute. A
-    /// start that fails leaves nothing behind: the next asker tries again.
+    /// requesters join it as it is. Workers whose device is the CPU share one permit to compute. A
+    /// start that fails leaves nothing behind: the next requester tries again.
     ///
     /// # Errors
     /// Those of [`Worker::spawn`].
@@ -122,7 +122,7 @@ impl Workers {
             .or_insert_with(|| {
                 let cell = Arc::new(OnceCell::<Worker<M>>::new());
                 Slot {
-                    tenant: Arc::new(Started(Arc::clone(&cell))),
+                    worker: Arc::new(LazyWorker(Arc::clone(&cell))),
                     cell,
                 }
             });
@@ -132,21 +132,21 @@ impl Workers {
     }
 
     /// Those whose loaded model has had nothing to do for `idle` at least, the longest first.
-    pub(super) fn idle(&self, idle: Duration) -> Vec<Arc<dyn Tenant>> {
+    pub(super) fn idle(&self, idle: Duration) -> Vec<Arc<dyn AnyWorker>> {
         let slots = self.slots.lock();
-        let since = |slot: &Slot| slot.tenant.idle().filter(|since| *since >= idle);
+        let since = |slot: &Slot| slot.worker.idle().filter(|since| *since >= idle);
         let mut found: Vec<_> = slots
             .values()
-            .filter_map(|slot| Some((since(slot)?, Arc::clone(&slot.tenant))))
+            .filter_map(|slot| Some((since(slot)?, Arc::clone(&slot.worker))))
             .collect();
         found.sort_by_key(|(since, _)| std::cmp::Reverse(*since));
-        found.into_iter().map(|(_, tenant)| tenant).collect()
+        found.into_iter().map(|(_, worker)| worker).collect()
     }
 
     /// Closes every worker and forgets it.
     pub async fn close(&self) {
         let slots: Vec<Slot> = self.slots.lock().drain().map(|(_, slot)| slot).collect();
-        futures::future::join_all(slots.iter().map(|slot| slot.tenant.close())).await;
+        futures::future::join_all(slots.iter().map(|slot| slot.worker.close())).await;
     }
 }
 

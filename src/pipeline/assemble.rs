@@ -16,7 +16,7 @@ use crate::broker::{Brokers, CreateTopics, Embedded, Producer, Settings, Topics}
 use crate::cache::{Cache, CacheSettings, ObjectStore};
 use crate::codec::{Codec, Registry, RegistrySettings};
 use crate::inference::{
-    BatchSettings, MemorySettings, ModelSettings, Models, Relief, Workers, keep,
+    BatchSettings, MemorySettings, ModelSettings, Models, Reclaimed, Workers, watch_memory,
 };
 use crate::stage::{Deps, Kafka, Print};
 use crate::{Error, Result};
@@ -109,7 +109,7 @@ impl Assembled {
         }
         if let Some(threshold) = plan.memory.threshold {
             chore(
-                keep(
+                watch_memory(
                     workers.clone(),
                     MemorySettings {
                         threshold,
@@ -141,8 +141,8 @@ impl Assembled {
 
     /// Puts down every model that has nothing to do now, until it is asked again, and gives freed
     /// memory back to the system.
-    pub async fn relieve(&self) -> Relief {
-        self.workers.relieve(Duration::ZERO, || false).await
+    pub async fn reclaim(&self) -> Reclaimed {
+        self.workers.reclaim(Duration::ZERO, || false).await
     }
 
     /// Closes the producer and the workers; gives the number of messages that Kafka did not confirm

@@ -217,7 +217,7 @@ async fn value_in_redis_is_compressed_ends_and_survives_damage() {
     .await;
 }
 
-/// Redis is killed under load: askers go on from memory, the loss is noticed within a second also
+/// Redis is killed under load: requesters go on from memory, the loss is noticed within a second also
 /// when nobody asks, and it comes back by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_redis_costs_its_tier_and_heals() {

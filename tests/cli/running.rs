@@ -322,7 +322,7 @@ fn above_its_threshold_a_run_puts_down_what_is_idle() {
     });
     let told: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(
-        (told["put_down"].as_u64(), told["threshold"].as_u64()),
+        (told["unloaded"].as_u64(), told["threshold"].as_u64()),
         (Some(1), Some(1)),
         "`tags` is at work: {line}"
     );

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 
-use crate::inference::hub::{Pulled, Step, Why};
+use crate::inference::hub::{Pulled, SkipReason, Step};
 use crate::models::hub::HubId;
 
 /// Pause between two lines about bytes, where there are no bars.
@@ -72,8 +72,8 @@ impl Progress {
                 state.bytes = *bytes;
                 state.total = self.bar("all", *bytes);
             }
-            Step::There { file, size } => self.at(file, *size),
-            Step::Begun { file, size, had } => {
+            Step::Present { file, size } => self.at(file, *size),
+            Step::Started { file, size, had } => {
                 if *had > 0 {
                     self.say(&format!("{file}: {} are here already", HumanBytes(*had)));
                 }
@@ -84,11 +84,11 @@ impl Progress {
                 self.at(file, *had);
             }
             Step::Received { file, at } => self.at(file, *at),
-            Step::Again { file: _, error } => self.say(&format!("{error}; trying again")),
+            Step::Retrying { file: _, error } => self.say(&format!("{error}; trying again")),
             Step::Waiting { file } => {
                 self.say(&format!("{file}: another process fetches it, waiting"))
             }
-            Step::Whole { file } => {
+            Step::Verified { file } => {
                 let size = self.state.lock().at.get(*file).copied().unwrap_or_default();
                 self.end(file);
                 self.say(&format!("{file}: {}, its hash is right", HumanBytes(size)));
@@ -115,8 +115,8 @@ impl Progress {
         self.say(&format!("{} {what}", self.id));
     }
 
-    fn left(&self, left: &[(Why, Vec<String>)]) {
-        for (why, files) in left.iter().filter(|(why, _)| *why != Why::NotNeeded) {
+    fn left(&self, left: &[(SkipReason, Vec<String>)]) {
+        for (why, files) in left.iter().filter(|(why, _)| *why != SkipReason::NotNeeded) {
             let shown: Vec<&str> = files.iter().take(LISTED).map(String::as_str).collect();
             let more = files.len().saturating_sub(LISTED);
             let more = if more > 0 {

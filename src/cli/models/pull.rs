@@ -10,7 +10,7 @@ use super::progress::Progress;
 use super::{ModelDir, settings};
 use crate::cli::print;
 use crate::error::{Error, Result};
-use crate::inference::hub::{Patience, Pull, Pulled};
+use crate::inference::hub::{Pull, Pulled, RetryPolicy};
 use crate::models::hub::HubId;
 use crate::pipeline::Plan;
 use crate::pipeline::plan::AbsentModel;
@@ -41,7 +41,7 @@ pub(super) fn run(arguments: &PullArguments) -> Result<ExitCode> {
         variant: arguments.variant.as_deref(),
         to: arguments.to.as_deref(),
         instead: &instead,
-        patience: Patience::default(),
+        retry: RetryPolicy::default(),
     };
     let pulled = fetch(&pull, arguments.quiet, &CancellationToken::new())?;
     let pulled = pulled.ok_or_else(|| Error::bug("a pull was stopped that nothing stops"))?;
@@ -60,7 +60,7 @@ pub(in crate::cli) fn pull_missing(
             variant: None,
             to: None,
             instead: folder,
-            patience: Patience::default(),
+            retry: RetryPolicy::default(),
         };
         let pulled = fetch(&pull, quiet, stop)
             .map_err(|error| error.context(format_args!("model `{name}`")))?;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::super::networks::text::{LanguageModel, PictureCaptions, VideoCaptions};
-use super::super::start::Start;
-use super::super::{Asker, Pool};
-use super::Card;
+use crate::inference::loader::{ModelInfo, ModelLoader};
+use crate::inference::networks::text::{LanguageModel, PictureCaptions, VideoCaptions};
+use crate::inference::{Requester, WorkerPool};
+
 use crate::error::Result;
 use crate::models::blip::Blip;
 use crate::models::caption_decoder::CaptionRequest;
@@ -27,76 +27,76 @@ pub enum Captioner {
 /// Writes text.
 #[derive(Debug, Clone)]
 pub struct TextModel {
-    workers: Pool<LanguageModel>,
-    card: Card,
+    workers: WorkerPool<LanguageModel>,
+    info: ModelInfo,
 }
 
 /// Writes about pictures.
 #[derive(Debug, Clone)]
 pub struct PictureCaptioner {
-    workers: Pool<PictureCaptions>,
-    card: Card,
+    workers: WorkerPool<PictureCaptions>,
+    info: ModelInfo,
 }
 
 /// Writes about videos.
 #[derive(Debug, Clone)]
 pub struct VideoCaptioner {
-    workers: Pool<VideoCaptions>,
-    card: Card,
+    workers: WorkerPool<VideoCaptions>,
+    info: ModelInfo,
 }
 
 impl Captioner {
-    pub(in super::super) async fn of_prompts(start: &Start<'_>) -> Result<Self> {
-        let workers = start
+    pub(in crate::inference) async fn load_for_prompts(loader: &ModelLoader<'_>) -> Result<Self> {
+        let workers = loader
             .pool(|folder, device, precision| {
                 CausalLm::load(folder, device, precision).map(LanguageModel)
             })
             .await?;
         Ok(Self::Text(TextModel {
             workers,
-            card: start.card(),
+            info: loader.info(),
         }))
     }
 
-    pub(in super::super) async fn of_pictures(start: &Start<'_>) -> Result<Self> {
-        let workers = start
+    pub(in crate::inference) async fn load_for_pictures(loader: &ModelLoader<'_>) -> Result<Self> {
+        let workers = loader
             .pool(|folder, device, precision| {
                 Blip::load(folder, device, precision).map(PictureCaptions)
             })
             .await?;
         Ok(Self::Picture(PictureCaptioner {
             workers,
-            card: start.card(),
+            info: loader.info(),
         }))
     }
 
-    pub(in super::super) async fn of_videos(start: &Start<'_>) -> Result<Self> {
-        let workers = start
+    pub(in crate::inference) async fn load_for_videos(loader: &ModelLoader<'_>) -> Result<Self> {
+        let workers = loader
             .pool(|folder, device, precision| {
                 opus_captions::load(folder, device, precision).map(VideoCaptions)
             })
             .await?;
         Ok(Self::Video(VideoCaptioner {
             workers,
-            card: start.card(),
+            info: loader.info(),
         }))
     }
 
     /// The class of its device, `cpu` or `cuda`.
     pub fn device(&self) -> &str {
-        &self.card().device
+        &self.info().device
     }
 
     /// What records say of it.
     pub fn tag(&self) -> &Arc<ModelTag> {
-        &self.card().tag
+        &self.info().tag
     }
 
-    fn card(&self) -> &Card {
+    fn info(&self) -> &ModelInfo {
         match self {
-            Self::Text(model) => &model.card,
-            Self::Picture(model) => &model.card,
-            Self::Video(model) => &model.card,
+            Self::Text(model) => &model.info,
+            Self::Picture(model) => &model.info,
+            Self::Video(model) => &model.info,
         }
     }
 }
@@ -105,9 +105,9 @@ impl TextModel {
     /// The texts for a prompt: one, or its variants.
     ///
     /// # Errors
-    /// Those of [`Pool::ask`].
-    pub async fn ask(&self, request: TextRequest, asker: Asker) -> Result<Vec<Generation>> {
-        self.workers.ask(request, asker).await
+    /// Those of [`WorkerPool::ask`].
+    pub async fn ask(&self, request: TextRequest, requester: Requester) -> Result<Vec<Generation>> {
+        self.workers.ask(request, requester).await
     }
 }
 
@@ -115,14 +115,14 @@ impl PictureCaptioner {
     /// The captions of a picture: one, or its variants.
     ///
     /// # Errors
-    /// Those of [`Pool::ask`].
+    /// Those of [`WorkerPool::ask`].
     pub async fn ask(
         &self,
         frame: Arc<Frame>,
         request: CaptionRequest,
-        asker: Asker,
+        requester: Requester,
     ) -> Result<Vec<Generation>> {
-        self.workers.ask((frame, request), asker).await
+        self.workers.ask((frame, request), requester).await
     }
 }
 
@@ -130,13 +130,13 @@ impl VideoCaptioner {
     /// The captions of a video, given its vectors in their order: one, or its variants.
     ///
     /// # Errors
-    /// Those of [`Pool::ask`].
+    /// Those of [`WorkerPool::ask`].
     pub async fn ask(
         &self,
         vectors: Vec<Vec<f32>>,
         request: CaptionRequest,
-        asker: Asker,
+        requester: Requester,
     ) -> Result<Vec<Generation>> {
-        self.workers.ask((vectors, request), asker).await
+        self.workers.ask((vectors, request), requester).await
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::super::networks::{ClipEncoder, Encoded, EncoderInput, EncoderOutput, FrameEncoder};
-use super::super::start::Start;
-use super::super::{Asker, Pool, ZeroShot};
-use super::Card;
+use crate::inference::loader::{ModelInfo, ModelLoader};
+use crate::inference::networks::{ClipEncoder, Encoded, EncoderInput, EncoderOutput, FrameEncoder};
+use crate::inference::{Requester, WorkerPool, ZeroShot};
+
 use crate::error::{Error, Result};
 use crate::models::opus_encoder::OpusEncoder;
 use crate::models::picture_encoder::Scoring;
@@ -17,32 +17,32 @@ pub struct EncodeModel {
     workers: Encoder,
     labels: Option<Arc<[Arc<str>]>>,
     unit: bool,
-    card: Card,
+    info: ModelInfo,
 }
 
 #[derive(Debug, Clone)]
 enum Encoder {
-    Frames(Pool<FrameEncoder>),
-    Clips(Pool<ClipEncoder>),
+    Frames(WorkerPool<FrameEncoder>),
+    Clips(WorkerPool<ClipEncoder>),
 }
 
 impl EncodeModel {
-    pub(in super::super) async fn of_pictures(start: &Start<'_>) -> Result<Self> {
+    pub(in crate::inference) async fn load_for_pictures(loader: &ModelLoader<'_>) -> Result<Self> {
         let (labels, unit) = (
-            FrameEncoder::classes(&start.folder)?,
-            FrameEncoder::are_unit(start.folder.architecture()?),
+            FrameEncoder::classes(&loader.folder)?,
+            FrameEncoder::are_unit(loader.folder.architecture()?),
         );
-        let workers = Encoder::Frames(start.pool(FrameEncoder::open).await?);
+        let workers = Encoder::Frames(loader.pool(FrameEncoder::open).await?);
         Ok(Self {
             workers,
             labels,
             unit,
-            card: start.card(),
+            info: loader.info(),
         })
     }
 
-    pub(in super::super) async fn of_clips(start: &Start<'_>) -> Result<Self> {
-        let workers = start
+    pub(in crate::inference) async fn load_for_clips(loader: &ModelLoader<'_>) -> Result<Self> {
+        let workers = loader
             .pool(|folder, device, precision| {
                 OpusEncoder::load(folder, device, precision).map(ClipEncoder)
             })
@@ -51,23 +51,23 @@ impl EncodeModel {
             workers: Encoder::Clips(workers),
             labels: None,
             unit: false,
-            card: start.card(),
+            info: loader.info(),
         })
     }
 
     /// The vector of a frame, or of a window of frames of one size.
     ///
     /// # Errors
-    /// Those of [`Pool::ask`].
-    pub async fn ask(&self, frames: Vec<Arc<Frame>>, asker: Asker) -> Result<Encoded> {
+    /// Those of [`WorkerPool::ask`].
+    pub async fn ask(&self, frames: Vec<Arc<Frame>>, requester: Requester) -> Result<Encoded> {
         match &self.workers {
             Encoder::Frames(workers) => {
-                match workers.ask(EncoderInput::Frames(frames), asker).await? {
+                match workers.ask(EncoderInput::Frames(frames), requester).await? {
                     EncoderOutput::Frame(encoded) => Ok(encoded),
                     EncoderOutput::Texts(..) => Err(Error::bug("a frame was answered as texts")),
                 }
             }
-            Encoder::Clips(workers) => workers.ask(frames, asker).await,
+            Encoder::Clips(workers) => workers.ask(frames, requester).await,
         }
     }
 
@@ -76,15 +76,15 @@ impl EncodeModel {
     ///
     /// # Errors
     /// Config, where the model knows no texts, or there are no labels or no place for them; those
-    /// of [`Pool::ask`].
+    /// of [`WorkerPool::ask`].
     pub async fn zero_shot(
         &self,
         labels: Arc<[Arc<str>]>,
         template: &str,
-        asker: Asker,
+        requester: Requester,
     ) -> Result<ZeroShot> {
         let (vectors, scoring) = self
-            .read(ZeroShot::texts(&labels, template)?, asker)
+            .read(ZeroShot::texts(&labels, template)?, requester)
             .await?;
         Ok(ZeroShot::new(labels, vectors, scoring))
     }
@@ -92,17 +92,21 @@ impl EncodeModel {
     /// The vectors of texts in the space of its pictures, each of length 1.
     ///
     /// # Errors
-    /// Config, where the model knows no texts; those of [`Pool::ask`].
-    pub async fn texts(&self, texts: Vec<String>, asker: Asker) -> Result<Vec<Vec<f32>>> {
-        Ok(self.read(texts, asker).await?.0)
+    /// Config, where the model knows no texts; those of [`WorkerPool::ask`].
+    pub async fn texts(&self, texts: Vec<String>, requester: Requester) -> Result<Vec<Vec<f32>>> {
+        Ok(self.read(texts, requester).await?.0)
     }
 
-    async fn read(&self, texts: Vec<String>, asker: Asker) -> Result<(Vec<Vec<f32>>, Scoring)> {
+    async fn read(
+        &self,
+        texts: Vec<String>,
+        requester: Requester,
+    ) -> Result<(Vec<Vec<f32>>, Scoring)> {
         let Encoder::Frames(workers) = &self.workers else {
-            let message = format!("{} knows clips only, no texts", self.card.tag.id);
+            let message = format!("{} knows clips only, no texts", self.info.tag.id);
             return Err(Error::config(message).hint("a CLIPModel or a SiglipModel knows texts"));
         };
-        match workers.ask(EncoderInput::Texts(texts), asker).await? {
+        match workers.ask(EncoderInput::Texts(texts), requester).await? {
             EncoderOutput::Texts(vectors, scoring) => Ok((vectors, scoring)),
             EncoderOutput::Frame(_) => Err(Error::bug("texts were answered as a frame")),
         }
@@ -125,11 +129,11 @@ impl EncodeModel {
 
     /// The class of its device, `cpu` or `cuda`: answers differ between them in the last digits.
     pub fn device(&self) -> &str {
-        &self.card.device
+        &self.info.device
     }
 
     /// What records say of it.
     pub fn tag(&self) -> &Arc<ModelTag> {
-        &self.card.tag
+        &self.info.tag
     }
 }

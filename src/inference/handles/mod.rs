@@ -8,21 +8,9 @@ mod script;
 mod shots;
 mod speech;
 
-use std::sync::Arc;
-
 pub use self::caption::{Captioner, PictureCaptioner, TextModel, VideoCaptioner};
 pub use self::encode::EncodeModel;
 pub use self::paint::PaintModel;
 pub use self::script::ScriptModel;
 pub use self::shots::ShotsModel;
 pub use self::speech::{Heard, SpeechModel, VadModel};
-use crate::packet::ModelTag;
-
-/// What every loaded model has.
-#[derive(Debug, Clone)]
-pub(super) struct Card {
-    /// What records say of it.
-    pub tag: Arc<ModelTag>,
-    /// The class of its device, `cpu` or `cuda`: answers differ between them in the last digits.
-    pub device: Arc<str>,
-}

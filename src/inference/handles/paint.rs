@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::super::networks::{DiffusionNetwork, Painted, PictureRequest};
-use super::super::start::Start;
-use super::super::{Asker, Pool};
-use super::Card;
+use crate::inference::loader::{ModelInfo, ModelLoader};
+use crate::inference::networks::{DiffusionNetwork, Painted, PictureRequest};
+use crate::inference::{Requester, WorkerPool};
+
 use crate::error::Result;
 use crate::models::ModelFolder;
 use crate::models::diffusion::pipeline::{Pipeline, is_latent_consistency};
@@ -14,21 +14,21 @@ use crate::packet::ModelTag;
 /// Paints pictures.
 #[derive(Debug, Clone)]
 pub struct PaintModel {
-    workers: Pool<DiffusionNetwork>,
-    card: Card,
+    workers: WorkerPool<DiffusionNetwork>,
+    info: ModelInfo,
     consistent: bool,
 }
 
 impl PaintModel {
-    pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
-        let options = start.painting();
+    pub(in crate::inference) async fn load(loader: &ModelLoader<'_>) -> Result<Self> {
+        let options = loader.painting();
         let make = move |folder: &ModelFolder, device, precision| {
             Pipeline::open(folder, device, precision, options).map(DiffusionNetwork)
         };
-        let consistent = is_latent_consistency(start.folder.architecture()?);
+        let consistent = is_latent_consistency(loader.folder.architecture()?);
         Ok(Self {
-            workers: start.pool(make).await?,
-            card: start.card(),
+            workers: loader.pool(make).await?,
+            info: loader.info(),
             consistent,
         })
     }
@@ -36,9 +36,9 @@ impl PaintModel {
     /// A picture for a prompt, and perhaps from a frame.
     ///
     /// # Errors
-    /// Those of [`Pool::ask`].
-    pub async fn ask(&self, request: PictureRequest, asker: Asker) -> Result<Painted> {
-        self.workers.ask(request, asker).await
+    /// Those of [`WorkerPool::ask`].
+    pub async fn ask(&self, request: PictureRequest, requester: Requester) -> Result<Painted> {
+        self.workers.ask(request, requester).await
     }
 
     /// How many of `steps` are done for a picture that is made from a frame at `strength`.
@@ -52,11 +52,11 @@ impl PaintModel {
 
     /// The class of its device, `cpu` or `cuda`.
     pub fn device(&self) -> &str {
-        &self.card.device
+        &self.info.device
     }
 
     /// What records say of it.
     pub fn tag(&self) -> &Arc<ModelTag> {
-        &self.card.tag
+        &self.info.tag
     }
 }

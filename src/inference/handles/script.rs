@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::super::networks::{Encoded, ScriptInput, ScriptModule};
-use super::super::start::Start;
-use super::super::{Asker, Pool};
-use super::Card;
+use crate::inference::loader::{ModelInfo, ModelLoader};
+use crate::inference::networks::{Encoded, ScriptInput, ScriptModule};
+use crate::inference::{Requester, WorkerPool};
+
 use crate::error::Result;
 use crate::models::torchscript::{Declared, TorchScript};
 use crate::models::{ModelFolder, classes};
@@ -14,15 +14,15 @@ use crate::packet::{Frame, ModelTag};
 /// Makes what a TorchScript module makes.
 #[derive(Debug, Clone)]
 pub struct ScriptModel {
-    workers: Pool<ScriptModule>,
+    workers: WorkerPool<ScriptModule>,
     declared: Declared,
     labels: Option<Arc<[Arc<str>]>>,
-    card: Card,
+    info: ModelInfo,
 }
 
 impl ScriptModel {
-    pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
-        let config = start.folder.config();
+    pub(in crate::inference) async fn load(loader: &ModelLoader<'_>) -> Result<Self> {
+        let config = loader.folder.config();
         let (declared, named) = (Declared::read(config)?, classes::count(config, 0)?);
         let labels = (named > 0)
             .then(|| classes::names(config, named))
@@ -35,22 +35,22 @@ impl ScriptModel {
             ))
         };
         Ok(Self {
-            workers: start.pool(make).await?,
+            workers: loader.pool(make).await?,
             declared,
             labels,
-            card: start.card(),
+            info: loader.info(),
         })
     }
 
     /// What the module makes of a frame as `declared`: the vector; there are no probabilities.
     ///
     /// # Errors
-    /// Those of [`Pool::ask`].
+    /// Those of [`WorkerPool::ask`].
     pub async fn ask(
         &self,
         frame: Arc<Frame>,
         declared: Arc<Declared>,
-        asker: Asker,
+        requester: Requester,
     ) -> Result<Encoded> {
         self.workers
             .ask(
@@ -58,7 +58,7 @@ impl ScriptModel {
                     frame: vec![frame],
                     declared,
                 },
-                asker,
+                requester,
             )
             .await
     }
@@ -75,11 +75,11 @@ impl ScriptModel {
 
     /// The class of its device, `cpu` or `cuda`.
     pub fn device(&self) -> &str {
-        &self.card.device
+        &self.info.device
     }
 
     /// What records say of it.
     pub fn tag(&self) -> &Arc<ModelTag> {
-        &self.card.tag
+        &self.info.tag
     }
 }

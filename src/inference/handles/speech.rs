@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::super::networks::speech::{SpeechDetector, Transcriber};
-use super::super::start::Start;
-use super::super::{Asker, Pool};
-use super::Card;
+use crate::inference::loader::{ModelInfo, ModelLoader};
+use crate::inference::networks::speech::{SpeechDetector, Transcriber};
+use crate::inference::{Requester, WorkerPool};
+
 use crate::error::Result;
 use crate::models::silero_vad::{SileroVad, VadState};
 use crate::models::whisper::{Capabilities, Request, Transcription, Whisper};
@@ -15,16 +15,16 @@ use crate::packet::ModelTag;
 /// Writes speech down.
 #[derive(Debug, Clone)]
 pub struct SpeechModel {
-    workers: Pool<Transcriber>,
+    workers: WorkerPool<Transcriber>,
     capabilities: Arc<Capabilities>,
-    card: Card,
+    info: ModelInfo,
 }
 
 /// Hears whether anybody speaks.
 #[derive(Debug, Clone)]
 pub struct VadModel {
-    workers: Pool<SpeechDetector>,
-    card: Card,
+    workers: WorkerPool<SpeechDetector>,
+    info: ModelInfo,
 }
 
 /// Sound of a stream that goes on.
@@ -37,9 +37,9 @@ pub struct Heard {
 }
 
 impl SpeechModel {
-    pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
-        let capabilities = Arc::new(Capabilities::read(&start.folder)?);
-        let workers = start
+    pub(in crate::inference) async fn load(loader: &ModelLoader<'_>) -> Result<Self> {
+        let capabilities = Arc::new(Capabilities::read(&loader.folder)?);
+        let workers = loader
             .pool(|folder, device, precision| {
                 Whisper::load(folder, device, precision).map(Transcriber)
             })
@@ -47,16 +47,16 @@ impl SpeechModel {
         Ok(Self {
             workers,
             capabilities,
-            card: start.card(),
+            info: loader.info(),
         })
     }
 
     /// What is said in a window of sound.
     ///
     /// # Errors
-    /// Those of [`Pool::ask`].
-    pub async fn ask(&self, request: Request, asker: Asker) -> Result<Transcription> {
-        self.workers.ask(request, asker).await
+    /// Those of [`WorkerPool::ask`].
+    pub async fn ask(&self, request: Request, requester: Requester) -> Result<Transcription> {
+        self.workers.ask(request, requester).await
     }
 
     /// What may be asked of it.
@@ -66,36 +66,36 @@ impl SpeechModel {
 
     /// The class of its device, `cpu` or `cuda`.
     pub fn device(&self) -> &str {
-        &self.card.device
+        &self.info.device
     }
 
     /// What records say of it.
     pub fn tag(&self) -> &Arc<ModelTag> {
-        &self.card.tag
+        &self.info.tag
     }
 }
 
 impl VadModel {
-    pub(in super::super) async fn load(start: &Start<'_>) -> Result<Self> {
-        let workers = start
+    pub(in crate::inference) async fn load(loader: &ModelLoader<'_>) -> Result<Self> {
+        let workers = loader
             .pool(|folder, device, _| SileroVad::load(folder, device).map(SpeechDetector))
             .await?;
         Ok(Self {
             workers,
-            card: start.card(),
+            info: loader.info(),
         })
     }
 
     /// The probability of speech in every chunk, and what is to be remembered for the next.
     ///
     /// # Errors
-    /// Those of [`Pool::ask`].
-    pub async fn ask(&self, heard: Heard, asker: Asker) -> Result<(Vec<f32>, VadState)> {
-        self.workers.ask(heard, asker).await
+    /// Those of [`WorkerPool::ask`].
+    pub async fn ask(&self, heard: Heard, requester: Requester) -> Result<(Vec<f32>, VadState)> {
+        self.workers.ask(heard, requester).await
     }
 
     /// What records say of it.
     pub fn tag(&self) -> &Arc<ModelTag> {
-        &self.card.tag
+        &self.info.tag
     }
 }

@@ -2,10 +2,10 @@
 //! folder. What was fetched is never fetched twice, a broken transfer goes on where it broke, and a
 //! file whose hash is not the hub's never gets its name.
 
-mod choice;
-mod fetch;
-mod listing;
-mod place;
+mod client;
+mod destination;
+mod download;
+mod selection;
 #[cfg(test)]
 mod tests;
 
@@ -15,17 +15,17 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 
-use self::fetch::Fetch;
-use self::listing::Hub;
-use self::place::Place;
+use self::client::HubClient;
+use self::destination::Destination;
+use self::download::Download;
 use crate::error::{Error, Result};
 use crate::models::ModelSummary;
 use crate::models::hub::{HubId, HubSettings};
 
-pub use self::choice::Why;
+pub use self::selection::SkipReason;
 
 /// Files that are fetched at a time.
-const AT_A_TIME: usize = 4;
+const CONCURRENT_DOWNLOADS: usize = 4;
 
 /// A model that is wanted from the hub.
 #[derive(Debug, Clone)]
@@ -39,26 +39,26 @@ pub struct Pull<'a> {
     /// The folder to fill by hand where there is no hub, for messages.
     pub instead: &'a Path,
     /// How much the hub may try ours.
-    pub patience: Patience,
+    pub retry: RetryPolicy,
 }
 
 /// How long a hub may be silent, and how often it is asked again.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// Silence after which a connection counts as broken.
-    pub silence: Duration,
+    pub read_timeout: Duration,
     /// Tries in a row that bring nothing until it is given up.
     pub tries: u32,
     /// The pause before the second try; it doubles with each further one.
-    pub pause: Duration,
+    pub first_pause: Duration,
 }
 
-impl Default for Patience {
+impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
-            silence: Duration::from_secs(30),
+            read_timeout: Duration::from_secs(30),
             tries: 6,
-            pause: Duration::from_secs(1),
+            first_pause: Duration::from_secs(1),
         }
     }
 }
@@ -86,17 +86,17 @@ pub enum Step<'a> {
         /// Their bytes.
         bytes: u64,
         /// The files that are left alone, by the reason.
-        left: &'a [(Why, Vec<String>)],
+        left: &'a [(SkipReason, Vec<String>)],
     },
     /// A file is there already.
-    There {
+    Present {
         /// Its path in the repository.
         file: &'a str,
         /// Its size.
         size: u64,
     },
     /// A file is being fetched.
-    Begun {
+    Started {
         /// Its path in the repository.
         file: &'a str,
         /// Its size.
@@ -112,7 +112,7 @@ pub enum Step<'a> {
         at: u64,
     },
     /// It broke and will be tried again.
-    Again {
+    Retrying {
         /// Its path in the repository.
         file: &'a str,
         /// What went wrong.
@@ -124,7 +124,7 @@ pub enum Step<'a> {
         file: &'a str,
     },
     /// It is there, and its hash is right.
-    Whole {
+    Verified {
         /// Its path in the repository.
         file: &'a str,
     },
@@ -145,49 +145,49 @@ impl Pull<'_> {
         if settings.offline {
             return self.cached(settings);
         }
-        let hub = Hub::open(settings, self)?;
+        let hub = HubClient::open(settings, self)?;
         let listing = hub.listing(self.id).await?;
-        let choice = choice::choose(listing.files, self.id, self.variant)?;
-        let bytes = choice.files.iter().map(|file| file.size).sum();
+        let selection = selection::select(listing.files, self.id, self.variant)?;
+        let bytes = selection.files.iter().map(|file| file.size).sum();
         watch(Step::Chosen {
             commit: &listing.commit,
-            files: choice.files.len(),
+            files: selection.files.len(),
             bytes,
-            left: &choice.left,
+            left: &selection.left,
         });
-        let place = match self.to {
-            Some(folder) => Place::Folder {
+        let destination = match self.to {
+            Some(folder) => Destination::Folder {
                 folder,
                 commit: &listing.commit,
             },
-            None => Place::Cache {
+            None => Destination::Cache {
                 cache: &settings.cache,
                 id: self.id,
                 commit: &listing.commit,
             },
         };
-        let mut spots = BTreeSet::new();
+        let mut seen = BTreeSet::new();
         // Two files of one content are one blob of the cache.
-        let once = choice
+        let once = selection
             .files
             .iter()
-            .filter(|file| spots.insert(place.spot(file).whole))
+            .filter(|file| seen.insert(destination.paths(file).whole))
             .collect::<Vec<_>>();
-        let fetches = once.into_iter().map(|file| Fetch {
+        let fetches = once.into_iter().map(|file| Download {
             hub: &hub,
-            place: &place,
+            destination: &destination,
             id: self.id,
             commit: &listing.commit,
             file,
             watch,
         });
         let fetched = futures::stream::iter(fetches)
-            .map(Fetch::run)
-            .buffer_unordered(AT_A_TIME)
+            .map(Download::run)
+            .buffer_unordered(CONCURRENT_DOWNLOADS)
             .try_collect::<Vec<u64>>()
             .await?;
         // Only when all is there, so that a snapshot that is found is a whole one.
-        let folder = place.settle(&choice.files)?;
+        let folder = destination.publish(&selection.files)?;
         ModelSummary::read(&folder)
             .map_err(|error| error.context(format_args!("{} was fetched, but", self.id)))?;
         Ok(Pulled {

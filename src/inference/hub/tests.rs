@@ -65,17 +65,17 @@ impl Bench {
         more: &[(&str, &str)],
     ) -> Result<Pulled> {
         let id = id.parse().unwrap();
-        let patience = Patience {
-            silence: Duration::from_millis(500),
+        let retry = RetryPolicy {
+            read_timeout: Duration::from_millis(500),
             tries: self.tries,
-            pause: Duration::from_millis(1),
+            first_pause: Duration::from_millis(1),
         };
         let pull = Pull {
             id: &id,
             variant,
             to,
             instead: Path::new("models/owner/name"),
-            patience,
+            retry,
         };
         pull.run(&self.settings(more), &|step| {
             self.told.lock().push(format!("{step:?}"))
@@ -226,7 +226,7 @@ async fn a_broken_transfer_goes_on_where_it_broke() {
         fs::read(pulled.folder.join("model.safetensors")).unwrap(),
         repository.files["model.safetensors"]
     );
-    assert!(bench.told("Again") && bench.told(&format!("at: {size}")));
+    assert!(bench.told("Retrying") && bench.told(&format!("at: {size}")));
     assert!(pulled.fetched > size as u64);
 }
 
@@ -347,7 +347,7 @@ async fn wrong_bytes_never_get_a_name() {
 }
 
 #[tokio::test]
-async fn a_rest_that_is_wrong_is_fetched_anew() {
+async fn a_rest_that_is_wrong_is_fetched_again() {
     let repository = Repository::of(ID, 1000);
     let sum = sha256(&repository.files["model.safetensors"]);
     let bench = Bench::with(repository, |_| Act::Honest);
@@ -508,17 +508,17 @@ async fn without_a_hub_it_says_which_folder_to_fill() {
     let mut settings = bench.settings(&[]);
     settings.endpoint = format!("http://{closed}");
     let id = ID.parse().unwrap();
-    let patience = Patience {
+    let retry = RetryPolicy {
         tries: 2,
-        pause: Duration::from_millis(1),
-        ..Patience::default()
+        first_pause: Duration::from_millis(1),
+        ..RetryPolicy::default()
     };
     let pull = Pull {
         id: &id,
         variant: None,
         to: None,
         instead: Path::new("models/owner/name"),
-        patience,
+        retry,
     };
     let error = pull.run(&settings, &|_| {}).await.unwrap_err();
     assert_eq!(error.kind(), Kind::External);
@@ -735,7 +735,7 @@ async fn two_pulls_of_one_file_take_turns() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_told() {
+async fn a_full_disk_is_reported() {
     let repository = Repository::of(ID, 1000);
     let sum = sha256(&repository.files["model.safetensors"]);
     let bench = Bench::with(repository, |_| Act::Honest);

@@ -1,6 +1,7 @@
 //! A model that takes memory by the item: limits, measured batches, several workers, and putting it
 //! down.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use futures::future::join_all;
 use parking_lot::Mutex;
 use tch::{Kind, Tensor};
 
-use crate::error::Kind as Who;
+use crate::error::{Kind as Who, Result};
 use crate::inference::*;
 use crate::tensor::{self, Device};
 
@@ -108,7 +109,7 @@ fn limited(batch: BatchSettings, mib: u64) -> WorkerSettings {
 }
 
 async fn ask_all(worker: &Worker<Hungry>, items: usize) -> Vec<Result<usize>> {
-    join_all((0..items).map(|item| worker.ask(item, Asker::new("a", false)))).await
+    join_all((0..items).map(|item| worker.ask(item, Requester::new("a", false)))).await
 }
 
 #[tokio::test]
@@ -164,7 +165,7 @@ async fn weights_above_the_limit_are_refused_at_the_start() {
 async fn batches_are_measured_once_and_remembered() {
     let folder = tempfile::tempdir().unwrap();
     let (model, weights, precision) = ("hungry".to_owned(), "12".to_owned(), "f32".to_owned());
-    let kept = Remembered {
+    let kept = BatchSizeStore {
         folder: folder.path().to_owned(),
         model,
         weights,
@@ -173,7 +174,7 @@ async fn batches_are_measured_once_and_remembered() {
     };
     let batch = BatchSettings::measured(Duration::from_millis(500), 128);
     let settings = WorkerSettings {
-        remembered: Some(kept),
+        batch_sizes: Some(kept),
         ..WorkerSettings::on_cpu(batch)
     };
     let log = Log::new();
@@ -227,7 +228,7 @@ async fn measuring_stops_at_the_memory_limit() {
 }
 
 #[tokio::test]
-async fn a_model_put_down_gives_its_memory_back_and_is_loaded_when_asked() {
+async fn an_unloaded_model_gives_its_memory_back_and_is_loaded_when_asked() {
     let log = Log::new();
     let worker = worker(
         &log,
@@ -236,17 +237,17 @@ async fn a_model_put_down_gives_its_memory_back_and_is_loaded_when_asked() {
     .await
     .unwrap();
     assert!(worker.idle().is_some());
-    assert!(worker.put_down().await);
+    assert!(worker.unload().await);
     assert_eq!(
-        (worker.idle(), worker.put_down().await),
+        (worker.idle(), worker.unload().await),
         (None, false),
-        "there is nothing left to put down"
+        "there is nothing left to unload"
     );
     assert_eq!(ask_all(&worker, 1).await.remove(0).unwrap(), 0);
     assert_eq!(log.made.load(Ordering::SeqCst), 2);
     log.held.store(true, Ordering::SeqCst);
     let busy = worker.clone();
-    let asking = tokio::spawn(async move { busy.ask(7, Asker::new("a", false)).await });
+    let asking = tokio::spawn(async move { busy.ask(7, Requester::new("a", false)).await });
     while log.sizes().is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -254,7 +255,7 @@ async fn a_model_put_down_gives_its_memory_back_and_is_loaded_when_asked() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(
-        (worker.idle(), worker.put_down().await),
+        (worker.idle(), worker.unload().await),
         (None, false),
         "a batch runs"
     );
@@ -284,19 +285,19 @@ async fn relief_puts_down_the_longest_idle_until_it_is_enough() {
     let (old, new) = (get("old", 0).await, get("new", 1).await);
     assert_eq!(
         workers
-            .relieve(Duration::from_secs(3600), || false)
+            .reclaim(Duration::from_secs(3600), || false)
             .await
-            .put_down,
+            .unloaded,
         0,
         "none has been idle for so long"
     );
     let enough = || old.idle().is_none();
-    let relief = workers.relieve(Duration::ZERO, enough).await;
+    let relief = workers.reclaim(Duration::ZERO, enough).await;
     assert_eq!(
-        (relief.put_down, old.idle().is_none(), new.idle().is_some()),
+        (relief.unloaded, old.idle().is_none(), new.idle().is_some()),
         (1, true, true)
     );
-    assert_eq!(workers.relieve(Duration::ZERO, || false).await.put_down, 1);
+    assert_eq!(workers.reclaim(Duration::ZERO, || false).await.unloaded, 1);
     assert_eq!(
         (
             ask_all(&old, 1).await.len(),
@@ -330,7 +331,7 @@ async fn work_goes_where_the_queue_is_shortest() {
     let ahead: Vec<_> = (0..4)
         .map(|item| {
             let first = workers[0].clone();
-            tokio::spawn(async move { first.ask(item, Asker::new("ahead", false)).await })
+            tokio::spawn(async move { first.ask(item, Requester::new("ahead", false)).await })
         })
         .collect();
     let loads = async |loads: [usize; 3]| {
@@ -339,11 +340,11 @@ async fn work_goes_where_the_queue_is_shortest() {
         }
     };
     loads([4, 0, 0]).await;
-    let pool = Pool::new(workers.clone());
+    let pool = WorkerPool::new(workers.clone());
     let asks: Vec<_> = (0..9)
         .map(|item| {
             let pool = pool.clone();
-            tokio::spawn(async move { pool.ask(item, Asker::new("a", false)).await })
+            tokio::spawn(async move { pool.ask(item, Requester::new("a", false)).await })
         })
         .collect();
     // Eight fill the others up to the first, and the ninth goes to any.

@@ -3,15 +3,16 @@
 mod memory;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use futures::{FutureExt, poll};
 use parking_lot::{Condvar, Mutex};
 
 use super::*;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 
 const POISON: u32 = 666;
 const REFUSED: u32 = 13;
@@ -109,8 +110,8 @@ fn on_cpu(max_size: usize, queue: usize) -> WorkerSettings {
     WorkerSettings::on_cpu(settings(max_size, queue))
 }
 
-fn file(stream: &str) -> Asker {
-    Asker::new(stream, false)
+fn file(stream: &str) -> Requester {
+    Requester::new(stream, false)
 }
 
 /// Occupies the worker with item 0 until the script lets go.
@@ -142,11 +143,11 @@ async fn batch_is_formed_late_with_live_first_and_streams_in_turn() {
         (2, file("a")),
         (3, file("a")),
         (11, file("b")),
-        (100, Asker::new("x", true)),
+        (100, Requester::new("x", true)),
     ];
     let mut asks: Vec<_> = asks
         .into_iter()
-        .map(|(item, asker)| worker.ask(item, asker).boxed())
+        .map(|(item, requester)| worker.ask(item, requester).boxed())
         .collect();
     for ask in &mut asks {
         assert!(poll!(ask).is_pending());
@@ -193,7 +194,7 @@ async fn places_are_bounded_and_who_leaves_the_line_is_never_run() {
     let mut queued = worker.ask(1, file("a")).boxed();
     let mut third = worker.ask(2, file("a")).boxed();
     let mut gone = worker.ask(3, file("a")).boxed();
-    let mut live = worker.ask(4, Asker::new("x", true)).boxed();
+    let mut live = worker.ask(4, Requester::new("x", true)).boxed();
     for ask in [&mut queued, &mut third, &mut gone, &mut live] {
         assert!(poll!(ask).is_pending());
     }
@@ -233,7 +234,7 @@ async fn panic_stays_with_the_item_that_causes_it() {
             item => assert_eq!(answer.unwrap(), item * 2),
         }
     }
-    // 8, 4, 2 and 1 items panicked; after each the model is made anew.
+    // 8, 4, 2 and 1 items panicked; after each the model is made again.
     assert_eq!(script.made.load(Ordering::SeqCst), 5);
     plug.await.unwrap().unwrap();
 }
@@ -323,7 +324,7 @@ async fn expired_item_is_skipped() {
     let script = Script::new();
     let worker = worker(&script, settings(4, 4)).await;
     let plug = plug(&worker, &script).await;
-    let soon = Asker {
+    let soon = Requester {
         deadline: Some(Instant::now() + Duration::from_millis(5)),
         ..file("a")
     };
@@ -414,8 +415,8 @@ async fn workers_on_the_cpu_compute_one_at_a_time_and_equal_keys_share_one() {
     );
 }
 
-/// Many streams on several threads, a third of the askers leave at some point, some items panic:
-/// every other one gets its own answer and no place is lost.
+/// Many streams on several threads, a third of the requesters leave at some point, some items
+/// panic: every other one gets its own answer and no permit is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_lost_when_askers_leave_at_any_point() {
     let script = Script::new();
@@ -424,7 +425,7 @@ async fn nothing_is_lost_when_askers_leave_at_any_point() {
         let worker = worker.clone();
         tokio::spawn(async move {
             let item = if n % 97 == 0 { POISON } else { n };
-            let ask = worker.ask(item, Asker::new(format!("s{}", n % 9), n % 5 == 0));
+            let ask = worker.ask(item, Requester::new(format!("s{}", n % 9), n % 5 == 0));
             if n % 3 == 0 {
                 let patience = Duration::from_micros(u64::from(n * 7919 % 4000));
                 return tokio::time::timeout(patience, ask)

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::vectors::{CACHE, DTYPE, Form, Made, kept};
 use crate::cache::Key;
 use crate::config::shape::{Default, Field, Type};
-use crate::inference::{Asker, EncodeModel, Encoded};
+use crate::inference::{EncodeModel, Encoded, Requester};
 use crate::packet::{Payload, PayloadKind};
 use crate::stage::{
     Build, Context, Deps, Emitter, Input, Joins, Lookahead, PacketDraft, StageKind, Transform,
@@ -86,12 +86,12 @@ impl Transform for Embed {
         };
         let text = self.template.replace("{}", text);
         let stream = &input.head.channel.stream;
-        let asker = Asker {
+        let requester = Requester {
             stream: Arc::clone(&stream.id),
             live: stream.live,
             deadline: None,
         };
-        let Encoded { vector, .. } = self.answer(text, asker).await?;
+        let Encoded { vector, .. } = self.answer(text, requester).await?;
         let embedding = self.form.embedding(
             Made {
                 vector,
@@ -111,7 +111,7 @@ impl Transform for Embed {
 }
 
 impl Embed {
-    async fn answer(&self, text: String, asker: Asker) -> Result<Encoded> {
+    async fn answer(&self, text: String, requester: Requester) -> Result<Encoded> {
         let tag = self.model.tag();
         let key = Key::builder("embed")
             .part(&tag.revision)
@@ -122,7 +122,7 @@ impl Embed {
         let ask = async {
             let vector = self
                 .model
-                .texts(vec![text], asker)
+                .texts(vec![text], requester)
                 .await?
                 .pop()
                 .ok_or_else(|| Error::bug("a text without an answer"))?;

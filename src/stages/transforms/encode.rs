@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::vectors::{CACHE, DTYPE, Form, Made, NORMALIZE, TOP, kept, key, texts};
 use crate::config::Params;
 use crate::config::shape::{Default, Field, Type};
-use crate::inference::{Asker, EncodeModel, Encoded, ZeroShot};
+use crate::inference::{EncodeModel, Encoded, Requester, ZeroShot};
 use crate::packet::{Embedding, Frame, Payload, PayloadKind, RecordId, Scores, Span};
 use crate::stage::{
     Build, Context, Deps, Emitter, Flush, Held, Input, Joins, Lookahead, OpenTransform,
@@ -116,14 +116,14 @@ fn build(context: &Context<'_>) -> Result<OpenTransform> {
         deps: Arc::clone(context.deps),
     });
     Ok(Box::new(move |stream| {
-        let asker = Asker {
+        let requester = Requester {
             stream: Arc::clone(&stream.id),
             live: stream.live,
             deadline: None,
         };
         Arc::new(Encode {
             settings: Arc::clone(&settings),
-            asker,
+            requester,
             window: Mutex::default(),
         })
     }))
@@ -132,7 +132,7 @@ fn build(context: &Context<'_>) -> Result<OpenTransform> {
 /// The labels' vectors, computed once. Nothing flows yet, so that waiting for the model's own
 /// thread keeps nobody waiting.
 fn look_for(model: &EncodeModel, labels: Arc<[Arc<str>]>, template: &str) -> Result<ZeroShot> {
-    futures::executor::block_on(model.zero_shot(labels, template, Asker::new("labels", false)))
+    futures::executor::block_on(model.zero_shot(labels, template, Requester::new("labels", false)))
 }
 
 struct Settings {
@@ -148,7 +148,7 @@ struct Settings {
 
 struct Encode {
     settings: Arc<Settings>,
-    asker: Asker,
+    requester: Requester,
     window: Mutex<Open>,
 }
 
@@ -274,7 +274,7 @@ impl Encode {
     async fn answer(&self, frames: Vec<Arc<Frame>>) -> Result<Encoded> {
         let settings = &self.settings;
         if !settings.cache {
-            return settings.model.ask(frames, self.asker.clone()).await;
+            return settings.model.ask(frames, self.requester.clone()).await;
         }
         // Labels are no part of it: they are compared with the vector when it is there, so that
         // stages with other labels share it.
@@ -288,7 +288,7 @@ impl Encode {
         kept(
             &settings.deps,
             &key,
-            settings.model.ask(frames, self.asker.clone()),
+            settings.model.ask(frames, self.requester.clone()),
         )
         .await
     }

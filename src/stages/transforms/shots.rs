@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 
 use crate::config::Params;
 use crate::config::shape::{Default, Field, Type};
-use crate::inference::{Asker, ShotsModel};
+use crate::inference::{Requester, ShotsModel};
 use crate::models::scenes::{Transition, Transitions, WINDOW, Window, Windows};
 use crate::packet::{Cut, Frame, Nanos, Payload, PayloadKind, Segment, Span};
 use crate::stage::{
@@ -81,7 +81,7 @@ fn build(context: &Context<'_>) -> Result<OpenTransform> {
     };
     let settings = Arc::new(settings);
     Ok(Box::new(move |stream| {
-        let asker = Asker {
+        let requester = Requester {
             stream: Arc::clone(&stream.id),
             live: stream.live,
             deadline: None,
@@ -95,7 +95,7 @@ fn build(context: &Context<'_>) -> Result<OpenTransform> {
         });
         Arc::new(Shots {
             settings: Arc::clone(&settings),
-            asker,
+            requester,
             state,
             floor: parking_lot::Mutex::new(None),
         })
@@ -115,7 +115,7 @@ struct Settings {
 
 struct Shots {
     settings: Arc<Settings>,
-    asker: Asker,
+    requester: Requester,
     state: Mutex<State>,
     /// Start of the earliest frame that has left in no segment yet.
     floor: parking_lot::Mutex<Option<Nanos>>,
@@ -197,7 +197,7 @@ impl Shots {
         let asked = self
             .settings
             .model
-            .ask(window.frames, self.asker.clone())
+            .ask(window.frames, self.requester.clone())
             .await;
         let (probabilities, result) = match asked {
             Ok(predictions) => (

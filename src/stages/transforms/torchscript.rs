@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::vectors::{CACHE, DTYPE, Form, Made, NORMALIZE, TOP, kept, key, texts};
 use crate::config::shape::{Default, Field, Type};
 use crate::config::{Params, Value};
-use crate::inference::{Asker, Encoded, ScriptModel};
+use crate::inference::{Encoded, Requester, ScriptModel};
 use crate::models::torchscript::{Declared, Layout, Output};
 use crate::packet::{Frame, Payload, PayloadKind, Scores};
 use crate::stage::{
@@ -161,12 +161,12 @@ impl Transform for Module {
             return Err(Error::bug("torchscript takes frames"));
         };
         let stream = &input.head.channel.stream;
-        let asker = Asker {
+        let requester = Requester {
             stream: Arc::clone(&stream.id),
             live: stream.live,
             deadline: None,
         };
-        let Encoded { vector, .. } = self.answer(frame, asker).await?;
+        let Encoded { vector, .. } = self.answer(frame, requester).await?;
         let scores = self
             .labels
             .as_ref()
@@ -191,8 +191,8 @@ impl Transform for Module {
 }
 
 impl Module {
-    async fn answer(&self, frame: Arc<Frame>, asker: Asker) -> Result<Encoded> {
-        let ask = |frame| self.model.ask(frame, Arc::clone(&self.declared), asker);
+    async fn answer(&self, frame: Arc<Frame>, requester: Requester) -> Result<Encoded> {
+        let ask = |frame| self.model.ask(frame, Arc::clone(&self.declared), requester);
         if !self.cache {
             return ask(frame).await;
         }

@@ -16,7 +16,7 @@ use self::subject::Subject;
 use crate::cache::Key;
 use crate::config::Params;
 use crate::config::shape::{Default, Field, Type};
-use crate::inference::{Asker, Captioner};
+use crate::inference::{Captioner, Requester};
 use crate::models::text::{
     self, BeamSearchConfig, EarlyStopping, Generation, GenerationConfig, Penalties, SamplingConfig,
 };
@@ -325,12 +325,12 @@ impl Transform for CaptionStage {
             return Ok(());
         };
         let stream = &input.head.channel.stream;
-        let asker = Asker {
+        let requester = Requester {
             stream: Arc::clone(&stream.id),
             live: stream.live,
             deadline: None,
         };
-        for (variant, cached) in (0..).zip(self.answer(subject, asker).await?) {
+        for (variant, cached) in (0..).zip(self.answer(subject, requester).await?) {
             let caption = Caption {
                 text: cached.text,
                 language: self.language.clone(),
@@ -354,9 +354,15 @@ impl Transform for CaptionStage {
 }
 
 impl CaptionStage {
-    async fn answer(&self, subject: Subject, asker: Asker) -> Result<Vec<CachedCaption>> {
+    async fn answer(&self, subject: Subject, requester: Requester) -> Result<Vec<CachedCaption>> {
         let key = self.cache.then(|| self.key(&subject));
-        let compute = || async { pack(subject.ask(&self.captioner, &self.writing, asker).await?) };
+        let compute = || async {
+            pack(
+                subject
+                    .ask(&self.captioner, &self.writing, requester)
+                    .await?,
+            )
+        };
         let value = match key {
             Some(key) => {
                 self.deps

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use half::f16;
 
 use crate::cache::KeyBuilder;
-use crate::inference::{Asker, Captioner};
+use crate::inference::{Captioner, Requester};
 use crate::models::caption_decoder::CaptionRequest;
 use crate::models::text::{Generation, GenerationConfig, TextRequest};
 use crate::packet::{Embedding, Frame, Payload, PayloadKind, RecordId, Span, VectorType};
@@ -109,7 +109,7 @@ impl Subject {
         self,
         captioner: &Captioner,
         writing: &GenerationConfig,
-        asker: Asker,
+        requester: Requester,
     ) -> Result<Vec<Generation>> {
         let writing = writing.clone();
         match (self, captioner) {
@@ -121,18 +121,18 @@ impl Subject {
                             system,
                             writing,
                         },
-                        asker,
+                        requester,
                     )
                     .await
             }
             (Self::Picture { frame, begin }, Captioner::Picture(model)) => {
                 model
-                    .ask(frame, CaptionRequest { begin, writing }, asker)
+                    .ask(frame, CaptionRequest { begin, writing }, requester)
                     .await
             }
             (Self::Video { vectors, begin }, Captioner::Video(model)) => {
                 model
-                    .ask(vectors, CaptionRequest { begin, writing }, asker)
+                    .ask(vectors, CaptionRequest { begin, writing }, requester)
                     .await
             }
             _ => Err(Error::bug("a caption about what its model does not take")),

@@ -17,7 +17,7 @@ use self::painting::{Painter, Painting};
 use self::style::{Style, blocking};
 use super::prompt::Prompt;
 use crate::config::shape::{Default, Field, Type};
-use crate::inference::{Asker, FromFrame, PictureRequest};
+use crate::inference::{FromFrame, PictureRequest, Requester};
 use crate::media::{self, PictureEncoding};
 use crate::models::diffusion::pipeline::CLASSES;
 use crate::packet::{Frame, Head, Payload, PayloadKind, Picture, RecordId, Scores};
@@ -200,14 +200,14 @@ fn build(context: &Context<'_>) -> Result<OpenTransform> {
     settings.check()?;
     let settings = Arc::new(settings);
     Ok(Box::new(move |stream| {
-        let asker = Asker {
+        let requester = Requester {
             stream: Arc::clone(&stream.id),
             live: stream.live,
             deadline: None,
         };
         Arc::new(Diffuse {
             settings: Arc::clone(&settings),
-            asker,
+            requester,
             style: Mutex::new(Style::default()),
         })
     }))
@@ -260,7 +260,7 @@ struct Made<'a> {
 
 struct Diffuse {
     settings: Arc<Settings>,
-    asker: Asker,
+    requester: Requester,
     /// For frames that come without a join. Who waits for it stands in the order of the frames.
     style: Mutex<Style>,
 }
@@ -298,7 +298,7 @@ impl Diffuse {
             .painter
             .paint(
                 self.request(input, Some(style.follow(frame, settings))),
-                &self.asker,
+                &self.requester,
             )
             .await?;
         style.painted(frame, &painting).await?;
@@ -349,7 +349,7 @@ impl Diffuse {
         if request.from.is_none() && request.prompt.trim().is_empty() {
             return Ok(());
         }
-        let painting = settings.painter.paint(request, &self.asker).await?;
+        let painting = settings.painter.paint(request, &self.requester).await?;
         self.emit(
             Made {
                 painting,
@@ -383,7 +383,7 @@ impl Diffuse {
                     .painter
                     .paint(
                         self.request(input, Some(style.follow(frame, settings))),
-                        &self.asker,
+                        &self.requester,
                     )
                     .await?;
                 style.painted(frame, &painting).await?;
@@ -397,7 +397,7 @@ impl Diffuse {
             paintings = try_join_all(
                 requests
                     .into_iter()
-                    .map(|request| settings.painter.paint(request, &self.asker)),
+                    .map(|request| settings.painter.paint(request, &self.requester)),
             )
             .await?;
             for ((_, frame), painting) in taken.iter().zip(&paintings) {

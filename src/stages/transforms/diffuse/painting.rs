@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{Key, Object, ObjectStore};
-use crate::inference::{Asker, FromFrame, Latents, PaintModel, Painted, PictureRequest};
+use crate::inference::{FromFrame, Latents, PaintModel, Painted, PictureRequest, Requester};
 use crate::media::{self, PictureEncoding};
 use crate::packet::Picture;
 use crate::stage::{Context, Deps};
@@ -60,17 +60,17 @@ impl Painter {
     }
 
     /// The picture for `request`: the one painted before, while the store has it, or a new one.
-    pub async fn paint(&self, request: PictureRequest, asker: &Asker) -> Result<Painting> {
+    pub async fn paint(&self, request: PictureRequest, requester: &Requester) -> Result<Painting> {
         if !self.cache {
             return self
-                .store(self.model.ask(request, asker.clone()).await?)
+                .store(self.model.ask(request, requester.clone()).await?)
                 .await;
         }
         let key = self.key(&request);
         let fresh = Mutex::new(None);
         let compute = || async {
             let painting = self
-                .store(self.model.ask(request.clone(), asker.clone()).await?)
+                .store(self.model.ask(request.clone(), requester.clone()).await?)
                 .await?;
             let value = pack(&painting)?;
             *fresh.lock() = Some(painting);
@@ -91,7 +91,7 @@ impl Painter {
             return Ok(self.painting(object, data, (kept.width, kept.height), latents));
         }
         let painting = self
-            .store(self.model.ask(request, asker.clone()).await?)
+            .store(self.model.ask(request, requester.clone()).await?)
             .await?;
         self.deps
             .cache

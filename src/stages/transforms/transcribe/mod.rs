@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::cache::Key;
 use crate::config::Params;
 use crate::config::shape::{Default, Field, Type, Value};
-use crate::inference::{Asker, Heard, SpeechModel, VadModel};
+use crate::inference::{Heard, Requester, SpeechModel, VadModel};
 use crate::models::silero_vad::SpansSettings;
 use crate::models::whisper::{Options, Request, Segment, Task, Transcription};
 use crate::packet::{
@@ -266,7 +266,7 @@ fn build(context: &Context<'_>) -> Result<OpenTransform> {
     });
     Ok(Box::new(move |stream| {
         Arc::new(Transcribe {
-            asker: Asker {
+            requester: Requester {
                 stream: Arc::clone(&stream.id),
                 live: stream.live,
                 deadline: None,
@@ -290,7 +290,7 @@ struct Settings {
 
 struct Transcribe {
     settings: Arc<Settings>,
-    asker: Asker,
+    requester: Requester,
     gathered: Mutex<Gathered>,
     /// Whoever has it asks the detector. Calls come to it in the order in which they begin.
     turn: tokio::sync::Mutex<()>,
@@ -356,7 +356,7 @@ impl Transcribe {
                         samples: samples.clone(),
                         memory: memory.clone(),
                     },
-                    self.asker.clone(),
+                    self.requester.clone(),
                 )
                 .await;
             let answer = match asked {
@@ -419,10 +419,10 @@ impl Transcribe {
             options,
         };
         if !cache {
-            return model.ask(request, self.asker.clone()).await;
+            return model.ask(request, self.requester.clone()).await;
         }
         let key = self.key(&request);
-        let compute = || async { pack(&model.ask(request, self.asker.clone()).await?) };
+        let compute = || async { pack(&model.ask(request, self.requester.clone()).await?) };
         let (value, _) = deps
             .cache
             .get_or_compute(&key, deps.cache_ttl, compute)

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::choice::Listed;
+use super::selection::RepoFile;
 use crate::error::{Error, Result};
 use crate::models::hub::{HubCache, HubId, note, write_note};
 
@@ -15,7 +15,7 @@ use crate::models::hub::{HubCache, HubId, note, write_note};
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
 
 /// Where a pull puts its files.
-pub(super) enum Place<'a> {
+pub(super) enum Destination<'a> {
     Cache {
         cache: &'a HubCache,
         id: &'a HubId,
@@ -28,7 +28,7 @@ pub(super) enum Place<'a> {
 }
 
 /// The places of one file.
-pub(super) struct Spot {
+pub(super) struct DownloadPaths {
     /// Where it lies when it is whole.
     pub whole: PathBuf,
     /// Where it grows.
@@ -37,12 +37,12 @@ pub(super) struct Spot {
     pub lock: PathBuf,
 }
 
-impl Place<'_> {
-    pub fn spot(&self, file: &Listed) -> Spot {
+impl Destination<'_> {
+    pub fn paths(&self, file: &RepoFile) -> DownloadPaths {
         match self {
             Self::Cache { cache, id, .. } => {
                 let whole = cache.blob(id, &file.hash);
-                Spot {
+                DownloadPaths {
                     partial: whole.with_extension("incomplete"),
                     lock: cache.lock(id, &file.hash),
                     whole,
@@ -54,7 +54,7 @@ impl Place<'_> {
                     &file.path,
                     &format!("{}.incomplete", file.hash.as_str()),
                 );
-                Spot {
+                DownloadPaths {
                     whole: folder.join(&file.path),
                     partial,
                     lock: note(folder, &file.path, "lock"),
@@ -65,8 +65,8 @@ impl Place<'_> {
 
     /// Whether the whole file is there. The cache is trusted by its names, as everybody does; in a
     /// folder anything may have been put.
-    pub fn has(&self, file: &Listed) -> bool {
-        let whole = self.spot(file).whole;
+    pub fn has(&self, file: &RepoFile) -> bool {
+        let whole = self.paths(file).whole;
         let sized =
             fs::metadata(&whole).is_ok_and(|data| data.is_file() && data.len() == file.size);
         sized
@@ -78,7 +78,7 @@ impl Place<'_> {
     }
 
     /// Puts whole files where they are looked for; gives the model's folder.
-    pub fn settle(&self, files: &[Listed]) -> Result<PathBuf> {
+    pub fn publish(&self, files: &[RepoFile]) -> Result<PathBuf> {
         match self {
             Self::Cache { cache, id, commit } => {
                 let unwritable = |error| self.unwritable(&cache.snapshot_at(id, commit), error);
@@ -114,13 +114,13 @@ impl Place<'_> {
 }
 
 /// Makes the folder that a file is to lie in.
-pub(super) fn made(path: &Path) -> io::Result<()> {
+pub(super) fn create_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), fs::create_dir_all)
 }
 
 /// Takes the lock of a file, by `flock` as Python's filelock does, waiting for whoever has it. It
 /// is held as long as the file is open.
-pub(super) async fn locked(path: &Path, waiting: impl FnOnce()) -> io::Result<File> {
+pub(super) async fn lock_file(path: &Path, waiting: impl FnOnce()) -> io::Result<File> {
     let mut waiting = Some(waiting);
     loop {
         let file = File::options()

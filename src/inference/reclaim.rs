@@ -1,5 +1,5 @@
 //! Keeps a process's memory: when it holds much, or is asked to, models that nobody has needed for
-//! a while are put down and freed memory is given back. They are loaded again when they are asked.
+//! a while are unloaded and freed memory is given back. They are loaded again when they are asked.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use crate::telemetry::resident_bytes;
 use crate::tensor::{self, Device};
 
 /// How often the process's memory is looked at.
-const LOOKS: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// When memory is given back unasked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemorySettings {
     /// Resident bytes of the process above which it is.
     pub threshold: u64,
-    /// How long a model must have had nothing to do before it is put down.
+    /// How long a model must have had nothing to do before it is unloaded.
     pub idle: Duration,
 }
 
 /// What was given back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Relief {
-    /// Models put down.
-    pub put_down: usize,
+pub struct Reclaimed {
+    /// Models unloaded.
+    pub unloaded: usize,
     /// Resident bytes before and after.
     pub resident: (u64, u64),
 }
@@ -31,18 +31,18 @@ pub struct Relief {
 impl Workers {
     /// Puts down models that have had nothing to do for `idle`, the longest first, until `enough`,
     /// and gives freed memory back to the system.
-    pub async fn relieve(&self, idle: Duration, enough: impl Fn() -> bool) -> Relief {
+    pub async fn reclaim(&self, idle: Duration, enough: impl Fn() -> bool) -> Reclaimed {
         let before = resident_bytes();
         free_all();
-        let mut put_down = 0;
-        for tenant in self.idle(idle) {
+        let mut unloaded = 0;
+        for worker in self.idle(idle) {
             if enough() {
                 break;
             }
-            put_down += usize::from(tenant.put_down().await);
+            unloaded += usize::from(worker.unload().await);
         }
-        Relief {
-            put_down,
+        Reclaimed {
+            unloaded,
             resident: (before, resident_bytes()),
         }
     }
@@ -55,27 +55,27 @@ fn free_all() {
 }
 
 /// Looks at the process's memory now and then, and relieves it above the threshold. Endless.
-pub async fn keep(workers: Workers, settings: MemorySettings) {
+pub async fn watch_memory(workers: Workers, settings: MemorySettings) {
     let MemorySettings { threshold, idle } = settings;
     let mut above = false;
     loop {
-        tokio::time::sleep(LOOKS).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
         if resident_bytes() <= threshold {
             above = false;
             continue;
         }
-        let relief = workers
-            .relieve(idle, || resident_bytes() <= threshold)
+        let reclaimed = workers
+            .reclaim(idle, || resident_bytes() <= threshold)
             .await;
-        let (before, after) = relief.resident;
+        let (before, after) = reclaimed.resident;
         // What stays above is said once, what changes each time.
-        if relief.put_down > 0 || !above {
+        if reclaimed.unloaded > 0 || !above {
             let (before, after, threshold) = (before >> 20, after >> 20, threshold >> 20);
             tracing::warn!(
                 before,
                 after,
                 threshold,
-                put_down = relief.put_down,
+                unloaded = reclaimed.unloaded,
                 "memory was above its threshold, in MiB"
             );
         }

@@ -5,22 +5,22 @@ use std::time::Duration;
 use crate::error::Result;
 
 /// A batch of twice the size must answer this many times as many items a second to be worth it.
-const WORTH: f64 = 1.05;
+const MIN_GAIN: f64 = 1.05;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Measured {
+pub(in crate::inference) struct MeasuredBatch {
     /// The most items a batch should have.
     pub max_size: usize,
     /// Why no larger size was taken.
-    pub end: End,
+    pub end: StopReason,
     /// Sizes tried, with their items per second.
     pub curve: Vec<(usize, f64)>,
 }
 
 /// Why measuring ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(in crate::inference) enum StopReason {
     /// A larger batch gained too little: the knee.
     Knee,
     /// A larger batch ran out of memory.
@@ -29,12 +29,12 @@ pub(super) enum End {
     Most,
 }
 
-impl End {
+impl StopReason {
     pub const fn as_str(self) -> &'static str {
         match self {
-            End::Knee => "knee",
-            End::Memory => "memory",
-            End::Most => "most",
+            StopReason::Knee => "knee",
+            StopReason::Memory => "memory",
+            StopReason::Most => "most",
         }
     }
 }
@@ -44,35 +44,35 @@ impl End {
 ///
 /// # Errors
 /// Those of `run`.
-pub(super) fn measure(
+pub(in crate::inference) fn measure(
     most: usize,
     mut run: impl FnMut(usize) -> Result<Option<Duration>>,
-) -> Result<Measured> {
+) -> Result<MeasuredBatch> {
     let mut curve: Vec<(usize, f64)> = Vec::new();
     let mut size = 1;
     let end = loop {
         let Some(time) = run(size)? else {
-            break End::Memory;
+            break StopReason::Memory;
         };
         let rate = size as f64 / time.as_secs_f64().max(1e-9);
         let before = curve.last().map_or(0., |(_, rate)| *rate);
         curve.push((size, rate));
-        if rate < before * WORTH {
+        if rate < before * MIN_GAIN {
             let max_size = curve[curve.len() - 2].0;
-            return Ok(Measured {
+            return Ok(MeasuredBatch {
                 max_size,
-                end: End::Knee,
+                end: StopReason::Knee,
                 curve,
             });
         }
         if size == most {
-            break End::Most;
+            break StopReason::Most;
         }
         size = (size * 2).min(most);
     };
-    // One that does not fit alone is told to whoever asks for it.
+    // One that does not fit alone fails for whoever asks for it.
     let max_size = curve.last().map_or(1, |(size, _)| *size);
-    Ok(Measured {
+    Ok(MeasuredBatch {
         max_size,
         end,
         curve,
@@ -83,7 +83,10 @@ pub(super) fn measure(
 mod tests {
     use super::*;
 
-    fn found(most: usize, micros: impl Fn(usize) -> Option<u64>) -> (usize, End, Vec<usize>) {
+    fn found(
+        most: usize,
+        micros: impl Fn(usize) -> Option<u64>,
+    ) -> (usize, StopReason, Vec<usize>) {
         let measured = measure(most, |size| Ok(micros(size).map(Duration::from_micros))).unwrap();
         (
             measured.max_size,
@@ -99,11 +102,15 @@ mod tests {
         let time = |size: usize| Some(1000 + 100 * size as u64);
         assert_eq!(
             found(4096, time),
-            (128, End::Knee, vec![1, 2, 4, 8, 16, 32, 64, 128, 256])
+            (
+                128,
+                StopReason::Knee,
+                vec![1, 2, 4, 8, 16, 32, 64, 128, 256]
+            )
         );
         assert_eq!(
             found(4096, |size| Some(100 * size as u64)),
-            (1, End::Knee, vec![1, 2]),
+            (1, StopReason::Knee, vec![1, 2]),
             "nothing is gained"
         );
     }
@@ -111,16 +118,19 @@ mod tests {
     #[test]
     fn batches_grow_until_memory_ends() {
         let time = |size: usize| (size <= 20).then_some(1000);
-        assert_eq!(found(4096, time), (16, End::Memory, vec![1, 2, 4, 8, 16]));
-        assert_eq!(found(4096, |_| None), (1, End::Memory, vec![]));
+        assert_eq!(
+            found(4096, time),
+            (16, StopReason::Memory, vec![1, 2, 4, 8, 16])
+        );
+        assert_eq!(found(4096, |_| None), (1, StopReason::Memory, vec![]));
     }
 
     #[test]
     fn batches_grow_to_what_is_allowed() {
         assert_eq!(
             found(24, |_| Some(1000)),
-            (24, End::Most, vec![1, 2, 4, 8, 16, 24])
+            (24, StopReason::Most, vec![1, 2, 4, 8, 16, 24])
         );
-        assert_eq!(found(1, |_| Some(1000)), (1, End::Most, vec![1]));
+        assert_eq!(found(1, |_| Some(1000)), (1, StopReason::Most, vec![1]));
     }
 }

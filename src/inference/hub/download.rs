@@ -1,5 +1,5 @@
-//! One file on its way: it grows beside its place under another name, goes on where it broke, and
-//! gets its own name when its hash is right.
+//! One file on its way: it grows beside its destination under another name, goes on where it broke,
+//! and gets its own name when its hash is right.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,20 +9,20 @@ use reqwest::header::CONTENT_RANGE;
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
-use super::choice::Listed;
-use super::listing::{Failure, Hub};
-use super::place::{Place, locked, made};
+use super::client::{Failure, HubClient};
+use super::destination::{Destination, create_parent, lock_file};
+use super::selection::RepoFile;
 use super::{Step, Watch};
 use crate::error::{Error, Result};
 use crate::models::hub::{Hashing, HubId};
 
 /// A file to be fetched.
-pub(super) struct Fetch<'a> {
-    pub hub: &'a Hub,
-    pub place: &'a Place<'a>,
+pub(super) struct Download<'a> {
+    pub hub: &'a HubClient,
+    pub destination: &'a Destination<'a>,
     pub id: &'a HubId,
     pub commit: &'a str,
-    pub file: &'a Listed,
+    pub file: &'a RepoFile,
     pub watch: Watch<'a>,
 }
 
@@ -35,51 +35,51 @@ struct Partial {
 }
 
 /// Whether a file got its name.
-enum Named {
+enum Verified {
     Right,
     Wrong(Error),
 }
 
-impl Fetch<'_> {
+impl Download<'_> {
     /// Sees to it that the file is there; gives the bytes that came for it.
     pub async fn run(self) -> Result<u64> {
-        let Listed { path, size, .. } = self.file;
+        let RepoFile { path, size, .. } = self.file;
         let there = || {
-            (self.watch)(Step::There {
+            (self.watch)(Step::Present {
                 file: path,
                 size: *size,
             });
             Ok(0)
         };
-        if self.place.has(self.file) {
+        if self.destination.has(self.file) {
             return there();
         }
-        let spot = self.place.spot(self.file);
-        for file in [&spot.whole, &spot.partial, &spot.lock] {
-            made(file).map_err(|error| self.place.unwritable(file, error))?;
+        let paths = self.destination.paths(self.file);
+        for file in [&paths.whole, &paths.partial, &paths.lock] {
+            create_parent(file).map_err(|error| self.destination.unwritable(file, error))?;
         }
-        let lock = locked(&spot.lock, || (self.watch)(Step::Waiting { file: path })).await;
-        let _lock = lock.map_err(|error| self.place.unwritable(&spot.lock, error))?;
-        if self.place.has(self.file) {
+        let lock = lock_file(&paths.lock, || (self.watch)(Step::Waiting { file: path })).await;
+        let _lock = lock.map_err(|error| self.destination.unwritable(&paths.lock, error))?;
+        if self.destination.has(self.file) {
             return there();
         }
         loop {
-            let mut partial = Partial::open(&spot.partial, self.file)
+            let mut partial = Partial::open(&paths.partial, self.file)
                 .await
-                .map_err(|error| self.place.unwritable(&spot.partial, error))?;
+                .map_err(|error| self.destination.unwritable(&paths.partial, error))?;
             let had = partial.length;
-            (self.watch)(Step::Begun {
+            (self.watch)(Step::Started {
                 file: path,
                 size: *size,
                 had,
             });
             self.fill(&mut partial).await?;
-            match self.name(partial, &spot.whole).await? {
+            match self.name(partial, &paths.whole).await? {
                 // What an earlier pull left may be what is wrong.
-                Named::Wrong(_) if had > 0 => {}
-                Named::Wrong(error) => return Err(error),
-                Named::Right => {
-                    (self.watch)(Step::Whole { file: path });
+                Verified::Wrong(_) if had > 0 => {}
+                Verified::Wrong(error) => return Err(error),
+                Verified::Right => {
+                    (self.watch)(Step::Verified { file: path });
                     return Ok(size.saturating_sub(had));
                 }
             }
@@ -102,10 +102,10 @@ impl Fetch<'_> {
             } else {
                 failed + 1
             };
-            if failed >= self.hub.patience.tries {
+            if failed >= self.hub.retry.tries {
                 return Err(error.hint("pull it again: it goes on where it broke"));
             }
-            (self.watch)(Step::Again {
+            (self.watch)(Step::Retrying {
                 file: &self.file.path,
                 error: &error,
             });
@@ -120,7 +120,8 @@ impl Fetch<'_> {
             .hub
             .file(self.id, self.commit, (&self.file.path, partial.length))
             .await?;
-        let unwritable = |path: &Path, error| Failure::Final(self.place.unwritable(path, error));
+        let unwritable =
+            |path: &Path, error| Failure::Final(self.destination.unwritable(path, error));
         let starts = response.headers().get(CONTENT_RANGE).and_then(|range| {
             range
                 .to_str()
@@ -188,7 +189,7 @@ impl Fetch<'_> {
     }
 
     /// Gives the file its name if it is what the hub lists, and deletes it if not.
-    async fn name(&self, partial: Partial, whole: &Path) -> Result<Named> {
+    async fn name(&self, partial: Partial, whole: &Path) -> Result<Verified> {
         let Partial {
             path,
             mut file,
@@ -199,21 +200,21 @@ impl Fetch<'_> {
         let synced = async { file.flush().await.and(file.sync_all().await) };
         synced
             .await
-            .map_err(|error| self.place.unwritable(&path, error))?;
+            .map_err(|error| self.destination.unwritable(&path, error))?;
         drop(file);
         let found = hashing.finish();
         if found != self.file.hash {
             // It is of no use to anybody, so that it does not matter whether it can be deleted.
             let _ = tokio::fs::remove_file(&path).await;
             let (found, listed) = (found.as_str(), self.file.hash.as_str());
-            return Ok(Named::Wrong(self.wrong(format_args!(
+            return Ok(Verified::Wrong(self.wrong(format_args!(
                 "other bytes than it lists: their hash is {found}, not {listed}"
             ))));
         }
         tokio::fs::rename(&path, whole)
             .await
-            .map_err(|error| self.place.unwritable(whole, error))?;
-        Ok(Named::Right)
+            .map_err(|error| self.destination.unwritable(whole, error))?;
+        Ok(Verified::Right)
     }
 
     fn wrong(&self, what: impl std::fmt::Display) -> Error {
@@ -229,9 +230,9 @@ impl Fetch<'_> {
 }
 
 impl Partial {
-    /// Opens what an earlier pull left, or begins anew.
-    async fn open(path: &Path, listed: &Listed) -> std::io::Result<Self> {
-        let (place, length, mut hashing) = (
+    /// Opens what an earlier pull left, or begins a new one.
+    async fn open(path: &Path, listed: &RepoFile) -> std::io::Result<Self> {
+        let (destination, length, mut hashing) = (
             path.to_owned(),
             listed.size,
             listed.hash.hashing(listed.size),
@@ -242,7 +243,7 @@ impl Partial {
                 .truncate(false)
                 .read(true)
                 .write(true)
-                .open(place)?;
+                .open(destination)?;
             let found = file.metadata()?.len();
             if found > length {
                 file.set_len(0)?;
@@ -272,7 +273,7 @@ impl Partial {
         Ok(())
     }
 
-    async fn restart(&mut self, listed: &Listed) -> std::io::Result<()> {
+    async fn restart(&mut self, listed: &RepoFile) -> std::io::Result<()> {
         self.file.set_len(0).await?;
         self.file.rewind().await?;
         self.length = 0;

@@ -24,7 +24,7 @@ const PARTS: [&str; 7] = [
 
 /// A file as the hub lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Listed {
+pub(super) struct RepoFile {
     /// Its path in the repository.
     pub path: String,
     /// Its size in bytes.
@@ -33,15 +33,15 @@ pub(super) struct Listed {
     pub hash: FileHash,
 }
 
-impl Listed {
+impl RepoFile {
     fn split(&self) -> (&str, &str) {
         self.path.rsplit_once('/').unwrap_or(("", &self.path))
     }
 }
 
-/// Why a file is left alone.
+/// SkipReason a file is left alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Why {
+pub enum SkipReason {
     /// It may hold weights, but in a format that is never read: pickled, or of another framework.
     Format,
     /// It holds weights that the network is not read from: a variant, or a checkpoint beside a
@@ -55,7 +55,7 @@ pub enum Why {
     NotNeeded,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Format => "in a format that is not read",
@@ -69,30 +69,34 @@ impl fmt::Display for Why {
 
 /// What is fetched and what is not.
 #[derive(Debug, Default)]
-pub(super) struct Choice {
-    pub files: Vec<Listed>,
-    pub left: Vec<(Why, Vec<String>)>,
+pub(super) struct Selection {
+    pub files: Vec<RepoFile>,
+    pub left: Vec<(SkipReason, Vec<String>)>,
 }
 
 /// Chooses among the files of a repository, with the weights of `variant` where there are such.
-pub(super) fn choose(listing: Vec<Listed>, id: &HubId, variant: Option<&str>) -> Result<Choice> {
+pub(super) fn select(
+    listing: Vec<RepoFile>,
+    id: &HubId,
+    variant: Option<&str>,
+) -> Result<Selection> {
     let sets = weight_sets(&listing, id, variant)?;
     let pipeline = listing.iter().any(|file| file.path == INDEX);
-    let mut choice = Choice::default();
-    let mut left: BTreeMap<Why, Vec<String>> = BTreeMap::new();
+    let mut selection = Selection::default();
+    let mut left: BTreeMap<SkipReason, Vec<String>> = BTreeMap::new();
     for file in listing {
         match why_not(&file, pipeline, &sets) {
-            None => choice.files.push(file),
+            None => selection.files.push(file),
             Some(why) => left.entry(why).or_default().push(file.path),
         }
     }
-    choice.left = left.into_iter().collect();
-    Ok(choice)
+    selection.left = left.into_iter().collect();
+    Ok(selection)
 }
 
 /// The weights of each folder that is read.
 fn weight_sets(
-    listing: &[Listed],
+    listing: &[RepoFile],
     id: &HubId,
     variant: Option<&str>,
 ) -> Result<BTreeMap<String, WeightSet>> {
@@ -112,7 +116,7 @@ fn weight_sets(
     for part in parts {
         let names: Vec<&str> = listing
             .iter()
-            .map(Listed::split)
+            .map(RepoFile::split)
             .filter(|(folder, _)| folder == part)
             .map(|(_, name)| name)
             .collect();
@@ -193,23 +197,27 @@ fn kind(name: &str) -> Kind {
     }
 }
 
-fn why_not(file: &Listed, pipeline: bool, sets: &BTreeMap<String, WeightSet>) -> Option<Why> {
+fn why_not(
+    file: &RepoFile,
+    pipeline: bool,
+    sets: &BTreeMap<String, WeightSet>,
+) -> Option<SkipReason> {
     let (folder, name) = file.split();
     let why = match (kind(name), sets.get(folder)) {
-        (Kind::Unread, _) => Some(Why::Format),
-        (Kind::Other, _) => Some(Why::NotNeeded),
-        (Kind::Weights, Some(set)) => (!set.has(name)).then_some(Why::OtherWeights),
+        (Kind::Unread, _) => Some(SkipReason::Format),
+        (Kind::Other, _) => Some(SkipReason::NotNeeded),
+        (Kind::Weights, Some(set)) => (!set.has(name)).then_some(SkipReason::OtherWeights),
         (Kind::Weights, None) => Some(if folder.is_empty() {
-            Why::OtherWeights
+            SkipReason::OtherWeights
         } else {
-            Why::OtherFolder
+            SkipReason::OtherFolder
         }),
         (Kind::Settings, Some(_)) => None,
         (Kind::Settings, None) => {
-            (!pipeline || name != INDEX || !folder.is_empty()).then_some(Why::NotNeeded)
+            (!pipeline || name != INDEX || !folder.is_empty()).then_some(SkipReason::NotNeeded)
         }
     };
-    why.or_else(|| odd(&file.path).then_some(Why::OddName))
+    why.or_else(|| odd(&file.path).then_some(SkipReason::OddName))
 }
 
 /// Whether a path has more in it than the names of a model's files do.
@@ -221,7 +229,7 @@ fn odd(path: &str) -> bool {
 }
 
 /// Whether a path could leave the folder that it is put into. No honest hub lists one.
-pub(super) fn leads_out(path: &str) -> bool {
+pub(super) fn escapes_folder(path: &str) -> bool {
     let step = |step: &str| step.is_empty() || step == "." || step == "..";
     path.len() > 1024
         || path.split('/').any(step)
@@ -233,22 +241,22 @@ pub(super) fn leads_out(path: &str) -> bool {
 mod tests {
     use super::*;
 
-    type Left = BTreeMap<Why, Vec<String>>;
+    type Left = BTreeMap<SkipReason, Vec<String>>;
 
     fn chosen(paths: &[&str], variant: Option<&str>) -> Result<(Vec<String>, Left)> {
         let hash = FileHash::parse(&"0".repeat(40)).unwrap();
         let listing = paths
             .iter()
-            .map(|path| Listed {
+            .map(|path| RepoFile {
                 path: (*path).to_owned(),
                 size: 1,
                 hash: hash.clone(),
             })
             .collect();
-        let choice = choose(listing, &"owner/name".parse().unwrap(), variant)?;
+        let selection = select(listing, &"owner/name".parse().unwrap(), variant)?;
         Ok((
-            choice.files.into_iter().map(|file| file.path).collect(),
-            choice.left.into_iter().collect(),
+            selection.files.into_iter().map(|file| file.path).collect(),
+            selection.left.into_iter().collect(),
         ))
     }
 
@@ -283,13 +291,16 @@ mod tests {
         let (files, why) = chosen(&[&taken[..], &left].concat(), None).unwrap();
         assert_eq!(files, taken);
         assert_eq!(
-            why[&Why::Format],
+            why[&SkipReason::Format],
             [left[2], left[5], left[8], left[9], left[12]]
         );
-        assert_eq!(why[&Why::OtherWeights], left[3..5]);
-        assert_eq!(why[&Why::OtherFolder], [left[7]]);
-        assert_eq!(why[&Why::OddName], [left[11]]);
-        assert_eq!(why[&Why::NotNeeded], [left[0], left[1], left[6], left[10]]);
+        assert_eq!(why[&SkipReason::OtherWeights], left[3..5]);
+        assert_eq!(why[&SkipReason::OtherFolder], [left[7]]);
+        assert_eq!(why[&SkipReason::OddName], [left[11]]);
+        assert_eq!(
+            why[&SkipReason::NotNeeded],
+            [left[0], left[1], left[6], left[10]]
+        );
     }
 
     /// The files of stabilityai/sd-turbo and a few more.
@@ -320,11 +331,14 @@ mod tests {
         let (files, why) = chosen(&all, None).unwrap();
         assert_eq!(files, taken);
         assert_eq!(
-            why[&Why::OtherWeights],
+            why[&SkipReason::OtherWeights],
             [left[0], left[3], left[5], left[6]]
         );
         assert_eq!(
-            (&why[&Why::OtherFolder][..], &why[&Why::Format][..]),
+            (
+                &why[&SkipReason::OtherFolder][..],
+                &why[&SkipReason::Format][..]
+            ),
             (&[left[2].to_owned()][..], &[left[4].to_owned()][..])
         );
         let (files, _) = chosen(&all, Some("fp16")).unwrap();
@@ -386,7 +400,7 @@ mod tests {
             "a/",
             "x\0",
         ] {
-            assert!(leads_out(path), "{path:?}");
+            assert!(escapes_folder(path), "{path:?}");
         }
         for path in [
             "config.json",
@@ -394,7 +408,7 @@ mod tests {
             "pictures/eine übung.png",
             ".gitattributes",
         ] {
-            assert!(!leads_out(path), "{path:?}");
+            assert!(!escapes_folder(path), "{path:?}");
         }
     }
 }

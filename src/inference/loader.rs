@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::handles::Card;
 use super::{
-    Model, ModelSettings, NetworkOptions, Pool, Remembered, WorkerKey, WorkerSettings, Workers,
+    BatchSizeStore, Model, ModelSettings, NetworkOptions, WorkerKey, WorkerPool, WorkerSettings,
+    Workers,
 };
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
@@ -14,8 +14,17 @@ use crate::models::diffusion::pipeline;
 use crate::packet::ModelTag;
 use crate::tensor::{Device, Precision, PrecisionChoice};
 
+/// What every loaded model has.
+#[derive(Debug, Clone)]
+pub(super) struct ModelInfo {
+    /// What records say of it.
+    pub tag: Arc<ModelTag>,
+    /// The class of its device, `cpu` or `cuda`: answers differ between them in the last digits.
+    pub device: Arc<str>,
+}
+
 /// A model on its way into its workers.
-pub(super) struct Start<'a> {
+pub(super) struct ModelLoader<'a> {
     name: &'a str,
     pub folder: ModelFolder,
     settings: &'a ModelSettings,
@@ -26,8 +35,8 @@ pub(super) struct Start<'a> {
     precision: Precision,
 }
 
-impl<'a> Start<'a> {
-    pub async fn of(
+impl<'a> ModelLoader<'a> {
+    pub async fn open(
         name: &'a str,
         settings: &'a ModelSettings,
         workers: &'a Workers,
@@ -76,7 +85,7 @@ impl<'a> Start<'a> {
     }
 
     /// What records say of it, and where it runs.
-    pub fn card(&self) -> Card {
+    pub fn info(&self) -> ModelInfo {
         let (revision, precision) = (self.digest.to_string(), self.precision.as_str().to_owned());
         let tag = ModelTag {
             id: self.folder.name().to_owned(),
@@ -88,7 +97,7 @@ impl<'a> Start<'a> {
         } else {
             "cpu"
         };
-        Card {
+        ModelInfo {
             tag: Arc::new(tag),
             device: class.into(),
         }
@@ -109,7 +118,7 @@ impl<'a> Start<'a> {
     }
 
     /// A worker on each device, whose model `make` reads from the folder.
-    pub async fn pool<M, F>(&self, make: F) -> Result<Pool<M>>
+    pub async fn pool<M, F>(&self, make: F) -> Result<WorkerPool<M>>
     where
         M: Model,
         F: Fn(&ModelFolder, Device, Precision) -> Result<M> + Clone + Send + 'static,
@@ -124,9 +133,9 @@ impl<'a> Start<'a> {
             let settings = WorkerSettings {
                 batch: self.settings.batch,
                 device,
-                place: key.device.clone(),
+                device_label: key.device.clone(),
                 memory_limit: self.settings.memory_limit,
-                remembered: Some(self.remembered(&key)),
+                batch_sizes: Some(self.batch_sizes(&key)),
                 compute: None,
             };
             let (folder, precision, make) = (self.folder.clone(), self.precision, make.clone());
@@ -138,7 +147,7 @@ impl<'a> Start<'a> {
                     .await?,
             );
         }
-        Ok(Pool::new(pool))
+        Ok(WorkerPool::new(pool))
     }
 
     fn key(&self, device: Device, same: usize) -> WorkerKey {
@@ -159,14 +168,14 @@ impl<'a> Start<'a> {
         }
     }
 
-    fn remembered(&self, key: &WorkerKey) -> Remembered {
+    fn batch_sizes(&self, key: &WorkerKey) -> BatchSizeStore {
         let WorkerKey {
             weights,
             precision,
             options,
             ..
         } = key.clone();
-        Remembered {
+        BatchSizeStore {
             folder: self.settings.cache.clone(),
             model: self.folder.name().to_owned(),
             weights,

@@ -7,8 +7,8 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use url::Url;
 
-use super::choice::{Listed, leads_out};
-use super::{Patience, Pull};
+use super::selection::{RepoFile, escapes_folder};
+use super::{Pull, RetryPolicy};
 use crate::error::{Error, Result};
 use crate::models::hub::{FileHash, HubId, HubSettings, is_commit};
 
@@ -16,14 +16,14 @@ use crate::models::hub::{FileHash, HubId, HubSettings, is_commit};
 const LONGEST_LISTING: usize = 64 << 20;
 
 /// Tries for the listing, at most: where nothing was had yet, there may be no hub at all, and that
-/// shall be told soon.
+/// shall be said soon.
 const FIRST_TRIES: u32 = 3;
 
 /// The longest pause that a hub may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A hub, and how it is asked.
-pub(super) struct Hub {
+pub(super) struct HubClient {
     client: Client,
     endpoint: Url,
     /// The endpoint as messages show it, without a login.
@@ -31,17 +31,17 @@ pub(super) struct Hub {
     token: Option<String>,
     token_file: String,
     by_hand: String,
-    pub patience: Patience,
+    pub retry: RetryPolicy,
 }
 
 /// A repository at a commit.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub commit: String,
-    pub files: Vec<Listed>,
+    pub files: Vec<RepoFile>,
 }
 
-/// Why something was not had from the hub.
+/// SkipReason something was not had from the hub.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// It is no use to ask again.
@@ -73,7 +73,7 @@ struct Large {
     size: u64,
 }
 
-impl Hub {
+impl HubClient {
     /// A client; nothing is sent yet. The token goes to the hub alone: a redirection to another
     /// host, port or scheme leaves it out.
     pub fn open(settings: &HubSettings, pull: &Pull<'_>) -> Result<Self> {
@@ -89,8 +89,8 @@ impl Hub {
         let client = Client::builder()
             .user_agent(concat!("opusflow/", env!("CARGO_PKG_VERSION")))
             .referer(false)
-            .connect_timeout(pull.patience.silence)
-            .read_timeout(pull.patience.silence)
+            .connect_timeout(pull.retry.read_timeout)
+            .read_timeout(pull.retry.read_timeout)
             .build()
             .map_err(|error| Error::external("cannot set up an HTTP client").because(error))?;
         let mut shown = endpoint.clone();
@@ -103,7 +103,7 @@ impl Hub {
             token: settings.token()?,
             token_file: settings.token_file.display().to_string(),
             by_hand: pull.by_hand(),
-            patience: pull.patience,
+            retry: pull.retry,
         })
     }
 
@@ -116,7 +116,7 @@ impl Hub {
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Passing(error, pause)) => {
                     failed += 1;
-                    if failed >= self.patience.tries.min(FIRST_TRIES) {
+                    if failed >= self.retry.tries.min(FIRST_TRIES) {
                         return Err(error.hint(format!("without the hub: {}", self.by_hand)));
                     }
                     tracing::debug!(%error, "asking the hub again");
@@ -168,7 +168,7 @@ impl Hub {
         let mut files = Vec::new();
         for sibling in answer.siblings {
             let path = sibling.rfilename;
-            if leads_out(&path) {
+            if escapes_folder(&path) {
                 return Err(
                     strange(format!("the path {path:?}, which leads out of a folder,"))
                         .hint("nothing was fetched"),
@@ -192,7 +192,7 @@ impl Hub {
             let (Some(hash), Some(size)) = (hash, size) else {
                 return Err(strange(format!("{path:?} without its size and its hash")));
             };
-            files.push(Listed { path, size, hash });
+            files.push(RepoFile { path, size, hash });
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
         files.dedup_by(|a, b| a.path == b.path);
@@ -321,7 +321,7 @@ impl Hub {
 
     /// The pause after so many failures in a row.
     pub async fn rest(&self, failed: u32, asked: Option<Duration>) {
-        let own = self.patience.pause * 2u32.saturating_pow(failed.saturating_sub(1).min(10));
+        let own = self.retry.first_pause * 2u32.saturating_pow(failed.saturating_sub(1).min(10));
         tokio::time::sleep(asked.unwrap_or(own).min(LONGEST_PAUSE)).await;
     }
 }

@@ -1,6 +1,6 @@
-//! The places of a worker's queue. A place is reserved before an item is queued and freed when the
-//! item is done with, so that what waits is bounded; those who wait for one stand in order, live
-//! before files.
+//! The permits of a worker's queue. A permit is reserved before an item is queued and freed when
+//! the item is done with, so that what waits is bounded; those who wait for one stand in order,
+//! live before files.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, Result};
 
-/// All places of a queue.
-pub(super) struct Places(Arc<Mutex<State>>);
+/// All permits of a queue.
+pub(super) struct QueuePermits(Arc<Mutex<State>>);
 
 struct State {
     all: usize,
@@ -24,14 +24,14 @@ struct State {
 
 struct Waiter {
     number: u64,
-    grant: oneshot::Sender<Place>,
+    grant: oneshot::Sender<QueuePermit>,
 }
 
-/// One place. It is free again when this falls.
-pub(super) struct Place(Option<Arc<Mutex<State>>>);
+/// One permit. It is free again when this is dropped.
+pub(super) struct QueuePermit(Option<Arc<Mutex<State>>>);
 
 impl State {
-    fn line(&mut self, live: bool) -> &mut VecDeque<Waiter> {
+    fn waiters(&mut self, live: bool) -> &mut VecDeque<Waiter> {
         if live {
             &mut self.live
         } else {
@@ -41,13 +41,13 @@ impl State {
 }
 
 /// Takes a waiter out of the line when its future is dropped.
-struct Waiting<'a> {
-    places: &'a Places,
+struct LeaveOnDrop<'a> {
+    permits: &'a QueuePermits,
     number: u64,
     live: bool,
 }
 
-impl Places {
+impl QueuePermits {
     pub fn new(free: usize) -> Self {
         let (live, files) = (VecDeque::new(), VecDeque::new());
         Self(Arc::new(Mutex::new(State {
@@ -60,9 +60,9 @@ impl Places {
         })))
     }
 
-    /// Waits for a place. Dropping the future leaves the line; a place granted in that moment goes
-    /// to the next.
-    pub async fn reserve(&self, live: bool) -> Result<Place> {
+    /// Waits for a permit. Dropping the future leaves the line; a permit granted in that moment
+    /// goes to the next.
+    pub async fn reserve(&self, live: bool) -> Result<QueuePermit> {
         let (granted, number) = {
             let mut state = self.0.lock();
             if state.closed {
@@ -70,16 +70,16 @@ impl Places {
             }
             if state.free > 0 {
                 state.free -= 1;
-                return Ok(Place(Some(Arc::clone(&self.0))));
+                return Ok(QueuePermit(Some(Arc::clone(&self.0))));
             }
             let (grant, granted) = oneshot::channel();
             let number = state.next;
             state.next += 1;
-            state.line(live).push_back(Waiter { number, grant });
+            state.waiters(live).push_back(Waiter { number, grant });
             (granted, number)
         };
-        let _waiting = Waiting {
-            places: self,
+        let _leave = LeaveOnDrop {
+            permits: self,
             number,
             live,
         };
@@ -112,24 +112,26 @@ impl Places {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for LeaveOnDrop<'_> {
     fn drop(&mut self) {
         let left = {
-            let mut state = self.places.0.lock();
-            let line = state.line(self.live);
-            let at = line.iter().position(|waiter| waiter.number == self.number);
-            at.and_then(|at| line.remove(at))
+            let mut state = self.permits.0.lock();
+            let waiters = state.waiters(self.live);
+            let at = waiters
+                .iter()
+                .position(|waiter| waiter.number == self.number);
+            at.and_then(|at| waiters.remove(at))
         };
         drop(left);
     }
 }
 
-impl Drop for Place {
+impl Drop for QueuePermit {
     fn drop(&mut self) {
-        let Some(places) = self.0.take() else { return };
+        let Some(permits) = self.0.take() else { return };
         loop {
             let next = {
-                let mut state = places.lock();
+                let mut state = permits.lock();
                 let next = state.live.pop_front().or_else(|| state.files.pop_front());
                 if next.is_none() {
                     state.free += 1;
@@ -137,9 +139,9 @@ impl Drop for Place {
                 next
             };
             let Some(waiter) = next else { return };
-            match waiter.grant.send(Place(Some(Arc::clone(&places)))) {
+            match waiter.grant.send(QueuePermit(Some(Arc::clone(&permits)))) {
                 Ok(()) => return,
-                // Its asker has just gone: the place stays ours to give away.
+                // Its requester has just gone: the permit stays ours to give away.
                 Err(mut refused) => drop(refused.0.take()),
             }
         }
@@ -158,10 +160,13 @@ mod tests {
 
     #[tokio::test]
     async fn freed_place_goes_to_live_first_then_in_order() {
-        let places = Places::new(1);
-        let first = places.reserve(false).await.unwrap();
-        let (mut file, mut later) = (places.reserve(false).boxed(), places.reserve(false).boxed());
-        let mut live = places.reserve(true).boxed();
+        let permits = QueuePermits::new(1);
+        let first = permits.reserve(false).await.unwrap();
+        let (mut file, mut later) = (
+            permits.reserve(false).boxed(),
+            permits.reserve(false).boxed(),
+        );
+        let mut live = permits.reserve(true).boxed();
         assert!(
             poll!(&mut file).is_pending()
                 && poll!(&mut later).is_pending()
@@ -173,41 +178,43 @@ mod tests {
         assert!(poll!(&mut later).is_pending());
         drop(file.await.unwrap());
         drop(later.await.unwrap());
-        assert_eq!(places.free_and_waiting(), (1, 0));
+        assert_eq!(permits.free_and_waiting(), (1, 0));
     }
 
     #[tokio::test]
     async fn place_of_one_who_goes_passes_to_the_next() {
-        let places = Places::new(1);
-        let first = places.reserve(false).await.unwrap();
+        let permits = QueuePermits::new(1);
+        let first = permits.reserve(false).await.unwrap();
         // One has gone but still stands in line, as between its leaving and its taking itself out.
         let (grant, gone) = oneshot::channel();
         drop(gone);
-        places.0.lock().files.push_back(Waiter {
+        permits.0.lock().files.push_back(Waiter {
             number: u64::MAX,
             grant,
         });
-        let (mut granted, mut last) =
-            (places.reserve(false).boxed(), places.reserve(false).boxed());
+        let (mut granted, mut last) = (
+            permits.reserve(false).boxed(),
+            permits.reserve(false).boxed(),
+        );
         assert!(poll!(&mut granted).is_pending() && poll!(&mut last).is_pending());
         drop(first);
-        // This one was granted the place and goes without having looked.
+        // This one was granted the permit and goes without having looked.
         drop(granted);
         drop(
             last.now_or_never()
-                .expect("the place came through")
+                .expect("the permit came through")
                 .unwrap(),
         );
-        assert_eq!(places.free_and_waiting(), (1, 0));
+        assert_eq!(permits.free_and_waiting(), (1, 0));
     }
 
     #[tokio::test]
     async fn closing_sends_everyone_away() {
-        let places = Places::new(1);
-        let _first = places.reserve(false).await.unwrap();
-        let mut waits = places.reserve(true).boxed();
+        let permits = QueuePermits::new(1);
+        let _first = permits.reserve(false).await.unwrap();
+        let mut waits = permits.reserve(true).boxed();
         assert!(poll!(&mut waits).is_pending());
-        places.close();
-        assert!(waits.await.is_err() && places.reserve(false).await.is_err());
+        permits.close();
+        assert!(waits.await.is_err() && permits.reserve(false).await.is_err());
     }
 }

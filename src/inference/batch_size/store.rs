@@ -1,17 +1,17 @@
-//! Measured batch sizes on disk, so that a machine measures a model once: a small JSON file for
-//! each model, device, number format, kind of item and memory limit, which people can read.
+//! MeasuredBatch batch sizes on disk, so that a machine measures a model once: a small JSON file
+//! for each model, device, number format, kind of item and memory limit, which people can read.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::tune::Measured;
+use super::measure::MeasuredBatch;
 use crate::error::{Error, Result};
 use crate::tensor::{self, Device};
 
 /// Where the measured size of a model's batches is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remembered {
+pub struct BatchSizeStore {
     /// The folder.
     pub folder: PathBuf,
     /// The model's name there, for people.
@@ -24,15 +24,15 @@ pub struct Remembered {
     pub options: String,
 }
 
-/// A [`Remembered`] on a device, for items of a shape, under a limit.
-pub(super) struct Entry {
+/// A [`BatchSizeStore`] on a device, for items of a shape, under a limit.
+pub(in crate::inference) struct Entry {
     path: PathBuf,
     key: serde_json::Value,
 }
 
-impl Remembered {
+impl BatchSizeStore {
     /// The entry for items of `shape` in batches of at most `most`.
-    pub(super) fn entry(
+    pub(in crate::inference) fn entry(
         &self,
         device: Device,
         shape: &str,
@@ -93,7 +93,7 @@ impl Entry {
     ///
     /// # Errors
     /// External, where the folder cannot be written.
-    pub fn write(&self, measured: &Measured) -> Result<()> {
+    pub fn write(&self, measured: &MeasuredBatch) -> Result<()> {
         let failed =
             |error| Error::external(format!("cannot keep {}", self.path.display())).because(error);
         let curve: Vec<_> = measured
@@ -140,12 +140,12 @@ fn describe(device: Device) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tune::End;
+    use super::super::measure::StopReason;
     use super::*;
 
-    fn remembered(folder: &Path, precision: &str) -> Remembered {
+    fn store(folder: &Path, precision: &str) -> BatchSizeStore {
         let (model, weights) = ("a/b".to_owned(), "12ab".to_owned());
-        Remembered {
+        BatchSizeStore {
             folder: folder.join("cache"),
             model,
             weights,
@@ -158,14 +158,14 @@ mod tests {
     fn a_size_is_found_again_under_the_same_circumstances_only() {
         let folder = tempfile::tempdir().unwrap();
         let entry = |precision, shape, limit, most| {
-            remembered(folder.path(), precision).entry(Device::Cpu, shape, limit, most)
+            store(folder.path(), precision).entry(Device::Cpu, shape, limit, most)
         };
         let first = entry("f32", "64x64", None, 32);
         assert_eq!(first.read(), None);
         first
-            .write(&Measured {
+            .write(&MeasuredBatch {
                 max_size: 4,
-                end: End::Knee,
+                end: StopReason::Knee,
                 curve: vec![(1, 10.), (2, 20.), (4, 30.), (8, 30.5)],
             })
             .unwrap();
@@ -188,15 +188,15 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_written_is_told() {
+    fn a_folder_that_cannot_be_written_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("cache"), "a file").unwrap();
-        let entry = remembered(folder.path(), "f32").entry(Device::Cpu, "", None, 1);
+        let entry = store(folder.path(), "f32").entry(Device::Cpu, "", None, 1);
         assert!(
             entry
-                .write(&Measured {
+                .write(&MeasuredBatch {
                     max_size: 1,
-                    end: End::Most,
+                    end: StopReason::Most,
                     curve: vec![]
                 })
                 .is_err()
