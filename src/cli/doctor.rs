@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{load, print};
+use super::load;
+use super::output::print;
 use crate::broker::{Brokers, health};
 use crate::cache::{Cache, CacheSettings};
 use crate::error::{Error, Result};
@@ -13,7 +14,7 @@ use crate::tensor::{self, Device, Precision};
 use crate::{media, models};
 
 /// How long brokers may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const BROKER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The lines of the report, and whether all is well.
 #[derive(Default)]
@@ -119,7 +120,7 @@ async fn reach(plan: &Plan, report: &mut Report) {
             let settings =
                 pipeline::broker_settings(kafka, Brokers::Addresses(kafka.brokers.clone()));
             let found = match settings {
-                Ok(settings) => health(&settings, PATIENCE).await,
+                Ok(settings) => health(&settings, BROKER_TIMEOUT).await,
                 Err(error) => Err(error),
             };
             match found {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::look;
+use super::output::report_style;
 use crate::config::{Environment, Source};
 use crate::media;
 use crate::pipeline::check::{Checked, Overrides, checked as check};
@@ -26,7 +26,7 @@ pub(super) fn checked(path: &Path, set: &[String], sources: &[String]) -> Option
     match check(&text, KINDS, &environment, &overrides) {
         Ok(checked) => Some(checked),
         Err(problems) => {
-            eprint!("{}", problems.render(look()));
+            eprint!("{}", problems.render(report_style()));
             None
         }
     }

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::bar::Bars;
-use super::print;
+use super::output::print;
+use super::progress_bars::Bars;
 use crate::broker::Embedded;
 use crate::error::{Error, Result};
 use crate::packet::Balance;

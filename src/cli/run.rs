@@ -9,19 +9,19 @@ use clap::Args;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::bar::Bars;
+use super::progress_bars::Bars;
 use super::signals::Signals;
-use super::{anew, load, models, report};
+use super::{load, models, reexec, report};
 use crate::broker::Embedded;
 use crate::error::{Error, Result};
 use crate::media;
 use crate::packet::{Balance, Reason};
 use crate::pipeline::{Assembled, Connected, Plan, Running, SessionReport, Summary};
-use crate::telemetry::{Exporter, LogSettings, Logs, Sampler, describe};
+use crate::telemetry::{Exporter, LogSettings, Logs, Sampler};
 use crate::tensor;
 
 /// How often the host and the process are measured.
-const SAMPLES: Duration = Duration::from_secs(5);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The arguments of `run`.
 #[derive(Debug, Args)]
@@ -46,14 +46,14 @@ pub(super) struct RunArguments {
 }
 
 pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
-    let linger = arguments.linger.as_deref().map(linger).transpose()?;
+    let linger = arguments.linger.as_deref().map(parse_linger).transpose()?;
     let check = || load::checked(&arguments.pipeline, &arguments.set, &arguments.source);
-    let mut restless = None;
-    if !anew::is_settled() {
+    let mut reexec_error = None;
+    if !reexec::wait_policy_set() {
         let Some(checked) = check() else {
             return Ok(ExitCode::from(2));
         };
-        restless = (!checked.plan.threads.spin).then(anew::with_sleeping_threads);
+        reexec_error = (!checked.plan.threads.spin).then(reexec::with_sleeping_threads);
     }
     let signals = Signals::listen()?;
     let Some(mut checked) = check() else {
@@ -75,9 +75,8 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
         filter: plan.telemetry.log.clone(),
         ..LogSettings::default()
     })?;
-    if let Some(error) = restless {
-        tracing::warn!(%error, "the process cannot begin anew: torch's threads will keep cores \
-                                busy while they wait");
+    if let Some(error) = reexec_error {
+        tracing::warn!(%error, "the process cannot be executed again: torch's threads will keep cores busy while they wait");
     }
     tensor::load_cuda(None);
     tensor::threads(plan.threads.torch);
@@ -87,13 +86,13 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
         .enable_all()
         .build()
         .map_err(|error| Error::external("cannot start the runtime").because(error))?;
-    let ended = runtime.block_on(drive(arguments, plan, (logs, linger), signals));
+    let ended = runtime.block_on(run_pipeline(arguments, plan, (logs, linger), signals));
     // Threads that still work for someone who has gone must not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
 
-async fn drive(
+async fn run_pipeline(
     arguments: &RunArguments,
     plan: Arc<Plan>,
     (logs, linger): (Logs, Option<Duration>),
@@ -104,10 +103,9 @@ async fn drive(
     }: Signals,
 ) -> Result<ExitCode> {
     let began = std::time::Instant::now();
-    describe();
     let exporter = Exporter::install(plan.telemetry.metrics)?;
     let (sampler, _sampling) =
-        Sampler::start(SAMPLES, PathBuf::from("."), stop.child_token()).await;
+        Sampler::start(SAMPLE_INTERVAL, PathBuf::from("."), stop.child_token()).await;
     let bars = Bars::new(logs, arguments.quiet);
     if stop.is_cancelled() {
         return stopped_early(&sampler, began);
@@ -119,7 +117,7 @@ async fn drive(
     let assembling = Assembled::of(&plan, connected, bars.printer(), &stop);
     let assembled = tokio::select! {
         assembled = assembling => assembled,
-        () = too_long(&stop, &force, plan.shutdown) => return Ok(ExitCode::from(4)),
+        () = shutdown_deadline(&stop, &force, plan.shutdown) => return Ok(ExitCode::from(4)),
     };
     if stop.is_cancelled() {
         if let Ok(assembled) = assembled {
@@ -134,8 +132,8 @@ async fn drive(
     let began = std::time::Instant::now();
     let mut running = Running::start(Arc::clone(&plan), &assembled.deps)?;
     let summary = tokio::select! {
-        summary = follow(&mut running, &bars, &stop, &force) => summary?,
-        () = give_back(&assembled, &reclaim) => return Err(Error::bug("giving memory back never ends")),
+        summary = watch(&mut running, &bars, &stop, &force) => summary?,
+        () = release_memory_on_signal(&assembled, &reclaim) => return Err(Error::bug("giving memory back never ends")),
     };
     bars.clear();
     let unconfirmed = assembled
@@ -161,11 +159,15 @@ async fn drive(
     if let (Some(embedded), Some(linger)) = (&assembled.embedded, linger) {
         wait_for_readers(embedded, linger, &stop).await;
     }
-    Ok(code(&summary))
+    Ok(exit_code(&summary))
 }
 
-/// Waits until a stop has gone on for too long, or for a second signal.
-async fn too_long(stop: &CancellationToken, force: &CancellationToken, patience: Duration) {
+/// Waits until a shutdown has taken as long as it may, or for a second signal.
+async fn shutdown_deadline(
+    stop: &CancellationToken,
+    force: &CancellationToken,
+    patience: Duration,
+) {
     stop.cancelled().await;
     force
         .run_until_cancelled(tokio::time::sleep(patience))
@@ -180,8 +182,8 @@ fn stopped_early(sampler: &Sampler, began: std::time::Instant) -> Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// Gives memory back as often as it is asked to. Endless.
-async fn give_back(assembled: &Assembled, reclaim: &Notify) {
+/// Gives memory back as often as it is asked to. Never returns.
+async fn release_memory_on_signal(assembled: &Assembled, reclaim: &Notify) {
     loop {
         reclaim.notified().await;
         let reclaimed = assembled.reclaim().await;
@@ -196,7 +198,7 @@ async fn give_back(assembled: &Assembled, reclaim: &Notify) {
 }
 
 /// Shows the run until it ends; passes signals on.
-async fn follow(
+async fn watch(
     running: &mut Running,
     bars: &Bars,
     stop: &CancellationToken,
@@ -221,7 +223,7 @@ async fn follow(
     }
 }
 
-fn code(summary: &Summary) -> ExitCode {
+fn exit_code(summary: &Summary) -> ExitCode {
     let lost = |balance: &Balance| {
         balance.dead_lettered > 0 || balance.dropped.contains_key(Reason::Failed.as_str())
     };
@@ -235,7 +237,7 @@ fn code(summary: &Summary) -> ExitCode {
     })
 }
 
-fn linger(text: &str) -> Result<Duration> {
+fn parse_linger(text: &str) -> Result<Duration> {
     if text == "forever" {
         return Ok(Duration::MAX);
     }

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{load, print};
+use super::load;
+use super::output::print;
 use crate::codec::{self, Registry, RegistrySettings, Verdict};
 use crate::error::{Error, Result};
 use crate::packet::PayloadKind;

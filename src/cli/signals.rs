@@ -1,6 +1,6 @@
 //! The signals of a run: the first SIGTERM or SIGINT tells it to stop, the second to end at once;
-//! SIGUSR1 asks it to give memory back. They are heard on a thread of their own from the first
-//! moment on, so that one that comes while libraries start and models load is no sudden death.
+//! SIGUSR1 asks it to give memory back. They are received on a thread of their own from the first
+//! moment on, so that one that comes while libraries start and models load does not kill the process at once.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
 
-/// What the process has been told so far.
+/// What signals have asked of the process so far.
 #[derive(Debug, Clone)]
 pub(super) struct Signals {
     /// SIGTERM or SIGINT came.
@@ -24,15 +24,15 @@ pub(super) struct Signals {
 impl Signals {
     /// From here on SIGTERM and SIGINT end the process in order only.
     pub fn listen() -> Result<Self> {
-        let deaf =
+        let cannot_listen =
             |error: std::io::Error| Error::external("signals cannot be heard").because(error);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()
-            .map_err(deaf)?;
+            .map_err(cannot_listen)?;
         let (mut term, mut int, mut user) = {
             let _inside = runtime.enter();
-            let hear = |kind| signal(kind).map_err(deaf);
+            let hear = |kind| signal(kind).map_err(cannot_listen);
             (
                 hear(SignalKind::terminate())?,
                 hear(SignalKind::interrupt())?,
@@ -69,7 +69,7 @@ impl Signals {
         std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || runtime.block_on(listen))
-            .map_err(deaf)?;
+            .map_err(cannot_listen)?;
         Ok(signals)
     }
 }

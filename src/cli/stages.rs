@@ -30,7 +30,7 @@ pub(super) fn list(only: Option<&str>) -> Result<String> {
 }
 
 /// The kinds that a network of this class can be the model of.
-pub(super) fn that_take(architecture: &str) -> Vec<&'static str> {
+pub(super) fn kinds_taking(architecture: &str) -> Vec<&'static str> {
     let mut names: Vec<_> = KINDS
         .iter()
         .filter(|kind| takes(kind.params, architecture))

@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-use super::metric::describe;
+use super::metric::Metric;
 use super::{names, system};
 use crate::error::{Error, Result};
 
@@ -21,8 +21,13 @@ const BATCH: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 const FILL: [f64; 8] = [0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0];
 
 /// How often a free port is looked for.
-const TRIES: u32 = 16;
+const PORT_ATTEMPTS: u32 = 16;
 const ADDRESS: &str = "give an address of this machine and a port that it may open";
+
+/// Tells the recorder every metric's unit and text.
+fn describe() {
+    names::ALL.iter().for_each(Metric::describe);
+}
 
 type Serve = Pin<Box<dyn Future<Output = bool> + Send>>;
 
@@ -41,12 +46,12 @@ impl Exporter {
     /// # Errors
     /// External where the address cannot be listened on, bug where a recorder is already installed.
     pub fn install(address: Option<SocketAddr>) -> Result<Self> {
-        let (recorder, serve, address) = open(address)?;
+        let (recorder, serve, address) = bind(address)?;
         let handle = recorder.handle();
         ::metrics::set_global_recorder(recorder)
             .map_err(|_| Error::bug("a metrics recorder is already installed"))?;
         describe();
-        system::tell_build();
+        system::publish_build_info();
         match serve {
             Some(serve) => {
                 tokio::spawn(async move {
@@ -80,17 +85,21 @@ pub fn recorder() -> Result<PrometheusRecorder> {
 }
 
 /// The recorder, and with an address what serves it, and where; the port is taken from here on.
-fn open(
+fn bind(
     address: Option<SocketAddr>,
 ) -> Result<(PrometheusRecorder, Option<Serve>, Option<SocketAddr>)> {
     let Some(address) = address else {
         return Ok((recorder()?, None, None));
     };
-    let mut tries = if address.port() == 0 { TRIES } else { 1 };
+    let mut tries = if address.port() == 0 {
+        PORT_ATTEMPTS
+    } else {
+        1
+    };
     loop {
         tries -= 1;
         let chosen = if address.port() == 0 {
-            free(address)?
+            free_port(address)?
         } else {
             address
         };
@@ -103,15 +112,15 @@ fn open(
                 ));
             }
             // Between the look and the taking another process may take a free port.
-            Err(error) if tries > 0 && taken(&error) => {}
-            Err(error) => return Err(refused(chosen, error)),
+            Err(error) if tries > 0 && port_taken(&error) => {}
+            Err(error) => return Err(listen_error(chosen, error)),
         }
     }
 }
 
 /// The address with a port that is free now. The exporter does not say which one it got, so it is
 /// not left to it to choose.
-fn free(address: SocketAddr) -> Result<SocketAddr> {
+fn free_port(address: SocketAddr) -> Result<SocketAddr> {
     let bound = std::net::TcpListener::bind(address).and_then(|listener| listener.local_addr());
     bound.map_err(|error| {
         Error::external(format!("cannot serve metrics on {address}"))
@@ -135,18 +144,18 @@ fn builder() -> Result<PrometheusBuilder> {
         .map_err(wrong)
 }
 
-fn refused(address: SocketAddr, error: BuildError) -> Error {
-    let taken = taken(&error);
-    let refused = Error::external(format!("cannot serve metrics on {address}")).because(error);
+fn listen_error(address: SocketAddr, error: BuildError) -> Error {
+    let taken = port_taken(&error);
+    let failed = Error::external(format!("cannot serve metrics on {address}")).because(error);
     match taken {
         true => {
-            refused.hint("another process listens there: give another port, or stop that process")
+            failed.hint("another process listens there: give another port, or stop that process")
         }
-        false => refused.hint(ADDRESS),
+        false => failed.hint(ADDRESS),
     }
 }
 
-fn taken(error: &BuildError) -> bool {
+fn port_taken(error: &BuildError) -> bool {
     matches!(error, BuildError::FailedToCreateHTTPListener(text) if text.contains("in use"))
 }
 
@@ -200,7 +209,7 @@ mod tests {
 
     #[tokio::test]
     async fn endpoint_answers_a_scrape() {
-        let (recorder, serve, address) = open(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let (recorder, serve, address) = bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
         let address = address.expect("an address is served");
         assert_ne!(address.port(), 0, "it says which port it took");
         let server = tokio::spawn(serve.expect("an address is served"));
@@ -219,7 +228,7 @@ mod tests {
     async fn taken_port_is_an_external_error_with_a_hint() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let error = open(Some(address)).err().expect("the port is taken");
+        let error = bind(Some(address)).err().expect("the port is taken");
         assert_eq!(error.kind(), crate::error::Kind::External);
         assert!(error.message().contains(&address.to_string()));
         assert!(

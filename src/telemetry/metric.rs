@@ -72,8 +72,3 @@ impl Metric {
             .collect()
     }
 }
-
-/// Tells the recorder every metric's unit and text.
-pub fn describe() {
-    super::names::ALL.iter().for_each(Metric::describe);
-}

@@ -18,7 +18,7 @@ pub use self::handles::{
     SinkMetrics, SinkRecordMetrics, SourceMetrics, StageMetrics,
 };
 pub use self::logs::{LogFormat, LogSettings, Logs};
-pub use self::metric::{Metric, MetricKind, describe};
+pub use self::metric::{Metric, MetricKind};
 pub use self::samplers::{Sampler, Snapshot, available_bytes, resident_bytes};
 pub use self::throttle::Throttle;
 pub use self::worker::WorkerMetrics;

@@ -4,8 +4,8 @@ use ::metrics::{Counter, Gauge};
 
 use super::names;
 
-/// Says what was built, with what; called once, after the recorder is installed.
-pub(super) fn tell_build() {
+/// Says what was built, with what; called once the recorder is installed.
+pub(super) fn publish_build_info() {
     names::BUILD_INFO
         .gauge(&[
             env!("CARGO_PKG_VERSION"),

@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
-use super::{rounded, settings};
-use crate::cli::{print, stages};
+use super::folders::hub_settings;
+use super::numbers::rounded;
+use crate::cli::output::print;
+use crate::cli::stages;
 use crate::error::{Error, Result};
 use crate::models::ModelSummary;
 use crate::models::hub::{Snapshot, commit_of};
@@ -24,7 +26,7 @@ struct Found {
 }
 
 pub(super) fn run(model_dir: &Path, as_json: bool) -> Result<ExitCode> {
-    let cache = settings()?.cache;
+    let cache = hub_settings()?.cache;
     let mut found = in_folder(model_dir)?;
     let unreadable = |error| {
         Error::external(format!(
@@ -139,7 +141,7 @@ impl Found {
             "parameters": summary.map(|summary| summary.parameters),
             "format": summary.map(|summary| &summary.format),
             "bytes": summary.map(|summary| summary.bytes),
-            "stages": summary.map(|summary| stages::that_take(&summary.architecture)),
+            "stages": summary.map(|summary| stages::kinds_taking(&summary.architecture)),
             "problem": self.summary.as_ref().err().map(Error::to_string),
         })
     }
@@ -149,7 +151,7 @@ impl Found {
             commit_of(&self.path).map_or_else(|| "-".to_owned(), |commit| commit[..7].to_owned());
         match &self.summary {
             Ok(summary) => {
-                let stages = stages::that_take(&summary.architecture).join(", ");
+                let stages = stages::kinds_taking(&summary.architecture).join(", ");
                 let (parameters, format) = (rounded(summary.parameters), summary.format.clone());
                 let stages = if stages.is_empty() {
                     "-".to_owned()

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use super::folders::{ModelDir, hub_settings};
 use super::progress::Progress;
-use super::{ModelDir, settings};
-use crate::cli::print;
+use crate::cli::output::print;
 use crate::error::{Error, Result};
 use crate::inference::hub::{Pull, Pulled, RetryPolicy};
 use crate::models::hub::HubId;
@@ -73,7 +73,7 @@ pub(in crate::cli) fn pull_missing(
 
 /// Fetches a model, and shows how it goes; none where `stop` came first.
 fn fetch(pull: &Pull<'_>, quiet: bool, stop: &CancellationToken) -> Result<Option<Pulled>> {
-    let settings = settings()?;
+    let settings = hub_settings()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();

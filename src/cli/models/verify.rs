@@ -5,8 +5,9 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{find, rounded};
-use crate::cli::print;
+use super::folders::find_folder;
+use super::numbers::rounded;
+use crate::cli::output::print;
 use crate::error::{Error, Result};
 use crate::inference::check_weights;
 use crate::models::hub::hashes_of;
@@ -15,7 +16,7 @@ use crate::models::{ModelFolder, ModelSummary};
 pub(super) fn run(model_dir: &Path, names: &[String]) -> Result<ExitCode> {
     let mut good = true;
     for name in names {
-        let faults = match find(name, model_dir) {
+        let faults = match find_folder(name, model_dir) {
             Ok(folder) => match verified(&folder) {
                 Ok(line) => {
                     print(&format!("ok   {name}  {line}\n"))?;
