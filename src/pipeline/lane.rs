@@ -12,13 +12,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
 use super::attempt::{Caller, Done, at_risk, attempt, panicked};
-use super::merge::Merge;
 use super::outlet::Outlet;
 use super::topology::StageCounts;
 use crate::error::Error;
 use crate::packet::{Head, Item, Mark, Nanos, Outcome, Reason};
 use crate::stage::{
-    Arrival, DropPolicy, Emitter, Flush, InFlight, Inbox, Joined, Joiner, PacketDraft,
+    Arrival, Combine, Combined, Combiner, DropPolicy, Emitter, Flush, InFlight, Inbox, PacketDraft,
     PendingInput, Transform,
 };
 
@@ -35,12 +34,10 @@ pub(crate) struct Lane {
     caller: Arc<Caller>,
     outlet: Outlet,
     inbox: Inbox,
-    joiner: Option<Joiner>,
-    merge: Option<Merge>,
+    combiner: Combiner,
     force: CancellationToken,
     open: bool,
     arrived: VecDeque<Item>,
-    ready: VecDeque<Joined>,
     working: FuturesOrdered<Work>,
     /// Ended while the one before was still on its way out.
     finished: VecDeque<Done>,
@@ -85,17 +82,7 @@ impl Lane {
         } else {
             settings.concurrency.max(1)
         };
-        let unordered = ordered
-            .iter()
-            .enumerate()
-            .filter(|(_, ordered)| !**ordered)
-            .map(|(input, _)| input)
-            .collect();
-        let joiner = settings
-            .join
-            .clone()
-            .map(|settings| Joiner::new(settings).unordered(unordered));
-        let merge = (joiner.is_none() && ordered.len() > 1).then(|| Merge::new(ordered));
+        let combiner = Combiner::new(settings.join.clone(), ordered);
         Self {
             caller: Arc::new(Caller {
                 stage: Arc::clone(&outlet.stage),
@@ -104,12 +91,10 @@ impl Lane {
             }),
             outlet,
             inbox,
-            joiner,
-            merge,
+            combiner,
             force,
             open: true,
             arrived: VecDeque::new(),
-            ready: VecDeque::new(),
             working: FuturesOrdered::new(),
             finished: VecDeque::new(),
             busy: 0,
@@ -146,16 +131,16 @@ impl Lane {
                 self.send().await;
                 continue;
             }
-            if !self.open && self.idle() && self.ready.is_empty() {
+            if !self.open && self.idle() && self.combiner.waiting() == 0 {
                 self.flush(Flush::End).await;
                 self.send().await;
                 break;
             }
-            let deadline = self
-                .joiner
-                .as_ref()
-                .filter(|_| self.has_room())
-                .and_then(Joiner::deadline);
+            let deadline = if self.has_room() {
+                self.combiner.deadline()
+            } else {
+                None
+            };
             // No more is taken from the queue than the lane has room for: there it is counted, and
             // can be dropped. A join reads on, for all its sides; what it has read keeps its room.
             let most = self.gulp();
@@ -180,11 +165,11 @@ impl Lane {
 
     /// Items to move out of a queue now.
     fn gulp(&self) -> usize {
-        if self.joiner.is_some() {
+        if self.combiner.reads_ahead() {
             GULP
         } else {
             self.most
-                .saturating_sub(self.busy + self.ready.len())
+                .saturating_sub(self.busy + self.combiner.waiting())
                 .min(GULP)
         }
     }
@@ -218,69 +203,31 @@ impl Lane {
         false
     }
 
-    fn next(&mut self) -> Option<Joined> {
-        if let Some(joiner) = &mut self.joiner {
-            let next = joiner.next(Instant::now());
-            joiner
-                .released()
-                .for_each(|(input, weight)| self.inbox.free_room(input, weight));
-            return next;
-        }
-        while self.ready.is_empty() && self.open {
+    fn next(&mut self) -> Option<Combined> {
+        // What reads ahead may take in much before it gives anything: it is read between two waits.
+        while self.open && !self.combiner.reads_ahead() && self.combiner.waiting() == 0 {
             let most = self.gulp();
             let arrival = self.inbox.try_recv(&mut self.arrived, most)?;
             self.arrive(arrival);
         }
-        self.ready.pop_front()
+        self.combiner.next(&mut self.inbox)
     }
 
-    /// Sorts what arrived.
+    /// Hands on what arrived.
     fn arrive(&mut self, arrival: Arrival) {
-        self.open = arrival != Arrival::Done;
-        if let Some(joiner) = &mut self.joiner {
-            match arrival {
-                Arrival::Items(input) => {
-                    let now = Instant::now();
-                    self.arrived
-                        .drain(..)
-                        .for_each(|item| joiner.accept(input, item, now));
-                }
-                Arrival::Closed(input) => joiner.close(input),
-                Arrival::Done => {}
+        match arrival {
+            Arrival::Items(input) => {
+                self.combiner
+                    .accept(input, &mut self.arrived, &mut self.inbox);
             }
-            joiner
-                .released()
-                .for_each(|(input, weight)| self.inbox.free_room(input, weight));
-            return;
-        }
-        match (&mut self.merge, arrival) {
-            (Some(merge), Arrival::Items(side)) => {
-                for item in self.arrived.drain(..) {
-                    self.ready.extend(
-                        merge
-                            .accept(side, item, &mut self.inbox)
-                            .into_iter()
-                            .flatten(),
-                    );
-                }
-            }
-            (Some(merge), Arrival::Closed(side)) => self
-                .ready
-                .extend(merge.close(side, &mut self.inbox).into_iter().flatten()),
-            _ => self
-                .ready
-                .extend(self.arrived.drain(..).map(|item| match item {
-                    Item::Packet(packet) => {
-                        Joined::Input(PendingInput::new(packet, Vec::new(), false))
-                    }
-                    Item::Mark(mark) => Joined::Mark(mark),
-                })),
+            Arrival::Closed(input) => self.combiner.close(input, &mut self.inbox),
+            Arrival::Done => self.open = false,
         }
     }
 
-    async fn begin(&mut self, next: Joined) {
+    async fn begin(&mut self, next: Combined) {
         match next {
-            Joined::Input(input) => {
+            Combined::Input(input) => {
                 if self
                     .epoch
                     .is_some_and(|epoch| epoch < input.in_flight.head.epoch)
@@ -289,10 +236,10 @@ impl Lane {
                 }
                 self.work_on(input).await;
             }
-            Joined::Mark(Mark::Watermark { epoch, pts }) => {
+            Combined::Mark(Mark::Watermark { epoch, pts }) => {
                 self.trailing = self.trailing.max(Some((epoch, pts)))
             }
-            Joined::Mark(mark @ Mark::Gap { .. }) => {
+            Combined::Mark(mark @ Mark::Gap { .. }) => {
                 self.drain().await;
                 self.flush(Flush::Gap).await;
                 self.send().await;

@@ -10,7 +10,6 @@ mod feed;
 pub mod grammar;
 pub mod graph;
 mod lane;
-mod merge;
 mod metrics;
 mod outlet;
 pub mod plan;

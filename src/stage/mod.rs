@@ -1,12 +1,12 @@
 //! The stage contract: what an author of a stage writes against, and the queues, joins and ledger
 //! that the runner puts around it.
 
+mod combine;
 mod contract;
 mod deps;
 mod emitter;
 mod in_flight;
 mod input;
-mod join;
 mod kind;
 mod ledger;
 mod queue;
@@ -15,13 +15,14 @@ pub mod source_setup;
 #[cfg(test)]
 pub mod testing;
 
+pub(crate) use combine::{Combine, Combined, Combiner};
+pub use combine::{JoinSettings, Late};
 pub use contract::{Feed, Flush, Host, Sink, Source, Transform};
 pub use deps::{Deps, Kafka, Print};
 pub use emitter::{Emitter, PacketDraft};
 pub(crate) use in_flight::InFlight;
 pub use in_flight::{DropPolicy, Held};
 pub use input::{Input, PendingInput};
-pub use join::{JoinSettings, Joined, Joiner, Late};
 pub use kind::{Build, Context, Joins, Lookahead, OpenTransform, Role, StageKind};
 pub use ledger::{Account, Ledger};
 pub(crate) use queue::OutputBuffer;

@@ -1,14 +1,17 @@
-//! The join: one side drives, packets of the collected sides inside its spans are gathered, and it
-//! emits when every collected side has passed the span's end, or after a wait, then marked partial.
-//! A pure state machine: the runner brings items and the time.
+//! The join: one side drives, packets of the collected sides inside its spans are gathered, and a
+//! span goes on when every collected side has passed its end, or after a wait, then marked partial.
+//! A pure state machine, given items and the time; only its `Combine` looks at the clock and frees
+//! room.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::PendingInput;
-use crate::packet::{Item, Mark, Nanos, Outcome, Packet, Reason};
+use super::sequence::{Combine, Combined, END, Position};
+use crate::packet::{Item, Mark, Outcome, Packet, Reason};
+use crate::stage::input::PendingInput;
+use crate::stage::queue::Inbox;
 
 /// The key `join:` of a stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,31 +35,20 @@ pub enum Late {
     Drop,
 }
 
-/// What a join gives.
-#[derive(Debug)]
-pub enum Joined {
-    /// A span with what was collected for it.
-    Input(PendingInput),
-    /// A mark of the driving side.
-    Mark(Mark),
-}
-
-/// A point in a stream across its epochs.
-type Position = (u64, Nanos);
-
-const END: Position = (u64::MAX, Nanos::MAX);
-
 /// Joins the inputs of one stage for one stream.
 #[derive(Debug)]
-pub struct Joiner {
+pub(crate) struct Join {
     settings: JoinSettings,
+    /// Items of the driving side, and when each came.
     pending: VecDeque<(Item, Instant)>,
     sides: Vec<Side>,
     /// No span that starts earlier will come.
-    driven: Position,
-    /// Spans up to here were emitted without waiting longer.
-    gone: Position,
-    released: Vec<(usize, usize)>,
+    driver_watermark: Position,
+    /// Spans up to here went on without waiting longer: packets before it come too late.
+    late_before: Position,
+    /// Packets that it has let go, and whose room in their queue can be freed: the input they came
+    /// from, and their weight.
+    freed: Vec<(usize, usize)>,
     /// Inputs whose packets do not come in the order of their times: only marks say how far they
     /// are.
     unordered: Vec<usize>,
@@ -65,42 +57,34 @@ pub struct Joiner {
 #[derive(Debug)]
 struct Side {
     input: usize,
+    /// What a span that is pending or still to come may take.
     packets: VecDeque<Packet>,
     watermark: Position,
 }
 
-impl Joiner {
-    /// Joins as `settings` say.
-    pub fn new(settings: JoinSettings) -> Self {
-        let sides = settings
-            .collect
-            .iter()
-            .map(|&input| Side {
-                input,
-                packets: VecDeque::new(),
-                watermark: (0, 0),
-            })
-            .collect();
+impl Join {
+    /// Joins as `settings` say; `ordered` says of each input whether its packets come in the order
+    /// of their times.
+    pub fn new(settings: JoinSettings, ordered: &[bool]) -> Self {
+        let side = |&input: &usize| Side {
+            input,
+            packets: VecDeque::new(),
+            watermark: (0, 0),
+        };
+        let unordered = (0..ordered.len()).filter(|&input| !ordered[input]);
         Self {
-            settings,
             pending: VecDeque::new(),
-            sides,
-            driven: (0, 0),
-            gone: (0, 0),
-            released: Vec::new(),
-            unordered: Vec::new(),
+            sides: settings.collect.iter().map(side).collect(),
+            settings,
+            driver_watermark: (0, 0),
+            late_before: (0, 0),
+            freed: Vec::new(),
+            unordered: unordered.collect(),
         }
     }
 
-    /// Names the inputs whose packets do not come in the order of their times.
-    #[must_use]
-    pub fn unordered(mut self, inputs: Vec<usize>) -> Self {
-        self.unordered = inputs;
-        self
-    }
-
     /// Takes an item that came from `input` at `now`.
-    pub fn accept(&mut self, input: usize, item: Item, now: Instant) {
+    fn take(&mut self, input: usize, item: Item, now: Instant) {
         if input == self.settings.per {
             // Marks weigh nothing, so they must not pile up behind a span that waits.
             if let Item::Mark(Mark::Watermark { epoch, .. }) = &item
@@ -113,7 +97,7 @@ impl Joiner {
             self.pending.push_back((item, now));
             return;
         }
-        let keep = self.keep();
+        let keep = self.keep_from();
         let Some(side) = self.sides.iter_mut().find(|side| side.input == input) else {
             unreachable!("a join reads only the inputs it names")
         };
@@ -129,13 +113,13 @@ impl Joiner {
                 if !self.unordered.contains(&input) {
                     side.watermark = side.watermark.max(position);
                 }
-                if position < self.gone || position < keep {
-                    let outcome = if position < self.gone {
+                if position < self.late_before || position < keep {
+                    let outcome = if position < self.late_before {
                         Outcome::Dropped(Reason::Late)
                     } else {
                         Outcome::Absorbed
                     };
-                    self.released.push((input, packet.weight()));
+                    self.freed.push((input, packet.weight()));
                     packet.receipt.settle(outcome);
                 } else {
                     side.packets.push_back(packet);
@@ -145,11 +129,11 @@ impl Joiner {
     }
 
     /// Nothing more will come from `input`.
-    pub fn close(&mut self, input: usize) {
+    fn end(&mut self, input: usize) {
         if input == self.settings.per {
-            self.driven = END;
+            self.driver_watermark = END;
             if self.pending.is_empty() {
-                self.forget();
+                self.drop_passed();
             }
         }
         for side in self.sides.iter_mut().filter(|side| side.input == input) {
@@ -157,8 +141,8 @@ impl Joiner {
         }
     }
 
-    /// The next span that is ready at `now`, or mark that is due. Spans leave in their order.
-    pub fn next(&mut self, now: Instant) -> Option<Joined> {
+    /// The next span that is complete or overdue at `now`, or mark that is due. Spans leave in their order.
+    fn next_at(&mut self, now: Instant) -> Option<Combined> {
         loop {
             let (Item::Packet(packet), since) = self.pending.front()? else {
                 let (Item::Mark(mark), _) = self.pending.pop_front()? else {
@@ -168,7 +152,7 @@ impl Joiner {
                     Mark::Watermark { epoch, pts } => (epoch, pts),
                     Mark::Gap { to_epoch, .. } => (to_epoch, 0),
                 });
-                return Some(Joined::Mark(mark));
+                return Some(Combined::Mark(mark));
             };
             let end = (packet.head.epoch, packet.head.span.end);
             let complete = self.sides.iter().all(|side| side.watermark >= end);
@@ -179,46 +163,25 @@ impl Joiner {
             let (Item::Packet(packet), _) = self.pending.pop_front()? else {
                 return None;
             };
-            self.released.push((self.settings.per, packet.weight()));
+            self.freed.push((self.settings.per, packet.weight()));
             if !self.unordered.contains(&self.settings.per) {
-                self.driven = self.driven.max(position(&packet));
+                self.driver_watermark = self.driver_watermark.max(position(&packet));
             }
             if !complete {
-                self.gone = self.gone.max(end);
+                self.late_before = self.late_before.max(end);
             }
             if !complete && self.settings.late == Late::Drop {
                 packet.receipt.settle(Outcome::Dropped(Reason::Late));
-                self.forget();
+                self.drop_passed();
                 continue;
             }
-            return Some(Joined::Input(self.gather(packet, !complete)));
+            return Some(Combined::Input(self.gather(packet, !complete)));
         }
     }
 
-    /// When `next` should be asked again though nothing came.
-    pub fn deadline(&self) -> Option<Instant> {
-        let (item, since) = self.pending.front()?;
-        matches!(item, Item::Packet(_)).then_some(())?;
-        Some(*since + self.settings.wait?)
-    }
-
-    /// Packets that were let go since the last call: the input they came from, and their weight.
-    pub fn released(&mut self) -> std::vec::Drain<'_, (usize, usize)> {
-        self.released.drain(..)
-    }
-
-    /// Lets go of everything, as lost in the shutdown.
-    pub fn abandon(&mut self) {
-        let pending = self.pending.drain(..).map(|(item, _)| item);
-        let collected = self
-            .sides
-            .iter_mut()
-            .flat_map(|side| side.packets.drain(..))
-            .map(Item::Packet);
-        for item in pending.chain(collected) {
-            if let Item::Packet(packet) = item {
-                packet.receipt.settle(Outcome::Dropped(Reason::Shutdown));
-            }
+    fn free_room(&mut self, inbox: &mut Inbox) {
+        for (input, weight) in self.freed.drain(..) {
+            inbox.free_room(input, weight);
         }
     }
 
@@ -232,18 +195,18 @@ impl Joiner {
             .flat_map(|side| side.packets.iter().filter(inside).map(Packet::split))
             .collect();
         collected.sort_by_key(|packet| packet.head.span.start);
-        self.forget();
+        self.drop_passed();
         PendingInput::new(packet, collected, partial)
     }
 
     fn advance(&mut self, to: Position) {
-        self.driven = self.driven.max(to);
-        self.forget();
+        self.driver_watermark = self.driver_watermark.max(to);
+        self.drop_passed();
     }
 
     /// Where the earliest span begins that is pending or may still come: what is pending counts
     /// also when its side has ended.
-    fn keep(&self) -> Position {
+    fn keep_from(&self) -> Position {
         let mut starts = self.pending.iter().filter_map(|(item, _)| {
             if let Item::Packet(packet) = item {
                 Some(position(packet))
@@ -256,12 +219,14 @@ impl Joiner {
         } else {
             starts.next()
         };
-        pending.map_or(self.driven, |pending| pending.min(self.driven))
+        pending.map_or(self.driver_watermark, |pending| {
+            pending.min(self.driver_watermark)
+        })
     }
 
-    /// Drops what no later span can take.
-    fn forget(&mut self) {
-        let keep = self.keep();
+    /// Lets go of what no later span can take.
+    fn drop_passed(&mut self) {
+        let keep = self.keep_from();
         for side in &mut self.sides {
             let ordered = !self.unordered.contains(&side.input);
             let mut at = 0;
@@ -272,10 +237,46 @@ impl Joiner {
                     }
                     at += 1;
                 } else if let Some(packet) = side.packets.remove(at) {
-                    self.released.push((side.input, packet.weight()));
+                    self.freed.push((side.input, packet.weight()));
                     packet.receipt.settle(Outcome::Absorbed);
                 }
             }
+        }
+    }
+}
+
+impl Combine for Join {
+    fn accept(&mut self, input: usize, items: &mut VecDeque<Item>, inbox: &mut Inbox) {
+        let now = Instant::now();
+        for item in items.drain(..) {
+            self.take(input, item, now);
+        }
+        self.free_room(inbox);
+    }
+
+    fn close(&mut self, input: usize, inbox: &mut Inbox) {
+        self.end(input);
+        self.free_room(inbox);
+    }
+
+    fn next(&mut self, inbox: &mut Inbox) -> Option<Combined> {
+        let next = self.next_at(Instant::now());
+        self.free_room(inbox);
+        next
+    }
+
+    fn waiting(&self) -> usize {
+        self.pending.len()
+    }
+
+    fn reads_ahead(&self) -> bool {
+        true
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self.pending.front()? {
+            (Item::Packet(_), since) => Some(*since + self.settings.wait?),
+            (Item::Mark(_), _) => None,
         }
     }
 }
@@ -284,9 +285,20 @@ fn position(packet: &Packet) -> Position {
     (packet.head.epoch, packet.head.span.start)
 }
 
-impl Drop for Joiner {
+impl Drop for Join {
+    /// What is left counts as lost in the shutdown.
     fn drop(&mut self) {
-        self.abandon();
+        let pending = self.pending.drain(..).map(|(item, _)| item);
+        let collected = self
+            .sides
+            .iter_mut()
+            .flat_map(|side| side.packets.drain(..))
+            .map(Item::Packet);
+        for item in pending.chain(collected) {
+            if let Item::Packet(packet) = item {
+                packet.receipt.settle(Outcome::Dropped(Reason::Shutdown));
+            }
+        }
     }
 }
 
@@ -299,13 +311,14 @@ mod tests {
 
     const WAIT: Duration = Duration::from_secs(3);
 
-    fn joiner(late: Late) -> Joiner {
-        Joiner::new(JoinSettings {
+    fn join_of(late: Late) -> Join {
+        let settings = JoinSettings {
             per: 0,
             collect: vec![1],
             wait: Some(WAIT),
             late,
-        })
+        };
+        Join::new(settings, &[true, true])
     }
 
     fn segment(start: u64, end: u64) -> Item {
@@ -323,9 +336,9 @@ mod tests {
         })
     }
 
-    fn input(joined: Option<Joined>) -> (Vec<u64>, bool) {
-        let Some(Joined::Input(input)) = joined else {
-            panic!("no input: {joined:?}")
+    fn input(combined: Option<Combined>) -> (Vec<u64>, bool) {
+        let Some(Combined::Input(input)) = combined else {
+            panic!("no input: {combined:?}")
         };
         input.in_flight.settle(Outcome::Absorbed);
         (
@@ -341,21 +354,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_span_waits_until_the_collected_side_has_passed_its_end() {
-        let (account, mut join, now) = (root(), joiner(Late::Partial), Instant::now());
-        join.accept(0, segment(0, 3), now);
+        let (account, mut join, now) = (root(), join_of(Late::Partial), Instant::now());
+        join.take(0, segment(0, 3), now);
         for packet in frames(&account, 5) {
             let last = packet.head.span.start == 3;
-            assert!(packet.head.span.start >= 3 || join.next(now).is_none());
-            join.accept(1, Item::Packet(packet), now);
+            assert!(packet.head.span.start >= 3 || join.next_at(now).is_none());
+            join.take(1, Item::Packet(packet), now);
             if last {
-                assert_eq!(input(join.next(now)), (vec![0, 1, 2], false));
+                assert_eq!(input(join.next_at(now)), (vec![0, 1, 2], false));
             }
         }
-        join.accept(0, segment(3, 9), now);
-        assert!(join.next(now).is_none());
-        join.close(1);
-        assert_eq!(input(join.next(now)), (vec![3, 4], false));
-        join.close(0);
+        join.take(0, segment(3, 9), now);
+        assert!(join.next_at(now).is_none());
+        join.end(1);
+        assert_eq!(input(join.next_at(now)), (vec![3, 4], false));
+        join.end(0);
         drop(join);
         let balance = account.balance();
         assert_eq!(
@@ -366,40 +379,43 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn after_the_wait_it_goes_on_partial_and_late_points_are_dropped() {
-        let (account, mut join, now) = (root(), joiner(Late::Partial), Instant::now());
+        let (account, mut join, now) = (root(), join_of(Late::Partial), Instant::now());
         let mut packets = frames(&account, 4).into_iter().map(Item::Packet);
-        join.accept(1, packets.next().expect("four"), now);
-        join.accept(0, segment(0, 3), now);
-        assert!(join.next(now).is_none());
+        join.take(1, packets.next().expect("four"), now);
+        join.take(0, segment(0, 3), now);
+        assert!(join.next_at(now).is_none());
         assert_eq!(join.deadline(), Some(now + WAIT));
-        assert_eq!(input(join.next(now + WAIT)), (vec![0], true));
-        packets.for_each(|packet| join.accept(1, packet, now));
+        assert_eq!(input(join.next_at(now + WAIT)), (vec![0], true));
+        packets.for_each(|packet| join.take(1, packet, now));
         assert_eq!(account.balance().dropped["late"], 2);
-        join.close(0);
+        join.end(0);
         assert_eq!(account.balance().in_flight, 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn late_drop_drops_the_span() {
-        let (mut join, now) = (joiner(Late::Drop), Instant::now());
-        join.accept(0, segment(0, 3), now);
-        assert!(join.next(now + WAIT).is_none());
-        assert_eq!(join.released().next(), Some((0, 256)));
+        let (mut join, now) = (join_of(Late::Drop), Instant::now());
+        join.take(0, segment(0, 3), now);
+        assert!(join.next_at(now + WAIT).is_none());
+        assert_eq!(join.freed, [(0, 256)]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn overlapping_spans_share_points() {
-        let (account, mut join, now) = (root(), joiner(Late::Partial), Instant::now());
+        let (account, mut join, now) = (root(), join_of(Late::Partial), Instant::now());
         frames(&account, 6)
             .into_iter()
-            .for_each(|packet| join.accept(1, Item::Packet(packet), now));
-        join.accept(0, segment(0, 4), now);
-        join.accept(0, segment(2, 5), now);
-        assert_eq!(input(join.next(now)), (vec![0, 1, 2, 3], false));
-        assert_eq!(input(join.next(now)), (vec![2, 3, 4], false));
-        join.accept(0, Item::Mark(Mark::Watermark { epoch: 0, pts: 5 }), now);
-        assert!(matches!(join.next(now), Some(Joined::Mark(_))));
-        assert_eq!(join.released().filter(|(input, _)| *input == 1).count(), 5);
+            .for_each(|packet| join.take(1, Item::Packet(packet), now));
+        join.take(0, segment(0, 4), now);
+        join.take(0, segment(2, 5), now);
+        assert_eq!(input(join.next_at(now)), (vec![0, 1, 2, 3], false));
+        assert_eq!(input(join.next_at(now)), (vec![2, 3, 4], false));
+        join.take(0, Item::Mark(Mark::Watermark { epoch: 0, pts: 5 }), now);
+        assert!(matches!(join.next_at(now), Some(Combined::Mark(_))));
+        assert_eq!(
+            join.freed.iter().filter(|(input, _)| *input == 1).count(),
+            5
+        );
         drop(join);
         let balance = account.balance();
         assert_eq!((balance.absorbed, balance.dropped["shutdown"]), (5, 1));
@@ -407,36 +423,35 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_driving_side_that_has_ended_still_collects_for_what_is_pending() {
-        let (account, mut join, now) = (root(), joiner(Late::Partial), Instant::now());
-        join.accept(0, segment(0, 3), now);
-        join.accept(0, segment(3, 5), now);
-        join.close(0);
+        let (account, mut join, now) = (root(), join_of(Late::Partial), Instant::now());
+        join.take(0, segment(0, 3), now);
+        join.take(0, segment(3, 5), now);
+        join.end(0);
         frames(&account, 6)
             .into_iter()
-            .for_each(|packet| join.accept(1, Item::Packet(packet), now));
-        assert_eq!(input(join.next(now)), (vec![0, 1, 2], false));
-        assert_eq!(input(join.next(now)), (vec![3, 4], false));
+            .for_each(|packet| join.take(1, Item::Packet(packet), now));
+        assert_eq!(input(join.next_at(now)), (vec![0, 1, 2], false));
+        assert_eq!(input(join.next_at(now)), (vec![3, 4], false));
         assert_eq!(account.balance().in_flight, 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn watermarks_do_not_pile_up_behind_a_span_that_waits() {
-        let (mut join, now) = (joiner(Late::Partial), Instant::now());
-        join.accept(0, segment(0, 3), now);
-        (3..1000)
-            .for_each(|pts| join.accept(0, Item::Mark(Mark::Watermark { epoch: 0, pts }), now));
+        let (mut join, now) = (join_of(Late::Partial), Instant::now());
+        join.take(0, segment(0, 3), now);
+        (3..1000).for_each(|pts| join.take(0, Item::Mark(Mark::Watermark { epoch: 0, pts }), now));
         assert_eq!(join.pending.len(), 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_new_epoch_closes_the_old() {
-        let (account, mut join, now) = (root(), joiner(Late::Partial), Instant::now());
+        let (account, mut join, now) = (root(), join_of(Late::Partial), Instant::now());
         frames(&account, 2)
             .into_iter()
-            .for_each(|packet| join.accept(1, Item::Packet(packet), now));
-        join.accept(0, segment(0, 9), now);
-        assert!(join.next(now).is_none());
-        join.accept(
+            .for_each(|packet| join.take(1, Item::Packet(packet), now));
+        join.take(0, segment(0, 9), now);
+        assert!(join.next_at(now).is_none());
+        join.take(
             1,
             Item::Mark(Mark::Gap {
                 from_epoch: 0,
@@ -444,6 +459,6 @@ mod tests {
             }),
             now,
         );
-        assert_eq!(input(join.next(now)), (vec![0, 1], false));
+        assert_eq!(input(join.next_at(now)), (vec![0, 1], false));
     }
 }
