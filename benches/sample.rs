@@ -6,7 +6,7 @@ mod report;
 
 use std::sync::Arc;
 
-use opusflow::config::{Environment, Source};
+use opusflow::config::{Environment, SourceText};
 use opusflow::media;
 use opusflow::pipeline::{Overrides, Plan, Running, check};
 use opusflow::stage::Deps;
@@ -35,7 +35,7 @@ stages:
 "#
     );
     let plan = check(
-        &Source::new("sample", &text),
+        &SourceText::new("sample", &text),
         KINDS,
         &Environment::new(),
         &Overrides::default(),

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use super::output::report_style;
-use crate::config::{Environment, Source};
+use crate::config::{Environment, SourceText};
 use crate::media;
 use crate::pipeline::check::{Checked, Overrides, checked as check};
 use crate::stages::KINDS;
 
 /// The checked pipeline, or none after saying on standard error what is wrong with it.
 pub(super) fn checked(path: &Path, set: &[String], sources: &[String]) -> Option<Checked> {
-    let text = match Source::read(path) {
+    let text = match SourceText::load(path) {
         Ok(text) => text,
         Err(error) => {
             eprintln!("error: {error}");

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::config::Look;
+use crate::config::ReportStyle;
 use crate::error::{Error, Result};
 
 /// Prints to standard output; a reader that has gone is no error.
@@ -17,11 +17,11 @@ pub(super) fn print(text: &str) -> Result<ExitCode> {
 }
 
 /// How problems look on standard error.
-pub(super) fn report_style() -> Look {
+pub(super) fn report_style() -> ReportStyle {
     use std::io::IsTerminal;
     if std::io::stderr().is_terminal() {
-        Look::Fancy
+        ReportStyle::Fancy
     } else {
-        Look::Plain
+        ReportStyle::Plain
     }
 }

@@ -110,11 +110,11 @@ async fn run_pipeline(
     if stop.is_cancelled() {
         return stopped_early(&sampler, began);
     }
-    let connected = Connected::to(&plan, &stop).await?;
+    let connected = Connected::connect(&plan, &stop).await?;
     if let Some(embedded) = &connected.embedded {
         report::broker(&plan, embedded, &bars)?;
     }
-    let assembling = Assembled::of(&plan, connected, bars.printer(), &stop);
+    let assembling = Assembled::build(&plan, connected, bars.printer(), &stop);
     let assembled = tokio::select! {
         assembled = assembling => assembled,
         () = shutdown_deadline(&stop, &force, plan.shutdown) => return Ok(ExitCode::from(4)),

@@ -130,7 +130,7 @@ fn fields(fields: &[Field], indent: usize, text: &mut String) {
 fn inner(ty: &Type) -> Option<&'static [Field]> {
     match ty {
         Type::Object(fields) => Some(fields),
-        Type::List(ty) | Type::Map(ty) | Type::Fitting(_, ty) => inner(ty),
+        Type::List(ty) | Type::Map(ty) | Type::ModelSpecific(_, ty) => inner(ty),
         _ => None,
     }
 }

@@ -2,14 +2,14 @@
 //! by their `id` or their number from 0.
 
 use super::problem::Problems;
-use super::source::{Place, Source};
+use super::source_text::{Place, SourceText};
 use super::tree::{Entry, Node, NodeKind, parse};
 
 /// Applies one `PATH=VALUE`. A value that begins with a bracket, brace or quote is read as YAML,
 /// any other is taken as it stands. What the path names may be missing (the shapes say later
 /// whether it may be there), but the elements of lists must exist.
 pub fn set(root: &mut Node, assignment: &str, problems: &mut Problems) {
-    let number = problems.add_source(Source::new("--set", assignment));
+    let number = problems.add_source(SourceText::new("--set", assignment));
     let whole = Place {
         source: number,
         start: 0,
@@ -158,7 +158,7 @@ mod tests {
                         shots\n    kind: shots\n";
 
     fn after(assignment: &str) -> (Node, Vec<String>) {
-        let mut problems = Problems::of(&Source::new("x", FILE));
+        let mut problems = Problems::new(&SourceText::new("x", FILE));
         let mut node = parse(&mut problems, 0, 0).unwrap();
         set(&mut node, assignment, &mut problems);
         (node, problems.lines())

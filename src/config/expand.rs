@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::problem::Problems;
 use super::shape::Provenance;
-use super::source::Place;
+use super::source_text::Place;
 use super::tree::{Node, NodeKind};
 
 /// Environment variables by name.
@@ -140,12 +140,12 @@ fn narrow(place: Place, variable: &str, problems: &Problems) -> Place {
 
 #[cfg(test)]
 mod tests {
-    use super::super::source::Source;
+    use super::super::source_text::SourceText;
     use super::super::tree::parse;
     use super::*;
 
     fn expanded(text: &str) -> Result<Node, String> {
-        let mut problems = Problems::of(&Source::new("x", text));
+        let mut problems = Problems::new(&SourceText::new("x", text));
         let mut node = parse(&mut problems, 0, 0).unwrap();
         let environment = [("PORT", "9092"), ("HOST", "broker"), ("EMPTY", "")]
             .map(|(k, v)| (k.to_owned(), v.to_owned()))

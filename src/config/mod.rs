@@ -7,13 +7,13 @@ mod problem;
 mod read;
 pub mod schema;
 pub mod shape;
-mod source;
+mod source_text;
 mod tree;
 pub mod units;
 
 pub use expand::{Environment, expand};
-pub use problem::{Look, Problem, Problems, nearest};
-pub use read::{Mention, Reader};
+pub use problem::{Problem, Problems, ReportStyle, nearest};
+pub use read::{NameRef, Reader};
 pub use shape::{Field, Fps, Params, Provenance, Secret, Setting, Type, Value};
-pub use source::{Place, Source};
+pub use source_text::{Place, SourceText};
 pub use tree::{Entry, Node, NodeKind, Scalar, parse};

@@ -7,7 +7,7 @@ use miette::{
     Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
 };
 
-use super::source::{Place, Source};
+use super::source_text::{Place, SourceText};
 use crate::Error;
 
 /// One thing that must change.
@@ -63,7 +63,7 @@ pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
 
 /// How problems are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
+pub enum ReportStyle {
     /// With colours and lines, for terminals.
     Fancy,
     /// Without colours, for logs.
@@ -73,14 +73,14 @@ pub enum Look {
 /// Everything that is wrong with a configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Problems {
-    sources: Vec<Source>,
+    sources: Vec<SourceText>,
     found: Vec<Problem>,
     hidden: Vec<Place>,
 }
 
 impl Problems {
     /// No problems yet, of a file.
-    pub fn of(source: &Source) -> Self {
+    pub fn new(source: &SourceText) -> Self {
         Self {
             sources: vec![source.clone()],
             found: Vec::new(),
@@ -89,13 +89,13 @@ impl Problems {
     }
 
     /// Adds a further source; its number goes into places.
-    pub fn add_source(&mut self, source: Source) -> usize {
+    pub fn add_source(&mut self, source: SourceText) -> usize {
         self.sources.push(source);
         self.sources.len() - 1
     }
 
     /// The sources by number.
-    pub fn sources(&self) -> &[Source] {
+    pub fn sources(&self) -> &[SourceText] {
         &self.sources
     }
 
@@ -145,10 +145,10 @@ impl Problems {
     }
 
     /// All problems with their snippets.
-    pub fn render(&self, look: Look) -> String {
-        let theme = match look {
-            Look::Fancy => GraphicalTheme::unicode(),
-            Look::Plain => GraphicalTheme::none(),
+    pub fn render(&self, style: ReportStyle) -> String {
+        let theme = match style {
+            ReportStyle::Fancy => GraphicalTheme::unicode(),
+            ReportStyle::Plain => GraphicalTheme::none(),
         };
         let handler = GraphicalReportHandler::new_themed(theme)
             .with_width(120)
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     fn problems() -> Problems {
-        let mut problems = Problems::of(&Source::new(
+        let mut problems = Problems::new(&SourceText::new(
             "x.yaml",
             "a: 1\npassword: hunter2\ntreshold: 3\n",
         ));
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn snippets_show_the_place_but_no_secret() {
-        let plain = problems().render(Look::Plain);
+        let plain = problems().render(ReportStyle::Plain);
         assert!(
             plain.contains("treshold: 3")
                 && plain.contains("x.yaml:3:1")
@@ -325,7 +325,7 @@ mod tests {
             "{plain}"
         );
         assert!(!plain.contains('\u{1b}'));
-        assert!(problems().render(Look::Fancy).contains('\u{1b}'));
+        assert!(problems().render(ReportStyle::Fancy).contains('\u{1b}'));
     }
 
     #[test]

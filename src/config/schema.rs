@@ -79,8 +79,8 @@ pub fn of(ty: &'static Type) -> Json {
         }
         Type::Map(inner) => json!({ "type": "object", "additionalProperties": of(inner) }),
         Type::Object(fields) => object(fields),
-        Type::Fitting(_, inner) => of(inner),
-        Type::Own => json!({}),
+        Type::ModelSpecific(_, inner) => of(inner),
+        Type::Unchecked => json!({}),
     }
 }
 
@@ -101,8 +101,8 @@ fn or_variable(schema: Json) -> Json {
 }
 
 fn default(text: &str) -> Json {
-    let source = super::Source::new("default", text);
-    super::parse(&mut super::Problems::of(&source), 0, 0).map_or(json!(text), |node| plain(&node))
+    let source = super::SourceText::new("default", text);
+    super::parse(&mut super::Problems::new(&source), 0, 0).map_or(json!(text), |node| plain(&node))
 }
 
 fn plain(node: &Node) -> Json {

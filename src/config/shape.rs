@@ -56,7 +56,7 @@ pub enum Type {
     Model(&'static [&'static str]),
     /// Of the inner type, and only where the entry of `models:` that the key `model` beside it
     /// names is of one of these architectures.
-    Fitting(&'static [&'static str], &'static Type),
+    ModelSpecific(&'static [&'static str], &'static Type),
     /// The id of a stage.
     Stage,
     /// Text that is never printed: `{file: PATH}` or plain text.
@@ -68,7 +68,7 @@ pub enum Type {
     /// A mapping with these keys and no others.
     Object(&'static [Field]),
     /// Anything: whoever owns the shape checks the node; it does not enter [`Params`].
-    Own,
+    Unchecked,
 }
 
 /// Frames a second as a fraction; `None` stands for the source's own.

@@ -7,12 +7,12 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 
 use super::problem::Problems;
 use super::shape::Provenance;
-use super::source::Place;
+use super::source_text::Place;
 
 /// Aliases may repeat nodes, up to this many in all.
-const MOST_NODES: usize = 50_000;
+const MAX_NODES: usize = 50_000;
 /// Mappings and lists inside one another.
-const DEEPEST: usize = 32;
+const MAX_DEPTH: usize = 32;
 
 /// A value with its place.
 #[derive(Debug, Clone)]
@@ -330,10 +330,10 @@ impl Builder<'_> {
             }
             _ => {}
         }
-        if self.nodes > MOST_NODES {
+        if self.nodes > MAX_NODES {
             self.problems.add(
                 place,
-                format!("more than {MOST_NODES} values, aliases written out"),
+                format!("more than {MAX_NODES} values, aliases written out"),
             );
             return None;
         }
@@ -356,10 +356,10 @@ impl Builder<'_> {
         if tagged {
             self.problems.add(place, "tags are not supported");
         }
-        if self.stack.len() == DEEPEST {
+        if self.stack.len() == MAX_DEPTH {
             self.problems.add(
                 place,
-                format!("more than {DEEPEST} mappings and lists inside one another"),
+                format!("more than {MAX_DEPTH} mappings and lists inside one another"),
             );
             return None;
         }
@@ -413,11 +413,11 @@ impl Builder<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::source::Source;
+    use super::super::source_text::SourceText;
     use super::*;
 
     fn tree(text: &str) -> (Option<Node>, Vec<String>) {
-        let mut problems = Problems::of(&Source::new("x", text));
+        let mut problems = Problems::new(&SourceText::new("x", text));
         let node = parse(&mut problems, 0, 0);
         (node, problems.lines())
     }

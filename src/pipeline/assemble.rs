@@ -22,10 +22,10 @@ use crate::stage::{Deps, Kafka, Print};
 use crate::{Error, Result};
 
 /// Pause between two looks for brokers or a registry that are away.
-const AGAIN: Duration = Duration::from_secs(3);
+const RETRY_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Pause between two looks for objects that have expired.
-const SWEEP: Duration = Duration::from_secs(600);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 
 /// What a pipeline stands on.
 pub struct Assembled {
@@ -53,9 +53,9 @@ impl Connected {
     ///
     /// # Errors
     /// Where a topic or a schema is missing and may not be made, or a setting is refused.
-    pub async fn to(plan: &Plan, stop: &CancellationToken) -> Result<Self> {
+    pub async fn connect(plan: &Plan, stop: &CancellationToken) -> Result<Self> {
         match &plan.kafka {
-            Some(kafka) if writes_to_kafka(plan) => connect(plan, kafka, stop).await,
+            Some(kafka) if writes_to_kafka(plan) => connect_kafka(plan, kafka, stop).await,
             _ => Ok(Self::default()),
         }
     }
@@ -68,7 +68,7 @@ impl Assembled {
     /// # Errors
     /// What cannot be had: a model that does not load, a folder that cannot be written; overload
     /// where `stop` came before all was there.
-    pub async fn of(
+    pub async fn build(
         plan: &Plan,
         connected: Connected,
         print: Print,
@@ -167,7 +167,7 @@ async fn sweep(objects: ObjectStore) {
             Ok(deleted) => tracing::debug!(deleted, "objects have expired"),
             Err(error) => tracing::warn!(%error, "expired objects stay"),
         }
-        tokio::time::sleep(SWEEP).await;
+        tokio::time::sleep(SWEEP_INTERVAL).await;
     }
 }
 
@@ -234,7 +234,11 @@ pub fn registry(plan: &KafkaPlan) -> Result<Registry> {
     })
 }
 
-async fn connect(plan: &Plan, kafka: &KafkaPlan, stop: &CancellationToken) -> Result<Connected> {
+async fn connect_kafka(
+    plan: &Plan,
+    kafka: &KafkaPlan,
+    stop: &CancellationToken,
+) -> Result<Connected> {
     let (brokers, embedded) = if kafka.brokers == "embedded" {
         let embedded = tokio::task::spawn_blocking(Embedded::start).await;
         let embedded = Arc::new(
@@ -247,7 +251,7 @@ async fn connect(plan: &Plan, kafka: &KafkaPlan, stop: &CancellationToken) -> Re
     };
     let settings = broker_settings(kafka, brokers)?;
     let KafkaRecords { records, letters } = plan.kafka_records();
-    patiently("kafka", stop, || async {
+    retry_until_stopped("kafka", stop, || async {
         Topics::new(&settings).ensure(&records, &letters).await
     })
     .await?;
@@ -257,7 +261,7 @@ async fn connect(plan: &Plan, kafka: &KafkaPlan, stop: &CancellationToken) -> Re
             // Where topics may not be created, schemas are the operator's too.
             let register = kafka.topics == "create";
             Codec::registry(
-                patiently("the schema registry", stop, || async {
+                retry_until_stopped("the schema registry", stop, || async {
                     registry.ids(&kafka.namespace, register).await
                 })
                 .await?,
@@ -277,21 +281,21 @@ async fn connect(plan: &Plan, kafka: &KafkaPlan, stop: &CancellationToken) -> Re
     })
 }
 
-/// Tries until it works, fails for good, or `stop` is told.
-async fn patiently<T, F: Future<Output = Result<T>>>(
+/// Tries until it works, fails for good, or `stop` is cancelled.
+async fn retry_until_stopped<T, F: Future<Output = Result<T>>>(
     what: &str,
     stop: &CancellationToken,
     attempt: impl Fn() -> F,
 ) -> Result<T> {
-    let mut told = false;
+    let mut warned = false;
     loop {
         match attempt().await {
             Err(error) if error.is_transient() => {
-                if !std::mem::replace(&mut told, true) {
+                if !std::mem::replace(&mut warned, true) {
                     tracing::warn!(%error, "{what} is away, waiting for it");
                 }
                 if stop
-                    .run_until_cancelled(tokio::time::sleep(AGAIN))
+                    .run_until_cancelled(tokio::time::sleep(RETRY_INTERVAL))
                     .await
                     .is_none()
                 {

@@ -16,7 +16,7 @@ use crate::stage::{
 };
 
 /// A transform of one stage, as its calls share it.
-pub(crate) struct Caller {
+pub(crate) struct CallContext {
     pub stage: Arc<Stage>,
     pub transform: Arc<dyn Transform>,
     /// What becomes of the inputs that the transform still holds when it goes.
@@ -24,7 +24,7 @@ pub(crate) struct Caller {
 }
 
 /// How one input, or one mark between inputs, ended.
-pub(crate) enum Done {
+pub(crate) enum AttemptOutcome {
     /// It gave drafts, or none.
     Emit {
         input: InFlight,
@@ -46,14 +46,14 @@ pub(crate) enum Done {
 /// call is timed from `since`, if from any. What is seldom needed is boxed: this future is made for
 /// every packet.
 pub(crate) fn attempt(
-    caller: Arc<Caller>,
+    call_context: Arc<CallContext>,
     input: PendingInput,
     drafts: Vec<PacketDraft>,
     since: Option<Instant>,
-) -> impl Future<Output = Done> + Send {
+) -> impl Future<Output = AttemptOutcome> + Send {
     let PendingInput { in_flight, data } = input;
     async move {
-        let (kind, settings) = (data.payload.kind(), caller.stage.settings());
+        let (kind, settings) = (data.payload.kind(), call_context.stage.settings());
         // A stage with memory may have input in half of it: trying again could count it twice.
         let again =
             (settings.retry.attempts > 1 && !settings.kind.is_stateful()).then(|| data.clone());
@@ -62,21 +62,21 @@ pub(crate) fn attempt(
             at_risk: Vec::new(),
         };
         match call(
-            &caller,
-            data.into_input(&in_flight, &caller.drop_policy),
+            &call_context,
+            data.into_input(&in_flight, &call_context.drop_policy),
             &mut out,
         )
         .await
         {
             Ok(()) => {
                 if let Some(since) = since {
-                    caller
+                    call_context
                         .stage
                         .metrics
                         .process_seconds
                         .record(since.elapsed().as_secs_f64());
                 }
-                Done::Emit {
+                AttemptOutcome::Emit {
                     input: in_flight,
                     drafts: out.drafts,
                 }
@@ -84,9 +84,9 @@ pub(crate) fn attempt(
             Err(error) => match again {
                 Some(data) if error.is_transient() => {
                     drop((error, out));
-                    Box::pin(retry(caller, PendingInput { in_flight, data }, since)).await
+                    Box::pin(retry(call_context, PendingInput { in_flight, data }, since)).await
                 }
-                _ => Done::Fail {
+                _ => AttemptOutcome::Fail {
                     input: in_flight,
                     at_risk: at_risk(out),
                     kind,
@@ -99,38 +99,43 @@ pub(crate) fn attempt(
 }
 
 /// The second try and those that follow.
-async fn retry(caller: Arc<Caller>, input: PendingInput, since: Option<Instant>) -> Done {
+async fn retry(
+    call_context: Arc<CallContext>,
+    input: PendingInput,
+    since: Option<Instant>,
+) -> AttemptOutcome {
     let PendingInput { in_flight, data } = input;
-    let retry = caller.stage.settings().retry;
+    let retry = call_context.stage.settings().retry;
     let mut attempts = 1;
     loop {
-        StageCounts::add(&caller.stage.counts.retried, 1);
+        StageCounts::add(&call_context.stage.counts.retried, 1);
         sleep(retry.backoff * 2u32.saturating_pow(attempts - 1)).await;
         attempts += 1;
         let mut out = Emitter::default();
         match call(
-            &caller,
-            data.clone().into_input(&in_flight, &caller.drop_policy),
+            &call_context,
+            data.clone()
+                .into_input(&in_flight, &call_context.drop_policy),
             &mut out,
         )
         .await
         {
             Ok(()) => {
                 if let Some(since) = since {
-                    caller
+                    call_context
                         .stage
                         .metrics
                         .process_seconds
                         .record(since.elapsed().as_secs_f64());
                 }
-                return Done::Emit {
+                return AttemptOutcome::Emit {
                     input: in_flight,
                     drafts: out.drafts,
                 };
             }
             Err(error) if attempts >= retry.attempts || !error.is_transient() => {
                 let kind = data.payload.kind();
-                return Done::Fail {
+                return AttemptOutcome::Fail {
                     input: in_flight,
                     at_risk: at_risk(out),
                     kind,
@@ -146,36 +151,40 @@ async fn retry(caller: Arc<Caller>, input: PendingInput, since: Option<Instant>)
 /// One try, within the stage's timeout. It is called at once and may panic before it gives a
 /// future.
 fn call<'a>(
-    caller: &'a Caller,
+    call_context: &'a CallContext,
     input: Input<'a>,
     out: &'a mut Emitter,
 ) -> impl Future<Output = Result<()>> + Send + 'a {
-    let called =
-        std::panic::catch_unwind(AssertUnwindSafe(|| caller.transform.process(input, out)));
+    let called = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        call_context.transform.process(input, out)
+    }));
     async move {
         let ended = match called {
             Err(panic) => Err(panic),
             Ok(call) => {
                 let mut call = AssertUnwindSafe(call).catch_unwind();
                 // Most calls end at once: the timer, a large thing, is only for those that wait.
-                match ((&mut call).now_or_never(), caller.stage.settings().timeout) {
+                match (
+                    (&mut call).now_or_never(),
+                    call_context.stage.settings().timeout,
+                ) {
                     (Some(ended), _) => ended,
                     (None, None) => call.await,
                     (None, Some(limit)) => Box::pin(timeout(limit, call))
                         .await
-                        .unwrap_or_else(|_| Ok(Err(late(caller, limit)))),
+                        .unwrap_or_else(|_| Ok(Err(late(call_context, limit)))),
                 }
             }
         };
         ended.unwrap_or_else(|panic| {
-            caller.stage.metrics.panics.increment(1);
+            call_context.stage.metrics.panics.increment(1);
             Err(panicked(&*panic))
         })
     }
 }
 
-fn late(caller: &Caller, limit: Duration) -> Error {
-    caller.stage.metrics.timeouts.increment(1);
+fn late(call_context: &CallContext, limit: Duration) -> Error {
+    call_context.stage.metrics.timeouts.increment(1);
     Error::overload(format!("no answer within {limit:?}"))
         .hint("raise the stage's `timeout` or give it less to do")
 }

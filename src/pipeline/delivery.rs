@@ -22,7 +22,7 @@ use crate::{Error, Result};
 /// Records delivered by destination.
 pub(crate) type Delivered = Arc<Mutex<BTreeMap<String, u64>>>;
 
-/// Packets that a sink is given at a time, at most: what has come meanwhile.
+/// Packets that a sink is given at a time, at most: what has come since the last.
 const BATCH: usize = 256;
 
 pub(crate) struct Delivery {
@@ -34,7 +34,7 @@ pub(crate) struct Delivery {
     pub delivered: Delivered,
     pub force: CancellationToken,
     /// Destinations by kind of payload, dead letters after the others, and records delivered there
-    /// since they were last told.
+    /// since they were last reported.
     pub tally: [(Option<String>, u64); 2 * PayloadKind::ALL.len()],
     pub metrics: SinkMetrics,
 }
@@ -69,7 +69,7 @@ impl Delivery {
                 self.deliver(&mut batch).await;
             }
         }
-        self.stage.say_unlogged();
+        self.stage.log_suppressed();
         let finish = AssertUnwindSafe(self.sink.finish(&self.stream)).catch_unwind();
         match force.run_until_cancelled(finish).await {
             None => Ok(()),
@@ -120,7 +120,7 @@ impl Delivery {
                 }
             }
             StageCounts::add(&self.stage.counts.emitted, emitted);
-            self.tell();
+            self.report_delivered();
             if again.is_empty() {
                 return;
             }
@@ -176,7 +176,7 @@ impl Delivery {
     }
 
     /// Adds what was delivered to the session's counts.
-    fn tell(&mut self) {
+    fn report_delivered(&mut self) {
         let mut delivered = self.delivered.lock();
         for (destination, count) in &mut self.tally {
             if let Some(destination) = destination.as_ref().filter(|_| *count > 0) {
@@ -209,13 +209,13 @@ impl Delivery {
             _ if !self.stage.settings().required => packet.receipt.settle(Outcome::Absorbed),
             Some(letters) => {
                 letters
-                    .send(super::outlet::dead_letter(packet, stage, error, attempts))
+                    .send(super::output::dead_letter(packet, stage, error, attempts))
                     .await
             }
             None if self.stage.settings().dead_letter.as_deref() == Some(stage)
                 && self.stage.takes(PayloadKind::DeadLetter) =>
             {
-                return Some(super::outlet::dead_letter(packet, stage, error, attempts));
+                return Some(super::output::dead_letter(packet, stage, error, attempts));
             }
             None => packet.receipt.settle(Outcome::Dropped(Reason::Failed)),
         }

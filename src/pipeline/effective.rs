@@ -1,7 +1,7 @@
 //! A pipeline file with every default filled in and where each value came from. Without its
 //! comments it is what `config_hash` digests, so a file and its effective form have the same hash.
 
-use super::check::{Checked, Written, applies};
+use super::check::{Checked, EffectiveStage, applies};
 use super::grammar::{INPUT, STAGE, TOP};
 use crate::config::{Field, Params, Provenance, Setting, Type, Value, units};
 use crate::stage::StageKind;
@@ -124,7 +124,7 @@ impl Lines {
         });
     }
 
-    fn stage(&mut self, stage: &Written) {
+    fn stage(&mut self, stage: &EffectiveStage) {
         let first = self.0.len();
         let role = stage.kind.role();
         for field in STAGE.iter().filter(|field| applies(field.name, role)) {
@@ -265,8 +265,8 @@ mod tests {
         );
         assert_eq!(redact("redis://:hunter2@cache/0"), "redis://:***@cache/0");
         assert_eq!(
-            redact("srt://h:1?mode=caller&passphrase=hunter2"),
-            "srt://h:1?mode=caller&passphrase=***"
+            redact("srt://h:1?mode=call_context&passphrase=hunter2"),
+            "srt://h:1?mode=call_context&passphrase=***"
         );
         for text in [
             "rtmp://h/live/one",
@@ -298,8 +298,8 @@ mod tests {
             "[redacted]",
             "$${X}",
         ] {
-            let source = crate::config::Source::new("x", &format!("a: {}", quoted(text)));
-            let mut problems = crate::config::Problems::of(&source);
+            let source = crate::config::SourceText::new("x", &format!("a: {}", quoted(text)));
+            let mut problems = crate::config::Problems::new(&source);
             let mut node = crate::config::parse(&mut problems, 0, 0).unwrap();
             crate::config::expand(&mut node, &Default::default(), &mut problems);
             assert_eq!(

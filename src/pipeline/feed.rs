@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
-use super::outlet::Outlet;
+use super::output::Output;
 use super::topology::{Stage, StageCounts};
 use crate::packet::{
     Audio, Channel, Event, Frame, Head, Mark, Micros, Nanos, Origin, Packet, Payload, Receipt,
@@ -19,7 +19,7 @@ use crate::stage::{Account, Feed, Sender};
 pub(crate) struct Entry {
     pub view: Arc<str>,
     pub account: Arc<Account>,
-    pub outlet: Outlet,
+    pub output: Output,
 }
 
 /// The way in for one stream.
@@ -88,7 +88,7 @@ impl Feed for SessionFeed {
         self.events.begin(epoch, base);
         if self.begun.swap(true, Ordering::AcqRel) {
             self.entries().iter().for_each(|entry| {
-                entry.outlet.mark(&Mark::Gap {
+                entry.output.mark(&Mark::Gap {
                     from_epoch,
                     to_epoch: epoch,
                 })
@@ -122,7 +122,7 @@ impl Feed for SessionFeed {
         self.entries()
             .iter()
             .filter(|entry| *entry.view == *view)
-            .for_each(|entry| entry.outlet.close());
+            .for_each(|entry| entry.output.close());
     }
 
     async fn event(&self, event: Event) {
@@ -131,7 +131,7 @@ impl Feed for SessionFeed {
 
     async fn finish(&self, reason: String) {
         self.ended.store(true, Ordering::Release);
-        self.entries.iter().for_each(|entry| entry.outlet.close());
+        self.entries.iter().for_each(|entry| entry.output.close());
         if let Some(end) = self.end.lock().take() {
             // A driver that is gone needs no word.
             let _ = end.send(reason);
@@ -163,7 +163,7 @@ impl SessionFeed {
         StageCounts::add(&self.source.counts.emitted, 1);
         let epoch = self.epoch.load(Ordering::Acquire);
         let head = Head {
-            channel: Arc::clone(&entry.outlet.channel),
+            channel: Arc::clone(&entry.output.channel),
             epoch,
             span,
             seq: index,
@@ -178,7 +178,7 @@ impl SessionFeed {
         };
         let receipt = entry.account.open(epoch, span.end);
         entry
-            .outlet
+            .output
             .send(Packet {
                 head: Arc::new(head),
                 payload,

@@ -107,7 +107,7 @@ pub const TOP: &[Field] = &[
     ),
     field(
         "stages",
-        Type::Own,
+        Type::Unchecked,
         Required,
         "What is done, from sources to sinks.",
     ),
@@ -464,7 +464,7 @@ pub const STAGE: &[Field] = &[
     ),
     field(
         "inputs",
-        Type::Own,
+        Type::Unchecked,
         Absent,
         "Where it reads from: `STAGE`, `SOURCE.VIEW`, or a mapping of `from` and `queue`.",
     ),
@@ -507,7 +507,12 @@ pub const STAGE: &[Field] = &[
         "For sinks: whether a frame counts as delivered only when this sink has it; true but for \
          `redis` and `console`.",
     ),
-    field("with", Type::Own, Absent, "The parameters of its kind."),
+    field(
+        "with",
+        Type::Unchecked,
+        Absent,
+        "The parameters of its kind.",
+    ),
 ];
 
 /// One of the inputs, written as a mapping.

@@ -11,8 +11,8 @@ use futures::stream::{FuturesOrdered, StreamExt};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
-use super::attempt::{Caller, Done, at_risk, attempt, panicked};
-use super::outlet::Outlet;
+use super::attempt::{AttemptOutcome, CallContext, at_risk, attempt, panicked};
+use super::output::Output;
 use super::topology::StageCounts;
 use crate::error::Error;
 use crate::packet::{Head, Item, Mark, Nanos, Outcome, Reason};
@@ -23,16 +23,16 @@ use crate::stage::{
 
 /// Items that are moved out of a queue at a time, at most, and inputs begun between two looks at
 /// the clock and the token.
-const GULP: usize = 64;
+const MAX_READ_BATCH: usize = 64;
 
 /// One call in this many is timed.
 const TIMED: u64 = 16;
 
-type Work = ReusableBoxFuture<'static, Done>;
+type Work = ReusableBoxFuture<'static, AttemptOutcome>;
 
 pub(crate) struct Lane {
-    caller: Arc<Caller>,
-    outlet: Outlet,
+    call_context: Arc<CallContext>,
+    output: Output,
     inbox: Inbox,
     combiner: Combiner,
     force: CancellationToken,
@@ -40,7 +40,7 @@ pub(crate) struct Lane {
     arrived: VecDeque<Item>,
     working: FuturesOrdered<Work>,
     /// Ended while the one before was still on its way out.
-    finished: VecDeque<Done>,
+    finished: VecDeque<AttemptOutcome>,
     /// Inputs in `working` and `finished`.
     busy: usize,
     most: usize,
@@ -70,12 +70,12 @@ impl Lane {
     /// `ordered` says of each input whether its packets come in the order of their times.
     pub fn new(
         transform: Arc<dyn Transform>,
-        outlet: Outlet,
+        output: Output,
         inbox: Inbox,
         ordered: &[bool],
         force: CancellationToken,
     ) -> Self {
-        let settings = outlet.stage.settings();
+        let settings = output.stage.settings();
         let (stateful, windowed) = (settings.kind.is_stateful(), settings.kind.is_windowed());
         let most = if settings.kind.is_sequential() {
             1
@@ -84,12 +84,12 @@ impl Lane {
         };
         let combiner = Combiner::new(settings.join.clone(), ordered);
         Self {
-            caller: Arc::new(Caller {
-                stage: Arc::clone(&outlet.stage),
+            call_context: Arc::new(CallContext {
+                stage: Arc::clone(&output.stage),
                 transform,
                 drop_policy: DropPolicy::default(),
             }),
-            outlet,
+            output,
             inbox,
             combiner,
             force,
@@ -119,15 +119,15 @@ impl Lane {
         while !self.force.is_cancelled() {
             // A queue that never runs dry must not keep the thread from others.
             tokio::task::coop::consume_budget().await;
-            let all = self.take_up().await;
+            let all = self.make_progress().await;
             StageCounts::add(
-                &self.outlet.stage.counts.taken,
+                &self.output.stage.counts.taken,
                 (self.calls - std::mem::replace(&mut self.counted, self.calls)) as usize,
             );
             if !all {
                 continue;
             }
-            if self.outlet.holds_back() {
+            if self.output.has_unsent() {
                 self.send().await;
                 continue;
             }
@@ -143,7 +143,7 @@ impl Lane {
             };
             // No more is taken from the queue than the lane has room for: there it is counted, and
             // can be dropped. A join reads on, for all its sides; what it has read keeps its room.
-            let most = self.gulp();
+            let most = self.read_limit();
             let reads = self.open && most > 0;
             tokio::select! {
                 biased;
@@ -154,9 +154,9 @@ impl Lane {
             }
         }
         if self.force.is_cancelled() {
-            self.caller.drop_policy.abandon();
+            self.call_context.drop_policy.abandon();
         }
-        self.outlet.stage.say_unlogged();
+        self.output.stage.log_suppressed();
     }
 
     fn has_room(&self) -> bool {
@@ -164,13 +164,13 @@ impl Lane {
     }
 
     /// Items to move out of a queue now.
-    fn gulp(&self) -> usize {
+    fn read_limit(&self) -> usize {
         if self.combiner.reads_ahead() {
-            GULP
+            MAX_READ_BATCH
         } else {
             self.most
                 .saturating_sub(self.busy + self.combiner.waiting())
-                .min(GULP)
+                .min(MAX_READ_BATCH)
         }
     }
 
@@ -179,8 +179,8 @@ impl Lane {
     }
 
     /// Emits what has ended and begins what can begin at once; false when there may be more.
-    async fn take_up(&mut self) -> bool {
-        for _ in 0..GULP {
+    async fn make_progress(&mut self) -> bool {
+        for _ in 0..MAX_READ_BATCH {
             if let Some(done) = self.finished.pop_front() {
                 self.end(done).await;
             } else if self.idle()
@@ -191,7 +191,7 @@ impl Lane {
                 } else {
                     pts
                 };
-                self.end(Done::Watermark { epoch, pts }).await;
+                self.end(AttemptOutcome::Watermark { epoch, pts }).await;
             } else if self.has_room()
                 && let Some(next) = self.next()
             {
@@ -206,7 +206,7 @@ impl Lane {
     fn next(&mut self) -> Option<Combined> {
         // What reads ahead may take in much before it gives anything: it is read between two waits.
         while self.open && !self.combiner.reads_ahead() && self.combiner.waiting() == 0 {
-            let most = self.gulp();
+            let most = self.read_limit();
             let arrival = self.inbox.try_recv(&mut self.arrived, most)?;
             self.arrive(arrival);
         }
@@ -244,7 +244,7 @@ impl Lane {
                 self.flush(Flush::Gap).await;
                 self.send().await;
                 self.trailing = None;
-                self.outlet.mark(&mark);
+                self.output.mark(&mark);
             }
         }
     }
@@ -258,7 +258,7 @@ impl Lane {
             };
             self.working
                 .push_back(ReusableBoxFuture::new(std::future::ready(
-                    Done::Watermark { epoch, pts },
+                    AttemptOutcome::Watermark { epoch, pts },
                 )));
         }
         let start = input.in_flight.head.span.start;
@@ -268,7 +268,7 @@ impl Lane {
             .then(std::time::Instant::now);
         self.calls += 1;
         let work = attempt(
-            Arc::clone(&self.caller),
+            Arc::clone(&self.call_context),
             input,
             std::mem::take(&mut self.drafts),
             since,
@@ -302,7 +302,7 @@ impl Lane {
     fn watermark(&self, incoming: Nanos) -> Nanos {
         // A stage that cannot say how far it is holds its readers back rather than mislead them.
         std::panic::catch_unwind(AssertUnwindSafe(|| {
-            self.caller.transform.watermark(incoming)
+            self.call_context.transform.watermark(incoming)
         }))
         .unwrap_or(0)
     }
@@ -321,35 +321,35 @@ impl Lane {
     }
 
     /// Emits what one input came to, and how far that lets the stage be.
-    async fn end(&mut self, done: Done) {
+    async fn end(&mut self, done: AttemptOutcome) {
         let passed = match &done {
-            Done::Watermark { epoch, pts } => {
+            AttemptOutcome::Watermark { epoch, pts } => {
                 let pts = if self.windowed {
                     *pts
                 } else {
                     self.watermark(*pts)
                 };
-                self.outlet.watermark(*epoch, pts);
+                self.output.watermark(*epoch, pts);
                 None
             }
-            Done::Emit { .. } | Done::Fail { .. } => {
+            AttemptOutcome::Emit { .. } | AttemptOutcome::Fail { .. } => {
                 self.busy -= 1;
                 self.passed.pop_front()
             }
         };
         match done {
-            Done::Watermark { .. } => {}
-            Done::Emit { input, mut drafts } => {
+            AttemptOutcome::Watermark { .. } => {}
+            AttemptOutcome::Emit { input, mut drafts } => {
                 let emitted = !drafts.is_empty();
                 let (epoch, start) = self.note(&input);
-                self.outlet.emit(&mut drafts, input);
+                self.output.emit(&mut drafts, input);
                 self.drafts = drafts;
-                if self.outlet.ordered && (!emitted || self.stateful) {
+                if self.output.ordered && (!emitted || self.stateful) {
                     let pts = passed.unwrap_or_else(|| self.watermark(start));
-                    self.outlet.watermark(epoch, pts);
+                    self.output.watermark(epoch, pts);
                 }
             }
-            Done::Fail {
+            AttemptOutcome::Fail {
                 input,
                 at_risk,
                 kind,
@@ -357,19 +357,19 @@ impl Lane {
                 attempts,
             } => {
                 let (epoch, start) = self.note(&input);
-                let letter = self.outlet.fail(input, at_risk, kind, &error, attempts);
-                let outlet = &self.outlet;
-                meanwhile(&mut self.working, &mut self.finished, async {
-                    outlet.bury(letter).await
+                let letter = self.output.fail(input, at_risk, kind, &error, attempts);
+                let output = &self.output;
+                drive_while_sending(&mut self.working, &mut self.finished, async {
+                    output.send_dead_letter(letter).await
                 })
                 .await;
-                if self.outlet.ordered {
+                if self.output.ordered {
                     let pts = passed.unwrap_or_else(|| self.watermark(start));
-                    self.outlet.watermark(epoch, pts);
+                    self.output.watermark(epoch, pts);
                 }
             }
         }
-        if self.outlet.is_due() {
+        if self.output.is_due() {
             self.send().await;
         }
     }
@@ -386,10 +386,10 @@ impl Lane {
     /// Sends on what is emitted. The inputs behind it are worked on meanwhile, so that a full
     /// reader costs them no timeout.
     async fn send(&mut self) {
-        meanwhile(
+        drive_while_sending(
             &mut self.working,
             &mut self.finished,
-            self.outlet.send_burst(),
+            self.output.send_buffered(),
         )
         .await;
     }
@@ -398,9 +398,10 @@ impl Lane {
         let Some(last) = self.last.clone() else {
             return;
         };
-        let limit = self.outlet.stage.settings().timeout;
+        let limit = self.output.stage.settings().timeout;
         let mut out = Emitter::default();
-        let call = AssertUnwindSafe(self.caller.transform.flush(why, &mut out)).catch_unwind();
+        let call =
+            AssertUnwindSafe(self.call_context.transform.flush(why, &mut out)).catch_unwind();
         let call = async {
             match limit {
                 None => call.await,
@@ -413,19 +414,19 @@ impl Lane {
         };
         let Some(flushed) = self.force.run_until_cancelled(call).await else {
             // Before what was emitted falls.
-            self.caller.drop_policy.abandon();
+            self.call_context.drop_policy.abandon();
             return;
         };
         match flushed {
-            Ok(Ok(())) => self.outlet.emit_rest(&mut out.drafts, &last),
+            Ok(Ok(())) => self.output.emit_flushed(&mut out.drafts, &last),
             Ok(Err(error)) => self.fail_flush(out, &error),
             Err(panic) => self.fail_flush(out, &panicked(&*panic)),
         }
     }
 
     fn fail_flush(&self, out: Emitter, error: &Error) {
-        StageCounts::add(&self.outlet.stage.counts.failed, 1);
-        tracing::error!(stage = self.outlet.stage.id(), %error, "flush failed");
+        StageCounts::add(&self.output.stage.counts.failed, 1);
+        tracing::error!(stage = self.output.stage.id(), %error, "flush failed");
         at_risk(out)
             .into_iter()
             .for_each(|held| held.settle(Outcome::Dropped(Reason::Failed)));
@@ -433,9 +434,9 @@ impl Lane {
 }
 
 /// Waits for `sending`; what is at work goes on.
-async fn meanwhile(
+async fn drive_while_sending(
     working: &mut FuturesOrdered<Work>,
-    finished: &mut VecDeque<Done>,
+    finished: &mut VecDeque<AttemptOutcome>,
     sending: impl Future<Output = ()>,
 ) {
     if working.is_empty() {

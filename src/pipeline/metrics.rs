@@ -1,5 +1,5 @@
-//! The metrics of a running pipeline, told once a second from the counts that stages, queues and
-//! ledgers keep anyway, so that packets pay nothing for them.
+//! The metrics of a running pipeline, reported once a second from the counts that stages, queues
+//! and ledgers keep anyway, so that packets pay nothing for them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,27 +13,27 @@ use crate::packet::{Balance, Reason};
 use crate::stage::QueueCounts;
 use crate::telemetry::{BrokerMetrics, PipelineMetrics, QueueMetrics};
 
-/// How often they are told.
+/// How often they are reported.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Tells the metrics of one pipeline.
-pub(super) struct Teller {
+pub(super) struct MetricsReporter {
     name: Arc<str>,
     stages: Vec<Arc<Stage>>,
     broker: Option<(Arc<Producer>, BrokerMetrics)>,
     pipeline: PipelineMetrics,
     queues: HashMap<String, QueueMetrics>,
-    /// Sessions told of before, with what was told.
-    sessions: Vec<(Arc<Session>, Told)>,
+    /// Sessions reported of before, with what was reported.
+    sessions: Vec<(Arc<Session>, Reported)>,
 }
 
 #[derive(Default)]
-struct Told {
+struct Reported {
     ledger: BTreeMap<String, Balance>,
     queues: HashMap<String, QueueCounts>,
 }
 
-impl Teller {
+impl MetricsReporter {
     pub fn new(topology: &Topology, producer: Option<&Arc<Producer>>) -> Self {
         let name = Arc::clone(&topology.plan.name);
         let broker = producer.map(|producer| (Arc::clone(producer), BrokerMetrics::new(&name)));
@@ -49,8 +49,8 @@ impl Teller {
     }
 
     /// Tells what `open` sessions and all stages have come to. Sessions that have ended since are
-    /// told of a last time.
-    pub fn tell(&mut self, open: &[Arc<Session>]) {
+    /// reported of a last time.
+    pub fn report(&mut self, open: &[Arc<Session>]) {
         for stage in &self.stages {
             let (counts, metrics) = (&stage.counts, &stage.metrics);
             metrics
@@ -78,16 +78,17 @@ impl Teller {
                 .iter()
                 .any(|(known, _)| Arc::ptr_eq(known, session))
             {
-                self.sessions.push((Arc::clone(session), Told::default()));
+                self.sessions
+                    .push((Arc::clone(session), Reported::default()));
             }
         }
         let mut depths: HashMap<String, (usize, usize)> = HashMap::new();
-        for (session, mut told) in std::mem::take(&mut self.sessions) {
+        for (session, mut reported) in std::mem::take(&mut self.sessions) {
             let status = session.status();
-            self.ledger(&status, &mut told);
-            self.queues(&status, &mut told, &mut depths);
+            self.ledger(&status, &mut reported);
+            self.queues(&status, &mut reported, &mut depths);
             if open.iter().any(|known| Arc::ptr_eq(known, &session)) {
-                self.sessions.push((session, told));
+                self.sessions.push((session, reported));
             }
         }
         for (name, (frames, bytes)) in depths {
@@ -98,9 +99,9 @@ impl Teller {
         }
     }
 
-    fn ledger(&self, status: &SessionStatus, told: &mut Told) {
+    fn ledger(&self, status: &SessionStatus, reported: &mut Reported) {
         for (view, now) in &status.ledger {
-            let before = told.ledger.entry(view.clone()).or_default();
+            let before = reported.ledger.entry(view.clone()).or_default();
             let dropped = |balance: &Balance| balance.dropped.values().sum::<u64>();
             self.pipeline
                 .ingested
@@ -122,7 +123,7 @@ impl Teller {
     fn queues(
         &mut self,
         status: &SessionStatus,
-        told: &mut Told,
+        reported: &mut Reported,
         depths: &mut HashMap<String, (usize, usize)>,
     ) {
         for (name, _, now) in &status.queues {
@@ -131,7 +132,10 @@ impl Teller {
                 .queues
                 .entry(name.clone())
                 .or_insert_with(|| QueueMetrics::new(&self.name, stage, input));
-            let before = told.queues.insert(name.clone(), *now).unwrap_or_default();
+            let before = reported
+                .queues
+                .insert(name.clone(), *now)
+                .unwrap_or_default();
             if now.blocked > before.blocked {
                 metrics
                     .blocked_seconds

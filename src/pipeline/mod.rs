@@ -11,7 +11,7 @@ pub mod grammar;
 pub mod graph;
 mod lane;
 mod metrics;
-mod outlet;
+mod output;
 pub mod plan;
 mod run;
 mod session;

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::panicked;
-use super::metrics::{self, Teller};
+use super::metrics::{self, MetricsReporter};
 use super::plan::Plan;
 use super::session::{GRACE, Session, SessionReport, SessionStatus};
 use super::topology::{Built, Topology};
@@ -125,8 +125,8 @@ impl Running {
             force: CancellationToken::new(),
         });
         let producer = deps.kafka.as_ref().map(|kafka| &kafka.producer);
-        let teller = Teller::new(&topology, producer);
-        let finished = tokio::spawn(Arc::clone(&shared).run(teller));
+        let reporter = MetricsReporter::new(&topology, producer);
+        let finished = tokio::spawn(Arc::clone(&shared).run(reporter));
         Ok(Self {
             topology,
             shared,
@@ -185,10 +185,10 @@ impl Running {
 }
 
 impl Shared {
-    async fn run(self: Arc<Self>, teller: Teller) -> Summary {
+    async fn run(self: Arc<Self>, reporter: MetricsReporter) -> Summary {
         let deadline = tokio::spawn(Arc::clone(&self).deadline());
         let ended = CancellationToken::new();
-        let telling = tokio::spawn(Arc::clone(&self).tell(teller, ended.clone()));
+        let reporting = tokio::spawn(Arc::clone(&self).report(reporter, ended.clone()));
         let mut sources = JoinSet::new();
         for (place, stage) in self.topology.stages.iter().enumerate() {
             if let Built::Source(source) = &stage.built {
@@ -241,25 +241,25 @@ impl Shared {
         summary.forced = self.force.is_cancelled();
         deadline.abort();
         ended.cancel();
-        if telling.await.is_err() {
+        if reporting.await.is_err() {
             summary
                 .errors
-                .push(Error::bug("the metrics were not told to the end"));
+                .push(Error::bug("the metrics were not reported to the end"));
         }
         summary
     }
 
-    /// Tells the metrics now and then, and once at the end.
-    async fn tell(self: Arc<Self>, mut teller: Teller, ended: CancellationToken) {
+    /// Reports the metrics now and then, and once at the end.
+    async fn report(self: Arc<Self>, mut reporter: MetricsReporter, ended: CancellationToken) {
         while ended
             .run_until_cancelled(sleep(metrics::INTERVAL))
             .await
             .is_some()
         {
             let open = self.sessions.lock().clone();
-            teller.tell(&open);
+            reporter.report(&open);
         }
-        teller.tell(&[]);
+        reporter.report(&[]);
     }
 
     async fn close_sinks(&self, summary: &mut Summary) {

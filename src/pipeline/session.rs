@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::delivery::{Delivered, Delivery};
 use super::feed::{Entry, Events, FeedCounts, SessionFeed};
 use super::lane::Lane;
-use super::outlet::Outlet;
+use super::output::Output;
 use super::topology::{Built, Topology};
 use crate::Result;
 use crate::packet::{Balance, Event, PayloadKind, Stream};
@@ -34,7 +34,7 @@ const SIDE_QUEUE: QueueSettings = QueueSettings {
 };
 
 /// How often those that hold up a shutdown are named.
-const LAGGARDS: Duration = Duration::from_secs(5);
+const LAGGARD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long what was forced to end may take to end by itself.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
@@ -184,14 +184,14 @@ impl Session {
             .iter()
             .filter_map(|&place| {
                 let sink = topology.place(topology.plan.stages[place].dead_letter.as_deref()?)?;
-                (behind.contains(&sink) && !comes_round(topology, place))
+                (behind.contains(&sink) && !dead_letters_cycle(topology, place))
                     .then(|| (place, wiring.add(sink, SIDE_QUEUE)))
             })
             .collect();
         let ledger = Arc::new(Ledger::default());
         let entries = entries(topology, (source, &stream), &mut wiring, &ledger);
         let queues = std::mem::take(&mut wiring.monitors);
-        let started = Started {
+        let started = SessionSpawner {
             topology,
             source,
             behind: &behind,
@@ -250,7 +250,7 @@ impl Session {
 
 /// Whether the dead letters of the stage at `place` would come back to it: two sinks that wait for
 /// each other's letters would never end.
-fn comes_round(topology: &Topology, place: usize) -> bool {
+fn dead_letters_cycle(topology: &Topology, place: usize) -> bool {
     let next = |at: usize| topology.place(topology.plan.stages[at].dead_letter.as_deref()?);
     std::iter::successors(next(place), |&at| next(at))
         .take(topology.stages.len())
@@ -273,18 +273,18 @@ fn entries(
     let entry = |key: (usize, Option<Arc<str>>)| {
         let readers = wiring.senders.remove(&key).unwrap_or_default();
         let view = key.1.unwrap_or_else(|| Arc::from(""));
-        let outlet = Outlet::new(Arc::clone(&topology.stages[source]), stream, readers, None);
+        let output = Output::new(Arc::clone(&topology.stages[source]), stream, readers, None);
         Entry {
             account: ledger.account(&view),
             view,
-            outlet,
+            output,
         }
     };
     views.into_iter().map(entry).collect()
 }
 
 /// What lanes and deliveries are started from.
-struct Started<'a> {
+struct SessionSpawner<'a> {
     topology: &'a Topology,
     source: usize,
     behind: &'a [usize],
@@ -298,7 +298,7 @@ type Tasks = (
     Delivered,
 );
 
-impl Started<'_> {
+impl SessionSpawner<'_> {
     fn spawn(&self, mut wiring: Wiring, mut letters: HashMap<usize, Sender>) -> Tasks {
         let (mut lanes, mut deliveries, delivered) = (Vec::new(), Vec::new(), Delivered::default());
         let ordered = self.topology.ordered(self.behind, self.source);
@@ -344,9 +344,9 @@ impl Started<'_> {
                         .is_none_or(|from| ordered[from])
                 })
                 .collect();
-            let outlet =
-                Outlet::new(stage, self.stream, readers, dead_letters).ordered(ordered[place]);
-            let lane = Lane::new(transform, outlet, inbox, &sides, force);
+            let output =
+                Output::new(stage, self.stream, readers, dead_letters).ordered(ordered[place]);
+            let lane = Lane::new(transform, output, inbox, &sides, force);
             lanes.push((id, tokio::spawn(lane.run())));
         }
         (lanes, deliveries, delivered)
@@ -404,7 +404,7 @@ impl Driver {
     async fn until_ended(&mut self) -> String {
         let mut ticks = interval(self.progress.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = None;
+        let mut reported = None;
         loop {
             tokio::select! {
                 reason = &mut self.ended => return reason.unwrap_or_else(|_| self.gone()),
@@ -414,8 +414,8 @@ impl Driver {
                 }
                 _ = ticks.tick() => {
                     let complete = self.ledger.complete();
-                    if complete > told {
-                        told = complete;
+                    if complete > reported {
+                        reported = complete;
                         let (epoch, complete) = complete.unwrap_or_default();
                         self.events.progress(epoch, complete).await;
                     }
@@ -435,7 +435,7 @@ impl Driver {
     /// Waits until every frame has settled, and says so while it waits long.
     async fn until_settled(&self) {
         let settled = async {
-            while tokio::time::timeout(LAGGARDS, self.ledger.drained())
+            while tokio::time::timeout(LAGGARD_INTERVAL, self.ledger.drained())
                 .await
                 .is_err()
             {
@@ -467,7 +467,7 @@ impl Driver {
     }
 }
 
-/// Once the shutdown is told, says every few seconds which stages still work.
+/// Once the shutdown has begun, says every few seconds which stages still work.
 async fn name_laggards(
     tasks: Vec<(String, tokio::task::AbortHandle)>,
     stream: Arc<str>,
@@ -475,7 +475,7 @@ async fn name_laggards(
 ) {
     stop.cancelled().await;
     loop {
-        tokio::time::sleep(LAGGARDS).await;
+        tokio::time::sleep(LAGGARD_INTERVAL).await;
         let stages: Vec<_> = tasks
             .iter()
             .filter(|(_, task)| !task.is_finished())

@@ -169,7 +169,7 @@ impl Stage {
     }
 
     /// Says how many failures were not logged, when a stream's end leaves no more of them to come.
-    pub fn say_unlogged(&self) {
+    pub fn log_suppressed(&self) {
         let unlogged = self.failures.rest();
         if unlogged > 0 {
             tracing::warn!(

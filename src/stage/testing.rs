@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Account, StageKind};
-use crate::config::{Params, Problems, Reader, Source, parse};
+use crate::config::{Params, Problems, Reader, SourceText, parse};
 use crate::packet::{
     Channel, Frame, Head, Origin, Packet, Payload, PixelFormat, Span, Stream, TimeSource,
     now_micros,
@@ -88,7 +88,7 @@ pub fn frames(account: &Arc<Account>, count: u64) -> Vec<Packet> {
 
 /// The parameters of a kind, as a pipeline writes them.
 pub fn params(kind: &StageKind, text: &str) -> Params {
-    let mut problems = Problems::of(&Source::new("with", text));
+    let mut problems = Problems::new(&SourceText::new("with", text));
     let node = parse(&mut problems, 0, 0).expect("a mapping");
     let params = Reader::new(&mut problems).object(&node, node.place, kind.params);
     assert!(problems.lines().is_empty(), "{:?}", problems.lines());

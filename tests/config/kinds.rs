@@ -286,7 +286,7 @@ const MODEL: Field = Field {
 };
 const WORDS: Field = Field {
     name: "words",
-    ty: Type::Fitting(&["Encoder", "Towers"], &Type::List(&Type::Text)),
+    ty: Type::ModelSpecific(&["Encoder", "Towers"], &Type::List(&Type::Text)),
     default: Default::Absent,
     doc: "What is looked for.",
 };

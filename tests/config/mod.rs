@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use kinds::KINDS;
-use opusflow::config::{Environment, Look, Problems, Source};
+use opusflow::config::{Environment, Problems, ReportStyle, SourceText};
 use opusflow::pipeline::effective::effective;
 use opusflow::pipeline::{Checked, Overrides, checked, graph};
 use opusflow::stage::{Role, WhenFull};
@@ -31,7 +31,7 @@ fn environment() -> Environment {
 
 fn check(text: &str, overrides: &Overrides) -> Result<Checked, Problems> {
     checked(
-        &Source::new("x.yaml", text),
+        &SourceText::new("x.yaml", text),
         KINDS,
         &environment(),
         overrides,
@@ -145,7 +145,7 @@ fn snippets_mark_the_place() {
     let text = GOOD[0].1.replace("threshold: 0.5", "treshold: 0.5");
     let shown = check(&text, &Overrides::default())
         .expect_err("it is misspelt")
-        .render(Look::Plain);
+        .render(ReportStyle::Plain);
     assert!(shown.contains("x.yaml:29:26"), "{shown}");
     assert!(
         shown.contains("with: { model: cuts, treshold: 0.5, max_length: 15s }"),
@@ -704,7 +704,7 @@ fn every_kind_there_is_fits_its_own_shape_and_schema() {
             &format!("\"kind\": \"{}\"{inputs}", kind.name),
         );
         let _ = checked(
-            &Source::new("x", &broken),
+            &SourceText::new("x", &broken),
             opusflow::stages::KINDS,
             &environment(),
             &Overrides::default(),

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use opusflow::config::{Environment, Source};
+use opusflow::config::{Environment, SourceText};
 use opusflow::pipeline::{Assembled, Connected, Overrides, Plan, Running, check};
 use opusflow::stages::KINDS;
 use opusflow::{media, stage};
@@ -92,7 +92,7 @@ fn plan(text: &str) -> Plan {
     let environment: Environment =
         [("OPUSFLOW_MODELS".to_owned(), variable("OPUSFLOW_MODELS"))].into();
     check(
-        &Source::new("overload.yaml", text),
+        &SourceText::new("overload.yaml", text),
         KINDS,
         &environment,
         &Overrides::default(),
@@ -108,8 +108,10 @@ async fn no_edge_passes_its_caps_under_a_live_overload() {
     let plan = Arc::new(plan(DRAWN));
     let print: stage::Print = Arc::new(|_| Ok(()));
     let stop = CancellationToken::new();
-    let connected = Connected::to(&plan, &stop).await.unwrap();
-    let assembled = Assembled::of(&plan, connected, print, &stop).await.unwrap();
+    let connected = Connected::connect(&plan, &stop).await.unwrap();
+    let assembled = Assembled::build(&plan, connected, print, &stop)
+        .await
+        .unwrap();
     let mut running = Running::start(Arc::clone(&plan), &assembled.deps).unwrap();
     let (began, mut looks, mut fullest) = (Instant::now(), 0, 0);
     while began.elapsed() < PATIENCE {

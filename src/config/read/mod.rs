@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::problem::{Problem, Problems};
 use super::shape::{Default, Field, Params, Provenance, Secret, Type, Value};
-use super::source::{Place, Source};
+use super::source_text::{Place, SourceText};
 use super::tree::{Node, NodeKind, Scalar, parse};
 use super::units;
 
 /// A name that a value must resolve to something.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Mention {
+pub struct NameRef {
     /// The name.
     pub name: Arc<str>,
     /// For models: the architectures that fit; empty for any.
@@ -28,9 +28,9 @@ pub struct Reader<'a> {
     /// Where problems go.
     pub problems: &'a mut Problems,
     /// Every value of [`Type::Model`] that was read.
-    pub models: Vec<Mention>,
+    pub models: Vec<NameRef>,
     /// Every value of [`Type::Stage`] that was read.
-    pub stages: Vec<Mention>,
+    pub stages: Vec<NameRef>,
     lost: usize,
 }
 
@@ -89,7 +89,7 @@ impl<'a> Reader<'a> {
                 Some(entry) => {
                     if let Some(value) = self.value(&entry.value, &field.ty, field.name) {
                         params.insert(field.name, value, entry.value.origin());
-                    } else if !matches!(field.ty, Type::Own) {
+                    } else if !matches!(field.ty, Type::Unchecked) {
                         self.lost += 1;
                     }
                 }
@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
     /// Keys that not every model knows mention the model beside them.
     fn fitting(&mut self, node: &Node, fields: &'static [Field], params: &Params) {
         for field in fields {
-            let (Type::Fitting(architectures, _), Some(entry)) =
+            let (Type::ModelSpecific(architectures, _), Some(entry)) =
                 (&field.ty, node.entry(field.name))
             else {
                 continue;
@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
                 && let Some(Value::Text(name)) =
                     params.setting("model").map(|setting| &setting.value)
             {
-                self.models.push(Mention {
+                self.models.push(NameRef {
                     name: Arc::clone(name),
                     architectures,
                     key: Some(field.name),
@@ -141,8 +141,8 @@ impl<'a> Reader<'a> {
     /// of its own.
     pub fn value(&mut self, node: &Node, ty: &'static Type, name: &str) -> Option<Value> {
         match (ty, &node.kind) {
-            (Type::Own, _) | (_, NodeKind::Broken) => None,
-            (Type::Fitting(_, inner), _) => self.value(node, inner, name),
+            (Type::Unchecked, _) | (_, NodeKind::Broken) => None,
+            (Type::ModelSpecific(_, inner), _) => self.value(node, inner, name),
             (Type::Object(fields), _) => {
                 let before = self.faults();
                 let params = self.object(node, node.place, fields);
@@ -190,7 +190,7 @@ impl<'a> Reader<'a> {
         match scalar_value(scalar, ty) {
             Ok(value) => {
                 if let Value::Text(text) = &value {
-                    let mention = |architectures| Mention {
+                    let mention = |architectures| NameRef {
                         name: Arc::clone(text),
                         architectures,
                         key: None,
@@ -284,7 +284,7 @@ fn names(fields: &'static [Field]) -> impl Iterator<Item = &'static str> {
 }
 
 fn default(field: &'static Field, text: &'static str) -> Value {
-    let mut problems = Problems::of(&Source::new(
+    let mut problems = Problems::new(&SourceText::new(
         field.name,
         if text.is_empty() { "\"\"" } else { text },
     ));
@@ -435,12 +435,12 @@ impl Type {
             }
             Type::Size => "a size such as `640x360`, or `native`".to_owned(),
             Type::Model(_) => "the name of a model".to_owned(),
-            Type::Fitting(_, inner) => inner.describe(),
+            Type::ModelSpecific(_, inner) => inner.describe(),
             Type::Stage => "the id of a stage".to_owned(),
             Type::Secret => "`{ file: PATH }` or a text".to_owned(),
             Type::List(inner) => format!("a list, each {}", inner.describe()),
             Type::Map(_) | Type::Object(_) => "a mapping".to_owned(),
-            Type::Own => "a value".to_owned(),
+            Type::Unchecked => "a value".to_owned(),
         }
     }
 }

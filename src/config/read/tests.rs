@@ -97,7 +97,7 @@ const FIELDS: &[Field] = &[
 ];
 
 fn read(text: &str) -> (Params, Vec<String>) {
-    let mut problems = Problems::of(&Source::new("x", text));
+    let mut problems = Problems::new(&SourceText::new("x", text));
     let mut node = parse(&mut problems, 0, 0).unwrap();
     let environment = BTreeMap::from([
         ("N".to_owned(), "7".to_owned()),

@@ -11,19 +11,19 @@
 use std::time::Duration;
 
 use super::links::{Links, gives, view};
-use super::stages::{DraftInput, StageDraft};
+use super::stages::{InputDraft, StageDraft};
 use crate::config::{Problems, Provenance, Value, units};
 use crate::packet::{PayloadKind, SAMPLE_RATE};
 use crate::stage::{JoinSettings, Lookahead};
 
 /// What is assumed where a view keeps the film's own rate.
-const NATIVE_FPS: f64 = 60.0;
+const ASSUMED_FPS: f64 = 60.0;
 /// What is assumed where a view keeps the film's own size.
-const NATIVE_SIZE: (u32, u32) = (1920, 1080);
+const ASSUMED_SIZE: (u32, u32) = (1920, 1080);
 /// A lag that is none.
-const MOMENT: f64 = 0.001;
+const NEGLIGIBLE_LAG: f64 = 0.001;
 /// Packets that are between two stages when a span closes.
-const SLACK: u64 = 2;
+const IN_TRANSIT: u64 = 2;
 
 /// Says which queues of the join at `at` are too small, and how large they must be. Where spans
 /// drive and the file does not say how many may wait, as many may as it takes.
@@ -55,7 +55,7 @@ pub(super) fn check(
     let behind: Vec<f64> = join
         .collect
         .iter()
-        .map(|&input| graph.behind(at, join.per, input).unwrap_or_default())
+        .map(|&input| graph.side_lag(at, join.per, input).unwrap_or_default())
         .collect();
     for (number, &input) in join.collect.iter().enumerate() {
         // A span leaves when the slowest side has passed it; what the others have for it waits as
@@ -69,12 +69,12 @@ pub(super) fn check(
         graph.compare(at, input, seconds, &driving.reason(wait, others), problems);
     }
     let slowest = behind.iter().copied().fold(0.0, f64::max);
-    if slowest < MOMENT {
+    if slowest < NEGLIGIBLE_LAG {
         return;
     }
-    match graph.room(at, join.per, slowest) {
-        Some(frames) if !driving.longest.is_zero() && graph.unsaid(at, join.per) => {
-            lift(&mut drafts[at].inputs[join.per], frames)
+    match graph.packets_within(at, join.per, slowest) {
+        Some(frames) if !driving.longest.is_zero() && graph.is_default(at, join.per) => {
+            raise_default(&mut drafts[at].inputs[join.per], frames)
         }
         _ => graph.compare(
             at,
@@ -86,8 +86,8 @@ pub(super) fn check(
     }
 }
 
-/// Lets a queue hold so many packets, where it lookahead fewer by default.
-fn lift(input: &mut DraftInput, frames: u64) {
+/// Lets a queue hold so many packets, where it holds fewer by default.
+fn raise_default(input: &mut InputDraft, frames: u64) {
     let Some(setting) = input.keys.setting("queue") else {
         return;
     };
@@ -124,7 +124,7 @@ impl Lag {
         if self.frames > 0 {
             parts.push(format!("{} frames of look-ahead", self.frames));
         }
-        if others >= MOMENT {
+        if others >= NEGLIGIBLE_LAG {
             parts.push(format!(
                 "inputs that lag by {}",
                 units::write_duration(rounded(others))
@@ -150,12 +150,12 @@ struct Graph<'a, 'n> {
 impl Graph<'_, '_> {
     /// How far the side `input` of the join at `at` lies behind the spans of its driving side, in
     /// seconds: how long a finished span waits for it.
-    fn behind(&self, at: usize, per: usize, input: usize) -> Option<f64> {
+    fn side_lag(&self, at: usize, per: usize, input: usize) -> Option<f64> {
         let driver = self.driver(self.links.upstream(at, per)?);
-        self.after(
+        self.watermark_lag(
             self.links.upstream(at, input)?,
             driver,
-            self.soonest(driver)?,
+            self.min_delay(driver)?,
         )
     }
 
@@ -171,39 +171,39 @@ impl Graph<'_, '_> {
         }
     }
 
-    /// How soon after its end, as the source gave it, a span leaves a stage, at the soonest: it may
-    /// be a short one.
-    fn soonest(&self, stage: usize) -> Option<f64> {
+    /// How soon after its end, as the source gave it, a span leaves a stage, at the min_delay: it
+    /// may be a short one.
+    fn min_delay(&self, stage: usize) -> Option<f64> {
         if self.links.is_source(stage) {
             return Some(0.0);
         }
         let ups: Vec<usize> = match &self.joins[stage] {
             Some(join) => self.links.upstream(stage, join.per).into_iter().collect(),
-            None => self.links.above(stage).collect(),
+            None => self.links.inputs_of(stage).collect(),
         };
         let before = ups
             .into_iter()
-            .filter_map(|up| self.soonest(up))
+            .filter_map(|up| self.min_delay(up))
             .reduce(f64::min)?;
-        Some(before + self.ahead(stage, self.lookahead(stage)?.frames))
+        Some(before + self.lookahead_seconds(stage, self.lookahead(stage)?.frames))
     }
 
-    /// How far a stage's watermark lies behind what `driver` gives, which itself lies `soonest`
+    /// How far a stage's watermark lies behind what `driver` gives, which itself lies `min_delay`
     /// behind the source.
-    fn after(&self, stage: usize, driver: usize, soonest: f64) -> Option<f64> {
+    fn watermark_lag(&self, stage: usize, driver: usize, min_delay: f64) -> Option<f64> {
         if stage == driver {
             return Some(0.0);
         }
         if self.links.is_source(stage) {
-            return Some(-soonest);
+            return Some(-min_delay);
         }
         let before = self
             .links
-            .above(stage)
-            .filter_map(|up| self.after(up, driver, soonest))
+            .inputs_of(stage)
+            .filter_map(|up| self.watermark_lag(up, driver, min_delay))
             .reduce(f64::max)?;
         let Lookahead { longest, frames } = self.lookahead(stage)?;
-        Some(before + longest.as_secs_f64() + self.ahead(stage, frames))
+        Some(before + longest.as_secs_f64() + self.lookahead_seconds(stage, frames))
     }
 
     fn lookahead(&self, stage: usize) -> Option<Lookahead> {
@@ -215,7 +215,7 @@ impl Graph<'_, '_> {
     }
 
     /// Seconds of so many frames of look-ahead, by the slowest of a stage's inputs.
-    fn ahead(&self, stage: usize, frames: u32) -> f64 {
+    fn lookahead_seconds(&self, stage: usize, frames: u32) -> f64 {
         let rate = (0..self.drafts[stage].inputs.len())
             .filter_map(|input| self.rate(stage, input))
             .fold(f64::INFINITY, f64::min);
@@ -227,12 +227,12 @@ impl Graph<'_, '_> {
     }
 
     /// Packets that come on an edge in so many seconds, at most.
-    fn room(&self, at: usize, input: usize, seconds: f64) -> Option<u64> {
-        Some((seconds * self.rate(at, input)?).ceil() as u64 + SLACK)
+    fn packets_within(&self, at: usize, input: usize, seconds: f64) -> Option<u64> {
+        Some((seconds * self.rate(at, input)?).ceil() as u64 + IN_TRANSIT)
     }
 
-    /// Whether the file leaves open how many packets an edge lookahead.
-    fn unsaid(&self, at: usize, input: usize) -> bool {
+    /// Whether the file leaves open how many packets an edge holds.
+    fn is_default(&self, at: usize, input: usize) -> bool {
         let queue = self.drafts[at].inputs[input].keys.opt_object("queue");
         queue
             .and_then(|queue| queue.setting("frames"))
@@ -251,7 +251,7 @@ impl Graph<'_, '_> {
         let edge = &draft.inputs[input];
         let (Some(queue), Some(frames), Some(weight)) = (
             edge.keys.opt_object("queue"),
-            self.room(at, input, seconds),
+            self.packets_within(at, input, seconds),
             self.weight(at, input),
         ) else {
             return;
@@ -296,13 +296,14 @@ impl Graph<'_, '_> {
         }
         let Lookahead { longest, frames } = self.lookahead(stage)?;
         let mut before = Lag::default();
-        for up in self.links.above(stage) {
+        for up in self.links.inputs_of(stage) {
             let lag = self.lag(up)?;
             if lag.seconds > before.seconds {
                 before = lag;
             }
         }
-        let seconds = before.seconds + longest.as_secs_f64() + self.ahead(stage, frames);
+        let seconds =
+            before.seconds + longest.as_secs_f64() + self.lookahead_seconds(stage, frames);
         Some(Lag {
             seconds,
             longest: before.longest + longest,
@@ -322,7 +323,7 @@ impl Graph<'_, '_> {
                 return Some(1.0 / piece.as_secs_f64());
             }
             let rate = view.and_then(|view| view.opt_fps("fps")).flatten();
-            return Some(rate.map_or(NATIVE_FPS, |(num, den)| f64::from(num) / f64::from(den)));
+            return Some(rate.map_or(ASSUMED_FPS, |(num, den)| f64::from(num) / f64::from(den)));
         }
         (0..self.drafts[up].inputs.len())
             .filter_map(|input| self.rate(up, input))
@@ -375,7 +376,7 @@ impl Graph<'_, '_> {
         )
         .and_then(|view| view.opt_size("size"))
         .flatten();
-        let (width, height) = size.unwrap_or(NATIVE_SIZE);
+        let (width, height) = size.unwrap_or(ASSUMED_SIZE);
         (u64::from(width) * 3).next_multiple_of(4) * u64::from(height)
     }
 }

@@ -1,7 +1,7 @@
 //! The edges between stages: names resolved, payloads compared, cycles found, everything read by
 //! someone, and an order to start in.
 
-use crate::config::{Mention, Params, Problems, Value};
+use crate::config::{NameRef, Params, Problems, Value};
 use crate::packet::PayloadKind;
 use crate::stage::Role;
 
@@ -31,8 +31,8 @@ impl Links {
             })
             .collect();
         for (draft, ups) in drafts.iter().zip(&upstream) {
-            payloads(draft, ups, drafts, problems);
-            twice(draft, problems);
+            check_payloads(draft, ups, drafts, problems);
+            check_duplicates(draft, problems);
         }
         let order = order(drafts, &upstream, problems);
         let source = drafts
@@ -63,7 +63,7 @@ impl Links {
     }
 
     /// The stages that a stage reads from.
-    pub fn above(&self, stage: usize) -> impl Iterator<Item = usize> {
+    pub fn inputs_of(&self, stage: usize) -> impl Iterator<Item = usize> {
         self.upstream[stage].iter().flatten().copied()
     }
 
@@ -87,7 +87,10 @@ impl Links {
         if self.source[stage] {
             return vec![stage];
         }
-        let mut found: Vec<usize> = self.above(stage).flat_map(|up| self.sources(up)).collect();
+        let mut found: Vec<usize> = self
+            .inputs_of(stage)
+            .flat_map(|up| self.sources(up))
+            .collect();
         found.sort_unstable();
         found.dedup();
         found
@@ -96,7 +99,7 @@ impl Links {
     /// Parameters that name a stage must name one.
     pub fn mentions(
         &self,
-        mentions: &[Mention],
+        mentions: &[NameRef],
         drafts: &[StageDraft<'_>],
         problems: &mut Problems,
     ) {
@@ -184,7 +187,7 @@ fn is_live(draft: &StageDraft<'_>) -> bool {
 
 fn resolve(
     draft: &StageDraft<'_>,
-    input: &super::stages::DraftInput,
+    input: &super::stages::InputDraft,
     drafts: &[StageDraft<'_>],
     problems: &mut Problems,
 ) -> Option<usize> {
@@ -240,7 +243,7 @@ fn resolve(
     Some(at)
 }
 
-fn payloads(
+fn check_payloads(
     draft: &StageDraft<'_>,
     upstream: &[Option<usize>],
     drafts: &[StageDraft<'_>],
@@ -286,7 +289,7 @@ pub(super) fn list(payloads: &[PayloadKind]) -> String {
     }
 }
 
-fn twice(draft: &StageDraft<'_>, problems: &mut Problems) {
+fn check_duplicates(draft: &StageDraft<'_>, problems: &mut Problems) {
     for (at, input) in draft.inputs.iter().enumerate() {
         if draft.inputs[..at]
             .iter()

@@ -16,7 +16,7 @@ use self::stages::StageDraft;
 use super::effective;
 use super::grammar::TOP;
 use super::plan::{InputPlan, Plan, StagePlan};
-use crate::config::{Environment, Params, Problems, Reader, Source, Value, expand, parse};
+use crate::config::{Environment, Params, Problems, Reader, SourceText, Value, expand, parse};
 use crate::stage::{QueueSettings, Retry, Role, StageKind, WhenFull};
 
 pub use overrides::Overrides;
@@ -30,12 +30,12 @@ pub struct Checked {
     /// The keys of the file but `stages`.
     pub top: Params,
     /// The stages in the order of the file.
-    pub stages: Vec<Written>,
+    pub stages: Vec<EffectiveStage>,
 }
 
 /// A stage as its file says it, defaults filled in.
 #[derive(Debug)]
-pub struct Written {
+pub struct EffectiveStage {
     /// Its kind.
     pub kind: &'static StageKind,
     /// Its own keys.
@@ -51,7 +51,7 @@ pub struct Written {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn check(
-    source: &Source,
+    source: &SourceText,
     kinds: &[&'static StageKind],
     environment: &Environment,
     overrides: &Overrides,
@@ -64,12 +64,12 @@ pub fn check(
 /// # Errors
 /// Everything that is wrong with it.
 pub fn checked(
-    source: &Source,
+    source: &SourceText,
     kinds: &[&'static StageKind],
     environment: &Environment,
     overrides: &Overrides,
 ) -> Result<Checked, Problems> {
-    let mut problems = Problems::of(source);
+    let mut problems = Problems::new(source);
     let Some(mut root) = parse(&mut problems, 0, 0) else {
         if problems.is_empty() {
             problems
@@ -138,7 +138,7 @@ impl StageDraft<'_> {
         StagePlan {
             id: Arc::clone(&self.id),
             kind,
-            inputs: self.inputs.iter().map(stages::DraftInput::plan).collect(),
+            inputs: self.inputs.iter().map(stages::InputDraft::plan).collect(),
             join,
             concurrency: to_usize(self.keys.opt_int("concurrency").unwrap_or(1)),
             timeout: (!timeout.is_zero()).then_some(timeout),
@@ -154,7 +154,7 @@ impl StageDraft<'_> {
     }
 }
 
-impl stages::DraftInput {
+impl stages::InputDraft {
     fn plan(&self) -> InputPlan {
         let queue = self.keys.object("queue");
         let when_full = match &**queue.text("when_full") {

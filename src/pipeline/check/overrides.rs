@@ -1,6 +1,6 @@
 //! The two flags that change a pipeline: `--source URL` and `--set PATH=VALUE`.
 
-use crate::config::{Entry, Node, NodeKind, Place, Problems, Provenance, Source, edit};
+use crate::config::{Entry, Node, NodeKind, Place, Problems, Provenance, SourceText, edit};
 
 /// What the command line changes.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +30,7 @@ impl Overrides {
         let places: Vec<Place> = self
             .sources
             .iter()
-            .map(|text| whole(problems.add_source(Source::new("--source", text)), text))
+            .map(|text| whole(problems.add_source(SourceText::new("--source", text)), text))
             .collect();
         let is_live = |url: &String| is_live(url) && !self.films.contains(url);
         let live = is_live(&self.sources[0]);
@@ -183,7 +183,7 @@ mod tests {
         for url in [
             "rtmp://h/live/x",
             "RTSP://h/x",
-            "srt://h:1?mode=caller",
+            "srt://h:1?mode=call_context",
             "https://h/x.m3u8?token=1",
             "http://h/X.M3U8",
         ] {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Written;
+use super::EffectiveStage;
 use super::links::Links;
 use crate::config::{
     Entry, Node, NodeKind, Params, Place, Problems, Provenance, Reader, Type, Value,
@@ -21,14 +21,14 @@ pub(super) struct StageDraft<'a> {
     /// None when its kind is unknown, which was said.
     pub kind: Option<&'static StageKind>,
     pub keys: Params,
-    pub inputs: Vec<DraftInput>,
+    pub inputs: Vec<InputDraft>,
     pub with: Params,
     /// Whether `with` holds all that the kind's shape promises.
     pub sound: bool,
 }
 
 /// One of its inputs.
-pub(super) struct DraftInput {
+pub(super) struct InputDraft {
     pub from: String,
     pub view: Option<String>,
     pub at: Place,
@@ -42,9 +42,9 @@ impl StageDraft<'_> {
         self.kind.map(StageKind::role)
     }
 
-    pub fn written(self) -> Option<Written> {
+    pub fn written(self) -> Option<EffectiveStage> {
         let inputs = self.inputs.into_iter().map(|input| input.keys).collect();
-        Some(Written {
+        Some(EffectiveStage {
             kind: self.kind?,
             keys: self.keys,
             inputs,
@@ -234,7 +234,7 @@ fn sources_exist(
     }
 }
 
-fn read_inputs(node: &Node, reader: &mut Reader<'_>) -> Vec<DraftInput> {
+fn read_inputs(node: &Node, reader: &mut Reader<'_>) -> Vec<InputDraft> {
     let Some(entry) = node.entry("inputs") else {
         return Vec::new();
     };
@@ -247,7 +247,7 @@ fn read_inputs(node: &Node, reader: &mut Reader<'_>) -> Vec<DraftInput> {
     }
 }
 
-fn read_input(node: &Node, reader: &mut Reader<'_>) -> Option<DraftInput> {
+fn read_input(node: &Node, reader: &mut Reader<'_>) -> Option<InputDraft> {
     let before = reader.faults();
     let keys = match &node.kind {
         NodeKind::Scalar(_) if !node.is_null() => {
@@ -289,7 +289,7 @@ fn read_input(node: &Node, reader: &mut Reader<'_>) -> Option<DraftInput> {
         .map_or((text.as_str(), None), |(from, view)| {
             (from, Some(view.to_owned()))
         });
-    Some(DraftInput {
+    Some(InputDraft {
         from: from.to_owned(),
         view,
         at,

@@ -46,7 +46,7 @@ pub const KIND: StageKind = StageKind {
         },
         Field {
             name: "labels",
-            ty: Type::Fitting(&["CLIPModel", "SiglipModel"], &Type::List(&Type::Text)),
+            ty: Type::ModelSpecific(&["CLIPModel", "SiglipModel"], &Type::List(&Type::Text)),
             default: Default::Absent,
             doc: "Words or phrases that are looked for in each frame, whether the model was \
                   trained for them or not. A CLIPModel shares a score of 1 out among them, a \

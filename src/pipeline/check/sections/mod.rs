@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::stages::StageDraft;
 use super::{text_of, to_usize};
 use crate::config::{
-    Environment, Mention, Node, Params, Place, Problems, Provenance, Secret, Value, nearest,
+    Environment, NameRef, Node, Params, Place, Problems, Provenance, Secret, Value, nearest,
 };
 use crate::pipeline::effective::redact;
 use crate::pipeline::plan::{
@@ -67,7 +67,7 @@ pub(super) fn read(
     top: &Params,
     root: &Node,
     drafts: &[StageDraft<'_>],
-    mentions: &[Mention],
+    mentions: &[NameRef],
     environment: &Environment,
     problems: &mut Problems,
 ) -> Option<Sections> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{File, to_usize};
-use crate::config::{Environment, Mention, Params, Provenance, Value, nearest};
+use crate::config::{Environment, NameRef, Params, Provenance, Value, nearest};
 use crate::inference::NetworkOptions;
 use crate::models::ModelSummary;
 use crate::models::attention::AttentionKind;
@@ -38,7 +38,7 @@ struct Places {
 pub(super) fn read(
     top: &Params,
     file: &mut File<'_>,
-    mentions: &[Mention],
+    mentions: &[NameRef],
     environment: &Environment,
 ) -> Option<Found> {
     let entries = top.opt_map("models")?;

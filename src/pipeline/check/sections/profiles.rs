@@ -3,7 +3,7 @@
 use crate::config::{Params, Provenance, Value};
 
 /// Most items that may wait by default, where batches are measured up to half of it.
-const DEEP: i64 = 256;
+const DEEP_QUEUE: i64 = 256;
 
 /// What a profile sets: a key of an entry, or of a mapping in it, and its value.
 type Settings = Vec<(&'static [&'static str], Value)>;
@@ -12,7 +12,7 @@ type Settings = Vec<(&'static [&'static str], Value)>;
 fn throughput() -> Settings {
     vec![
         (&["tf32"], Value::Bool(true)),
-        (&["queue"], Value::Int(DEEP)),
+        (&["queue"], Value::Int(DEEP_QUEUE)),
         (&["batch", "max_size"], Value::IntOrAuto(None)),
         (
             &["batch", "max_wait"],

@@ -18,7 +18,7 @@ const FULL: usize = 64;
 const PATIENCE: Micros = 1000;
 
 /// Where the packets of one stage and stream go.
-pub(crate) struct Outlet {
+pub(crate) struct Output {
     pub stage: Arc<Stage>,
     pub channel: Arc<Channel>,
     pub readers: Vec<Sender>,
@@ -27,7 +27,7 @@ pub(crate) struct Outlet {
     sequence: [u64; PayloadKind::ALL.len()],
     epoch: u64,
     /// What readers can already know: nothing earlier than this will follow.
-    told: Option<(u64, Nanos)>,
+    last_watermark: Option<(u64, Nanos)>,
     /// Whether a packet says that nothing earlier will follow.
     pub ordered: bool,
     /// What has been emitted and not yet sent: one lock serves many packets.
@@ -36,7 +36,7 @@ pub(crate) struct Outlet {
     emitted: (Micros, Micros),
 }
 
-impl Outlet {
+impl Output {
     pub fn new(
         stage: Arc<Stage>,
         stream: &Arc<Stream>,
@@ -55,7 +55,7 @@ impl Outlet {
             dead_letters,
             sequence,
             epoch: 0,
-            told: None,
+            last_watermark: None,
             ordered: true,
             buffer,
             emitted: (0, 0),
@@ -100,7 +100,7 @@ impl Outlet {
     }
 
     /// Emits what a flush gave: drafts that name nothing hold nothing, and are stamped like `like`.
-    pub fn emit_rest(&mut self, drafts: &mut Vec<PacketDraft>, like: &Arc<Head>) {
+    pub fn emit_flushed(&mut self, drafts: &mut Vec<PacketDraft>, like: &Arc<Head>) {
         for mut draft in drafts.drain(..) {
             let (head, receipt) = match draft.held.take() {
                 Some(held) => self.explicit(&mut draft, held, like),
@@ -115,7 +115,7 @@ impl Outlet {
 
     fn put(&mut self, head: Head, payload: Payload, receipt: Receipt) {
         if self.ordered {
-            self.told = self.told.max(Some((head.epoch, head.span.start)));
+            self.last_watermark = self.last_watermark.max(Some((head.epoch, head.span.start)));
         }
         if self.buffer.is_empty() {
             self.emitted.0 = head.emit_time;
@@ -135,12 +135,12 @@ impl Outlet {
     }
 
     /// Whether something is emitted that has not gone out.
-    pub fn holds_back(&self) -> bool {
+    pub fn has_unsent(&self) -> bool {
         !self.buffer.is_empty()
     }
 
     /// Puts what is emitted into every queue that reads it.
-    pub async fn send_burst(&mut self) {
+    pub async fn send_buffered(&mut self) {
         StageCounts::add(&self.stage.counts.emitted, self.buffer.packets());
         self.emitted = (0, 0);
         let Some((last, others)) = self.readers.split_last() else {
@@ -215,8 +215,8 @@ impl Outlet {
 
     /// Tells the readers that nothing earlier than `pts` will follow, unless they know.
     pub fn watermark(&mut self, epoch: u64, pts: Nanos) {
-        if self.told < Some((epoch, pts)) {
-            self.told = Some((epoch, pts));
+        if self.last_watermark < Some((epoch, pts)) {
+            self.last_watermark = Some((epoch, pts));
             self.buffer.push(Item::Mark(Mark::Watermark { epoch, pts }));
         }
     }
@@ -233,7 +233,8 @@ impl Outlet {
             .for_each(|reader| reader.mark(mark.clone()));
     }
 
-    /// What failed, as a letter for `bury`; counted as lost where there are no dead letters.
+    /// What failed, as a letter for `send_dead_letter`; counted as lost where there are no dead
+    /// letters.
     pub fn fail(
         &self,
         input: InFlight,
@@ -271,7 +272,7 @@ impl Outlet {
     }
 
     /// Sends a letter to the dead letters.
-    pub async fn bury(&self, letter: Option<Packet>) {
+    pub async fn send_dead_letter(&self, letter: Option<Packet>) {
         if let (Some(letter), Some(letters)) = (letter, &self.dead_letters) {
             letters.send(letter).await;
         }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use crate::{Error, Result};
 
 /// A file above this many bytes is not a pipeline.
-const LARGEST: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// A named text: a file, or a flag of the command line.
 #[derive(Debug, Clone)]
-pub struct Source {
+pub struct SourceText {
     name: Arc<str>,
     text: Arc<str>,
 }
@@ -27,7 +27,7 @@ pub struct Place {
     pub end: usize,
 }
 
-impl Source {
+impl SourceText {
     /// A text under a name. A byte order mark is taken off and Windows line ends become plain ones.
     pub fn new(name: impl Into<Arc<str>>, text: &str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -41,14 +41,14 @@ impl Source {
     ///
     /// # Errors
     /// When it cannot be read, is larger than 1 MiB or is not UTF-8.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub fn load(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let failed =
             |error: std::io::Error| Error::config(format!("cannot read {name}")).because(error);
         let size = std::fs::metadata(path).map_err(failed)?.len();
-        if size > LARGEST {
+        if size > MAX_FILE_BYTES {
             return Err(Error::config(format!(
-                "{name} has {size} bytes, a pipeline file may have {LARGEST}"
+                "{name} has {size} bytes, a pipeline file may have {MAX_FILE_BYTES}"
             )));
         }
         let bytes = std::fs::read(path).map_err(failed)?;
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn positions_count_characters_from_one() {
-        let source = Source::new("x", "\u{feff}a: ü\r\nbé: c");
+        let source = SourceText::new("x", "\u{feff}a: ü\r\nbé: c");
         assert_eq!(source.text(), "a: ü\nbé: c");
         let at = source.text().find(": c").unwrap();
         assert_eq!(source.position(at), (2, 3));
@@ -101,11 +101,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.yaml");
         std::fs::write(&path, b"a: \xff").unwrap();
-        let message = Source::read(&path).unwrap_err().to_string();
+        let message = SourceText::load(&path).unwrap_err().to_string();
         assert!(message.contains("is not UTF-8: byte 3"), "{message}");
         std::fs::write(&path, vec![b' '; 2 << 20]).unwrap();
         assert!(
-            Source::read(&path)
+            SourceText::load(&path)
                 .unwrap_err()
                 .to_string()
                 .contains("may have 1048576")
