@@ -2,6 +2,8 @@
 
 use gstreamer as gst;
 
+use super::log::init;
+
 const NEEDED: [(&str, &str); 26] = [
     ("uridecodebin", "every source but test://"),
     ("videotestsrc", "test:// sources"),
@@ -34,7 +36,7 @@ const NEEDED: [(&str, &str); 26] = [
 /// Every element that ingest uses: its name, whether it is installed, what it is for. All are
 /// absent where GStreamer does not start.
 pub fn required_elements() -> Vec<(String, bool, String)> {
-    let started = super::init().is_ok();
+    let started = init().is_ok();
     NEEDED
         .iter()
         .map(|(element, purpose)| {

@@ -5,32 +5,38 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use gstreamer as gst;
-use gstreamer_video as gst_video;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::handle::{LossCounts, StreamEnd};
-use super::iso::DownloadProgress;
+use super::download::DownloadProgress;
 use super::options::{FrameRate, Options};
-use super::timeline::{FRAME, Timeline};
+use super::outcome::{LossCounts, StreamEnd};
+use super::timeline::Timeline;
 use crate::error::Error;
-use crate::packet::{Micros, Nanos};
+use crate::packet::Micros;
 
-/// What a probe answers to take a buffer or an event out of the flow. Not `Drop`: to that GStreamer
-/// 1.22 adds a complaint about an object that the bindings have already freed.
-pub(super) const DISCARD: gst::PadProbeReturn = gst::PadProbeReturn::Handled;
+/// How long a video stream may take to appear after an audio stream, and the other way round.
+pub(super) const SECOND_STREAM: Duration = Duration::from_secs(2);
 
-/// From 1900, where NTP begins, to 1970.
-const NTP_TO_UNIX: Nanos = 2_208_988_800_000_000_000;
-/// The picture that the decoder gives.
+/// The pictures that the decoder gives.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct DecodedFormat {
     pub width: u32,
     pub height: u32,
+    /// None where the rate varies or is unknown.
     pub fps: Option<FrameRate>,
 }
 
+/// The pictures' timeline and their format, under one lock because each frame needs both.
+pub(super) struct PictureTrack {
+    pub timeline: Timeline,
+    pub format: Option<DecodedFormat>,
+}
+
+/// The shared state of one stream. GStreamer's streaming threads write it from probes; the monitor
+/// and the readers are tokio tasks. Counters and flags are atomic, events are watch channels, and no
+/// method holds two of the locks at once, so no order between them is needed. No lock is held over
+/// an await or a call into GStreamer that may block.
 pub(super) struct IngestState {
     /// The source's name in messages, without secrets.
     pub name: String,
@@ -39,30 +45,36 @@ pub(super) struct IngestState {
     pub readers: Vec<Arc<ReaderState>>,
     /// Set with the first decoded frame.
     pub first: watch::Sender<Option<DecodedFormat>>,
-    /// What a probe found wrong.
+    /// What a probe found wrong; set once.
     pub failure: watch::Sender<Option<Error>>,
-    /// How it ended.
+    /// How it ended; set once.
     pub end: watch::Sender<Option<StreamEnd>>,
-    /// Readers stop at once.
+    /// True once readers must stop, whatever still waits for them.
     pub closed: watch::Sender<bool>,
     pub has_audio: AtomicBool,
     pub has_video: AtomicBool,
+    /// The short name of the video codec, once caps have named it.
     pub codec: Mutex<Option<String>>,
     /// What came by HTTP.
     pub download: Mutex<DownloadProgress>,
     started: Instant,
-    last: AtomicU64,
+    /// When the newest frame was decoded, in [`IngestState::now`]'s milliseconds.
+    pub last: AtomicU64,
+    /// Packets that are whole frames, as the decoder or its parser gets them.
     pub encoded: AtomicU64,
+    /// Frames that were put on the timeline.
     pub decoded: AtomicU64,
+    /// Of these, the ones that the decoder marked as damaged.
     pub corrupt: AtomicU64,
+    /// Warnings of GStreamer's elements.
     pub warnings: AtomicU64,
     /// The sender's wall clock at pts 0, where it is wanted and known.
     pub began: Mutex<Option<Micros>>,
     /// Frames that came before it was known, which are left out.
     pub untimed: AtomicU64,
-    timeline: Mutex<Timeline>,
-    /// That of the sound, which begins where that of the pictures does.
-    sound: Mutex<Timeline>,
+    pub pictures: Mutex<PictureTrack>,
+    /// The timeline of the sound, which begins where that of the pictures does.
+    pub sound: Mutex<Timeline>,
 }
 
 impl IngestState {
@@ -87,7 +99,10 @@ impl IngestState {
             warnings: AtomicU64::new(0),
             began: Mutex::new(None),
             untimed: AtomicU64::new(0),
-            timeline: Mutex::new(Timeline::new(options.live)),
+            pictures: Mutex::new(PictureTrack {
+                timeline: Timeline::new(options.live),
+                format: None,
+            }),
             sound: Mutex::new(Timeline::new(options.live)),
             name,
             options,
@@ -104,7 +119,9 @@ impl IngestState {
         !self.options.sounds.is_empty()
     }
 
-    /// How long nothing was decoded although every reader waited; none while one is busy.
+    /// How long nothing was decoded although every reader waited; none while one is busy. Readers
+    /// that are gone do not count. The flags are read one by one, without a lock: what changes
+    /// meanwhile is seen at the monitor's next tick.
     pub(super) fn idle(&self) -> Option<Duration> {
         let mut since = self.last.load(Ordering::Acquire);
         for reader in self
@@ -172,137 +189,13 @@ impl IngestState {
             } else {
                 0
             },
-            holes: self.timeline.lock().holes,
+            holes: self.pictures.lock().timeline.holes,
             warnings: self.warnings.load(Ordering::Acquire),
         }
     }
-
-    /// The probe before the tee: counts frames and puts them on the stream's timeline, whatever
-    /// segments the source sends.
-    pub(super) fn probe(&self, info: &mut gst::PadProbeInfo<'_>) -> gst::PadProbeReturn {
-        match &mut info.data {
-            Some(gst::PadProbeData::Event(event)) => match event.view() {
-                gst::EventView::Segment(_) => self.timeline.lock().follow(event),
-                gst::EventView::Caps(caps) => self.caps(caps.caps()),
-                _ => gst::PadProbeReturn::Ok,
-            },
-            Some(gst::PadProbeData::Buffer(buffer)) => self.frame(buffer),
-            _ => gst::PadProbeReturn::Ok,
-        }
-    }
-
-    /// The probe before the branch of sound: puts it on the timeline of the pictures.
-    pub(super) fn hear(&self, info: &mut gst::PadProbeInfo<'_>) -> gst::PadProbeReturn {
-        match &mut info.data {
-            Some(gst::PadProbeData::Event(event))
-                if matches!(event.view(), gst::EventView::Segment(_)) =>
-            {
-                self.sound.lock().follow(event)
-            }
-            Some(gst::PadProbeData::Buffer(buffer)) => self.sound(buffer),
-            _ => gst::PadProbeReturn::Ok,
-        }
-    }
-
-    fn sound(&self, buffer: &mut gst::Buffer) -> gst::PadProbeReturn {
-        let base = self.timeline.lock().base;
-        let mut timeline = self.sound.lock();
-        if self.options.live {
-            // What was heard before the first picture has no place.
-            let early = timeline
-                .running(buffer.pts())
-                .zip(base)
-                .is_none_or(|(running, base)| running < base);
-            if base.is_none() || (early && timeline.last.is_none()) {
-                return DISCARD;
-            }
-            timeline.base = base;
-        }
-        let (pts, duration) = timeline.place(buffer.pts(), buffer.duration());
-        timed(buffer, pts, duration);
-        gst::PadProbeReturn::Ok
-    }
-
-    fn caps(&self, caps: &gst::CapsRef) -> gst::PadProbeReturn {
-        let Ok(info) = gst_video::VideoInfo::from_caps(caps) else {
-            return gst::PadProbeReturn::Ok;
-        };
-        if !self.admits(info.width(), info.height()) {
-            return DISCARD;
-        }
-        let (num, den) = (info.fps().numer(), info.fps().denom());
-        let fps = (num > 0 && den > 0).then(|| FrameRate::new(num as u32, den as u32));
-        let mut timeline = self.timeline.lock();
-        timeline.picture = Some(DecodedFormat {
-            width: info.width(),
-            height: info.height(),
-            fps,
-        });
-        timeline.period = fps.and_then(FrameRate::period).unwrap_or(FRAME);
-        gst::PadProbeReturn::Ok
-    }
-
-    /// Whether the stream may begin with this frame, or has begun: where the sender's clock is
-    /// wanted, with the first frame that has its time.
-    fn timed(&self, buffer: &gst::BufferRef) -> bool {
-        if !self.options.sender_clock {
-            return true;
-        }
-        let mut began = self.began.lock();
-        if began.is_none() {
-            *began = sender_time(buffer);
-        }
-        began.is_some()
-    }
-
-    fn frame(&self, buffer: &mut gst::Buffer) -> gst::PadProbeReturn {
-        if self.failure.borrow().is_some() {
-            return DISCARD;
-        }
-        if !self.timed(buffer) {
-            self.untimed.fetch_add(1, Ordering::AcqRel);
-            return DISCARD;
-        }
-        let picture = {
-            let mut timeline = self.timeline.lock();
-            let (pts, duration) = timeline.place(buffer.pts(), buffer.duration());
-            timed(buffer, pts, duration);
-            timeline.picture
-        };
-        if buffer.flags().contains(gst::BufferFlags::CORRUPTED) {
-            self.corrupt.fetch_add(1, Ordering::AcqRel);
-        }
-        self.last.store(self.now(), Ordering::Release);
-        if self.decoded.fetch_add(1, Ordering::AcqRel) == 0 {
-            self.first.send_replace(picture);
-        }
-        gst::PadProbeReturn::Ok
-    }
 }
 
-fn timed(buffer: &mut gst::Buffer, pts: Nanos, duration: Nanos) {
-    let buffer = buffer.make_mut();
-    buffer.set_pts(gst::ClockTime::from_nseconds(pts));
-    buffer.set_dts(gst::ClockTime::NONE);
-    buffer.set_duration(gst::ClockTime::from_nseconds(duration));
-}
-
-/// When a frame was taken, by its sender's clock: from RTCP's sender reports, as the RTP jitter
-/// buffer wrote it to the packets.
-fn sender_time(buffer: &gst::BufferRef) -> Option<Micros> {
-    let is_ntp = |meta: &gst::MetaRef<'_, gst::ReferenceTimestampMeta>| {
-        meta.reference()
-            .structure(0)
-            .is_some_and(|reference| reference.name() == "timestamp/x-ntp")
-    };
-    let meta = buffer
-        .iter_meta::<gst::ReferenceTimestampMeta>()
-        .find(is_ntp)?;
-    let since_1970 = meta.timestamp().nseconds().checked_sub(NTP_TO_UNIX)?;
-    Micros::try_from(since_1970 / 1000).ok()
-}
-
-/// A view's side of the waiting.
+/// Whether a view's reader waits. The reader and its appsink's callbacks share it with the monitor.
 #[derive(Default)]
 pub(super) struct ReaderState {
     /// A sample or the end has arrived.
@@ -311,69 +204,13 @@ pub(super) struct ReaderState {
     pub waiting: AtomicBool,
     /// Since when, in [`IngestState::now`]'s milliseconds, counted over abandoned waits.
     pub since: AtomicU64,
-    /// The reader has fallen.
+    /// The reader was dropped or has ended.
     pub gone: AtomicBool,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(ms: u64) -> Option<gst::ClockTime> {
-        Some(gst::ClockTime::from_mseconds(ms))
-    }
-
-    #[test]
-    fn with_the_senders_clock_a_stream_begins_at_its_first_report() {
-        gst::init().expect("GStreamer");
-        let state = IngestState::new(
-            "x".into(),
-            Options {
-                sender_clock: true,
-                live: true,
-                ..Options::default()
-            },
-        );
-        let frame = |ms: u64, reference: Option<(&str, u64)>| {
-            let mut buffer = gst::Buffer::with_size(1).expect("memory");
-            let writable = buffer.make_mut();
-            writable.set_pts(at(ms));
-            if let Some((caps, seconds)) = reference {
-                let caps = gst::Caps::new_empty_simple(caps);
-                gst::ReferenceTimestampMeta::add(
-                    writable,
-                    &caps,
-                    gst::ClockTime::from_seconds(seconds),
-                    gst::ClockTime::NONE,
-                );
-            }
-            let answer = state.frame(&mut buffer);
-            (answer == gst::PadProbeReturn::Ok)
-                .then(|| buffer.pts().map(gst::ClockTime::mseconds))
-                .flatten()
-        };
-        assert_eq!(frame(5000, None), None);
-        assert_eq!(
-            frame(5040, Some(("timestamp/x-unix", 77))),
-            None,
-            "another clock"
-        );
-        assert_eq!(
-            (*state.began.lock(), state.decoded.load(Ordering::Acquire)),
-            (None, 0)
-        );
-        // 2030-01-01 in NTP's era.
-        let reported = 2_208_988_800 + 1_893_456_000;
-        assert_eq!(frame(5080, Some(("timestamp/x-ntp", reported))), Some(0));
-        assert_eq!(
-            frame(5120, Some(("timestamp/x-ntp", reported + 1))),
-            Some(40),
-            "later reports move nothing"
-        );
-        assert_eq!(frame(5160, None), Some(80));
-        assert_eq!(*state.began.lock(), Some(1_893_456_000_000_000));
-        assert_eq!(state.untimed.load(Ordering::Acquire), 2);
-    }
 
     #[test]
     fn a_busy_reader_is_no_stall() {

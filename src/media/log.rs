@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use gstreamer as gst;
 
-use super::uri::redact_uris;
+use super::redact::redact_uris;
 use crate::error::{Error, Result};
 
 /// Starts GStreamer once for the process; later calls repeat the first one's result. `GST_DEBUG`

@@ -5,36 +5,53 @@
 //! tee`, and an appsink a view. Nothing is dropped for lack of time inside it: a view that nobody
 //! reads blocks its branch, then the tee, the decoder and the source.
 
-mod branch;
+mod audio_branch;
+mod contact_sheet;
+mod decimator;
 mod digest;
 mod doctor;
+mod download;
+mod element_settings;
+mod elements;
 mod graph;
 mod handle;
 mod ingest_state;
-mod iso;
-mod jpeg;
+mod jpeg_header;
 mod log;
+mod monitor;
+mod mp4;
 mod open;
 mod options;
+mod outcome;
+mod packet_probes;
 mod picture;
+mod piece_cutter;
 mod playlist;
-mod samples;
-mod sound;
+mod redact;
+mod retiming;
+mod sample_reader;
+mod sound_reader;
+mod stream_selection;
+mod test_source;
 mod timeline;
 mod uri;
-mod view;
+mod uri_source;
+mod view_branch;
+mod view_reader;
 
 #[cfg(test)]
 mod tests;
 
+pub use contact_sheet::contact_sheet;
 pub use digest::file_digest;
 pub use doctor::required_elements;
-pub use handle::{LossCounts, StreamEnd, StreamHandle};
+pub use handle::StreamHandle;
 pub use log::init;
 pub use open::{OpenedStream, VideoInfo, open};
 pub use options::{FrameRate, Options, SoundView, View};
-pub use picture::{PictureEncoding, contact_sheet, decode_picture, encode_jpeg, encode_picture};
+pub use outcome::{LossCounts, StreamEnd};
+pub use picture::{PictureEncoding, decode_picture, encode_jpeg, encode_picture};
 pub use playlist::{is_playlist, playlist_is_complete};
-pub use sound::{CapturedAudio, SoundReader};
-pub use uri::redact_uris;
-pub use view::{CapturedFrame, ViewReader};
+pub use redact::redact_uris;
+pub use sound_reader::{CapturedAudio, SoundReader};
+pub use view_reader::{CapturedFrame, ViewReader};

@@ -7,13 +7,17 @@ use std::sync::atomic::Ordering;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use super::handle::{StreamEnd, StreamHandle};
+use super::graph::{self, Graph};
+use super::handle::StreamHandle;
 use super::ingest_state::{DecodedFormat, IngestState};
+use super::log::init;
+use super::mp4;
 use super::options::{FrameRate, Options};
-use super::sound::SoundReader;
-use super::uri::{MediaSource, redact_uris};
-use super::view::ViewReader;
-use super::{graph, init, iso};
+use super::outcome::StreamEnd;
+use super::redact::redact_uris;
+use super::sound_reader::SoundReader;
+use super::uri::MediaSource;
+use super::view_reader::ViewReader;
 use crate::error::{Error, Result};
 use crate::packet::{Micros, Nanos};
 
@@ -65,7 +69,11 @@ pub async fn open(uri: &str, options: &Options) -> Result<OpenedStream> {
         .map_err(|error| Error::bug("a URI").because(error))??;
     let path = whole(&source, uri).await?;
     let state = Arc::new(IngestState::new(redact_uris(uri), options.clone()));
-    let (pipeline, views, sounds) = graph::build(&source, &state)?;
+    let Graph {
+        pipeline,
+        views,
+        sounds,
+    } = graph::build(&source, &state)?;
     let (mut first, mut end) = (state.first.subscribe(), state.end.subscribe());
     let weak = pipeline.downgrade();
     let mut handle = StreamHandle::start(pipeline, Arc::clone(&state), path)?;
@@ -104,12 +112,12 @@ async fn whole(source: &MediaSource, uri: &str) -> Result<Option<PathBuf>> {
         return Ok(None);
     };
     let known = path.clone();
-    let survey = tokio::task::spawn_blocking(move || iso::survey(&known))
+    let boxes = tokio::task::spawn_blocking(move || mp4::scan(&known))
         .await
         .ok()
         .flatten();
-    match survey {
-        Some(survey) if !survey.has_index => Err(Error::external(format!(
+    match boxes {
+        Some(boxes) if !boxes.has_index => Err(Error::external(format!(
             "{} has no index (no moov box): it is cut off or was never finished",
             redact_uris(uri)
         ))),

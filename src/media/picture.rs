@@ -1,5 +1,4 @@
-//! Frames become JPEG, PNG or WebP pictures, pictures become frames again, and many a contact
-//! sheet.
+//! Frames become JPEG, PNG or WebP pictures, and pictures become frames again.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -9,14 +8,10 @@ use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::codecs::webp::WebPEncoder;
 use image::flat::{FlatSamples, SampleLayout};
-use image::imageops::{self, FilterType};
-use image::{ExtendedColorType, ImageEncoder, ImageReader, Rgb, RgbImage};
+use image::{ExtendedColorType, ImageEncoder, ImageReader, Rgb};
 
 use crate::error::{Error, Result};
 use crate::packet::{Frame, PixelFormat};
-
-/// The largest contact sheet, in pixels a side: JPEG's own limit.
-const LONGEST: u32 = 65_535;
 
 /// How a picture is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,12 +36,19 @@ impl PictureEncoding {
 }
 
 /// `frame` as a JPEG picture of `quality` 1 to 100. Reads the rows where they lie.
+///
+/// # Errors
+/// As [`encode_picture`].
 pub fn encode_jpeg(frame: &Frame, quality: u8) -> Result<Bytes> {
     encode_picture(frame, PictureEncoding::Jpeg(quality))
 }
 
 /// `frame` as a picture. Reads the rows where they lie, but copies them for PNG and WebP where they
 /// are padded.
+///
+/// # Errors
+/// `bug` where the pixels are fewer than the frame's size says, `config` where the encoding does not
+/// take a picture of this size.
 pub fn encode_picture(frame: &Frame, encoding: PictureEncoding) -> Result<Bytes> {
     let PixelFormat::Rgb8 = frame.format;
     let (width, height) = (frame.width, frame.height);
@@ -87,7 +89,7 @@ pub fn encode_picture(frame: &Frame, encoding: PictureEncoding) -> Result<Bytes>
             color,
         ),
     };
-    written.map_err(|error| unwritable(width, height, error))?;
+    written.map_err(|error| unencodable(width, height, error))?;
     Ok(out.into())
 }
 
@@ -109,7 +111,7 @@ fn whole_rows(frame: &Frame) -> Cow<'_, [u8]> {
 /// An encoded JPEG, PNG or WebP picture as a frame of no view.
 ///
 /// # Errors
-/// External, where it is none of these, or damaged.
+/// `external` where it is none of these, or damaged.
 pub fn decode_picture(picture: &[u8]) -> Result<Frame> {
     let unreadable =
         |error: image::ImageError| Error::external("a picture cannot be decoded").because(error);
@@ -130,63 +132,16 @@ pub fn decode_picture(picture: &[u8]) -> Result<Frame> {
     })
 }
 
-/// JPEG, PNG or WebP pictures side by side in rows of `columns`, each fitted into a cell of `cell`
-/// pixels without changing its shape, on black.
-pub fn contact_sheet(pictures: &[Bytes], columns: u32, cell: (u32, u32)) -> Result<Bytes> {
-    let columns = columns.min(pictures.len() as u32);
-    let rows = (pictures.len() as u32)
-        .checked_div(columns)
-        .map(|rows| rows + u32::from(!(pictures.len() as u32).is_multiple_of(columns)));
-    let size =
-        rows.and_then(|rows| Some((columns.checked_mul(cell.0)?, rows.checked_mul(cell.1)?)));
-    let Some((width, height)) = size
-        .filter(|(width, height)| (1..=LONGEST).contains(width) && (1..=LONGEST).contains(height))
-    else {
-        return Err(Error::config(format!(
-            "a contact sheet of {} pictures in cells of {}x{} cannot be drawn",
-            pictures.len(),
-            cell.0,
-            cell.1
-        ))
-        .hint(format!(
-            "it needs a picture, a column, and at most {LONGEST} pixels a side"
-        )));
-    };
-    let mut sheet = RgbImage::new(width, height);
-    for (index, picture) in pictures.iter().enumerate() {
-        let index = index as u32;
-        let reader = ImageReader::new(Cursor::new(picture)).with_guessed_format();
-        let decoded = reader
-            .map_err(image::ImageError::from)
-            .and_then(ImageReader::decode);
-        let thumbnail = decoded
-            .map_err(|error| {
-                Error::external(format!(
-                    "picture {index} of the contact sheet cannot be decoded"
-                ))
-                .because(error)
-            })?
-            .resize(cell.0, cell.1, FilterType::Triangle)
-            .into_rgb8();
-        let x = index % columns * cell.0 + (cell.0 - thumbnail.width()) / 2;
-        let y = index / columns * cell.1 + (cell.1 - thumbnail.height()) / 2;
-        imageops::replace(&mut sheet, &thumbnail, i64::from(x), i64::from(y));
-    }
-    let mut out = Vec::new();
-    JpegEncoder::new_with_quality(&mut out, 85)
-        .encode(&sheet, width, height, ExtendedColorType::Rgb8)
-        .map_err(|error| unwritable(width, height, error))?;
-    Ok(out.into())
-}
-
-fn unwritable(width: u32, height: u32, error: image::ImageError) -> Error {
+/// The error for a picture that no encoder takes, because of its size above all.
+pub(super) fn unencodable(width: u32, height: u32, error: image::ImageError) -> Error {
     Error::config(format!("a picture of {width}x{height} cannot be encoded")).because(error)
 }
 
 #[cfg(test)]
 mod tests {
+    use image::{ImageFormat, RgbImage};
+
     use super::*;
-    use image::ImageFormat;
 
     /// Left half red, right half blue, with rows padded by `padding` bytes of white.
     fn frame(width: u32, height: u32, padding: u32) -> Frame {
@@ -257,33 +212,5 @@ mod tests {
             assert!(encode_picture(&short, encoding).is_err(), "{encoding:?}");
         }
         assert!(decode_picture(b"no picture").is_err());
-    }
-
-    #[test]
-    fn contact_sheet_places_pictures_in_rows() {
-        let picture = encode_jpeg(&frame(32, 16, 0), 90).expect("encoded");
-        let sheet = decode_jpeg(
-            &contact_sheet(
-                &[picture.clone(), picture.clone(), picture.clone()],
-                2,
-                (64, 64),
-            )
-            .expect("drawn"),
-        );
-        assert_eq!(sheet.dimensions(), (128, 128));
-        assert!(
-            sheet.get_pixel(96, 32)[0] > 120 || sheet.get_pixel(80, 32)[0] > 120,
-            "the second picture is not in the first row"
-        );
-        assert!(
-            sheet.get_pixel(16, 96)[0] > 200,
-            "the third picture is not in the second row"
-        );
-        assert!(
-            sheet.get_pixel(96, 96).0.iter().all(|value| *value < 20),
-            "the fourth cell is not black"
-        );
-        assert!(contact_sheet(&[], 2, (64, 64)).is_err());
-        assert!(contact_sheet(&[picture], 0, (64, 64)).is_err());
     }
 }

@@ -3,21 +3,23 @@
 
 use gstreamer as gst;
 
-use super::ingest_state::{DISCARD, DecodedFormat};
+use super::elements::DISCARD;
 use crate::packet::Nanos;
 
 /// What a jump back in time must exceed to be a new beginning instead of two frames out of order.
 const JUMP: Nanos = 1_000_000_000;
 /// What a jump ahead must exceed to be damage instead of a pause.
 const LEAP: Nanos = 3_600_000_000_000;
-/// How long a frame lasts where neither it nor its caps say.
-pub(super) const FRAME: Nanos = 40_000_000;
+/// How long a buffer lasts where neither it nor its caps say.
+const DEFAULT_DURATION: Nanos = 40_000_000;
 
-/// Running time, made strictly increasing.
+/// Running time, made strictly increasing: the pts that [`Timeline::place`] gives rise from call to
+/// call, so no two frames of a stream share one.
 pub(super) struct Timeline {
-    pub segment: Option<gst::FormattedSegment<gst::ClockTime>>,
-    pub picture: Option<DecodedFormat>,
-    pub period: Nanos,
+    /// The source's latest segment.
+    segment: Option<gst::FormattedSegment<gst::ClockTime>>,
+    /// From one frame to the next, where the rate is known and constant.
+    pub period: Option<Nanos>,
     live: bool,
     /// Running time of a live stream's first frame.
     pub base: Option<Nanos>,
@@ -33,8 +35,7 @@ impl Timeline {
     pub fn new(live: bool) -> Self {
         Self {
             segment: None,
-            picture: None,
-            period: FRAME,
+            period: None,
             live,
             base: None,
             shift: 0,
@@ -43,7 +44,8 @@ impl Timeline {
         }
     }
 
-    /// Notes a segment event, and makes a plain one of the first; later ones are taken out.
+    /// Notes a segment event, and makes a plain one of the first; later ones are dropped. Behind
+    /// the probe a buffer's pts is its running time, and the segment that says so never changes.
     pub fn follow(&mut self, event: &mut gst::Event) -> gst::PadProbeReturn {
         let gst::EventView::Segment(segment) = event.view() else {
             return gst::PadProbeReturn::Ok;
@@ -64,6 +66,7 @@ impl Timeline {
         gst::PadProbeReturn::Ok
     }
 
+    /// Running time of a pts in the source's segment; none where it lies outside of it.
     pub fn running(&self, pts: Option<gst::ClockTime>) -> Option<Nanos> {
         let pts = pts?;
         let running = match &self.segment {
@@ -85,7 +88,8 @@ impl Timeline {
         let duration = duration
             .map(gst::ClockTime::nseconds)
             .filter(|duration| *duration > 0)
-            .unwrap_or(self.period);
+            .or(self.period)
+            .unwrap_or(DEFAULT_DURATION);
         let running = self.running(pts);
         let follows = self.last.map_or(0, |(_, end)| end);
         let mut pts = match running {
@@ -108,10 +112,10 @@ impl Timeline {
                 self.shift += if jumped { to - pts } else { 0 };
                 pts = to;
             }
-            self.holes += u64::from(
-                self.picture.is_some_and(|picture| picture.fps.is_some())
-                    && pts > end + self.period / 2,
-            );
+            // `end` lies behind `last`, as no duration is 0, and the other ways out are above it.
+            debug_assert!(pts > last, "a pts of {pts} after one of {last}");
+            let is_late = |period: Nanos| pts > end + period / 2;
+            self.holes += u64::from(self.period.is_some_and(is_late));
         }
         self.last = Some((pts, pts + duration));
         (pts, duration)
@@ -132,7 +136,7 @@ mod tests {
     fn live_timeline_begins_at_zero_and_survives_jumps() {
         gst::init().expect("GStreamer");
         let mut timeline = Timeline::new(true);
-        timeline.period = 10 * MS;
+        timeline.period = Some(10 * MS);
         let placed: Vec<Nanos> = [at(5000), at(5010), None, at(5015)]
             .into_iter()
             .map(|pts| timeline.place(pts, None).0)
@@ -142,7 +146,7 @@ mod tests {
         assert_eq!(
             timeline.place(at(100), None).0,
             3010 * MS,
-            "the source's clock began anew"
+            "the source's clock began again"
         );
         assert_eq!(timeline.place(at(110), None).0, 3020 * MS);
         assert_eq!(

@@ -11,7 +11,8 @@ use tokio::sync::watch;
 use super::ingest_state::{IngestState, ReaderState};
 use crate::error::Error;
 
-/// The samples of one appsink. When it falls, the branch before it runs dry.
+/// The samples of one appsink. When it is dropped, the branch before it drops what comes, and the
+/// other branches go on.
 pub(super) struct SampleReader {
     pub state: Arc<IngestState>,
     pub sink: gst_app::AppSink,
@@ -26,6 +27,8 @@ impl SampleReader {
         state: &Arc<IngestState>,
         reader: &Arc<ReaderState>,
     ) -> Self {
+        // Called by the branch's streaming thread. `notify_one` keeps one permit, so a sample that
+        // arrives between `try_pull_sample` and `notified` still wakes the reader.
         let (sample, eos) = (Arc::clone(reader), Arc::clone(reader));
         sink.set_callbacks(
             gst_app::AppSinkCallbacks::builder()
@@ -45,7 +48,8 @@ impl SampleReader {
         }
     }
 
-    /// The next sample, `None` at the end. Nothing is lost when the future is dropped.
+    /// The next sample, `None` at the end. Nothing is lost when the future is dropped: a sample is
+    /// pulled and returned without an await between.
     pub async fn next(&mut self) -> Option<gst::Sample> {
         while !self.finished {
             if *self.closed.borrow_and_update() {
@@ -68,7 +72,7 @@ impl SampleReader {
         None
     }
 
-    /// Ends the whole stream for what its samples are.
+    /// Fails the whole stream because a sample is not what it must be.
     pub fn fail(&mut self, error: Error) {
         self.state.fail(error);
         self.finish();
