@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// How long GStreamer may take to let go.
 const STOP: Duration = Duration::from_secs(10);
 
-/// A running stream. Stops it when it falls.
+/// A running stream. Dropping it stops the stream.
 pub struct StreamHandle {
     pipeline: Option<gst::Pipeline>,
     state: Arc<IngestState>,
@@ -42,7 +42,7 @@ impl StreamHandle {
             state,
             monitor,
         };
-        // Some sources connect while they change state.
+        // On a thread of its own, because some sources connect while they change state.
         spawn_thread("media-start", move || {
             if pipeline.set_state(gst::State::Playing).is_err() {
                 gst::element_error!(

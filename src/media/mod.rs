@@ -4,6 +4,10 @@
 //! ! videoconvert ! appsink`; beside it, where sound is wanted, `audioconvert ! audioresample !
 //! tee`, and an appsink a view. Nothing is dropped for lack of time inside it: a view that nobody
 //! reads blocks its branch, then the tee, the decoder and the source.
+//!
+//! `open` checks a source (`uri`), builds its `graph` and starts it (`handle`, `monitor`).
+//! `stream_selection` chooses what is decoded, `element_settings` limits it, `packet_probes` counts
+//! it; `retiming` puts it on the `timeline`; `view_reader` and `sound_reader` hand it out.
 
 mod audio_branch;
 mod contact_sheet;

@@ -13,7 +13,7 @@ const SCHEMES: [&str; 12] = [
     "rtmpt",
 ];
 
-/// Where frames come from.
+/// Where frames come from, checked as far as that goes without opening it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum MediaSource {
     /// A file on disk, by its path and its percent-encoded URI.
@@ -24,17 +24,22 @@ pub(super) enum MediaSource {
     Test(TestSource),
 }
 
-/// `test://?pattern=ball&fps=30&size=320x240&frames=300&live=true`.
+/// Test pictures: `test://?pattern=ball&fps=30&size=320x240&frames=300&live=true`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TestSource {
+    /// A nickname of videotestsrc's `pattern`.
     pub pattern: String,
     pub fps: FrameRate,
+    /// Width and height in pixels.
     pub size: (u32, u32),
+    /// After how many it ends; none goes on for ever.
     pub frames: Option<u32>,
+    /// Whether it keeps pace with the clock.
     pub live: bool,
 }
 
 impl MediaSource {
+    /// Reads a path or URI. Looks at the disk for files, so not for an async thread.
     pub(super) fn parse(text: &str) -> Result<Self> {
         if text.chars().any(char::is_control) {
             return Err(Error::config("a source's URI holds a control character"));

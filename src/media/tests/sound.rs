@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{AUDIO, Film, VIDEO, drain, options};
+use super::{AUDIO, FRAMES, Film, VIDEO, drain, options};
 use crate::media::*;
 
 /// Sine waves are heard from the first piece on, so that a shift would show.
@@ -139,5 +139,24 @@ async fn sound_alone_is_enough() {
         .await
         .expect("opens");
     assert_eq!(listen(sounds.remove(0)).await.len(), 4);
+    assert!(matches!(handle.ended().await, StreamEnd::EndOfStream));
+}
+
+#[tokio::test]
+async fn sound_does_not_hold_up_the_picture() {
+    let film = Film::make(
+        "both.mp4",
+        &format!("mp4mux name=m {VIDEO} ! m. {AUDIO} ! m."),
+    );
+    let OpenedStream {
+        mut views,
+        mut handle,
+        info,
+        ..
+    } = open(&film.uri(), &options(vec![View::native("all")]))
+        .await
+        .expect("opens");
+    assert!(info.has_audio);
+    assert_eq!(drain(views.remove(0)).await.len(), FRAMES);
     assert!(matches!(handle.ended().await, StreamEnd::EndOfStream));
 }
