@@ -179,7 +179,7 @@ async fn ours(producer: &Producer, topic: &Arc<str>, packets: &[Packet], count: 
         if reports.len() == WINDOW
             && let Some(report) = reports.pop_front()
         {
-            let report: opusflow::broker::Report = report;
+            let report: opusflow::broker::DeliveryReport = report;
             report.await.expect("it is delivered");
         }
         reports.push_back(
@@ -334,7 +334,7 @@ async fn measure(settings: &Settings, load: Load, round: usize) {
         bytes as f64,
         "bytes/record",
     );
-    let producer = Producer::new(settings).expect("a producer");
+    let producer = Producer::open(settings).expect("a producer");
     ours(&producer, &topic.name, &packets, load.warm).await;
     let seconds = ours(&producer, &topic.name, &packets, load.records).await;
     report::figure(

@@ -16,7 +16,7 @@ type Cluster = MockCluster<'static, DefaultProducerContext>;
 type Command = Box<dyn FnOnce(&Cluster) + Send>;
 
 /// A running embedded broker. It lives on a thread of its own, because the cluster's handle cannot
-/// leave the thread that made it, until `stop` or until it falls. One is meant to serve the whole
+/// leave the thread that made it, until `stop` or until it is dropped. One is meant to serve the whole
 /// process.
 pub struct Embedded {
     bootstrap: String,

@@ -3,12 +3,14 @@
 
 mod client;
 mod embedded;
+mod message;
 mod outbox;
 mod producer;
 mod settings;
 mod topics;
 
 pub use embedded::Embedded;
-pub use producer::{Delivery, Outgoing, Producer, Report};
+pub use message::{Delivery, DeliveryReport, Outgoing};
+pub use producer::Producer;
 pub use settings::{Brokers, CreateTopics, Policy, Settings};
 pub use topics::{Health, Topics, health};

@@ -18,12 +18,13 @@ use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
 use super::client::{Link, log};
-use super::{Delivery, Outgoing, Settings};
+use super::message::{Delivery, Outgoing};
+use super::settings::Settings;
 use crate::error::{Error, Result};
 
 type Client = ThreadedProducer<Context>;
 
-/// What the supervisor is told.
+/// What the supervisor is asked to do.
 pub(super) enum Signal {
     /// The client is beyond use.
     Fatal,
@@ -104,7 +105,7 @@ impl Outbox {
         self.state.lock().generation
     }
 
-    /// Takes a message; its fate arrives at the receiver.
+    /// Takes a message; its report arrives at the receiver.
     pub(super) fn submit(
         &self,
         message: Outgoing,
@@ -122,7 +123,7 @@ impl Outbox {
             .map_or(Ok(()), |client| enqueue(client, number, &message))
         {
             Ok(()) => {}
-            Err(RDKafkaErrorCode::Fatal) => self.renew(&mut state),
+            Err(RDKafkaErrorCode::Fatal) => self.request_replacement(&mut state),
             Err(code) => return Err(undelivered(&message.topic, code)),
         }
         state.next += 1;
@@ -142,7 +143,7 @@ impl Outbox {
         loop {
             let idle = self.idle.notified();
             tokio::pin!(idle);
-            // Registered before the look, so that no notice falls in between.
+            // Registered before the look, so that no notice comes in between.
             idle.as_mut().enable();
             if self.len() == 0 {
                 return;
@@ -162,7 +163,7 @@ impl Outbox {
     /// Runs on the supervisor's thread, because a client cannot be dropped by its own.
     pub(super) fn replace(self: &Arc<Self>) {
         let dead = self.state.lock().client.take();
-        // Its last reports arrive while it falls; those of success count.
+        // Its last reports arrive while it is dropped; those of success count.
         drop(dead);
         let generation = self.state.lock().generation + 1;
         let client = match self.client(generation) {
@@ -233,7 +234,7 @@ impl Outbox {
             .map_err(|error| self.settings.refused(error))
     }
 
-    fn renew(&self, state: &mut State) {
+    fn request_replacement(&self, state: &mut State) {
         if !state.closing && !std::mem::replace(&mut state.replacing, true) {
             // At most one is under way, and the channel has room for it and the stops.
             let _ = self.signals.try_send(Signal::Fatal);
@@ -247,8 +248,8 @@ impl Outbox {
                 state.abandoned += 1;
             } else if generation != state.generation || state.replacing {
                 return;
-            } else if state.died(code) {
-                return self.renew(&mut state);
+            } else if state.is_client_failure(code) {
+                return self.request_replacement(&mut state);
             }
         }
         let Some(pending) = state.pending.remove(&number) else {
@@ -271,7 +272,7 @@ impl Outbox {
 
 impl State {
     /// Whether a message failed only because its client did.
-    fn died(&self, code: RDKafkaErrorCode) -> bool {
+    fn is_client_failure(&self, code: RDKafkaErrorCode) -> bool {
         matches!(
             code,
             RDKafkaErrorCode::Fatal
@@ -304,7 +305,7 @@ impl ClientContext for Context {
             let mut state = outbox.state.lock();
             if state.generation == self.generation && !state.replacing && !state.closing {
                 tracing::error!(reason, "fatal error of the kafka producer");
-                outbox.renew(&mut state);
+                outbox.request_replacement(&mut state);
             }
         }
     }

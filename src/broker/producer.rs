@@ -2,82 +2,24 @@
 //! bounded: who sends more waits.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::Settings;
+use super::message::{DeliveryReport, Outgoing};
 use super::outbox::{Outbox, Signal, closed};
+use super::settings::Settings;
 use crate::error::{Error, Result};
 
-/// What librdkafka and we keep for a message beside its bytes.
-const OVERHEAD: usize = 512;
-/// The pause before a dead client is replaced: doubled each time, forgotten after a calm minute.
+/// The pause before a dead client is replaced: doubled each time, back to the first after a minute without one.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-const CALM: Duration = Duration::from_secs(60);
+const PAUSE_RESETS_AFTER: Duration = Duration::from_secs(60);
 /// How often the supervisor looks at the brokers' state.
 const TICK: Duration = Duration::from_secs(1);
-
-/// A message to send.
-#[derive(Debug, Clone)]
-pub struct Outgoing {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// The key: messages with equal keys keep their order.
-    pub key: Arc<str>,
-    /// The record.
-    pub payload: Bytes,
-    /// The headers.
-    pub headers: Vec<(&'static str, String)>,
-    /// Milliseconds since 1970.
-    pub timestamp_ms: i64,
-}
-
-impl Outgoing {
-    /// What it weighs against the bytes in flight.
-    pub fn weight(&self) -> usize {
-        let headers: usize = self
-            .headers
-            .iter()
-            .map(|(key, value)| key.len() + value.len())
-            .sum();
-        self.payload.len() + self.key.len() + self.topic.len() + headers + OVERHEAD
-    }
-}
-
-/// Where Kafka put a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Delivery {
-    /// The partition.
-    pub partition: i32,
-    /// The offset in it.
-    pub offset: i64,
-}
-
-/// The fate of a message, to be awaited: all its replicas have it, or it failed for good. It waits
-/// as long as an outage lasts.
-#[must_use = "a message counts as delivered only by its report"]
-#[derive(Debug)]
-pub struct Report(oneshot::Receiver<Result<Delivery>>);
-
-impl Future for Report {
-    type Output = Result<Delivery>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let report = ready!(Pin::new(&mut self.0).poll(context));
-        Poll::Ready(
-            report.unwrap_or_else(|_| Err(Error::bug("the kafka producer forgot a message"))),
-        )
-    }
-}
 
 /// Sends messages. Shared by reference; every clone of an `Arc` of it keeps the same order.
 pub struct Producer {
@@ -93,7 +35,7 @@ impl Producer {
     ///
     /// # Errors
     /// A config error where librdkafka refuses the settings.
-    pub fn new(settings: &Settings) -> Result<Self> {
+    pub fn open(settings: &Settings) -> Result<Self> {
         // Room for one fatal error and the stops of `close` and `drop`.
         let (signals, inbox) = sync_channel(4);
         let outbox = Outbox::new(settings, signals)?;
@@ -122,7 +64,7 @@ impl Producer {
     /// # Errors
     /// A config error where the message cannot be sent as it is (too large, for example); an
     /// external one once the producer closes.
-    pub async fn send(&self, message: Outgoing) -> Result<Report> {
+    pub async fn send(&self, message: Outgoing) -> Result<DeliveryReport> {
         let weight = u32::try_from(message.weight())
             .unwrap_or(u32::MAX)
             .min(self.capacity);
@@ -130,7 +72,7 @@ impl Producer {
             .acquire_many_owned(weight)
             .await
             .map_err(|_| closed())?;
-        self.outbox.submit(message, space).map(Report)
+        self.outbox.submit(message, space).map(DeliveryReport)
     }
 
     /// Waits until everything sent so far and meanwhile has its report, or for `patience`. Says
@@ -203,7 +145,7 @@ fn supervise(outbox: &Arc<Outbox>, signals: &Receiver<Signal>, done: oneshot::Se
             }
             Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => break,
         }
-        if last.elapsed() > CALM {
+        if last.elapsed() > PAUSE_RESETS_AFTER {
             pause = FIRST_PAUSE;
         }
         if !matches!(signals.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
@@ -226,8 +168,9 @@ mod tests {
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
     use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-    use super::super::{Brokers, Embedded};
     use super::*;
+    use crate::broker::Delivery;
+    use crate::broker::{Brokers, Embedded};
     use crate::error::Kind;
 
     const TOPIC: &str = "media.captions.v1";
@@ -299,7 +242,7 @@ mod tests {
         seen.iter().map(|seen| seen.number).collect()
     }
 
-    async fn send_all(producer: &Producer, numbers: std::ops::Range<usize>) -> Vec<Report> {
+    async fn send_all(producer: &Producer, numbers: std::ops::Range<usize>) -> Vec<DeliveryReport> {
         let mut reports = Vec::new();
         for number in numbers {
             reports.push(producer.send(message(number)).await.unwrap());
@@ -310,7 +253,7 @@ mod tests {
     #[tokio::test]
     async fn records_arrive_once_in_order_with_all_that_surrounds_them() {
         let (broker, settings) = broker();
-        let producer = Producer::new(&settings).unwrap();
+        let producer = Producer::open(&settings).unwrap();
         for (number, report) in send_all(&producer, 0..1000).await.into_iter().enumerate() {
             assert_eq!(
                 report.await.unwrap(),
@@ -343,7 +286,7 @@ mod tests {
     #[tokio::test]
     async fn an_outage_is_waited_out_in_order() {
         let (broker, settings) = broker();
-        let producer = Producer::new(&settings).unwrap();
+        let producer = Producer::open(&settings).unwrap();
         let mut reports = send_all(&producer, 0..20).await;
         assert!(producer.flush(LONG).await);
         broker
@@ -372,7 +315,7 @@ mod tests {
         broker
             .with(move |cluster| cluster.request_errors(RDKafkaApiKey::InitProducerId, &refuse))
             .unwrap();
-        let producer = Producer::new(&settings).unwrap();
+        let producer = Producer::open(&settings).unwrap();
         for report in send_all(&producer, 0..50).await {
             tokio::time::timeout(LONG, report).await.unwrap().unwrap();
         }
@@ -387,7 +330,7 @@ mod tests {
             .with(|cluster| cluster.broker_down(-1))
             .unwrap()
             .unwrap();
-        let producer = Producer::new(&settings).unwrap();
+        let producer = Producer::open(&settings).unwrap();
         let _reports = send_all(&producer, 0..2).await;
         let third = producer.send(message(2));
         tokio::pin!(third);
@@ -422,7 +365,7 @@ mod tests {
     #[tokio::test]
     async fn closing_gives_up_what_the_deadline_leaves() {
         let (broker, settings) = broker();
-        let producer = Producer::new(&settings).unwrap();
+        let producer = Producer::open(&settings).unwrap();
         let early = send_all(&producer, 0..3).await;
         assert!(producer.flush(LONG).await);
         broker
@@ -451,7 +394,7 @@ mod tests {
     #[tokio::test]
     async fn what_can_never_be_sent_fails_at_once() {
         let (_broker, settings) = broker();
-        let producer = Producer::new(&settings).unwrap();
+        let producer = Producer::open(&settings).unwrap();
         let error = producer
             .send(Outgoing {
                 payload: vec![0; 2 << 20].into(),

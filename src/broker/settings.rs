@@ -10,7 +10,7 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
-use super::Embedded;
+use super::embedded::Embedded;
 use crate::error::{Error, Result};
 
 /// Properties that the producer sets itself, each with what rests on it.

@@ -7,7 +7,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::client::{Link, Quiet};
-use super::{Brokers, Policy, Settings};
+use super::settings::{Brokers, Policy, Settings};
 use crate::codec::{self, PayloadKind};
 use crate::error::{Error, Result};
 
@@ -200,8 +200,8 @@ fn absent(missing: &[&String]) -> Error {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::Embedded;
     use super::*;
+    use crate::broker::Embedded;
 
     #[tokio::test]
     async fn missing_topics_are_named_by_verify_and_present_ones_pass() {

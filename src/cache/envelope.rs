@@ -40,7 +40,7 @@ pub(super) fn seal(key: &Key, value: &[u8], compress_above: usize, expires_ms: u
 
 /// Unwraps what [`seal`] wrote under the same key: the value and what is left of its lifetime at
 /// `now_ms`. None where it is anything else.
-pub(super) fn open(key: &Key, sealed: Bytes, now_ms: u64) -> Option<(Bytes, Duration)> {
+pub(super) fn unseal(key: &Key, sealed: Bytes, now_ms: u64) -> Option<(Bytes, Duration)> {
     let (head, body) = sealed.split_at_checked(HEAD)?;
     let (fields, sum) = head.split_at(HEAD - 8);
     if fields[..2] != MAGIC || fields[2] != VERSION || checksum(key, fields, body) != sum {
@@ -90,7 +90,7 @@ mod tests {
                 .collect(),
         ] {
             let sealed = seal(&key(1), &value, 1024, 5000);
-            let (back, left) = open(&key(1), Bytes::from(sealed), 2000).unwrap();
+            let (back, left) = unseal(&key(1), Bytes::from(sealed), 2000).unwrap();
             assert_eq!(
                 (back.as_ref(), left),
                 (value.as_slice(), Duration::from_secs(3))
@@ -110,18 +110,18 @@ mod tests {
         for bit in 0..sealed.len() * 8 {
             let mut broken = sealed.clone();
             broken[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(open(&key(1), Bytes::from(broken), 0), None, "bit {bit}");
+            assert_eq!(unseal(&key(1), Bytes::from(broken), 0), None, "bit {bit}");
         }
         for length in 0..sealed.len() {
             assert_eq!(
-                open(&key(1), Bytes::copy_from_slice(&sealed[..length]), 0),
+                unseal(&key(1), Bytes::copy_from_slice(&sealed[..length]), 0),
                 None,
                 "cut to {length}"
             );
         }
-        assert_eq!(open(&key(2), Bytes::from(sealed.clone()), 0), None);
+        assert_eq!(unseal(&key(2), Bytes::from(sealed.clone()), 0), None);
         assert_eq!(
-            open(&key(1), Bytes::from(sealed), 5000),
+            unseal(&key(1), Bytes::from(sealed), 5000),
             None,
             "its life is over"
         );

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::key::{BuildThrough, Digest, Key};
+use super::key::{BuildIdentityHasher, Digest, Key};
 
 const SHARDS: usize = 16;
 
-type Landing = tokio::sync::Mutex<Option<Bytes>>;
-type Shard = Mutex<HashMap<Digest, Arc<Landing>, BuildThrough>>;
+type SharedResult = tokio::sync::Mutex<Option<Bytes>>;
+type Shard = Mutex<HashMap<Digest, Arc<SharedResult>, BuildIdentityHasher>>;
 
 /// The keys being computed. Whoever holds a flight's lock computes; what it leaves inside is for
 /// those who wait.
@@ -21,17 +21,17 @@ pub(super) struct Flights {
     shards: Arc<[Shard; SHARDS]>,
 }
 
-/// One requester's seat. The flight is forgotten when its last requester leaves.
+/// One requester's part in a flight. The flight is forgotten when its last requester leaves.
 pub(super) struct Flight {
     shards: Arc<[Shard; SHARDS]>,
     digest: Digest,
-    landing: Arc<Landing>,
+    result: Arc<SharedResult>,
 }
 
 impl Flights {
     pub fn join(&self, key: &Key) -> Flight {
         let digest = Digest(*key.digest());
-        let landing = Arc::clone(
+        let result = Arc::clone(
             shard(&self.shards, digest)
                 .lock()
                 .entry(digest)
@@ -40,7 +40,7 @@ impl Flights {
         Flight {
             shards: Arc::clone(&self.shards),
             digest,
-            landing,
+            result,
         }
     }
 
@@ -55,10 +55,10 @@ fn shard(shards: &[Shard; SHARDS], digest: Digest) -> &Shard {
 }
 
 impl Deref for Flight {
-    type Target = Landing;
+    type Target = SharedResult;
 
-    fn deref(&self) -> &Landing {
-        &self.landing
+    fn deref(&self) -> &SharedResult {
+        &self.result
     }
 }
 
@@ -66,7 +66,7 @@ impl Drop for Flight {
     fn drop(&mut self) {
         let mut flights = shard(&self.shards, self.digest).lock();
         // Two holders are the map and us: nobody can join while the shard is locked.
-        if Arc::strong_count(&self.landing) == 2 {
+        if Arc::strong_count(&self.result) == 2 {
             flights.remove(&self.digest);
         }
     }

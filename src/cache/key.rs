@@ -94,9 +94,9 @@ impl Hash for Digest {
 
 /// Hands a digest's bytes through.
 #[derive(Default, Clone, Copy)]
-pub(super) struct Through(u64);
+pub(super) struct IdentityHasher(u64);
 
-impl Hasher for Through {
+impl Hasher for IdentityHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -112,7 +112,7 @@ impl Hasher for Through {
     }
 }
 
-pub(super) type BuildThrough = BuildHasherDefault<Through>;
+pub(super) type BuildIdentityHasher = BuildHasherDefault<IdentityHasher>;
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use moka::Expiry;
 use moka::sync::Cache;
 
-use super::key::{BuildThrough, Digest, Key};
+use super::key::{BuildIdentityHasher, Digest, Key};
 use crate::telemetry::names;
 
 /// What an entry costs beside its value: key, counts and links, as measured by moka's own
@@ -37,13 +37,13 @@ impl Expiry<Digest, Entry> for Lifetime {
     }
 }
 
-pub(super) struct Memory {
-    entries: Option<Cache<Digest, Entry, BuildThrough>>,
+pub(super) struct MemoryTier {
+    entries: Option<Cache<Digest, Entry, BuildIdentityHasher>>,
     bytes: metrics::Gauge,
     count: metrics::Gauge,
 }
 
-impl Memory {
+impl MemoryTier {
     pub fn new(bytes: u64) -> Self {
         let entries = (bytes > 0).then(|| {
             Cache::builder()
@@ -52,7 +52,7 @@ impl Memory {
                     u32::try_from(entry.value.len() + OVERHEAD).unwrap_or(u32::MAX)
                 })
                 .expire_after(Lifetime)
-                .build_with_hasher(BuildThrough::default())
+                .build_with_hasher(BuildIdentityHasher::default())
         });
         Self {
             entries,

@@ -9,25 +9,27 @@ mod flight;
 mod key;
 mod memory;
 pub mod objects;
+mod op;
 mod remote;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 pub use self::key::{Key, KeyBuilder};
 pub use self::objects::{Object, ObjectStore};
+pub use self::op::OpStats;
 
 use self::flight::Flights;
-use self::memory::Memory;
-use self::remote::{Remote, redacted};
+use self::memory::MemoryTier;
+use self::op::OpCounters;
+use self::remote::{RedisTier, redacted};
 use crate::error::Result;
-use crate::telemetry::{CacheMetrics, CacheTier, Family};
+use crate::telemetry::{CacheTier, Family};
 
 /// What the cache may use.
 #[derive(Clone)]
@@ -63,26 +65,13 @@ impl fmt::Debug for CacheSettings {
 
 /// Where a result came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Hit {
+pub enum CacheSource {
     /// The memory tier, or a concurrent requester's computation.
     Memory,
     /// Redis.
     Redis,
     /// It was computed.
     Computed,
-}
-
-/// What the cache did for one kind of result, since it was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct OpStats {
-    /// Found in memory.
-    pub memory: u64,
-    /// Found in Redis.
-    pub redis: u64,
-    /// Found in neither.
-    pub misses: u64,
-    /// Failed calls to Redis and values that did not decode.
-    pub errors: u64,
 }
 
 /// What the cache holds and did.
@@ -103,59 +92,18 @@ pub struct Stats {
 pub struct Cache(Arc<Inner>);
 
 struct Inner {
-    memory: Memory,
-    remote: Option<Remote>,
+    memory: MemoryTier,
+    remote: Option<RedisTier>,
     flights: Flights,
-    ops: Arc<Family<Op>>,
-}
-
-/// Counters of one kind of result.
-struct Op {
-    metrics: CacheMetrics,
-    memory: AtomicU64,
-    redis: AtomicU64,
-    misses: AtomicU64,
-    errors: AtomicU64,
-}
-
-impl Op {
-    fn new(op: &'static str) -> Self {
-        let zero = AtomicU64::default;
-        Self {
-            metrics: CacheMetrics::new(op),
-            memory: zero(),
-            redis: zero(),
-            misses: zero(),
-            errors: zero(),
-        }
-    }
-
-    fn hit(&self, tier: CacheTier) {
-        match tier {
-            CacheTier::Memory => &self.memory,
-            CacheTier::Redis => &self.redis,
-        }
-        .fetch_add(1, Ordering::Relaxed);
-        self.metrics.hits(tier).increment(1);
-    }
-
-    fn missed(&self) {
-        self.misses.fetch_add(1, Ordering::Relaxed);
-        self.metrics.misses.increment(1);
-    }
-
-    fn failed(&self) {
-        self.errors.fetch_add(1, Ordering::Relaxed);
-        self.metrics.errors.increment(1);
-    }
+    ops: Arc<Family<OpCounters>>,
 }
 
 impl Cache {
     /// A memory tier of `bytes` bytes alone.
     pub fn in_memory(bytes: u64) -> Self {
-        let ops = Arc::new(Family::new(Op::new));
+        let ops = Arc::new(Family::new(OpCounters::new));
         Self(Arc::new(Inner {
-            memory: Memory::new(bytes),
+            memory: MemoryTier::new(bytes),
             remote: None,
             flights: Flights::default(),
             ops,
@@ -168,12 +116,14 @@ impl Cache {
     /// # Errors
     /// Config where the Redis URL does not parse.
     pub async fn open(settings: &CacheSettings) -> Result<Self> {
-        let ops = Arc::new(Family::new(Op::new));
+        let ops = Arc::new(Family::new(OpCounters::new));
         let remote = match settings.redis.as_deref().filter(|url| !url.is_empty()) {
-            Some(url) => Some(Remote::open(url, settings.compress_above, Arc::clone(&ops)).await?),
+            Some(url) => {
+                Some(RedisTier::open(url, settings.compress_above, Arc::clone(&ops)).await?)
+            }
             None => None,
         };
-        let memory = Memory::new(settings.memory);
+        let memory = MemoryTier::new(settings.memory);
         Ok(Self(Arc::new(Inner {
             memory,
             remote,
@@ -190,24 +140,24 @@ impl Cache {
     }
 
     /// The value of `key`, from memory or Redis.
-    pub async fn find(&self, key: &Key) -> Option<(Bytes, Hit)> {
+    pub async fn find(&self, key: &Key) -> Option<(Bytes, CacheSource)> {
         if let Some(value) = self.peek(key) {
-            return Some((value, Hit::Memory));
+            return Some((value, CacheSource::Memory));
         }
         let op = self.0.ops.with(key.op());
         let found = self.find_remote(key, op).await;
         if found.is_none() {
             op.missed();
         }
-        found.map(|value| (value, Hit::Redis))
+        found.map(|value| (value, CacheSource::Redis))
     }
 
     /// The values of `keys` in their order; those not in memory are asked of Redis in one round
     /// trip.
-    pub async fn find_many(&self, keys: &[Key]) -> Vec<Option<(Bytes, Hit)>> {
+    pub async fn find_many(&self, keys: &[Key]) -> Vec<Option<(Bytes, CacheSource)>> {
         let mut found: Vec<_> = keys
             .iter()
-            .map(|key| self.peek(key).map(|value| (value, Hit::Memory)))
+            .map(|key| self.peek(key).map(|value| (value, CacheSource::Memory)))
             .collect();
         let missing: Vec<usize> = (0..keys.len()).filter(|&at| found[at].is_none()).collect();
         let wanted: Vec<&Key> = missing.iter().map(|&at| &keys[at]).collect();
@@ -221,7 +171,7 @@ impl Cache {
                 Some((value, ttl)) => {
                     op.hit(CacheTier::Redis);
                     self.0.memory.put(&keys[at], value.clone(), ttl);
-                    found[at] = Some((value, Hit::Redis));
+                    found[at] = Some((value, CacheSource::Redis));
                 }
                 None => op.missed(),
             }
@@ -247,26 +197,26 @@ impl Cache {
         key: &Key,
         ttl: Duration,
         compute: F,
-    ) -> Result<(Bytes, Hit)>
+    ) -> Result<(Bytes, CacheSource)>
     where
         F: FnOnce() -> C,
         C: Future<Output = Result<Bytes>>,
     {
         if let Some(value) = self.peek(key) {
-            return Ok((value, Hit::Memory));
+            return Ok((value, CacheSource::Memory));
         }
         let flight = self.0.flights.join(key);
-        let mut landed = flight.lock().await;
+        let mut shared = flight.lock().await;
         let op = self.0.ops.with(key.op());
         // The requester before us may have left its result here, also where the memory tier was too
         // small to keep it.
-        if let Some(value) = landed.clone().or_else(|| self.0.memory.find(key)) {
+        if let Some(value) = shared.clone().or_else(|| self.0.memory.find(key)) {
             op.hit(CacheTier::Memory);
-            return Ok((value, Hit::Memory));
+            return Ok((value, CacheSource::Memory));
         }
         if let Some(value) = self.find_remote(key, op).await {
-            *landed = Some(value.clone());
-            return Ok((value, Hit::Redis));
+            *shared = Some(value.clone());
+            return Ok((value, CacheSource::Redis));
         }
         op.missed();
         let began = Instant::now();
@@ -275,11 +225,11 @@ impl Cache {
             .compute_seconds
             .record(began.elapsed().as_secs_f64());
         self.put(key, value.clone(), ttl);
-        *landed = Some(value.clone());
-        Ok((value, Hit::Computed))
+        *shared = Some(value.clone());
+        Ok((value, CacheSource::Computed))
     }
 
-    async fn find_remote(&self, key: &Key, op: &Op) -> Option<Bytes> {
+    async fn find_remote(&self, key: &Key, op: &OpCounters) -> Option<Bytes> {
         let (value, ttl) = self.0.remote.as_ref()?.find(key).await?;
         op.hit(CacheTier::Redis);
         self.0.memory.put(key, value.clone(), ttl);
@@ -302,22 +252,13 @@ impl Cache {
 
     /// What the cache holds and did.
     pub fn stats(&self) -> Stats {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let ops = self.0.ops.iter().map(|(name, op)| {
-            let stats = OpStats {
-                memory: load(&op.memory),
-                redis: load(&op.redis),
-                misses: load(&op.misses),
-                errors: load(&op.errors),
-            };
-            (name, stats)
-        });
+        let ops = self.0.ops.iter().map(|(name, op)| (name, op.stats()));
         let (entries, bytes) = self.0.memory.size();
         Stats {
             ops: ops.collect(),
             entries,
             bytes,
-            redis_up: self.0.remote.as_ref().map(Remote::is_up),
+            redis_up: self.0.remote.as_ref().map(RedisTier::is_up),
         }
     }
 }

@@ -14,38 +14,39 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::envelope::{self, LONGEST};
-use super::{Key, Op};
+use super::key::Key;
+use super::op::OpCounters;
 use crate::error::{Error, Result};
 use crate::telemetry::{Family, names};
 
 /// The longest a caller waits for Redis before the breaker opens.
-const CALL: Duration = Duration::from_millis(250);
+const CALL_TIMEOUT: Duration = Duration::from_millis(250);
 /// Twice the pace at which a loss must be noticed, as the call's own wait comes on top.
-const WATCH: Duration = Duration::from_millis(500);
-const PROBE: Duration = Duration::from_secs(1);
+const PING_INTERVAL: Duration = Duration::from_millis(500);
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 /// Writes that may wait, and their bytes in KiB.
-const WRITES: usize = 4096;
-const WRITE_KIB: usize = 64 << 10;
+const MAX_WRITES: usize = 4096;
+const MAX_WRITE_KIB: usize = 64 << 10;
 /// One pipeline's writes, and their bytes.
 const PIPELINE: usize = 128;
 const PIPELINE_BYTES: usize = 1 << 20;
 
 /// Redis, as one cache uses it.
-pub(super) struct Remote {
-    link: Arc<Link>,
+pub(super) struct RedisTier {
+    link: Arc<RedisLink>,
     writes: mpsc::Sender<Write>,
-    room: Arc<Semaphore>,
+    space: Arc<Semaphore>,
     _probe: DropGuard,
 }
 
 /// The connection and the breaker.
-struct Link {
+struct RedisLink {
     client: redis::Client,
     url: String,
     manager: RwLock<Option<ConnectionManager>>,
     refused: AtomicBool,
     up: metrics::Gauge,
-    ops: Arc<Family<Op>>,
+    ops: Arc<Family<OpCounters>>,
 }
 
 enum Write {
@@ -53,13 +54,17 @@ enum Write {
         key: Key,
         value: Bytes,
         ttl: Duration,
-        _room: OwnedSemaphorePermit,
+        _space: OwnedSemaphorePermit,
     },
     Flush(oneshot::Sender<()>),
 }
 
-impl Remote {
-    pub async fn open(url: &str, compress_above: usize, ops: Arc<Family<Op>>) -> Result<Self> {
+impl RedisTier {
+    pub async fn open(
+        url: &str,
+        compress_above: usize,
+        ops: Arc<Family<OpCounters>>,
+    ) -> Result<Self> {
         let shown = redacted(url);
         let client = redis::Client::open(url).map_err(|error| {
             Error::config(format!("{shown} is not a Redis URL: {:?}", error.kind()))
@@ -67,7 +72,7 @@ impl Remote {
         })?;
         let manager = RwLock::new(None);
         let up = names::CACHE_REDIS_UP.gauge(&[]);
-        let link = Arc::new(Link {
+        let link = Arc::new(RedisLink {
             client,
             url: shown,
             manager,
@@ -79,14 +84,14 @@ impl Remote {
             tracing::warn!(redis = %link.url, error = %why, "redis does not answer, the cache is \
                                                              memory only until it does");
         }
-        let (writes, queue) = mpsc::channel(WRITES);
+        let (writes, queue) = mpsc::channel(MAX_WRITES);
         tokio::spawn(write(Arc::clone(&link), queue, compress_above));
         let ended = CancellationToken::new();
         tokio::spawn(probe(Arc::clone(&link), ended.clone()));
         Ok(Self {
             link,
             writes,
-            room: Arc::new(Semaphore::new(WRITE_KIB)),
+            space: Arc::new(Semaphore::new(MAX_WRITE_KIB)),
             _probe: ended.drop_guard(),
         })
     }
@@ -100,7 +105,7 @@ impl Remote {
         let command = redis::cmd("GET").arg(key.redis()).to_owned();
         let call =
             |mut manager| async move { command.query_async::<Option<Vec<u8>>>(&mut manager).await };
-        self.opened(key, self.link.call(key.op(), call).await??)
+        self.unseal(key, self.link.call(key.op(), call).await??)
     }
 
     /// The same for many in one round trip.
@@ -120,12 +125,12 @@ impl Remote {
         values.resize(keys.len(), None);
         keys.iter()
             .zip(values)
-            .map(|(key, value)| self.opened(key, value?))
+            .map(|(key, value)| self.unseal(key, value?))
             .collect()
     }
 
-    fn opened(&self, key: &Key, sealed: Vec<u8>) -> Option<(Bytes, Duration)> {
-        let value = envelope::open(key, Bytes::from(sealed), now_ms());
+    fn unseal(&self, key: &Key, sealed: Vec<u8>) -> Option<(Bytes, Duration)> {
+        let value = envelope::unseal(key, Bytes::from(sealed), now_ms());
         if value.is_none() {
             self.link.ops.with(key.op()).failed();
         }
@@ -135,17 +140,17 @@ impl Remote {
     /// Queues a write. It is left out where Redis is away or writes pile up: the next requester
     /// computes again.
     pub fn put(&self, key: &Key, value: Bytes, ttl: Duration) {
-        let room = u32::try_from(value.len() / 1024 + 1)
+        let space = u32::try_from(value.len() / 1024 + 1)
             .ok()
             .filter(|_| self.is_up() && value.len() <= LONGEST && !ttl.is_zero());
-        let room = room.and_then(|kib| Arc::clone(&self.room).try_acquire_many_owned(kib).ok());
-        let queued = room.is_some_and(|_room| {
+        let space = space.and_then(|kib| Arc::clone(&self.space).try_acquire_many_owned(kib).ok());
+        let queued = space.is_some_and(|_space| {
             self.writes
                 .try_send(Write::Put {
                     key: *key,
                     value,
                     ttl,
-                    _room,
+                    _space,
                 })
                 .is_ok()
         });
@@ -163,7 +168,7 @@ impl Remote {
     }
 }
 
-impl Link {
+impl RedisLink {
     /// One call to Redis. None while the breaker is open, and where the call failed.
     async fn call<T, C>(
         &self,
@@ -176,15 +181,15 @@ impl Link {
         let manager = self.manager.read().clone()?;
         let op = self.ops.with(op);
         let began = Instant::now();
-        let outcome = timeout(CALL, run(manager)).await;
+        let outcome = timeout(CALL_TIMEOUT, run(manager)).await;
         op.metrics
             .redis_seconds
             .record(began.elapsed().as_secs_f64());
         match outcome {
             Ok(Ok(value)) => return Some(value),
-            Ok(Err(error)) if is_gone(&error) => self.lost(&error.to_string()),
-            Ok(Err(error)) => self.complain(&error),
-            Err(_) => self.lost("no answer in 250 ms"),
+            Ok(Err(error)) if is_gone(&error) => self.mark_down(&error.to_string()),
+            Ok(Err(error)) => self.warn_refused(&error),
+            Err(_) => self.mark_down("no answer in 250 ms"),
         }
         op.failed();
         None
@@ -193,15 +198,15 @@ impl Link {
     async fn connect(&self) -> Result<(), String> {
         let settings = ConnectionManagerConfig::new()
             .set_number_of_retries(0)
-            .set_connection_timeout(Some(CALL))
-            .set_response_timeout(Some(CALL));
+            .set_connection_timeout(Some(CALL_TIMEOUT))
+            .set_response_timeout(Some(CALL_TIMEOUT));
         let connect = async {
             let mut manager =
                 ConnectionManager::new_with_config(self.client.clone(), settings).await?;
             redis::cmd("PING").query_async::<()>(&mut manager).await?;
             Ok::<_, RedisError>(manager)
         };
-        let manager = match timeout(2 * CALL, connect).await {
+        let manager = match timeout(2 * CALL_TIMEOUT, connect).await {
             Ok(manager) => manager.map_err(|error| error.to_string())?,
             Err(_) => return Err("no answer in 500 ms".to_owned()),
         };
@@ -210,7 +215,7 @@ impl Link {
         Ok(())
     }
 
-    fn lost(&self, why: &str) {
+    fn mark_down(&self, why: &str) {
         if self.manager.write().take().is_some() {
             self.up.set(0.0);
             tracing::warn!(redis = %self.url, error = why, "redis does not answer, the cache is \
@@ -219,7 +224,7 @@ impl Link {
     }
 
     /// Redis answers but refuses: out of memory, read only. Said once until it accepts again.
-    fn complain(&self, error: &RedisError) {
+    fn warn_refused(&self, error: &RedisError) {
         if !self.refused.swap(true, Ordering::Relaxed) {
             tracing::warn!(redis = %self.url, %error, "redis refuses a call, results are kept in \
                                                        memory");
@@ -243,8 +248,8 @@ fn is_gone(error: &RedisError) -> bool {
 }
 
 /// Watches a Redis that answers, also when nobody asks it, and tries for one that does not.
-async fn probe(link: Arc<Link>, ended: CancellationToken) {
-    let mut watch = interval(WATCH);
+async fn probe(link: Arc<RedisLink>, ended: CancellationToken) {
+    let mut watch = interval(PING_INTERVAL);
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut tried = Instant::now();
     loop {
@@ -256,13 +261,13 @@ async fn probe(link: Arc<Link>, ended: CancellationToken) {
         match manager {
             Some(mut manager) => {
                 let ping = redis::cmd("PING");
-                match timeout(CALL, ping.query_async::<()>(&mut manager)).await {
+                match timeout(CALL_TIMEOUT, ping.query_async::<()>(&mut manager)).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => link.lost(&error.to_string()),
-                    Err(_) => link.lost("no answer in 250 ms"),
+                    Ok(Err(error)) => link.mark_down(&error.to_string()),
+                    Err(_) => link.mark_down("no answer in 250 ms"),
                 }
             }
-            None if tried.elapsed() >= PROBE - WATCH / 2 => {
+            None if tried.elapsed() >= RECONNECT_INTERVAL - PING_INTERVAL / 2 => {
                 tried = Instant::now();
                 if link.connect().await.is_ok() {
                     tracing::info!(redis = %link.url, "redis answers again");
@@ -275,7 +280,7 @@ async fn probe(link: Arc<Link>, ended: CancellationToken) {
 
 /// Writes what is queued, pipelined, until the last handle of the cache has gone and the queue is
 /// empty.
-async fn write(link: Arc<Link>, mut queue: mpsc::Receiver<Write>, compress_above: usize) {
+async fn write(link: Arc<RedisLink>, mut queue: mpsc::Receiver<Write>, compress_above: usize) {
     let mut batch = Vec::with_capacity(PIPELINE);
     while queue.recv_many(&mut batch, PIPELINE).await > 0 {
         let (mut puts, mut bytes) = (Vec::new(), 0);
@@ -285,10 +290,10 @@ async fn write(link: Arc<Link>, mut queue: mpsc::Receiver<Write>, compress_above
                     key,
                     value,
                     ttl,
-                    _room,
+                    _space,
                 } => {
                     bytes += value.len();
-                    puts.push((key, value, ttl, _room));
+                    puts.push((key, value, ttl, _space));
                     if bytes >= PIPELINE_BYTES {
                         send(&link, std::mem::take(&mut puts), compress_above).await;
                         bytes = 0;
@@ -305,7 +310,7 @@ async fn write(link: Arc<Link>, mut queue: mpsc::Receiver<Write>, compress_above
 }
 
 async fn send(
-    link: &Link,
+    link: &RedisLink,
     puts: Vec<(Key, Bytes, Duration, OwnedSemaphorePermit)>,
     compress_above: usize,
 ) {
@@ -314,7 +319,7 @@ async fn send(
     };
     let seal = move || {
         let (mut pipeline, now) = (redis::pipe(), now_ms());
-        for (key, value, ttl, _room) in &puts {
+        for (key, value, ttl, _space) in &puts {
             let ttl = u64::try_from(ttl.as_millis())
                 .unwrap_or(u64::MAX >> 1)
                 .max(1);

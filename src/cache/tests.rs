@@ -26,15 +26,15 @@ async fn second_asker_hits() {
     let compute = || async { Ok(Bytes::from_static(b"vector")) };
     assert_eq!(
         cache.get_or_compute(&key(1), TTL, compute).await.unwrap(),
-        (Bytes::from_static(b"vector"), Hit::Computed)
+        (Bytes::from_static(b"vector"), CacheSource::Computed)
     );
     assert_eq!(
         cache.get_or_compute(&key(1), TTL, compute).await.unwrap().1,
-        Hit::Memory
+        CacheSource::Memory
     );
     assert_eq!(
         cache.get_or_compute(&key(2), TTL, compute).await.unwrap().1,
-        Hit::Computed
+        CacheSource::Computed
     );
     let stats = cache.stats();
     assert_eq!(
@@ -87,7 +87,7 @@ async fn next_asker_computes_after_a_failure_and_after_a_cancelled_one() {
     assert_eq!(failed.unwrap_err().kind(), Kind::Model);
     assert_eq!(
         worked.unwrap(),
-        (Bytes::from_static(b"second"), Hit::Computed)
+        (Bytes::from_static(b"second"), CacheSource::Computed)
     );
 
     let stuck = cache.get_or_compute(&second, TTL, std::future::pending);
@@ -100,7 +100,7 @@ async fn next_asker_computes_after_a_failure_and_after_a_cancelled_one() {
         .get_or_compute(&second, TTL, || async { Ok(Bytes::from_static(b"third")) })
         .await
         .unwrap();
-    assert_eq!(after.1, Hit::Computed);
+    assert_eq!(after.1, CacheSource::Computed);
     assert_eq!(cache.0.flights.len(), 0);
 }
 

@@ -74,7 +74,7 @@ pub(super) fn run(command: &SchemasCommand) -> Result<ExitCode> {
 fn with_registry(arguments: &RegistryArguments, push: bool) -> Result<ExitCode> {
     let (registry, namespace) = match (&arguments.registry, &arguments.pipeline) {
         (Some(url), _) => (
-            Registry::new(&RegistrySettings::at(url.as_str()))?,
+            Registry::build(&RegistrySettings::at(url.as_str()))?,
             arguments.namespace.clone(),
         ),
         (None, Some(path)) => {

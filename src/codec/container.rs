@@ -4,8 +4,9 @@
 
 use std::io;
 
+use super::encode::body;
+use super::schema::schema_text;
 use super::write::{AvroWriter, Writer as _};
-use super::{body, schema_text};
 use crate::error::{Error, Result};
 use crate::packet::{Packet, PayloadKind};
 
@@ -28,7 +29,7 @@ impl<W: io::Write> ObjectContainer<W> {
     ///
     /// # Errors
     /// An external error, where the writer fails.
-    pub fn new(kind: PayloadKind, mut writer: W) -> Result<Self> {
+    pub fn begin(kind: PayloadKind, mut writer: W) -> Result<Self> {
         let marker = rand::random::<[u8; 16]>();
         let mut header = b"Obj\x01".to_vec();
         let mut out = AvroWriter::new(&mut header);
@@ -145,12 +146,12 @@ fn failed(kind: PayloadKind, error: io::Error) -> Error {
 mod tests {
     use apache_avro::Reader;
 
-    use super::super::samples;
     use super::*;
+    use crate::codec::samples;
 
     fn written(count: usize) -> Vec<u8> {
         let packet = samples::packet(PayloadKind::Caption);
-        let mut file = ObjectContainer::new(PayloadKind::Caption, Vec::new()).unwrap();
+        let mut file = ObjectContainer::begin(PayloadKind::Caption, Vec::new()).unwrap();
         (0..count).for_each(|_| file.append(&packet).unwrap());
         file.finish().unwrap()
     }
@@ -185,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_stranger_is_refused() {
-        let mut file = ObjectContainer::new(PayloadKind::Caption, Vec::new()).unwrap();
+        let mut file = ObjectContainer::begin(PayloadKind::Caption, Vec::new()).unwrap();
         assert!(file.append(&samples::packet(PayloadKind::Segment)).is_err());
     }
 
@@ -207,7 +208,7 @@ mod tests {
             }
         }
         let header = written(0).len();
-        let mut file = ObjectContainer::new(PayloadKind::Caption, Disk(header + 20)).unwrap();
+        let mut file = ObjectContainer::begin(PayloadKind::Caption, Disk(header + 20)).unwrap();
         file.append(&samples::packet(PayloadKind::Caption)).unwrap();
         assert!(file.flush().unwrap_err().to_string().contains("disk full"));
         assert!(

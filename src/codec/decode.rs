@@ -20,7 +20,7 @@ impl Decoder {
     ///
     /// # Errors
     /// A bug, where a schema of this build cannot be parsed.
-    pub fn new() -> Result<Self> {
+    pub fn build() -> Result<Self> {
         PayloadKind::ALL
             .into_iter()
             .map(parse)
@@ -120,12 +120,12 @@ fn json(value: Value) -> Json {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Codec, SchemaIds, samples};
     use super::*;
+    use crate::codec::{Codec, SchemaIds, samples};
 
     #[test]
     fn every_record_says_the_same_in_every_encoding() {
-        let decoder = Decoder::new().unwrap();
+        let decoder = Decoder::build().unwrap();
         for packet in samples::packets() {
             let kind = packet.payload.kind();
             let plain: Json = serde_json::from_slice(&Codec::json().encode(&packet)).unwrap();
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_record_are_refused() {
-        let decoder = Decoder::new().unwrap();
+        let decoder = Decoder::build().unwrap();
         let good = Codec::avro().encode(&samples::packet(PayloadKind::Segment));
         assert!(decoder.single_object(b"{}").is_err());
         assert!(decoder.single_object(&good[..good.len() - 1]).is_err());

@@ -3,7 +3,8 @@
 
 use jiff::Timestamp;
 
-use super::{Encoding, fingerprint, full_name};
+use super::encoding::Encoding;
+use super::schema::{fingerprint, full_name};
 use crate::packet::{Head, Packet, Payload, PayloadKind, RecordId};
 
 /// The topic of the records of `kind`: `<namespace>.<plural>.v1`.
@@ -118,8 +119,8 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use super::super::samples;
     use super::*;
+    use crate::codec::samples;
 
     #[test]
     fn topics_follow_the_kind_of_record() {

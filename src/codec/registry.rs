@@ -8,7 +8,9 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{COMPATIBILITY, SchemaIds, dead_letter_topic, schema_text, topic};
+use super::message::{dead_letter_topic, topic};
+use super::schema::{COMPATIBILITY, schema_text};
+use super::schema_ids::SchemaIds;
 use crate::error::{Error, Result};
 use crate::packet::PayloadKind;
 
@@ -94,7 +96,7 @@ impl Registry {
     ///
     /// # Errors
     /// A config error where the URL is none.
-    pub fn new(settings: &RegistrySettings) -> Result<Self> {
+    pub fn build(settings: &RegistrySettings) -> Result<Self> {
         let url = Url::parse(&settings.url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
@@ -483,7 +485,7 @@ mod tests {
             _ => (200, json!({ "id": 100 + number })),
         })
         .await;
-        let ids = Registry::new(&settings)
+        let ids = Registry::build(&settings)
             .unwrap()
             .ids("media", true)
             .await
@@ -528,7 +530,11 @@ mod tests {
             }
         })
         .await;
-        let verdicts = Registry::new(&settings).unwrap().check("m").await.unwrap();
+        let verdicts = Registry::build(&settings)
+            .unwrap()
+            .check("m")
+            .await
+            .unwrap();
         let of = |subject: &str| {
             verdicts
                 .iter()
@@ -548,7 +554,7 @@ mod tests {
     #[tokio::test]
     async fn refusals_say_what_to_do() {
         let (settings, _) = serve(|_, _, _| (404, json!({ "message": "Subject not found" }))).await;
-        let error = Registry::new(&settings)
+        let error = Registry::build(&settings)
             .unwrap()
             .ids("media", false)
             .await
@@ -561,7 +567,7 @@ mod tests {
         assert!(!error.contains("ecret"), "{error}");
         let (settings, _) = serve(|_, _, _| (409, json!({ "message": "incompatible" }))).await;
         assert!(
-            Registry::new(&settings)
+            Registry::build(&settings)
                 .unwrap()
                 .register("s", PayloadKind::Frame)
                 .await
@@ -569,7 +575,7 @@ mod tests {
                 .to_string()
                 .contains("409: incompatible")
         );
-        assert!(Registry::new(&RegistrySettings::at("localhost:8081")).is_err());
+        assert!(Registry::build(&RegistrySettings::at("localhost:8081")).is_err());
     }
 
     #[tokio::test]
@@ -583,7 +589,7 @@ mod tests {
         })
         .await;
         assert_eq!(
-            Registry::new(&settings).unwrap().schema(7).await.unwrap(),
+            Registry::build(&settings).unwrap().schema(7).await.unwrap(),
             "x"
         );
         assert_eq!(

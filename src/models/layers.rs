@@ -9,7 +9,7 @@ use super::config::Config;
 use super::offload::tensors;
 use super::weights::Scope;
 use crate::error::Result;
-use crate::tensor::{Sweep, Then, channels_last, group_norm, pack, product};
+use crate::tensor::{Conv2dParams, PostOp, channels_last, group_norm, pack, product};
 
 tensors!(Conv2d { weight, bias });
 tensors!(Linear { weight, bias });
@@ -35,7 +35,7 @@ pub struct ConvConfig {
 pub struct Conv2d {
     weight: RefCell<Tensor>,
     bias: Tensor,
-    sweep: Sweep,
+    params: Conv2dParams,
     layout: Cell<Layout>,
 }
 
@@ -127,7 +127,7 @@ impl Conv2d {
         Ok(Self {
             weight: RefCell::new(weight),
             bias,
-            sweep: Sweep {
+            params: Conv2dParams {
                 stride,
                 padding,
                 dilation,
@@ -143,7 +143,7 @@ impl Conv2d {
         stride: [i64; 2],
         padding: [i64; 2],
     ) -> Result<Self> {
-        let sweep = Sweep {
+        let params = Conv2dParams {
             stride,
             padding,
             dilation: [1, 1],
@@ -151,7 +151,7 @@ impl Conv2d {
         Ok(Self {
             weight: RefCell::new(channels_last(weight)?),
             bias: bias.shallow_clone(),
-            sweep,
+            params,
             layout: Cell::new(Layout::Plain),
         })
     }
@@ -180,7 +180,7 @@ impl Conv2d {
         // By libtorch's layout: oneDNN's way from one of its own to another takes twenty times as
         // long.
         let plain = self.weight()?;
-        let packed = self.sweep.pack(&plain, &size)?;
+        let packed = self.params.pack(&plain, &size)?;
         self.layout.set(if packed.is_some() {
             Layout::Packed([height, width])
         } else {
@@ -194,7 +194,7 @@ impl Conv2d {
     pub fn weight(&self) -> Result<Tensor> {
         let weight = self.weight.borrow();
         if let Layout::Packed(_) = self.layout.get() {
-            Sweep::unpack(&weight)
+            Conv2dParams::unpack(&weight)
         } else {
             Ok(weight.shallow_clone())
         }
@@ -213,8 +213,8 @@ impl Conv2d {
     /// The same, and max(x, 0) of it, in one pass where the device can.
     pub fn forward_relu(&self, x: &Tensor) -> Result<Tensor> {
         let fused = if self.pack_for(x)? {
-            self.sweep
-                .packed(x, &self.weight.borrow(), Some(&self.bias), Then::Relu)
+            self.params
+                .packed(x, &self.weight.borrow(), Some(&self.bias), PostOp::Relu)
         } else {
             None
         };
@@ -226,14 +226,14 @@ impl Conv2d {
 
     /// As [`forward`](Self::forward), with another bias, or with none.
     pub fn forward_biased(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        let Sweep {
+        let Conv2dParams {
             stride,
             padding,
             dilation,
-        } = self.sweep;
+        } = self.params;
         let packed = if self.pack_for(x)? {
-            self.sweep
-                .packed(x, &self.weight.borrow(), bias, Then::Nothing)
+            self.params
+                .packed(x, &self.weight.borrow(), bias, PostOp::Nothing)
         } else {
             None
         };
@@ -367,7 +367,7 @@ impl Linear {
 
     /// `[..., input]` to `[..., output]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match product(x, &self.weight, self.bias.as_ref(), Then::Nothing) {
+        match product(x, &self.weight, self.bias.as_ref(), PostOp::Nothing) {
             Some(product) => Ok(product),
             // A packed weight is refused where x does not fit: libtorch's own says why.
             None if self.weight.is_mkldnn() => {
@@ -538,12 +538,12 @@ impl Activation {
     }
 
     /// As what may follow a product in the same pass.
-    fn fused(self) -> Option<Then> {
+    fn fused(self) -> Option<PostOp> {
         match self {
-            Self::Gelu => Some(Then::Gelu),
-            Self::GeluTanh => Some(Then::GeluTanh),
-            Self::Silu => Some(Then::Silu),
-            Self::Relu => Some(Then::Relu),
+            Self::Gelu => Some(PostOp::Gelu),
+            Self::GeluTanh => Some(PostOp::GeluTanh),
+            Self::Silu => Some(PostOp::Silu),
+            Self::Relu => Some(PostOp::Relu),
             Self::QuickGelu => None,
         }
     }

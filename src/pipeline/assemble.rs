@@ -228,7 +228,7 @@ pub fn registry(plan: &KafkaPlan) -> Result<Registry> {
         .registry_auth
         .as_ref()
         .map(|(user, password)| (user.clone(), password.reveal().to_owned()));
-    Registry::new(&RegistrySettings {
+    Registry::build(&RegistrySettings {
         login,
         ..RegistrySettings::at(url)
     })
@@ -270,7 +270,7 @@ async fn connect_kafka(
         "avro" => Codec::avro(),
         _ => Codec::json(),
     };
-    let producer = Arc::new(Producer::new(&settings)?);
+    let producer = Arc::new(Producer::open(&settings)?);
     Ok(Connected {
         embedded,
         kafka: Some(Kafka {

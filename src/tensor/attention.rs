@@ -4,7 +4,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::device::cpu_multiplies_bf16;
-use super::product::{Then, product};
+use super::matmul::{PostOp, product};
 use crate::error::Result;
 
 /// Scores that are in memory at once.
@@ -81,7 +81,7 @@ pub fn attention_of_one(query: &Tensor, keys: &Tensor, values: &Tensor) -> Resul
 
 /// `[n, k]` times `[m, k]`.
 fn times(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    match product(x, weight, None, Then::Nothing) {
+    match product(x, weight, None, PostOp::Nothing) {
         Some(product) => Ok(product),
         None => Ok(x.f_linear(weight, None::<&Tensor>)?),
     }

@@ -1,5 +1,5 @@
 //! Convolutions by oneDNN on CPUs with weights laid out for it beforehand: libtorch's own lays them
-//! out anew in every call, which for wide layers over small pictures takes longer than the
+//! out again in every call, which for wide layers over small pictures takes longer than the
 //! convolution. Reached, as products are, through libtorch's C interface for compiled models.
 
 use std::ffi::{c_char, c_int, c_void};
@@ -8,12 +8,12 @@ use std::ptr::{null, null_mut};
 use tch::{Device, Kind, Tensor};
 
 use super::device::cpu_multiplies_bf16;
-use super::product::Then;
+use super::matmul::PostOp;
 use crate::error::Result;
 
 /// Where the kernel of a convolution over pictures goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sweep {
+pub struct Conv2dParams {
     /// Pixels from one output to the next.
     pub stride: [i64; 2],
     /// Zeros around the picture.
@@ -22,7 +22,7 @@ pub struct Sweep {
     pub dilation: [i64; 2],
 }
 
-impl Sweep {
+impl Conv2dParams {
     /// A weight `[output, input, h, w]` as oneDNN wants it for pictures of the size `pictures`,
     /// `[n, input, h, w]`, to be given to [`packed`](Self::packed) and to nothing else. None where
     /// oneDNN is not the way (another device or number format, pictures that do not fit).
@@ -59,13 +59,13 @@ impl Sweep {
     }
 
     /// Pictures `[n, input, h, w]` under a [packed](Self::pack) weight, plus a bias `[output]`, and
-    /// `then` of it: channels-last. None where oneDNN refuses.
+    /// `post_op` of it: channels-last. None where oneDNN refuses.
     pub fn packed(
         &self,
         x: &Tensor,
         weight: &Tensor,
         bias: Option<&Tensor>,
-        then: Then,
+        post_op: PostOp,
     ) -> Option<Tensor> {
         let fits = |part: &Tensor| part.device() == Device::Cpu && part.kind() == weight.kind();
         if x.dim() != 4
@@ -75,7 +75,7 @@ impl Sweep {
         {
             return None;
         }
-        convolve(x, weight, bias, self, then)
+        convolve(x, weight, bias, self, post_op)
     }
 }
 
@@ -84,13 +84,13 @@ fn convolve(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
-    sweep: &Sweep,
-    then: Then,
+    params: &Conv2dParams,
+    post_op: PostOp,
 ) -> Option<Tensor> {
     let handle = |tensor: &Tensor| tensor.as_ptr().cast_mut().cast::<c_void>();
     let mut bias = bias.map(handle);
     let bias = bias.as_mut().map_or(null_mut(), |bias| bias as *mut _);
-    let (operation, variant) = then.words();
+    let (operation, variant) = post_op.words();
     let variant = variant.as_ptr();
     let mut result = null_mut();
     // SAFETY: an AtenTensorHandle is a pointer to an at::Tensor, which is what tch holds; the
@@ -101,11 +101,11 @@ fn convolve(
             handle(x),
             handle(weight),
             bias,
-            sweep.padding.as_ptr(),
+            params.padding.as_ptr(),
             2,
-            sweep.stride.as_ptr(),
+            params.stride.as_ptr(),
             2,
-            sweep.dilation.as_ptr(),
+            params.dilation.as_ptr(),
             2,
             1,
             operation.as_ptr(),
@@ -154,37 +154,37 @@ mod tests {
     fn packed_convolutions_are_libtorchs_and_channels_last() {
         let (weight, bias) = (random(&[32, 16, 3, 3]), random(&[32]));
         for (stride, padding) in [([1, 1], [1, 1]), ([2, 2], [1, 1]), ([2, 2], [0, 0])] {
-            let sweep = Sweep {
+            let params = Conv2dParams {
                 stride,
                 padding,
                 dilation: [1, 1],
             };
-            let packed = sweep
+            let packed = params
                 .pack(&weight, &[1, weight.size()[1], 9, 12])
                 .unwrap()
                 .expect("oneDNN serves f32");
             for x in [
                 random(&[2, 16, 9, 12]),
-                super::super::channels_last(&random(&[1, 16, 5, 6])).unwrap(),
+                crate::tensor::channels_last(&random(&[1, 16, 5, 6])).unwrap(),
             ] {
                 for bias in [None, Some(&bias)] {
                     let expected = x.conv2d(&weight, bias, stride, padding, [1, 1], 1);
-                    for (then, expected) in [
-                        (Then::Nothing, expected.shallow_clone()),
-                        (Then::Relu, expected.relu()),
+                    for (post_op, expected) in [
+                        (PostOp::Nothing, expected.shallow_clone()),
+                        (PostOp::Relu, expected.relu()),
                     ] {
-                        let found = sweep
-                            .packed(&x, &packed, bias, then)
+                        let found = params
+                            .packed(&x, &packed, bias, post_op)
                             .expect("oneDNN serves it");
                         assert!(
                             found.allclose(&expected, 1e-4, 1e-4, false) && found.stride()[1] == 1,
-                            "{sweep:?}, {then:?}"
+                            "{params:?}, {post_op:?}"
                         );
                     }
                 }
             }
             assert!(
-                Sweep::unpack(&packed).unwrap().equal(&weight),
+                Conv2dParams::unpack(&packed).unwrap().equal(&weight),
                 "the weight is had back as it was"
             );
         }
@@ -192,35 +192,35 @@ mod tests {
 
     #[test]
     fn what_onednn_does_not_serve_is_left_to_libtorch() {
-        let sweep = Sweep {
+        let params = Conv2dParams {
             stride: [1, 1],
             padding: [0, 0],
             dilation: [1, 1],
         };
         let weight = random(&[8, 4, 3, 3]);
         assert!(
-            sweep
+            params
                 .pack(&weight.to_kind(Kind::Double), &[1, 4, 3, 3])
                 .unwrap()
                 .is_none()
         );
-        let packed = sweep
+        let packed = params
             .pack(&weight, &[1, weight.size()[1], 9, 12])
             .unwrap()
             .expect("oneDNN serves f32");
         assert!(
-            sweep
+            params
                 .packed(
                     &random(&[1, 4, 3, 3]).to_kind(Kind::Double),
                     &packed,
                     None,
-                    Then::Nothing
+                    PostOp::Nothing
                 )
                 .is_none()
         );
         assert!(
-            sweep
-                .packed(&random(&[1, 4, 3, 3]), &weight, None, Then::Nothing)
+            params
+                .packed(&random(&[1, 4, 3, 3]), &weight, None, PostOp::Nothing)
                 .is_none(),
             "a weight that is not packed"
         );

@@ -41,9 +41,9 @@ unsafe impl Send for AllocationTracker {}
 #[allow(unsafe_code)]
 unsafe impl Sync for AllocationTracker {}
 
-/// This thread allocates on an account until this falls.
+/// This thread allocates on an account until this is dropped.
 #[derive(Debug)]
-#[must_use = "the thread leaves the account when this falls"]
+#[must_use = "the thread leaves the account when this is dropped"]
 pub struct Entered<'a> {
     before: *mut c_void,
     // Neither Send nor Sync: it belongs to its thread.
@@ -119,7 +119,7 @@ impl Drop for AllocationTracker {
 #[allow(unsafe_code)]
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        // SAFETY: guards fall in the reverse order of their making, so that `before` is null or an
+        // SAFETY: guards are dropped in the reverse order of their making, so that `before` is null or an
         // account that its own guard keeps alive.
         unsafe { opusflow_account_enter(self.before) };
     }
@@ -141,7 +141,7 @@ pub struct GpuMemory {
 pub fn gpu_memory(index: usize) -> Option<GpuMemory> {
     let (mut held, mut peak, mut reserved) = (0, 0, 0);
     // SAFETY: the three numbers outlive the call.
-    let told = unsafe {
+    let found = unsafe {
         opusflow_cuda_memory(
             i8::try_from(index).ok()?,
             &mut held,
@@ -150,7 +150,7 @@ pub fn gpu_memory(index: usize) -> Option<GpuMemory> {
         )
     };
     let [held, peak, reserved] = [held, peak, reserved].map(i64::unsigned_abs);
-    told.then_some(GpuMemory {
+    found.then_some(GpuMemory {
         held,
         peak,
         reserved,
@@ -194,7 +194,7 @@ pub fn grad_enabled() -> bool {
 /// libtorch's inference mode on this thread: no graph is built, and what is made keeps no counter
 /// of its changes.
 #[derive(Debug)]
-#[must_use = "the mode ends when this falls"]
+#[must_use = "the mode ends when this is dropped"]
 pub struct Inference(NonNull<c_void>);
 
 impl Inference {
@@ -210,7 +210,7 @@ impl Inference {
 #[allow(unsafe_code)]
 impl Drop for Inference {
     fn drop(&mut self) {
-        // SAFETY: a pointer is not Send, so that this is the thread that began it, and it falls
+        // SAFETY: a pointer is not Send, so that this is the thread that began it, and it is dropped
         // once.
         unsafe { opusflow_inference_end(self.0.as_ptr()) }
     }

@@ -7,21 +7,21 @@ mod cuda;
 mod device;
 mod heap;
 mod libtorch;
+mod matmul;
 mod norm;
 mod pixels;
-mod product;
 
 pub use attention::{attention, attention_of_one};
-pub use convolution::Sweep;
+pub use convolution::Conv2dParams;
 pub use cuda::{compute_capability, load_cuda};
 pub use device::{DeviceChoice, Precision, PrecisionChoice};
 pub use libtorch::{
     AllocationTracker, Entered, GpuMemory, Inference, allow_tf32, free_cached, gpu_memory,
     gpu_total, grad_enabled, restart_gpu_peak,
 };
+pub use matmul::{PostOp, pack, product};
 pub use norm::group_norm;
 pub use pixels::{channels_last, frames_to_tensor, normalise, resize};
-pub use product::{Then, pack, product};
 pub use tch::{Device, Kind, NoGradGuard, Tensor};
 
 use crate::error::Error;
@@ -55,9 +55,9 @@ impl From<tch::TchError> for Error {
     }
 }
 
-/// Turns gradients off on this thread until the returned guard falls. Bind it to a name: `_` drops
+/// Turns gradients off on this thread until the returned guard is dropped. Bind it to a name: `_` drops
 /// it at once.
-#[must_use = "gradients come back when the guard falls"]
+#[must_use = "gradients come back when the guard is dropped"]
 pub fn guard() -> NoGradGuard {
     tch::no_grad_guard()
 }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn guard_turns_gradients_off_until_it_falls() {
+    fn guard_turns_gradients_off_until_it_is_dropped() {
         let leaf = Tensor::from_slice(&[1f32]).set_requires_grad(true);
         let held = guard();
         assert!(!(&leaf * 2.).requires_grad());

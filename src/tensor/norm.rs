@@ -88,8 +88,8 @@ fn in_blocks(
 
 #[cfg(test)]
 mod tests {
-    use super::super::channels_last;
     use super::*;
+    use crate::tensor::channels_last;
 
     #[test]
     fn large_pictures_are_normed_as_in_f64() {

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use opusflow::cache::{Cache, CacheSettings, Hit, Key};
+use opusflow::cache::{Cache, CacheSettings, CacheSource, Key};
 use opusflow::error::Error;
 
 const TTL: Duration = Duration::from_secs(60);
@@ -123,7 +123,7 @@ fn key(name: &str) -> Key {
         .finish()
 }
 
-async fn ask(cache: &Cache, key: &Key, value: &'static str) -> (Bytes, Hit) {
+async fn ask(cache: &Cache, key: &Key, value: &'static str) -> (Bytes, CacheSource) {
     cache
         .get_or_compute(key, TTL, || async {
             Ok(Bytes::from_static(value.as_bytes()))
@@ -137,7 +137,10 @@ async fn ask(cache: &Cache, key: &Key, value: &'static str) -> (Bytes, Hit) {
 async fn second_run_hits_redis() {
     let (first, keys) = (open(&shared_url()).await, [key("a"), key("b"), key("c")]);
     let long = Bytes::from(vec![7; 300_000]);
-    assert_eq!(ask(&first, &keys[0], "vector").await.1, Hit::Computed);
+    assert_eq!(
+        ask(&first, &keys[0], "vector").await.1,
+        CacheSource::Computed
+    );
     first
         .get_or_compute(&keys[1], TTL, || async { Ok(long.clone()) })
         .await
@@ -148,15 +151,18 @@ async fn second_run_hits_redis() {
     let never = || async { Err(Error::bug("it must not be computed again")) };
     assert_eq!(
         second.get_or_compute(&keys[0], TTL, never).await.unwrap(),
-        (Bytes::from_static(b"vector"), Hit::Redis)
+        (Bytes::from_static(b"vector"), CacheSource::Redis)
     );
     assert_eq!(
         second.get_or_compute(&keys[0], TTL, never).await.unwrap().1,
-        Hit::Memory
+        CacheSource::Memory
     );
     let found = second.find_many(&keys).await;
-    assert_eq!(found[0].as_ref().map(|found| found.1), Some(Hit::Memory));
-    assert_eq!(found[1], Some((long, Hit::Redis)));
+    assert_eq!(
+        found[0].as_ref().map(|found| found.1),
+        Some(CacheSource::Memory)
+    );
+    assert_eq!(found[1], Some((long, CacheSource::Redis)));
     assert_eq!(found[2], None);
     let stats = second.stats();
     assert_eq!(
@@ -208,7 +214,7 @@ async fn value_in_redis_is_compressed_ends_and_survives_damage() {
         .await
         .unwrap();
     cache.clear();
-    assert_eq!(ask(&cache, &long, "again").await.1, Hit::Computed);
+    assert_eq!(ask(&cache, &long, "again").await.1, CacheSource::Computed);
     assert_eq!(cache.stats().ops["test"].errors, 1);
     until(Duration::from_secs(2), async || {
         cache.clear();
@@ -229,7 +235,7 @@ async fn killed_redis_costs_its_tier_and_heals() {
 
     redis.kill();
     let (busy, began) = (ask(&cache, &keys[1], "during").await, Instant::now());
-    assert_eq!(busy.1, Hit::Computed);
+    assert_eq!(busy.1, CacheSource::Computed);
     let noticed = until(Duration::from_secs(1), async || {
         idle.stats().redis_up == Some(false)
     })
@@ -237,7 +243,7 @@ async fn killed_redis_costs_its_tier_and_heals() {
     assert!(noticed < Duration::from_secs(1), "{noticed:?}");
     assert_eq!(
         ask(&cache, &keys[0], "").await,
-        (Bytes::from_static(b"before"), Hit::Memory)
+        (Bytes::from_static(b"before"), CacheSource::Memory)
     );
     assert!(began.elapsed() < Duration::from_secs(2));
 
@@ -268,7 +274,7 @@ async fn killed_redis_costs_its_tier_and_heals() {
     assert!(cache.flush(FLUSH).await);
     assert_eq!(
         ask(&idle, &keys[2], "").await,
-        (Bytes::from_static(b"after"), Hit::Redis)
+        (Bytes::from_static(b"after"), CacheSource::Redis)
     );
 }
 
@@ -280,7 +286,10 @@ async fn frozen_redis_delays_one_call_and_heals() {
     let cache = open(&redis.url()).await;
     redis.signal("-STOP");
     let began = Instant::now();
-    assert_eq!(ask(&cache, &key("frozen"), "x").await.1, Hit::Computed);
+    assert_eq!(
+        ask(&cache, &key("frozen"), "x").await.1,
+        CacheSource::Computed
+    );
     assert!(
         began.elapsed() < Duration::from_secs(1),
         "{:?}",
@@ -327,6 +336,6 @@ async fn full_redis_stays_readable() {
     cache.clear();
     assert_eq!(
         ask(&cache, &kept, "").await,
-        (Bytes::from_static(b"kept"), Hit::Redis)
+        (Bytes::from_static(b"kept"), CacheSource::Redis)
     );
 }

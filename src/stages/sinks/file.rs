@@ -292,9 +292,10 @@ impl Files {
             Entry::Vacant(place) => {
                 let path = self.folder.join(name.file());
                 let file = match name {
-                    Name::Container(kind) => {
-                        Open::Container(ObjectContainer::new(kind, BufWriter::new(create(&path)?))?)
-                    }
+                    Name::Container(kind) => Open::Container(ObjectContainer::begin(
+                        kind,
+                        BufWriter::new(create(&path)?),
+                    )?),
                     Name::Cues(_) => Open::Text(TextFile::create(path, webvtt::HEADER)?),
                     Name::Lines(_) | Name::Letters(_) => Open::Text(TextFile::create(path, "")?),
                 };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::broker::{Outgoing, Report};
+use crate::broker::{DeliveryReport, Outgoing};
 use crate::codec;
 use crate::packet::{Packet, PayloadKind, now_micros};
 use crate::stage::{Build, Context, Joins, Kafka, Lookahead, Sink, StageKind};
@@ -40,7 +40,7 @@ struct KafkaSink {
 #[async_trait]
 impl Sink for KafkaSink {
     async fn deliver(&self, batch: &[Packet]) -> Vec<Result<()>> {
-        let mut reports: Vec<Result<Report>> = Vec::with_capacity(batch.len());
+        let mut reports: Vec<Result<DeliveryReport>> = Vec::with_capacity(batch.len());
         for packet in batch {
             reports.push(self.send(packet).await);
         }
@@ -60,7 +60,7 @@ impl Sink for KafkaSink {
 }
 
 impl KafkaSink {
-    async fn send(&self, packet: &Packet) -> Result<Report> {
+    async fn send(&self, packet: &Packet) -> Result<DeliveryReport> {
         let codec = &self.kafka.codec;
         let message = Outgoing {
             topic: codec::topic_of(&self.kafka.namespace, &packet.payload).into(),

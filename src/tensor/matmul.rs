@@ -19,7 +19,7 @@ const LARGE: usize = 1 << 16;
 
 /// What follows a product in the same pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Then {
+pub enum PostOp {
     /// Nothing.
     Nothing,
     /// max(x, 0).
@@ -32,15 +32,15 @@ pub enum Then {
     Silu,
 }
 
-impl Then {
+impl PostOp {
     /// oneDNN's operation and its variant, in libtorch's words.
     pub(super) const fn words(self) -> (&'static CStr, &'static CStr) {
         match self {
-            Then::Nothing => (c"none", c""),
-            Then::Relu => (c"relu", c""),
-            Then::Gelu => (c"gelu", c"none"),
-            Then::GeluTanh => (c"gelu", c"tanh"),
-            Then::Silu => (c"swish", c""),
+            PostOp::Nothing => (c"none", c""),
+            PostOp::Relu => (c"relu", c""),
+            PostOp::Gelu => (c"gelu", c"none"),
+            PostOp::GeluTanh => (c"gelu", c"tanh"),
+            PostOp::Silu => (c"swish", c""),
         }
     }
 }
@@ -68,9 +68,14 @@ fn served(kind: Kind) -> bool {
 }
 
 /// `[.., input]` times a weight `[output, input]`, [packed](pack) or not, plus a bias `[output]`,
-/// and `then` of it. None where oneDNN is not the way to it (another device or number format, too
+/// and `post_op` of it. None where oneDNN is not the way to it (another device or number format, too
 /// small a product) or refuses; libtorch's own operations then say why.
-pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, then: Then) -> Option<Tensor> {
+pub fn product(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    post_op: PostOp,
+) -> Option<Tensor> {
     let (size, shape) = (x.size(), weight.size());
     let ([.., last], [_, input]) = (size.as_slice(), shape.as_slice()) else {
         return None;
@@ -91,13 +96,13 @@ pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, then: Then) -
     {
         return None;
     }
-    multiply(x, weight, bias, then)
+    multiply(x, weight, bias, post_op)
 }
 
 #[allow(unsafe_code)]
-fn multiply(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, then: Then) -> Option<Tensor> {
+fn multiply(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, post_op: PostOp) -> Option<Tensor> {
     let handle = |tensor: &Tensor| tensor.as_ptr().cast_mut().cast::<c_void>();
-    let (operation, variant) = then.words();
+    let (operation, variant) = post_op.words();
     let (mut bias, variant) = (bias.map(handle), variant.as_ptr());
     let bias = bias.as_mut().map_or(null_mut(), |bias| bias as *mut _);
     let mut result = null_mut();
@@ -182,15 +187,15 @@ mod tests {
         for bias in [None, Some(&bias)] {
             let plain = x.linear(&weight, bias);
             let followed = [
-                (Then::Nothing, plain.shallow_clone()),
-                (Then::Relu, plain.relu()),
-                (Then::Gelu, plain.gelu("none")),
-                (Then::GeluTanh, plain.gelu("tanh")),
-                (Then::Silu, plain.silu()),
+                (PostOp::Nothing, plain.shallow_clone()),
+                (PostOp::Relu, plain.relu()),
+                (PostOp::Gelu, plain.gelu("none")),
+                (PostOp::GeluTanh, plain.gelu("tanh")),
+                (PostOp::Silu, plain.silu()),
             ];
-            for (then, expected) in followed {
-                let found = product(&x, &weight, bias, then).expect("oneDNN serves it");
-                assert!(found.allclose(&expected, 1e-5, 1e-5, false), "{then:?}");
+            for (post_op, expected) in followed {
+                let found = product(&x, &weight, bias, post_op).expect("oneDNN serves it");
+                assert!(found.allclose(&expected, 1e-5, 1e-5, false), "{post_op:?}");
             }
         }
     }
@@ -211,7 +216,7 @@ mod tests {
             for rows in [1, 2, 50, 300] {
                 let x = random(&[rows, 256]).to_kind(kind);
                 let found =
-                    product(&x, &packed, Some(&bias), Then::Gelu).expect("oneDNN serves it");
+                    product(&x, &packed, Some(&bias), PostOp::Gelu).expect("oneDNN serves it");
                 let expected = x
                     .to_kind(Kind::Float)
                     .linear(
@@ -231,7 +236,7 @@ mod tests {
                     &random(&[2, 255]).to_kind(kind),
                     &packed,
                     None,
-                    Then::Nothing
+                    PostOp::Nothing
                 )
                 .is_none()
             );
@@ -247,7 +252,7 @@ mod tests {
     #[test]
     fn what_onednn_does_not_serve_is_left_to_libtorch() {
         let (x, weight) = (random(&[60, 256]), random(&[128, 256]));
-        assert!(product(&x, &weight, None, Then::Nothing).is_some());
+        assert!(product(&x, &weight, None, PostOp::Nothing).is_some());
         let narrow = random(&[60, 255]);
         let doubles = x.to_kind(Kind::Double);
         for (x, weight) in [
@@ -257,7 +262,7 @@ mod tests {
             (&x, &weight.transpose(0, 1).copy()),
         ] {
             assert!(
-                product(x, weight, None, Then::Nothing).is_none(),
+                product(x, weight, None, PostOp::Nothing).is_none(),
                 "{:?} {:?}",
                 x.size(),
                 x.kind()
