@@ -7,6 +7,7 @@ mod captions;
 mod cli;
 mod config;
 mod diffuse;
+mod docs;
 mod engine;
 mod golden {
     mod film_cuts;

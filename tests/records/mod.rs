@@ -26,9 +26,9 @@ use crate::support::{Place, Run, env, film, python, unique};
 const READ_BACK: &str = "tests/records/read_back.py";
 
 /// A run of the demo's stages into a broker, into files and, with the registry, into Redis.
-struct Written {
+pub(crate) struct Written {
     place: Place,
-    namespace: String,
+    pub(crate) namespace: String,
     run: Run,
     stream: String,
     files: Records,
@@ -81,7 +81,7 @@ objects: {{ store: "file:./objects", inline_max: {inline_max} }}"#,
     }
 
     /// The records of a kind, in order of time.
-    fn records(&self, kind: &str) -> Vec<&Value> {
+    pub(crate) fn records(&self, kind: &str) -> Vec<&Value> {
         let mut records: Vec<&Value> = self.files[kind].values().collect();
         records.sort_by_key(|record| {
             (
@@ -95,7 +95,7 @@ objects: {{ store: "file:./objects", inline_max: {inline_max} }}"#,
 
 /// The run that most tests look at: Confluent's wire format with the registry, pictures inside
 /// their records, and Redis.
-static REGISTRY: LazyLock<Written> = LazyLock::new(|| {
+pub(crate) static REGISTRY: LazyLock<Written> = LazyLock::new(|| {
     Written::with(
         "avro_registry",
         "1MiB",
