@@ -271,7 +271,6 @@ fn shell_lines_about_the_registry_run() {
 
 #[test]
 fn wrong_lines_are_found() {
-    let site = Site::new();
     let fault = |line: &str| {
         let commands = shell::commands(line);
         commands.iter().find_map(|command| fault(command))

@@ -287,6 +287,10 @@ fn record_words(schema: &Value, keys: &mut BTreeSet<String>, values: &mut BTreeS
 fn read_all(folder: &Path, out: &mut String) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        // What these tests themselves say proves nothing.
+        if path.ends_with("tests/docs") {
+            continue;
+        }
         if path.is_dir() {
             read_all(&path, out);
         } else if let Ok(text) = fs::read_to_string(&path) {
