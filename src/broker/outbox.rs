@@ -49,6 +49,8 @@ struct State {
     generation: u64,
     next: u64,
     pending: BTreeMap<u64, Pending>,
+    /// What the pending messages hold of the bytes in flight.
+    bytes: usize,
     replacing: bool,
     closing: bool,
     /// Messages that failed since `closing`.
@@ -58,7 +60,7 @@ struct State {
 struct Pending {
     message: Outgoing,
     reply: oneshot::Sender<Result<Delivery>>,
-    _space: OwnedSemaphorePermit,
+    space: OwnedSemaphorePermit,
 }
 
 impl Outbox {
@@ -69,6 +71,7 @@ impl Outbox {
             generation: 0,
             next: 0,
             pending: BTreeMap::new(),
+            bytes: 0,
             replacing: false,
             closing: false,
             abandoned: 0,
@@ -127,12 +130,17 @@ impl Outbox {
             Err(code) => return Err(undelivered(&message.topic, code)),
         }
         state.next += 1;
+        state.bytes += space.num_permits();
+        debug_assert!(
+            state.bytes <= self.settings.in_flight.max(1),
+            "no more is in flight than is allowed"
+        );
         state.pending.insert(
             number,
             Pending {
                 message,
                 reply,
-                _space: space,
+                space,
             },
         );
         Ok(report)
@@ -209,6 +217,7 @@ impl Outbox {
         let (rest, abandoned) = {
             let mut state = self.state.lock();
             let rest = std::mem::take(&mut state.pending);
+            state.bytes = 0;
             (rest, state.abandoned)
         };
         let count = rest.len() + abandoned;
@@ -255,7 +264,12 @@ impl Outbox {
         let Some(pending) = state.pending.remove(&number) else {
             return;
         };
+        state.bytes -= pending.space.num_permits();
         let idle = state.pending.is_empty();
+        debug_assert!(
+            !idle || state.bytes == 0,
+            "an empty outbox holds no bytes in flight"
+        );
         drop(state);
         if result.is_ok() {
             self.link.up();

@@ -65,6 +65,12 @@ impl Deref for Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         let mut flights = shard(&self.shards, self.digest).lock();
+        debug_assert!(
+            flights
+                .get(&self.digest)
+                .is_some_and(|result| Arc::ptr_eq(result, &self.result)),
+            "a flight is known until its last requester leaves"
+        );
         // Two holders are the map and us: nobody can join while the shard is locked.
         if Arc::strong_count(&self.result) == 2 {
             flights.remove(&self.digest);

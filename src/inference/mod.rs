@@ -1,10 +1,9 @@
 //! Models on OS threads of their own, fed by dynamic batching across streams.
 //!
-//! A stage asks a [`Worker`] with one item. The item takes a place in the worker's bounded queue,
+//! A stage asks a [`Worker`] with one item. The item takes a permit of the worker's bounded queue,
 //! the batch is formed when the worker is free, and an item whose requester has gone is skipped.
 //! What goes wrong with one item stays with that item.
 
-mod batch;
 mod batch_size;
 mod check;
 mod compute;
@@ -15,7 +14,6 @@ mod memory;
 mod model;
 mod models;
 mod networks;
-mod permits;
 mod pool;
 mod queue;
 mod reclaim;
@@ -30,11 +28,12 @@ pub use self::batch_size::BatchSizeStore;
 pub use self::check::{check_weights, networks};
 pub use self::compute::ComputeLock;
 pub use self::handles::{
-    Captioner, EncodeModel, Heard, PaintModel, PictureCaptioner, ScriptModel, ShotsModel,
-    SpeechModel, TextModel, VadModel, VideoCaptioner,
+    Captioner, EncodeModel, PaintModel, PictureCaptioner, ScriptModel, ShotsModel, SpeechModel,
+    TextModel, VadModel, VideoCaptioner,
 };
 pub use self::model::Model;
 pub use self::models::Models;
+pub use self::networks::speech::Heard;
 pub use self::networks::{Encoded, FromFrame, Latents, Painted, PictureRequest};
 pub use self::pool::WorkerPool;
 pub use self::reclaim::{MemorySettings, Reclaimed, watch_memory};

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Model;
-use super::batch::{Job, Shared};
 use super::batch_size::{MeasuredBatch, measure};
 use super::memory::WorkerMemory;
+use super::queue::{Job, Shared};
 use super::settings::WorkerSettings;
 use crate::error::{Error, Kind, Result};
 use crate::tensor;

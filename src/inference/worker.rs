@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::batch::{Job, Next, Shared};
+use super::queue::{Job, Next, Shared};
 use super::runner::Runner;
 use super::settings::WorkerSettings;
 use super::{ComputeLock, Model, Requester};

@@ -13,4 +13,4 @@ pub use self::encode::EncodeModel;
 pub use self::paint::PaintModel;
 pub use self::script::ScriptModel;
 pub use self::shots::ShotsModel;
-pub use self::speech::{Heard, SpeechModel, VadModel};
+pub use self::speech::{SpeechModel, VadModel};

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::inference::loader::{ModelInfo, ModelLoader};
-use crate::inference::networks::speech::{SpeechDetector, Transcriber};
+use crate::inference::networks::speech::{Heard, SpeechDetector, Transcriber};
 use crate::inference::{Requester, WorkerPool};
 
 use crate::error::Result;
@@ -25,15 +25,6 @@ pub struct SpeechModel {
 pub struct VadModel {
     workers: WorkerPool<SpeechDetector>,
     info: ModelInfo,
-}
-
-/// Sound of a stream that goes on.
-#[derive(Debug, Clone)]
-pub struct Heard {
-    /// Samples from -1 to 1, 16,000 a second, as many as whole chunks have.
-    pub samples: Vec<f32>,
-    /// What is remembered of the stream's sound before.
-    pub memory: VadState,
 }
 
 impl SpeechModel {

@@ -7,8 +7,8 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use url::Url;
 
+use super::retry::RetryPolicy;
 use super::selection::{RepoFile, escapes_folder};
-use super::{Pull, RetryPolicy};
 use crate::error::{Error, Result};
 use crate::models::hub::{FileHash, HubId, HubSettings, is_commit};
 
@@ -76,7 +76,7 @@ struct Large {
 impl HubClient {
     /// A client; nothing is sent yet. The token goes to the hub alone: a redirection to another
     /// host, port or scheme leaves it out.
-    pub fn open(settings: &HubSettings, pull: &Pull<'_>) -> Result<Self> {
+    pub fn open(settings: &HubSettings, retry: RetryPolicy, by_hand: String) -> Result<Self> {
         let endpoint = Url::parse(&settings.endpoint)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
@@ -89,8 +89,8 @@ impl HubClient {
         let client = Client::builder()
             .user_agent(concat!("opusflow/", env!("CARGO_PKG_VERSION")))
             .referer(false)
-            .connect_timeout(pull.retry.read_timeout)
-            .read_timeout(pull.retry.read_timeout)
+            .connect_timeout(retry.read_timeout)
+            .read_timeout(retry.read_timeout)
             .build()
             .map_err(|error| Error::external("cannot set up an HTTP client").because(error))?;
         let mut shown = endpoint.clone();
@@ -102,8 +102,8 @@ impl HubClient {
             endpoint,
             token: settings.token()?,
             token_file: settings.token_file.display().to_string(),
-            by_hand: pull.by_hand(),
-            retry: pull.retry,
+            by_hand,
+            retry,
         })
     }
 

@@ -11,8 +11,8 @@ use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
 use super::client::{Failure, HubClient};
 use super::destination::{Destination, create_parent, lock_file};
+use super::progress::{Step, Watch};
 use super::selection::RepoFile;
-use super::{Step, Watch};
 use crate::error::{Error, Result};
 use crate::models::hub::{Hashing, HubId};
 

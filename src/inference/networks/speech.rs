@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
-use crate::inference::Heard;
 use crate::inference::Model;
 use crate::models::silero_vad::{CHUNK, SileroVad, VadState};
 use crate::models::whisper::{Options, Request, SAMPLE_RATE, Transcription, Whisper};
@@ -77,6 +76,15 @@ impl Model for Transcriber {
     fn shape(item: &Request) -> String {
         format!("windows of {} samples", item.samples.len())
     }
+}
+
+/// Sound of a stream that goes on.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    /// Samples from -1 to 1, 16,000 a second, as many as whole chunks have.
+    pub samples: Vec<f32>,
+    /// What is remembered of the stream's sound before.
+    pub memory: VadState,
 }
 
 /// Silero VAD: sound that goes on in, the probability of speech in its chunks out.

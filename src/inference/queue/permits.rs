@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use crate::error::{Error, Result};
 
 /// All permits of a queue.
-pub(super) struct QueuePermits(Arc<Mutex<State>>);
+pub(in crate::inference) struct QueuePermits(Arc<Mutex<State>>);
 
 struct State {
     all: usize,
@@ -28,9 +28,19 @@ struct Waiter {
 }
 
 /// One permit. It is free again when this is dropped.
-pub(super) struct QueuePermit(Option<Arc<Mutex<State>>>);
+pub(in crate::inference) struct QueuePermit(Option<Arc<Mutex<State>>>);
 
 impl State {
+    /// A permit is free, taken, or on its way to a waiter: none is free while somebody waits, as a
+    /// freed one is handed on under the same lock that waiters join and leave under.
+    fn check(&self) {
+        debug_assert!(self.free <= self.all, "no more are free than there are");
+        debug_assert!(
+            self.free == 0 || self.live.is_empty() && self.files.is_empty(),
+            "none waits while one is free"
+        );
+    }
+
     fn waiters(&mut self, live: bool) -> &mut VecDeque<Waiter> {
         if live {
             &mut self.live
@@ -76,6 +86,7 @@ impl QueuePermits {
             let number = state.next;
             state.next += 1;
             state.waiters(live).push_back(Waiter { number, grant });
+            state.check();
             (granted, number)
         };
         let _leave = LeaveOnDrop {
@@ -136,6 +147,7 @@ impl Drop for QueuePermit {
                 if next.is_none() {
                     state.free += 1;
                 }
+                state.check();
                 next
             };
             let Some(waiter) = next else { return };
@@ -148,7 +160,7 @@ impl Drop for QueuePermit {
     }
 }
 
-pub(super) fn closed() -> Error {
+pub(in crate::inference) fn closed() -> Error {
     Error::overload("the model's worker is shutting down")
 }
 

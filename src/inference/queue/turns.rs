@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// One thing that waits.
-pub(super) struct Queued<T> {
+pub(in crate::inference) struct Queued<T> {
     pub number: u64,
     pub stream: Arc<str>,
     pub live: bool,
@@ -78,7 +78,7 @@ impl<T> FairQueue<T> {
 }
 
 /// The queue of one worker. Its bound is kept by the permits.
-pub(super) struct Queue<T> {
+pub(in crate::inference) struct Queue<T> {
     live: FairQueue<T>,
     files: FairQueue<T>,
     len: usize,
@@ -108,12 +108,14 @@ impl<T> Queue<T> {
     pub fn push(&mut self, waiting: Queued<T>) {
         self.len += 1;
         self.line(waiting.live).push(waiting);
+        self.check();
     }
 
     /// The next in turn.
     pub fn pop(&mut self) -> Option<Queued<T>> {
         let next = self.live.pop().or_else(|| self.files.pop())?;
         self.len -= 1;
+        self.check();
         Some(next)
     }
 
@@ -121,6 +123,7 @@ impl<T> Queue<T> {
     pub fn remove(&mut self, live: bool, stream: &str, number: u64) -> Option<Queued<T>> {
         let removed = self.line(live).remove(stream, number)?;
         self.len -= 1;
+        self.check();
         Some(removed)
     }
 
@@ -132,6 +135,23 @@ impl<T> Queue<T> {
             .flat_map(|line| line.streams.values().flatten())
             .map(|waiting| waiting.due(max_wait))
             .min()
+    }
+
+    /// The count is that of the items, and each stream with an item has one turn.
+    fn check(&self) {
+        debug_assert_eq!(
+            self.len,
+            [&self.live, &self.files]
+                .iter()
+                .flat_map(|queue| queue.streams.values())
+                .map(VecDeque::len)
+                .sum::<usize>()
+        );
+        debug_assert!(
+            [&self.live, &self.files]
+                .iter()
+                .all(|queue| queue.round_robin.len() == queue.streams.len())
+        );
     }
 
     fn line(&mut self, live: bool) -> &mut FairQueue<T> {

@@ -10,9 +10,12 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::permits::{QueuePermit, QueuePermits, closed};
-use super::queue::{Queue, Queued};
-use super::{BatchSettings, ComputeLock, Model, Requester};
+use super::turns::{Queue, Queued};
 use crate::error::{Error, Result};
+use crate::inference::compute::ComputeLock;
+use crate::inference::model::Model;
+use crate::inference::requester::Requester;
+use crate::inference::settings::BatchSettings;
 use crate::telemetry::WorkerMetrics;
 
 /// How long the thread looks for the next item before it sleeps, having just run a batch: to wake
@@ -20,7 +23,7 @@ use crate::telemetry::WorkerMetrics;
 const SPIN_TIME: Duration = Duration::from_micros(50);
 
 /// An item with the way back to its requester. Its permit is free when it is done with.
-pub(super) struct Job<M: Model> {
+pub(in crate::inference) struct Job<M: Model> {
     pub item: M::Item,
     pub answer: oneshot::Sender<Result<M::Answer>>,
     pub permit: QueuePermit,
@@ -48,7 +51,7 @@ impl<M: Model> Job<M> {
 }
 
 /// What the handles of a worker and its thread share.
-pub(super) struct Shared<M: Model> {
+pub(in crate::inference) struct Shared<M: Model> {
     pub name: Arc<str>,
     pub settings: BatchSettings,
     pub permits: QueuePermits,
@@ -77,7 +80,7 @@ struct State<M: Model> {
 }
 
 /// What the thread does next.
-pub(super) enum Next<'a, M: Model> {
+pub(in crate::inference) enum Next<'a, M: Model> {
     /// Runs a batch, with the permit to compute it.
     Batch(Vec<Job<M>>, Option<FairMutexGuard<'a, ()>>),
     /// Puts the model down, and tells these.
@@ -141,6 +144,10 @@ impl<M: Model> Shared<M> {
             .wake_by
             .is_some_and(|by| waiting.due(self.settings.max_wait) < by);
         state.queue.push(waiting);
+        debug_assert!(
+            state.queue.len() <= self.settings.queue,
+            "every item that waits holds one of the permits"
+        );
         state.idle = None;
         self.metrics.depth.increment(1.0);
         let wake = sooner || state.queue.len() >= state.wake_len;
