@@ -151,8 +151,8 @@ pub fn put(node: &mut Node, path: &[(String, Place)], value: Node, problems: &mu
 
 #[cfg(test)]
 mod tests {
-    use super::super::shape::Provenance;
     use super::*;
+    use crate::config::shape::Provenance;
 
     const FILE: &str = "name: x\nstages:\n  - id: captions\n    with: { prompt: a }\n  - id: \
                         shots\n    kind: shots\n";

@@ -140,9 +140,9 @@ fn narrow(place: Place, variable: &str, problems: &Problems) -> Place {
 
 #[cfg(test)]
 mod tests {
-    use super::super::source_text::SourceText;
-    use super::super::tree::parse;
     use super::*;
+    use crate::config::source_text::SourceText;
+    use crate::config::tree::parse;
 
     fn expanded(text: &str) -> Result<Node, String> {
         let mut problems = Problems::new(&SourceText::new("x", text));

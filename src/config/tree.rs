@@ -413,8 +413,8 @@ impl Builder<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::source_text::SourceText;
     use super::*;
+    use crate::config::source_text::SourceText;
 
     fn tree(text: &str) -> (Option<Node>, Vec<String>) {
         let mut problems = Problems::new(&SourceText::new("x", text));

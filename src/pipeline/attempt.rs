@@ -1,6 +1,5 @@
 //! One call of a transform: timeout, panics and retries are settled here.
 
-use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures::future::FutureExt;
 use tokio::time::{sleep, timeout};
 
+use super::panic::panicked;
 use super::topology::{Stage, StageCounts};
 use crate::error::{Error, Result};
 use crate::packet::{Nanos, PayloadKind};
@@ -199,16 +199,4 @@ pub(crate) fn at_risk(out: Emitter) -> Vec<Held> {
             .flatten(),
     );
     at_risk
-}
-
-/// What a panic said, as an error.
-pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Error {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned());
-    Error::bug(format!(
-        "panicked: {}",
-        text.unwrap_or_else(|| "no message".to_owned())
-    ))
 }

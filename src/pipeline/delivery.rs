@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::attempt::panicked;
+use super::dead_letter::dead_letter;
+use super::panic::panicked;
 use super::topology::{Stage, StageCounts};
 use crate::packet::{
     Item, Micros, Outcome, Packet, Payload, PayloadKind, Reason, Stream, now_micros,
@@ -209,13 +210,13 @@ impl Delivery {
             _ if !self.stage.settings().required => packet.receipt.settle(Outcome::Absorbed),
             Some(letters) => {
                 letters
-                    .send(super::output::dead_letter(packet, stage, error, attempts))
+                    .send(dead_letter(packet, stage, error, attempts))
                     .await
             }
             None if self.stage.settings().dead_letter.as_deref() == Some(stage)
                 && self.stage.takes(PayloadKind::DeadLetter) =>
             {
-                return Some(super::output::dead_letter(packet, stage, error, attempts));
+                return Some(dead_letter(packet, stage, error, attempts));
             }
             None => packet.receipt.settle(Outcome::Dropped(Reason::Failed)),
         }

@@ -1,8 +1,8 @@
 //! A pipeline file with every default filled in and where each value came from. Without its
 //! comments it is what `config_hash` digests, so a file and its effective form have the same hash.
 
-use super::check::{Checked, EffectiveStage, applies};
-use super::grammar::{INPUT, STAGE, TOP};
+use super::checked::{Checked, EffectiveStage};
+use super::grammar::{INPUT, STAGE, TOP, applies};
 use crate::config::{Field, Params, Provenance, Setting, Type, Value, units};
 use crate::stage::StageKind;
 

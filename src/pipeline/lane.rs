@@ -1,18 +1,19 @@
-//! A lane: one transform at work on one stream. Inputs are worked on concurrently up to the stage's
-//! `concurrency`, results leave in the order of the inputs; a failure keeps its place, and other
-//! streams have lanes of their own.
+//! A lane: the task that runs one transform on one stream, an operator task in other engines.
+//! Inputs are worked on concurrently up to the stage's `concurrency`, results leave in the order of
+//! the inputs; a failure keeps its place, and other streams have lanes of their own.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::future::FutureExt;
-use futures::stream::{FuturesOrdered, StreamExt};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
+use tokio_util::sync::CancellationToken;
 
-use super::attempt::{AttemptOutcome, CallContext, at_risk, attempt, panicked};
+use super::attempt::{AttemptOutcome, CallContext, at_risk, attempt};
+use super::ordered_calls::OrderedCalls;
 use super::output::Output;
+use super::panic::panicked;
 use super::topology::StageCounts;
 use crate::error::Error;
 use crate::packet::{Head, Item, Mark, Nanos, Outcome, Reason};
@@ -28,8 +29,7 @@ const MAX_READ_BATCH: usize = 64;
 /// One call in this many is timed.
 const TIMED: u64 = 16;
 
-type Work = ReusableBoxFuture<'static, AttemptOutcome>;
-
+/// One transform at work on one stream.
 pub(crate) struct Lane {
     call_context: Arc<CallContext>,
     output: Output,
@@ -38,26 +38,22 @@ pub(crate) struct Lane {
     force: CancellationToken,
     open: bool,
     arrived: VecDeque<Item>,
-    working: FuturesOrdered<Work>,
-    /// Ended while the one before was still on its way out.
-    finished: VecDeque<AttemptOutcome>,
-    /// Inputs in `working` and `finished`.
+    calls: OrderedCalls,
+    /// Inputs in `calls`: at most `concurrency`, as inputs begin only while there is room.
     busy: usize,
-    most: usize,
+    concurrency: usize,
     /// As its kind declares: a stateful stage is asked how far it is, a windowed one as each call
     /// begins.
     stateful: bool,
     windowed: bool,
     /// Calls begun, and those of them that the stage's counts know.
-    calls: u64,
+    begun: u64,
     counted: u64,
-    /// A box that the next input's work can be written into.
-    spare: Option<Work>,
     /// An empty list that the next input's drafts can be put into.
     drafts: Vec<PacketDraft>,
-    /// How far the inputs in `working` and `finished` let the stage be, as it said when each had
-    /// just begun: a stage that works on several at once remembers more by the time one ends. Empty
-    /// for other stages, which are asked then.
+    /// How far the inputs in `calls` let the stage be, as it said when each had just begun: a stage
+    /// that works on several at once remembers more by the time one ends. Empty for other stages,
+    /// which are asked then.
     passed: VecDeque<Nanos>,
     /// The watermark that follows the inputs at work.
     trailing: Option<(u64, Nanos)>,
@@ -77,7 +73,7 @@ impl Lane {
     ) -> Self {
         let settings = output.stage.settings();
         let (stateful, windowed) = (settings.kind.is_stateful(), settings.kind.is_windowed());
-        let most = if settings.kind.is_sequential() {
+        let concurrency = if settings.kind.is_sequential() {
             1
         } else {
             settings.concurrency.max(1)
@@ -95,15 +91,13 @@ impl Lane {
             force,
             open: true,
             arrived: VecDeque::new(),
-            working: FuturesOrdered::new(),
-            finished: VecDeque::new(),
+            calls: OrderedCalls::default(),
             busy: 0,
-            most,
+            concurrency,
             stateful,
             windowed,
-            calls: 0,
+            begun: 0,
             counted: 0,
-            spare: None,
             drafts: Vec::new(),
             passed: VecDeque::new(),
             trailing: None,
@@ -122,7 +116,7 @@ impl Lane {
             let all = self.make_progress().await;
             StageCounts::add(
                 &self.output.stage.counts.taken,
-                (self.calls - std::mem::replace(&mut self.counted, self.calls)) as usize,
+                (self.begun - std::mem::replace(&mut self.counted, self.begun)) as usize,
             );
             if !all {
                 continue;
@@ -131,7 +125,7 @@ impl Lane {
                 self.send().await;
                 continue;
             }
-            if !self.open && self.idle() && self.combiner.waiting() == 0 {
+            if !self.open && self.calls.is_empty() && self.combiner.waiting() == 0 {
                 self.flush(Flush::End).await;
                 self.send().await;
                 break;
@@ -148,7 +142,7 @@ impl Lane {
             tokio::select! {
                 biased;
                 () = self.force.cancelled() => {}
-                Some(done) = self.working.next(), if !self.working.is_empty() => self.end(done).await,
+                Some(done) = self.calls.next(), if self.calls.is_working() => self.end(done).await,
                 arrival = self.inbox.recv(&mut self.arrived, most), if reads => self.arrive(arrival),
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
             }
@@ -160,7 +154,7 @@ impl Lane {
     }
 
     fn has_room(&self) -> bool {
-        self.busy < self.most
+        self.busy < self.concurrency
     }
 
     /// Items to move out of a queue now.
@@ -168,22 +162,18 @@ impl Lane {
         if self.combiner.reads_ahead() {
             MAX_READ_BATCH
         } else {
-            self.most
+            self.concurrency
                 .saturating_sub(self.busy + self.combiner.waiting())
                 .min(MAX_READ_BATCH)
         }
     }
 
-    fn idle(&self) -> bool {
-        self.working.is_empty() && self.finished.is_empty()
-    }
-
     /// Emits what has ended and begins what can begin at once; false when there may be more.
     async fn make_progress(&mut self) -> bool {
         for _ in 0..MAX_READ_BATCH {
-            if let Some(done) = self.finished.pop_front() {
+            if let Some(done) = self.calls.pop_finished() {
                 self.end(done).await;
-            } else if self.idle()
+            } else if self.calls.is_empty()
                 && let Some((epoch, pts)) = self.trailing.take()
             {
                 let pts = if self.windowed {
@@ -256,46 +246,29 @@ impl Lane {
             } else {
                 pts
             };
-            self.working
-                .push_back(ReusableBoxFuture::new(std::future::ready(
-                    AttemptOutcome::Watermark { epoch, pts },
-                )));
+            self.calls
+                .push_mark(AttemptOutcome::Watermark { epoch, pts });
         }
         let start = input.in_flight.head.span.start;
         let since = self
-            .calls
+            .begun
             .is_multiple_of(TIMED)
             .then(std::time::Instant::now);
-        self.calls += 1;
-        let work = attempt(
+        self.begun += 1;
+        self.busy += 1;
+        let ended = self.calls.begin(attempt(
             Arc::clone(&self.call_context),
             input,
             std::mem::take(&mut self.drafts),
             since,
-        );
-        let mut boxed = match self.spare.take() {
-            None => ReusableBoxFuture::new(work),
-            Some(mut spare) => {
-                spare.set(work);
-                spare
-            }
-        };
-        self.busy += 1;
-        // The first poll comes now, in the order of the inputs. Most calls end in it.
-        let ended = (&mut boxed).now_or_never();
+        ));
+        // Asked between the call's first poll, in which a windowed stage takes its input in, and
+        // the first poll of the next: it speaks of the inputs up to this one.
         if self.windowed {
             self.passed.push_back(self.watermark(start));
         }
-        match ended {
-            Some(done) if self.idle() => {
-                self.spare = Some(boxed);
-                self.end(done).await;
-            }
-            Some(done) => {
-                boxed.set(std::future::ready(done));
-                self.working.push_back(boxed);
-            }
-            None => self.working.push_back(boxed),
+        if let Some(done) = ended {
+            self.end(done).await;
         }
     }
 
@@ -307,11 +280,13 @@ impl Lane {
         .unwrap_or(0)
     }
 
+    /// Ends every call that has begun. A gap and a new epoch wait for it, so that nothing of the
+    /// old epoch leaves after them.
     async fn drain(&mut self) {
         loop {
-            let done = match self.finished.pop_front() {
+            let done = match self.calls.pop_finished() {
                 Some(done) => done,
-                None => match self.force.run_until_cancelled(self.working.next()).await {
+                None => match self.force.run_until_cancelled(self.calls.next()).await {
                     Some(Some(done)) => done,
                     _ => return,
                 },
@@ -320,7 +295,8 @@ impl Lane {
         }
     }
 
-    /// Emits what one input came to, and how far that lets the stage be.
+    /// Emits what one input came to, in the order of the inputs: its packets, then how far that
+    /// lets the stage be.
     async fn end(&mut self, done: AttemptOutcome) {
         let passed = match &done {
             AttemptOutcome::Watermark { epoch, pts } => {
@@ -359,10 +335,9 @@ impl Lane {
                 let (epoch, start) = self.note(&input);
                 let letter = self.output.fail(input, at_risk, kind, &error, attempts);
                 let output = &self.output;
-                drive_while_sending(&mut self.working, &mut self.finished, async {
-                    output.send_dead_letter(letter).await
-                })
-                .await;
+                self.calls
+                    .drive_while_sending(async { output.send_dead_letter(letter).await })
+                    .await;
                 if self.output.ordered {
                     let pts = passed.unwrap_or_else(|| self.watermark(start));
                     self.output.watermark(epoch, pts);
@@ -386,12 +361,9 @@ impl Lane {
     /// Sends on what is emitted. The inputs behind it are worked on meanwhile, so that a full
     /// reader costs them no timeout.
     async fn send(&mut self) {
-        drive_while_sending(
-            &mut self.working,
-            &mut self.finished,
-            self.output.send_buffered(),
-        )
-        .await;
+        self.calls
+            .drive_while_sending(self.output.send_buffered())
+            .await;
     }
 
     async fn flush(&mut self, why: Flush) {
@@ -413,7 +385,7 @@ impl Lane {
             }
         };
         let Some(flushed) = self.force.run_until_cancelled(call).await else {
-            // Before what was emitted falls.
+            // Before what was emitted is dropped: it is lost in the shutdown then, not absorbed.
             self.call_context.drop_policy.abandon();
             return;
         };
@@ -430,24 +402,5 @@ impl Lane {
         at_risk(out)
             .into_iter()
             .for_each(|held| held.settle(Outcome::Dropped(Reason::Failed)));
-    }
-}
-
-/// Waits for `sending`; what is at work goes on.
-async fn drive_while_sending(
-    working: &mut FuturesOrdered<Work>,
-    finished: &mut VecDeque<AttemptOutcome>,
-    sending: impl Future<Output = ()>,
-) {
-    if working.is_empty() {
-        return sending.await;
-    }
-    tokio::pin!(sending);
-    loop {
-        tokio::select! {
-            biased;
-            () = &mut sending => return,
-            Some(done) = working.next(), if !working.is_empty() => finished.push_back(done),
-        }
     }
 }

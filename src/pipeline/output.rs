@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
+use super::dead_letter::dead_letter_of;
 use super::topology::{Stage, StageCounts};
 use crate::error::Error;
 use crate::packet::{
-    Channel, DeadLetter, Head, Item, Mark, Micros, Nanos, Outcome, Packet, Payload, PayloadKind,
-    Reason, Receipt, Stream, now_micros,
+    Channel, Head, Item, Mark, Micros, Nanos, Outcome, Packet, Payload, PayloadKind, Reason,
+    Receipt, Stream, now_micros,
 };
 use crate::stage::{Held, InFlight, OutputBuffer, PacketDraft, Sender};
 
@@ -276,41 +277,5 @@ impl Output {
         if let (Some(letter), Some(letters)) = (letter, &self.dead_letters) {
             letters.send(letter).await;
         }
-    }
-}
-
-/// A packet as a dead letter: its frames count as dead-lettered from now on.
-pub(crate) fn dead_letter(packet: Packet, stage: &str, error: &Error, attempts: u32) -> Packet {
-    dead_letter_of(
-        packet.head,
-        packet.receipt,
-        packet.payload.kind(),
-        stage,
-        error,
-        attempts,
-    )
-}
-
-fn dead_letter_of(
-    head: Arc<Head>,
-    receipt: Receipt,
-    record: PayloadKind,
-    stage: &str,
-    error: &Error,
-    attempts: u32,
-) -> Packet {
-    receipt.note(Outcome::DeadLettered);
-    let error_kind = error.kind().as_str().to_owned();
-    let letter = DeadLetter {
-        record,
-        stage: stage.to_owned(),
-        error_kind,
-        error: error.to_string(),
-        attempts,
-    };
-    Packet {
-        head,
-        payload: Payload::DeadLetter(Arc::new(letter)),
-        receipt,
     }
 }

@@ -12,10 +12,11 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::attempt::panicked;
+use super::driver::{GRACE, SessionReport};
 use super::metrics::{self, MetricsReporter};
+use super::panic::panicked;
 use super::plan::Plan;
-use super::session::{GRACE, Session, SessionReport, SessionStatus};
+use super::session::{Session, SessionStatus};
 use super::topology::{Built, Topology};
 use crate::packet::Stream;
 use crate::stage::{Deps, Feed, Host, Role};

@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::attempt::panicked;
+use super::panic::panicked;
 use super::plan::{InputPlan, Plan, StagePlan};
 use crate::packet::{Origin, PayloadKind};
 use crate::stage::{Build, Context, Deps, OpenTransform, Role, Sink, Source, Transform};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::super::expand::expand;
 use super::*;
+use crate::config::expand;
 
 const VIEW: &[Field] = &[
     Field {

@@ -10,8 +10,8 @@
 
 use std::time::Duration;
 
+use super::draft::{InputDraft, StageDraft};
 use super::links::{Links, gives, view};
-use super::stages::{InputDraft, StageDraft};
 use crate::config::{Problems, Provenance, Value, units};
 use crate::packet::{PayloadKind, SAMPLE_RATE};
 use crate::stage::{JoinSettings, Lookahead};

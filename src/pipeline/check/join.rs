@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use super::links::{Links, list};
+use super::draft::StageDraft;
+use super::links::{Links, gives, list};
 use super::sections::Architectures;
-use super::stages::{StageDraft, default};
+use super::values::{default, text_of};
 use crate::config::{Node, Place, Problems, Value};
 use crate::packet::PayloadKind;
 use crate::stage::{JoinSettings, Joins, Late, Role};
@@ -202,7 +203,7 @@ fn drives(
     drafts: &[StageDraft<'_>],
     links: &Links,
 ) -> Option<bool> {
-    let gives = super::links::gives(
+    let gives = gives(
         &drafts[links.upstream(at, input)?],
         drafts[at].inputs[input].view.as_deref(),
     )?;
@@ -229,7 +230,7 @@ fn collected(
         .map(|(number, value)| {
             side(
                 draft,
-                super::text_of(value),
+                text_of(value),
                 place(join, "collect", number),
                 problems,
             )

@@ -5,7 +5,7 @@ use crate::config::{NameRef, Params, Problems, Value};
 use crate::packet::PayloadKind;
 use crate::stage::Role;
 
-use super::stages::StageDraft;
+use super::draft::{InputDraft, StageDraft};
 
 /// The resolved edges.
 pub(super) struct Links {
@@ -18,7 +18,8 @@ pub(super) struct Links {
 }
 
 impl Links {
-    pub fn of(drafts: &[StageDraft<'_>], problems: &mut Problems) -> Self {
+    /// Resolves every input, and says what does not go together.
+    pub fn resolve(drafts: &[StageDraft<'_>], problems: &mut Problems) -> Self {
         let before = problems.len();
         let upstream: Vec<Vec<Option<usize>>> = drafts
             .iter()
@@ -187,7 +188,7 @@ fn is_live(draft: &StageDraft<'_>) -> bool {
 
 fn resolve(
     draft: &StageDraft<'_>,
-    input: &super::stages::InputDraft,
+    input: &InputDraft,
     drafts: &[StageDraft<'_>],
     problems: &mut Problems,
 ) -> Option<usize> {

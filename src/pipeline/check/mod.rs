@@ -2,49 +2,28 @@
 //! is opened but model folders and secrets.
 
 mod capacity;
+mod defaults;
+mod draft;
 mod join;
 mod links;
 mod overrides;
+mod plans;
+mod roles;
 mod sections;
 mod sinks;
 mod stages;
+mod values;
 
-use std::sync::Arc;
-
+use self::draft::StageDraft;
 use self::links::Links;
-use self::stages::StageDraft;
 use super::effective;
 use super::grammar::TOP;
-use super::plan::{InputPlan, Plan, StagePlan};
-use crate::config::{Environment, Params, Problems, Reader, SourceText, Value, expand, parse};
-use crate::stage::{QueueSettings, Retry, Role, StageKind, WhenFull};
+use super::plan::{Plan, StagePlan};
+use crate::config::{Environment, Problems, Reader, SourceText, expand, parse};
+use crate::stage::StageKind;
 
+pub use super::checked::{Checked, EffectiveStage};
 pub use overrides::Overrides;
-pub(super) use stages::applies;
-
-/// A checked pipeline with what its file says, for `graph --effective`.
-#[derive(Debug)]
-pub struct Checked {
-    /// The plan.
-    pub plan: Plan,
-    /// The keys of the file but `stages`.
-    pub top: Params,
-    /// The stages in the order of the file.
-    pub stages: Vec<EffectiveStage>,
-}
-
-/// A stage as its file says it, defaults filled in.
-#[derive(Debug)]
-pub struct EffectiveStage {
-    /// Its kind.
-    pub kind: &'static StageKind,
-    /// Its own keys.
-    pub keys: Params,
-    /// Its inputs.
-    pub inputs: Vec<Params>,
-    /// Its parameters.
-    pub with: Params,
-}
 
 /// Checks a pipeline file against the stage kinds there are.
 ///
@@ -88,10 +67,10 @@ pub fn checked(
         std::mem::take(&mut reader.models),
         std::mem::take(&mut reader.stages),
     );
-    let links = Links::of(&drafts, &mut problems);
+    let links = Links::resolve(&drafts, &mut problems);
     links.mentions(&mentioned, &drafts, &mut problems);
-    stages::roles(&drafts, &mut problems);
-    stages::fill(&mut drafts, &links);
+    roles::check(&drafts, &mut problems);
+    defaults::fill(&mut drafts, &links);
     let networks = sections::architectures(&top, environment);
     let joins: Vec<_> = (0..drafts.len())
         .map(|at| join::settings(at, &mut drafts, &links, &networks, &mut problems))
@@ -123,64 +102,4 @@ pub fn checked(
     };
     checked.plan.config_hash = effective::digest(&checked).into();
     Ok(checked)
-}
-
-impl StageDraft<'_> {
-    /// The stage's plan; asked only when nothing is wrong.
-    fn plan(
-        &self,
-        join: Option<crate::stage::JoinSettings>,
-        dead_letter: Option<Arc<str>>,
-    ) -> StagePlan {
-        let kind = self.kind.expect("an unknown kind is a problem");
-        let timeout = self.keys.duration("timeout");
-        let retry = self.keys.object("retry");
-        StagePlan {
-            id: Arc::clone(&self.id),
-            kind,
-            inputs: self.inputs.iter().map(stages::InputDraft::plan).collect(),
-            join,
-            concurrency: to_usize(self.keys.opt_int("concurrency").unwrap_or(1)),
-            timeout: (!timeout.is_zero()).then_some(timeout),
-            retry: Retry {
-                attempts: u32::try_from(retry.int("attempts")).unwrap_or(u32::MAX),
-                backoff: retry.duration("backoff"),
-            },
-            dead_letter,
-            required: kind.role() == Role::Sink && self.keys.opt_bool("required").unwrap_or(true),
-            params: self.with.clone(),
-            parameters: effective::parameters(kind, &self.with),
-        }
-    }
-}
-
-impl stages::InputDraft {
-    fn plan(&self) -> InputPlan {
-        let queue = self.keys.object("queue");
-        let when_full = match &**queue.text("when_full") {
-            "block" => WhenFull::Block,
-            "drop_newest" => WhenFull::DropNewest,
-            _ => WhenFull::DropOldest,
-        };
-        let settings = QueueSettings {
-            frames: to_usize(queue.int("frames")),
-            bytes: usize::try_from(queue.bytes("bytes")).unwrap_or(usize::MAX),
-            when_full,
-            max_age: queue.opt_duration("max_age").filter(|age| !age.is_zero()),
-        };
-        InputPlan {
-            from: self.from.as_str().into(),
-            view: self.view.as_deref().map(Into::into),
-            queue: settings,
-        }
-    }
-}
-
-fn to_usize(number: i64) -> usize {
-    usize::try_from(number).unwrap_or_default()
-}
-
-/// A text of a mapping with free keys.
-fn text_of(value: &Value) -> &str {
-    value.as_text().map_or("", |text| text)
 }

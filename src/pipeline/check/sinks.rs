@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use super::draft::StageDraft;
 use super::links::Links;
-use super::stages::{StageDraft, default};
+use super::values::default;
 use crate::config::{Problems, Value};
 use crate::packet::PayloadKind;
 use crate::stage::Role;

@@ -1,62 +1,11 @@
-//! Reads `stages:` into drafts: each with its kind, keys, inputs and parameters, and with the
-//! defaults that depend on its neighbours.
+//! Reads `stages:` into drafts: each with its kind, keys, inputs and parameters.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::EffectiveStage;
-use super::links::Links;
-use crate::config::{
-    Entry, Node, NodeKind, Params, Place, Problems, Provenance, Reader, Type, Value,
-};
+use super::draft::{InputDraft, StageDraft};
+use crate::config::{Entry, Node, NodeKind, Params, Provenance, Reader, Type};
 use crate::pipeline::grammar::{INPUT, STAGE};
 use crate::stage::{Role, StageKind};
-
-/// A stage while it is checked.
-pub(super) struct StageDraft<'a> {
-    pub node: &'a Node,
-    pub id: Arc<str>,
-    /// Where its id stands.
-    pub at: Place,
-    /// None when its kind is unknown, which was said.
-    pub kind: Option<&'static StageKind>,
-    pub keys: Params,
-    pub inputs: Vec<InputDraft>,
-    pub with: Params,
-    /// Whether `with` holds all that the kind's shape promises.
-    pub sound: bool,
-}
-
-/// One of its inputs.
-pub(super) struct InputDraft {
-    pub from: String,
-    pub view: Option<String>,
-    pub at: Place,
-    pub keys: Params,
-    /// Whether its queue was read without a problem.
-    pub sound: bool,
-}
-
-impl StageDraft<'_> {
-    pub fn role(&self) -> Option<Role> {
-        self.kind.map(StageKind::role)
-    }
-
-    pub fn written(self) -> Option<EffectiveStage> {
-        let inputs = self.inputs.into_iter().map(|input| input.keys).collect();
-        Some(EffectiveStage {
-            kind: self.kind?,
-            keys: self.keys,
-            inputs,
-            with: self.with,
-        })
-    }
-
-    /// Where a key of the stage stands, or its id.
-    pub fn place_of(&self, key: &str) -> Place {
-        self.node.entry(key).map_or(self.at, |entry| entry.at)
-    }
-}
 
 /// Reads all stages; those without an id cannot be checked further.
 pub(super) fn read<'a>(
@@ -299,121 +248,10 @@ fn read_input(node: &Node, reader: &mut Reader<'_>) -> Option<InputDraft> {
 }
 
 /// Whether a text may be the id of a stage.
-pub(super) fn well_formed(id: &str) -> bool {
+fn well_formed(id: &str) -> bool {
     id.len() <= 64
         && id.starts_with(|c: char| c.is_ascii_alphabetic())
         && id
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-}
-
-/// Whether a key means anything for a role.
-pub(crate) fn applies(key: &str, role: Role) -> bool {
-    match key {
-        "id" | "kind" | "with" => true,
-        "inputs" | "timeout" | "retry" | "dead_letter" => role != Role::Source,
-        "join" | "concurrency" => role == Role::Transform,
-        _ => role == Role::Sink,
-    }
-}
-
-/// Keys must fit the role.
-pub(super) fn roles(drafts: &[StageDraft<'_>], problems: &mut Problems) {
-    for draft in drafts {
-        let (Some(role), Some(kind)) = (draft.role(), draft.kind) else {
-            continue;
-        };
-        for entry in draft
-            .node
-            .entries()
-            .iter()
-            .filter(|entry| STAGE.iter().any(|field| field.name == entry.key))
-        {
-            if !applies(&entry.key, role) && !entry.value.is_null() {
-                problems.add(
-                    entry.at,
-                    format!(
-                        "`{}` is a {}, which takes no `{}`",
-                        draft.id,
-                        role.as_str(),
-                        entry.key
-                    ),
-                );
-            }
-        }
-        if role != Role::Source
-            && draft.node.entry("inputs").is_none_or(
-                |entry| matches!(&entry.value.kind, NodeKind::List(items) if items.is_empty()),
-            )
-        {
-            problems
-                .add(draft.at, format!("`{}` reads nothing", draft.id))
-                .help("name a stage in `inputs`");
-        }
-        if kind.is_sequential()
-            && draft
-                .keys
-                .opt_int("concurrency")
-                .is_some_and(|packets| packets > 1)
-        {
-            let message = format!(
-                "`{}` remembers packets, so it works on one at a time: `concurrency` must be 1",
-                draft.id
-            );
-            problems.add(draft.place_of("concurrency"), message);
-        }
-    }
-}
-
-/// Fills in the defaults that depend on the kind and on what comes before.
-pub(super) fn fill(drafts: &mut [StageDraft<'_>], links: &Links) {
-    for (at, draft) in drafts.iter_mut().enumerate() {
-        let Some(kind) = draft.kind else { continue };
-        let concurrency = if kind.role() == Role::Transform && !kind.is_sequential() {
-            8
-        } else {
-            1
-        };
-        default(&mut draft.keys, "concurrency", Value::Int(concurrency));
-        default(
-            &mut draft.keys,
-            "required",
-            Value::Bool(!matches!(kind.name, "redis" | "console")),
-        );
-        for (number, input) in draft.inputs.iter_mut().enumerate() {
-            let Some(upstream) = links.upstream(at, number) else {
-                continue;
-            };
-            let Some(setting) = input.keys.setting("queue") else {
-                continue;
-            };
-            let (provenance, Some(mut queue)) = (
-                setting.provenance.clone(),
-                setting.value.as_object().cloned(),
-            ) else {
-                continue;
-            };
-            let live = links.live(upstream);
-            default(
-                &mut queue,
-                "when_full",
-                Value::Text(if live { "drop_oldest" } else { "block" }.into()),
-            );
-            if live && links.is_source(upstream) {
-                default(
-                    &mut queue,
-                    "max_age",
-                    Value::Duration(Duration::from_secs(5)),
-                );
-            }
-            input.keys.insert("queue", Value::Object(queue), provenance);
-        }
-    }
-}
-
-/// Puts a value where none was given.
-pub(super) fn default(params: &mut Params, key: &'static str, value: Value) {
-    if params.setting(key).is_none() {
-        params.insert(key, value, Provenance::Default);
-    }
 }

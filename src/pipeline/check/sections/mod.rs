@@ -1,30 +1,26 @@
 //! Everything but the stages: what the shapes cannot say about `name`, `kafka`, `cache`, `objects`,
 //! `threads`, `telemetry` and `models`.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::stages::StageDraft;
-use super::{text_of, to_usize};
-use crate::config::{
-    Environment, NameRef, Node, Params, Place, Problems, Provenance, Secret, Value, nearest,
-};
-use crate::pipeline::effective::redact;
+use self::reader::{SectionReader, is_name};
+use super::draft::StageDraft;
+use super::values::to_usize;
+use crate::config::{Environment, NameRef, Node, Params, Problems, Secret};
 use crate::pipeline::plan::{
     CachePlan, KafkaPlan, MemoryPlan, ObjectsPlan, Plan, StagePlan, TelemetryPlan, ThreadsPlan,
 };
 
+mod kafka;
 mod models;
 mod profiles;
+mod reader;
 
 pub(super) use profiles::fill as fill_profiles;
 
-pub(super) use models::architectures;
-
-/// The architecture of each model, by the model's name.
-pub(super) type Architectures = BTreeMap<String, String>;
+pub(super) use models::{Architectures, architectures};
 
 /// The checked sections.
 pub(super) struct Sections {
@@ -34,7 +30,7 @@ pub(super) struct Sections {
     objects: ObjectsPlan,
     threads: ThreadsPlan,
     telemetry: TelemetryPlan,
-    models: models::Found,
+    models: models::CheckedModels,
     model_cache: PathBuf,
     memory: MemoryPlan,
     shutdown: Duration,
@@ -71,7 +67,7 @@ pub(super) fn read(
     environment: &Environment,
     problems: &mut Problems,
 ) -> Option<Sections> {
-    let mut file = File { root, problems };
+    let mut file = SectionReader { root, problems };
     // Each is read before any of them can end this, so that all problems are said.
     let name = file.name(top);
     let kafka = file.kafka(top, drafts);
@@ -94,27 +90,10 @@ pub(super) fn read(
     })
 }
 
-struct File<'a> {
-    root: &'a Node,
-    problems: &'a mut Problems,
-}
-
-impl File<'_> {
-    /// Where the value at a path stands, or the nearest thing above it.
-    fn at(&self, path: &[&str]) -> Place {
-        let mut node = self.root;
-        for key in path {
-            match node.entry(key) {
-                Some(entry) => node = &entry.value,
-                None => return node.place,
-            }
-        }
-        node.place
-    }
-
+impl SectionReader<'_> {
     fn name(&mut self, top: &Params) -> Option<String> {
         let name = top.opt_text("name")?;
-        if !word(name) {
+        if !is_name(name) {
             let help = "letters, digits, `.`, `-` and `_`, at most 64";
             self.problems
                 .add(
@@ -124,176 +103,6 @@ impl File<'_> {
                 .help(help);
         }
         Some(name.to_string())
-    }
-
-    /// `Some(None)`: there is no Kafka, and none is needed.
-    fn kafka(&mut self, top: &Params, drafts: &[StageDraft<'_>]) -> Option<Option<KafkaPlan>> {
-        let needs = drafts
-            .iter()
-            .find(|draft| draft.kind.is_some_and(|kind| kind.name == "kafka"));
-        let Some(kafka) = top.opt_object("kafka") else {
-            if let Some(stage) = needs.filter(|_| self.root.entry("kafka").is_none()) {
-                let problem = self.problems.add(
-                    stage.at,
-                    format!(
-                        "`{}` delivers to Kafka, but there is no `kafka` section",
-                        stage.id
-                    ),
-                );
-                problem
-                    .help("add `kafka: { brokers: embedded }`, or the addresses of your brokers");
-            }
-            return Some(None);
-        };
-        self.brokers(kafka);
-        self.properties(kafka);
-        let namespace = kafka.text("namespace");
-        if !word(namespace) {
-            let help = "letters, digits, `.`, `-` and `_`, at most 64";
-            self.problems
-                .add(
-                    self.at(&["kafka", "namespace"]),
-                    format!("`{namespace}` cannot begin a topic's name"),
-                )
-                .help(help);
-        }
-        let registry = kafka.opt_object("registry");
-        let topics = kafka.object("create_topics");
-        let texts = |key: &str| {
-            kafka
-                .map(key)
-                .iter()
-                .map(|(name, value)| (name.clone(), text_of(value).to_owned()))
-                .collect()
-        };
-        let secrets = kafka
-            .map("secrets")
-            .iter()
-            .filter_map(|(name, value)| match value {
-                Value::Secret(secret) => Some((name.clone(), secret.clone())),
-                _ => None,
-            });
-        let number = |value: i64| i32::try_from(value).unwrap_or(i32::MAX);
-        Some(Some(KafkaPlan {
-            brokers: kafka.text("brokers").to_string(),
-            namespace: namespace.to_string(),
-            encoding: kafka.text("encoding").to_string(),
-            registry: registry.map(|registry| registry.text("url").to_string()),
-            registry_auth: registry.and_then(|registry| {
-                let password = registry
-                    .opt_secret("password")
-                    .cloned()
-                    .unwrap_or_else(|| Secret::new(""));
-                Some((registry.opt_text("user")?.to_string(), password))
-            }),
-            topics: topics.text("policy").to_string(),
-            partitions: number(topics.int("partitions")),
-            replication: number(topics.int("replication")),
-            address_file: kafka.text("address_file").to_string(),
-            in_flight: kafka.bytes("in_flight"),
-            properties: texts("properties"),
-            secrets: secrets.collect(),
-        }))
-    }
-
-    fn brokers(&mut self, kafka: &Params) {
-        let (brokers, at) = (kafka.text("brokers"), self.at(&["kafka", "brokers"]));
-        let embedded = **brokers == *"embedded";
-        if embedded
-            && matches!(
-                kafka.setting("brokers").map(|setting| &setting.provenance),
-                Some(Provenance::Environment(..))
-            )
-        {
-            let help = "so that an unset variable never sends records nowhere";
-            self.problems
-                .add(
-                    at,
-                    "`embedded` must be written out, not come from a variable",
-                )
-                .help(help);
-        }
-        for address in brokers.split(',').map(str::trim).filter(|_| !embedded) {
-            if address
-                .rsplit_once(':')
-                .is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
-            {
-                let help = match nearest(address, &["embedded"]) {
-                    Some(word) => format!("did you mean `{word}`?"),
-                    None => "write HOST:PORT, with commas between several".to_owned(),
-                };
-                self.problems
-                    .add(at, format!("`{address}` is not the address of a broker"))
-                    .help(help);
-            }
-        }
-        let encoding_at = self.at(&["kafka", "encoding"]);
-        let registry = kafka.opt_object("registry");
-        match (&**kafka.text("encoding"), embedded, registry) {
-            ("avro_registry", true, _) => {
-                let help = "write `encoding: avro` or `encoding: json`";
-                self.problems
-                    .add(encoding_at, "the embedded broker has no schema registry")
-                    .help(help);
-            }
-            ("avro_registry", false, None) => {
-                self.problems
-                    .add(encoding_at, "`avro_registry` needs a registry")
-                    .help("add `registry: { url: ... }`");
-            }
-            _ => {}
-        }
-        let Some(registry) = registry else { return };
-        let (url, at) = (registry.text("url"), self.at(&["kafka", "registry", "url"]));
-        if !matches!(
-            url::Url::parse(url).as_ref().map(url::Url::scheme),
-            Ok("http" | "https")
-        ) {
-            self.problems
-                .add(
-                    at,
-                    format!("`{}` is not the URL of a registry", redact(url)),
-                )
-                .help("it begins with `http://` or `https://`");
-        }
-        if registry.opt_secret("password").is_some() && registry.opt_text("user").is_none() {
-            self.problems.add(
-                self.at(&["kafka", "registry", "password"]),
-                "the registry's `password` needs a `user`",
-            );
-        }
-    }
-
-    /// What is ours to set, and what must not be printed.
-    fn properties(&mut self, kafka: &Params) {
-        const OURS: [&str; 7] = [
-            "bootstrap.servers",
-            "metadata.broker.list",
-            "enable.idempotence",
-            "acks",
-            "request.required.acks",
-            "message.timeout.ms",
-            "partitioner",
-        ];
-        for section in ["properties", "secrets"] {
-            for (name, _) in kafka.map(section) {
-                let at = self.at(&["kafka", section, name]);
-                let secret = name.contains("password")
-                    || name.contains("secret")
-                    || name.ends_with(".key.pem");
-                if OURS.contains(&name.as_str()) {
-                    let help = "at-least-once delivery and the order of records rest on it";
-                    self.problems
-                        .add(at, format!("`{name}` is set by opusflow"))
-                        .help(help);
-                } else if secret && section == "properties" {
-                    self.problems.hide(at);
-                    self.problems
-                        .add(at, format!("`{name}` would be printed"))
-                        .help("put it under `secrets`");
-                }
-            }
-        }
     }
 
     fn cache(&mut self, top: &Params) -> Option<CachePlan> {
@@ -372,11 +181,4 @@ fn threads(threads: &Params) -> ThreadsPlan {
         decode: given("decode", (cores / 4).clamp(1, 4)),
         spin: threads.bool("spin"),
     }
-}
-
-fn word(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    text.len() <= 64
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.bytes().all(allowed)
 }

@@ -4,17 +4,21 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{File, to_usize};
+use super::reader::SectionReader;
 use crate::config::{Environment, NameRef, Params, Provenance, Value, nearest};
 use crate::inference::NetworkOptions;
 use crate::models::ModelSummary;
 use crate::models::attention::AttentionKind;
 use crate::models::hub::{HubId, HubSettings};
+use crate::pipeline::check::values::to_usize;
 use crate::pipeline::plan::{AbsentModel, ModelPlan};
 use crate::tensor::{DeviceChoice, PrecisionChoice};
 
+/// The architecture of each model, by the model's name.
+pub(crate) type Architectures = BTreeMap<String, String>;
+
 /// The models by name.
-pub(super) struct Found {
+pub(super) struct CheckedModels {
     /// Those that are there.
     pub here: BTreeMap<String, ModelPlan>,
     /// Those that a run fetches first.
@@ -27,7 +31,7 @@ enum Model {
 }
 
 /// What models are looked up in.
-struct Places {
+struct ModelFolders {
     /// `model_dir`.
     folder: PathBuf,
     /// The hub and its cache; none where there is no home folder for it.
@@ -37,12 +41,12 @@ struct Places {
 /// The models by name; None when one is wrong, which was said.
 pub(super) fn read(
     top: &Params,
-    file: &mut File<'_>,
+    file: &mut SectionReader<'_>,
     mentions: &[NameRef],
     environment: &Environment,
-) -> Option<Found> {
+) -> Option<CheckedModels> {
     let entries = top.opt_map("models")?;
-    let places = Places::of(top, environment);
+    let places = ModelFolders::new(top, environment);
     let models: BTreeMap<String, Option<Model>> = entries
         .iter()
         .filter_map(|(name, value)| {
@@ -80,7 +84,7 @@ pub(super) fn read(
             _ => {}
         }
     }
-    let mut found = Found {
+    let mut found = CheckedModels {
         here: BTreeMap::new(),
         absent: BTreeMap::new(),
     };
@@ -93,7 +97,12 @@ pub(super) fn read(
     Some(found)
 }
 
-fn model(name: &str, keys: &Params, places: &Places, file: &mut File<'_>) -> Option<Model> {
+fn model(
+    name: &str,
+    keys: &Params,
+    places: &ModelFolders,
+    file: &mut SectionReader<'_>,
+) -> Option<Model> {
     let devices = devices(name, keys, file);
     let (key, written) = chosen(name, keys, file)?;
     let place = places.find(written);
@@ -150,11 +159,8 @@ fn model(name: &str, keys: &Params, places: &Places, file: &mut File<'_>) -> Opt
 
 /// The architecture of each model whose folder tells it; what is wrong with the others is said
 /// elsewhere.
-pub(in crate::pipeline::check) fn architectures(
-    top: &Params,
-    environment: &Environment,
-) -> super::Architectures {
-    let places = Places::of(top, environment);
+pub(crate) fn architectures(top: &Params, environment: &Environment) -> Architectures {
+    let places = ModelFolders::new(top, environment);
     let entries = top.opt_map("models").unwrap_or_default();
     let known = |value: &Value| architecture(&places.find(written(value.as_object()?)?).path).ok();
     entries
@@ -170,7 +176,7 @@ fn pulls(keys: &Params) -> bool {
 
 /// What is wrong with a model that is not there, and what to do.
 fn missing(
-    place: &Place,
+    place: &ModelLocation,
     fault: String,
     hub: Option<&HubSettings>,
     pull: bool,
@@ -212,7 +218,7 @@ fn written(keys: &Params) -> Option<&str> {
 fn chosen<'a>(
     name: &str,
     keys: &'a Params,
-    file: &mut File<'_>,
+    file: &mut SectionReader<'_>,
 ) -> Option<(&'static str, &'a str)> {
     let small = keys.opt_text("small");
     match (&**keys.text("size"), small) {
@@ -235,7 +241,7 @@ fn chosen<'a>(
 
 /// All of them on CPUs, or all on GPUs, as one number format and one name in the cache must fit
 /// them all.
-fn devices(name: &str, keys: &Params, file: &mut File<'_>) -> Option<Vec<DeviceChoice>> {
+fn devices(name: &str, keys: &Params, file: &mut SectionReader<'_>) -> Option<Vec<DeviceChoice>> {
     let at = file.at(&["models", name, "device"]);
     let words: Vec<&str> = keys
         .list("device")
@@ -276,21 +282,21 @@ fn devices(name: &str, keys: &Params, file: &mut File<'_>) -> Option<Vec<DeviceC
 }
 
 /// Where a model is, or would be.
-struct Place {
+struct ModelLocation {
     path: PathBuf,
     /// What it is called on the hub, where its path may be read as that.
     id: Option<HubId>,
 }
 
-impl Place {
+impl ModelLocation {
     /// The hub's id of what is nowhere.
     fn missing(&self) -> Option<&HubId> {
         self.id.as_ref().filter(|_| !self.path.exists())
     }
 }
 
-impl Places {
-    fn of(top: &Params, environment: &Environment) -> Self {
+impl ModelFolders {
+    fn new(top: &Params, environment: &Environment) -> Self {
         let hub = HubSettings::of(|name| environment.get(name).cloned()).ok();
         Self {
             folder: PathBuf::from(top.opt_text("model_dir").map_or("", |folder| folder)),
@@ -300,9 +306,9 @@ impl Places {
 
     /// A path of its own, a folder inside `model_dir`, or the hub's cache where that has all of it:
     /// Python's tools leave parts there, too.
-    fn find(&self, path: &str) -> Place {
+    fn find(&self, path: &str) -> ModelLocation {
         if Path::new(path).is_absolute() || path.starts_with("./") || path.starts_with("../") {
-            return Place {
+            return ModelLocation {
                 path: PathBuf::from(path),
                 id: None,
             };
@@ -310,13 +316,13 @@ impl Places {
         let id: Option<HubId> = path.parse().ok();
         let inside = self.folder.join(path);
         if inside.exists() {
-            return Place { path: inside, id };
+            return ModelLocation { path: inside, id };
         }
         let snapshot = id
             .as_ref()
             .zip(self.hub.as_ref())
             .and_then(|(id, hub)| hub.cache.snapshot(id));
-        Place {
+        ModelLocation {
             path: snapshot
                 .filter(|folder| ModelSummary::read(folder).is_ok())
                 .unwrap_or(inside),

@@ -57,7 +57,7 @@ fn settings(profile: &str) -> Settings {
 }
 
 /// Puts the values of each entry's profile, its own or the pipeline's, in the place of defaults.
-pub(in super::super) fn fill(top: &mut Params) {
+pub(crate) fn fill(top: &mut Params) {
     let shared = top.opt_text("profile").cloned();
     let Some(setting) = top.setting("models") else {
         return;
