@@ -1,5 +1,13 @@
-//! opusflow: a streaming dataflow processor for video AI. Rooms import downwards only;
-//! `tests/house.rs` holds the table.
+//! opusflow: a streaming dataflow processor for video AI.
+//!
+//! A pipeline file names sources, transforms and sinks. [`config`] reads it, [`pipeline`] checks and
+//! runs it: [`media`] decodes a stream into frames, which flow as [`packet`]s through bounded queues
+//! to the [`stages`], each written against the contract in [`stage`]. Stages ask [`inference`], where
+//! a thread owns each of the [`models`] and forms batches; answers are kept in [`cache`]. Sinks write
+//! records by [`codec`], to Kafka through [`broker`]. [`tensor`] is what libtorch needs, [`telemetry`]
+//! logs and metrics, [`cli`] the commands.
+//!
+//! Rooms import downwards only; `tests/house` holds that. The map is `docs/architecture.md`.
 
 #![warn(missing_docs)]
 
@@ -30,7 +38,7 @@ pub mod cli;
 pub use error::{Error, Result};
 
 /// Small things are made on one thread here and freed on another, in great number, by librdkafka as
-/// well: glibc's allocator spends longer on a caption's way to Kafka than all the rest. It takes
-/// the place of `malloc` for the whole process.
+/// well: glibc's allocator spends longer on a caption's way to Kafka than all the rest. It takes the
+/// place of `malloc` for the whole process.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
