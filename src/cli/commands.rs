@@ -1,107 +1,15 @@
-//! The command line: its arguments, and which file answers each command.
+//! Which file answers each command, and what a command ends with.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use clap_complete::Shell;
+use clap::Parser;
 
+use super::arguments::{self, Arguments, Command, ConfigCommand, GraphFormat};
 use super::output::print;
-use super::{doctor, load, models, run, schemas, stages};
-use crate::error::{Error, Kind, Result};
+use super::{doctor, load, models, reference, run, schemas, stages};
+use crate::error::{Kind, Result};
 use crate::pipeline::{effective, graph};
-use crate::stages::KINDS;
-
-/// How a command ended, for scripts.
-const EXIT_CODES: &str = "\
-Exit codes:
-  0  all went well
-  1  the pipeline ran, but an input or a delivery failed
-  2  the command line, the pipeline file or a model folder must be put right
-  3  something outside failed: a broker, a store, a disk, a network
-  4  the run was cut short: the shutdown's deadline passed, or a second signal came
-  70 a bug in opusflow";
-
-/// A streaming dataflow processor for video AI: video in, records on Kafka topics out.
-#[derive(Debug, Parser)]
-#[command(name = "opusflow", version, after_help = EXIT_CODES)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Runs a pipeline until its streams end or a signal stops it.
-    Run(run::RunArguments),
-    /// Checks pipeline files and says everything that is wrong with them.
-    Validate {
-        /// Pipeline files.
-        #[arg(required = true)]
-        pipelines: Vec<PathBuf>,
-        /// Sets a value, as `run` does.
-        #[arg(long = "set", value_name = "PATH=VALUE")]
-        set: Vec<String>,
-    },
-    /// Draws a pipeline as a graph, or prints it with every default filled in.
-    Graph {
-        /// The pipeline file.
-        pipeline: PathBuf,
-        /// What is drawn.
-        #[arg(long, value_enum, default_value_t = GraphFormat::Mermaid)]
-        format: GraphFormat,
-        /// Prints the file with every default and where each value came from.
-        #[arg(long)]
-        effective: bool,
-        /// Sets a value, as `run` does.
-        #[arg(long = "set", value_name = "PATH=VALUE")]
-        set: Vec<String>,
-    },
-    /// Lists every stage kind with its parameters.
-    Stages {
-        /// Only this kind.
-        kind: Option<String>,
-    },
-    /// What is known of the grammar of pipeline files.
-    Config {
-        #[command(subcommand)]
-        command: ConfigCommand,
-    },
-    /// The schemas of records.
-    Schemas {
-        #[command(subcommand)]
-        command: schemas::SchemasCommand,
-    },
-    /// Models: fetches them from a hub, lists and checks them.
-    Models {
-        #[command(subcommand)]
-        command: models::ModelsCommand,
-    },
-    /// Says what is installed and what can be reached.
-    Doctor {
-        /// Also tries the brokers, registry and Redis of this pipeline.
-        pipeline: Option<PathBuf>,
-    },
-    /// Prints a completion script for a shell.
-    Completion {
-        /// The shell.
-        shell: Shell,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum ConfigCommand {
-    /// Prints the JSON Schema of pipeline files, for editors.
-    Schema,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum GraphFormat {
-    /// For Markdown.
-    Mermaid,
-    /// For Graphviz.
-    Dot,
-}
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -146,19 +54,18 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Stages { kind } => print(&stages::list(kind.as_deref())?),
         Command::Config {
             command: ConfigCommand::Schema,
-        } => {
-            let schema = crate::pipeline::grammar::json_schema(KINDS);
-            let text = serde_json::to_string_pretty(&schema)
-                .map_err(|error| Error::bug("the schema does not print").because(error))?;
-            print(&(text + "\n"))
-        }
+        } => print(&reference::pipeline_schema()?),
         Command::Schemas { command } => schemas::run(&command),
         Command::Models { command } => models::run(&command),
         Command::Doctor { pipeline } => doctor::run(pipeline.as_deref()),
         Command::Completion { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "opusflow", &mut script);
+            clap_complete::generate(shell, &mut arguments::command(), "opusflow", &mut script);
             print(&String::from_utf8_lossy(&script))
+        }
+        Command::Reference { folder } => {
+            reference::write(&folder)?;
+            Ok(ExitCode::SUCCESS)
         }
     }
 }

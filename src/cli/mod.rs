@@ -1,6 +1,7 @@
 //! The commands: each reads the pipeline, does one thing and ends with a code that scripts can act
 //! on.
 
+mod arguments;
 mod commands;
 mod doctor;
 mod load;
@@ -8,6 +9,7 @@ mod models;
 mod output;
 mod progress_bars;
 mod reexec;
+pub mod reference;
 mod report;
 mod run;
 mod schemas;

@@ -13,7 +13,7 @@ use crate::stage::Print;
 use crate::telemetry::Logs;
 
 /// Lines that are shown at most.
-const MOST: usize = 8;
+const MAX_LINES: usize = 8;
 
 /// The bars of a run. Nothing is drawn when standard error is no terminal.
 pub(super) struct Bars {
@@ -68,7 +68,7 @@ impl Bars {
             }
             open
         });
-        for session in sessions.iter().take(MOST) {
+        for session in sessions.iter().take(MAX_LINES) {
             let line = lines
                 .entry(Arc::clone(&session.stream))
                 .or_insert_with(|| Line::new(&self.multi, session));

@@ -163,15 +163,9 @@ async fn run_pipeline(
 }
 
 /// Waits until a shutdown has taken as long as it may, or for a second signal.
-async fn shutdown_deadline(
-    stop: &CancellationToken,
-    force: &CancellationToken,
-    patience: Duration,
-) {
+async fn shutdown_deadline(stop: &CancellationToken, force: &CancellationToken, limit: Duration) {
     stop.cancelled().await;
-    force
-        .run_until_cancelled(tokio::time::sleep(patience))
-        .await;
+    force.run_until_cancelled(tokio::time::sleep(limit)).await;
 }
 
 /// The end of a run that was stopped before its sources began: nothing was read, so that nothing is

@@ -22,21 +22,24 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// From here on SIGTERM and SIGINT end the process in order only.
+    /// Starts the thread that listens. From here on SIGTERM and SIGINT no longer kill the process.
+    ///
+    /// # Errors
+    /// External where the system refuses a handler or the thread.
     pub fn listen() -> Result<Self> {
         let cannot_listen =
-            |error: std::io::Error| Error::external("signals cannot be heard").because(error);
+            |error: std::io::Error| Error::external("cannot listen for signals").because(error);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()
             .map_err(cannot_listen)?;
         let (mut term, mut int, mut user) = {
             let _inside = runtime.enter();
-            let hear = |kind| signal(kind).map_err(cannot_listen);
+            let listen_for = |kind| signal(kind).map_err(cannot_listen);
             (
-                hear(SignalKind::terminate())?,
-                hear(SignalKind::interrupt())?,
-                hear(SignalKind::user_defined1())?,
+                listen_for(SignalKind::terminate())?,
+                listen_for(SignalKind::interrupt())?,
+                listen_for(SignalKind::user_defined1())?,
             )
         };
         let signals = Self {

@@ -48,61 +48,58 @@ fn takes(fields: &[Field], architecture: &str) -> bool {
 }
 
 fn describe(kind: &StageKind, text: &mut String) {
-    let names = |kinds: &[PayloadKind]| {
-        kinds
-            .iter()
-            .map(|kind| kind.plural())
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
     // Writing into a String cannot fail.
     let _ = writeln!(text, "{}  ({})", kind.name, kind.role().as_str());
     let _ = writeln!(text, "    {}", kind.doc);
     if !kind.accepts.is_empty() {
-        let _ = writeln!(text, "    takes {}", names(kind.accepts));
+        let _ = writeln!(text, "    takes {}", payloads(kind.accepts));
     }
     if !kind.emits.is_empty() {
-        let _ = writeln!(text, "    gives {}", names(kind.emits));
+        let _ = writeln!(text, "    gives {}", payloads(kind.emits));
     }
-    let works = |joins: Joins| {
-        let per = joins.per()?;
-        let others: Vec<_> = kind
-            .accepts
-            .iter()
-            .copied()
-            .filter(|other| *other != per)
-            .collect();
-        Some(match joins {
-            Joins::Either { alone, .. } => {
-                format!(
-                    "works on {0} alone, or on {1}; a `join` collects {0} for them",
-                    alone.plural(),
-                    per.plural()
-                )
-            }
-            _ => format!(
-                "works on {}; a `join` collects {} for them",
-                per.plural(),
-                names(&others)
-            ),
-        })
-    };
-    let networks: &[(&str, Joins)] = if let Joins::ByModel(networks) = kind.joins {
-        networks
-    } else {
-        &[]
-    };
-    for (network, works) in networks
-        .iter()
-        .filter_map(|(network, joins)| Some((network, works(*joins)?)))
-    {
-        let _ = writeln!(text, "    with a {network} {works}");
-    }
-    if let Some(works) = works(kind.joins) {
-        let _ = writeln!(text, "    {works}");
+    for line in joins(kind) {
+        let _ = writeln!(text, "    {line}");
     }
     fields(kind.params, 4, text);
     text.push('\n');
+}
+
+/// Payloads by their names, with commas between.
+pub(super) fn payloads(kinds: &[PayloadKind]) -> String {
+    let names: Vec<_> = kinds.iter().map(|kind| kind.plural()).collect();
+    names.join(", ")
+}
+
+/// What the inputs of a kind are joined per, in words; one line for each network where it is the
+/// network's affair.
+pub(super) fn joins(kind: &StageKind) -> Vec<String> {
+    match kind.joins {
+        Joins::ByModel(networks) => networks
+            .iter()
+            .filter_map(|(network, joins)| {
+                let works = works_on(kind, *joins)?;
+                Some(format!("with a {network} {works}"))
+            })
+            .collect(),
+        joins => works_on(kind, joins).into_iter().collect(),
+    }
+}
+
+fn works_on(kind: &StageKind, joins: Joins) -> Option<String> {
+    let per = joins.per()?;
+    if let Joins::Either { alone, .. } = joins {
+        let (alone, per) = (alone.plural(), per.plural());
+        return Some(format!(
+            "works on {alone} alone, or on {per}; a `join` collects {alone} for them"
+        ));
+    }
+    let mut collected = kind.accepts.to_vec();
+    collected.retain(|other| *other != per);
+    Some(format!(
+        "works on {}; a `join` collects {} for them",
+        per.plural(),
+        payloads(&collected)
+    ))
 }
 
 fn fields(fields: &[Field], indent: usize, text: &mut String) {

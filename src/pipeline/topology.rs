@@ -170,7 +170,7 @@ impl Stage {
 
     /// Says how many failures were not logged, when a stream's end leaves no more of them to come.
     pub fn log_suppressed(&self) {
-        let unlogged = self.failures.rest();
+        let unlogged = self.failures.take_left_out();
         if unlogged > 0 {
             tracing::warn!(
                 stage = self.id(),

@@ -33,9 +33,7 @@ type Serve = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// The installed recorder. Install it before anything makes its metric handles: a handle made
 /// earlier counts into nothing.
-#[derive(Clone)]
 pub struct Exporter {
-    handle: PrometheusHandle,
     address: Option<SocketAddr>,
 }
 
@@ -60,27 +58,19 @@ impl Exporter {
                     }
                 });
             }
-            None => drop(tokio::spawn(upkeep(handle.clone()))),
+            None => drop(tokio::spawn(upkeep(handle))),
         }
-        Ok(Self { handle, address })
+        Ok(Self { address })
     }
 
     /// Where it is served: the port that was taken, where 0 was asked for.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
-
-    /// Everything in Prometheus' text format.
-    pub fn render(&self) -> String {
-        self.handle.render()
-    }
 }
 
-/// A recorder of its own with our buckets, for a test that must not share the process's.
-///
-/// # Errors
-/// Bug where the buckets are refused.
-pub fn recorder() -> Result<PrometheusRecorder> {
+/// A recorder with our buckets.
+fn recorder() -> Result<PrometheusRecorder> {
     Ok(builder()?.build_recorder())
 }
 

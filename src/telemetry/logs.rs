@@ -18,32 +18,17 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::error::{Error, Result};
 
-/// How lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// Compact where stderr is a terminal, JSON otherwise.
-    #[default]
-    Auto,
-    /// One readable line an event, coloured on a terminal.
-    Compact,
-    /// One JSON object an event.
-    Json,
-}
-
 /// What is logged and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
     /// A level (`info`) or filter directives (`info,opusflow::media=debug`).
     pub filter: String,
-    /// How lines look.
-    pub format: LogFormat,
 }
 
 impl Default for LogSettings {
     fn default() -> Self {
         Self {
             filter: "info".to_owned(),
-            format: LogFormat::Auto,
         }
     }
 }
@@ -63,9 +48,10 @@ impl Logs {
     /// Config where the filter does not parse, bug where a subscriber is already installed.
     pub fn install(settings: &LogSettings) -> Result<Self> {
         let logs = Self::default();
+        let terminal = io::stderr().is_terminal();
         let layer = layer(
-            settings.format,
-            io::stderr().is_terminal(),
+            !terminal,
+            terminal,
             Lines {
                 bar: Arc::clone(&logs.bar),
                 out: io::stderr,
@@ -124,14 +110,14 @@ fn filter(directives: &str) -> Result<EnvFilter> {
     })
 }
 
-fn layer<W>(format: LogFormat, terminal: bool, lines: W) -> Box<dyn Layer<Registry> + Send + Sync>
+/// Lines as JSON objects, or compact ones with or without `colours`.
+fn layer<W>(json: bool, colours: bool, lines: W) -> Box<dyn Layer<Registry> + Send + Sync>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let json = format == LogFormat::Json || (format == LogFormat::Auto && !terminal);
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(lines)
-        .with_ansi(terminal && !json);
+        .with_ansi(colours && !json);
     match json {
         true => layer
             .json()
@@ -255,19 +241,14 @@ mod tests {
         }
     }
 
-    fn logged(
-        format: LogFormat,
-        terminal: bool,
-        directives: &str,
-        bar: Option<MultiProgress>,
-    ) -> String {
-        logged_into(Sink::default(), format, terminal, directives, bar)
+    fn logged(json: bool, colours: bool, directives: &str, bar: Option<MultiProgress>) -> String {
+        logged_into(Sink::default(), json, colours, directives, bar)
     }
 
     fn logged_into(
         sink: Sink,
-        format: LogFormat,
-        terminal: bool,
+        json: bool,
+        colours: bool,
         directives: &str,
         bar: Option<MultiProgress>,
     ) -> String {
@@ -277,7 +258,7 @@ mod tests {
             out: move || out.clone(),
         };
         let subscriber = tracing_subscriber::registry()
-            .with(layer(format, terminal, lines).with_filter(filter(directives).unwrap()));
+            .with(layer(json, colours, lines).with_filter(filter(directives).unwrap()));
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(stage = "shots", frames = 3, "video_processed");
             tracing::debug!("not at info");
@@ -288,7 +269,7 @@ mod tests {
 
     #[test]
     fn json_lines_away_from_a_terminal() {
-        let text = logged(LogFormat::Auto, false, "info", None);
+        let text = logged(true, false, "info", None);
         assert_eq!(text.lines().count(), 1, "{text}");
         let line: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
@@ -300,7 +281,7 @@ mod tests {
 
     #[test]
     fn compact_on_a_terminal() {
-        let text = logged(LogFormat::Auto, true, "debug", None);
+        let text = logged(false, true, "debug", None);
         assert_eq!(text.lines().count(), 2, "{text}");
         assert!(
             text.contains("video_processed") && text.contains('\u{1b}'),
@@ -318,7 +299,7 @@ mod tests {
         let bar = multi.add(ProgressBar::new(10));
         bar.tick();
         sink.0.lock().clear();
-        let text = logged_into(sink, LogFormat::Compact, false, "info", Some(multi));
+        let text = logged_into(sink, false, false, "info", Some(multi));
         let at = |word: &str| {
             text.find(word)
                 .unwrap_or_else(|| panic!("{word} in {text}"))

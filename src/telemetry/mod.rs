@@ -5,20 +5,20 @@ mod family;
 mod handles;
 mod logs;
 mod metric;
-pub mod names;
+pub(crate) mod names;
 mod samplers;
 mod system;
 mod throttle;
 mod worker;
 
-pub use self::exporter::{Exporter, recorder};
-pub use self::family::Family;
-pub use self::handles::{
+pub use self::exporter::Exporter;
+pub(crate) use self::family::Family;
+pub(crate) use self::handles::{
     BrokerMetrics, CacheMetrics, CacheTier, MediaMetrics, PipelineMetrics, QueueMetrics,
-    SinkMetrics, SinkRecordMetrics, SourceMetrics, StageMetrics,
+    SinkMetrics, SourceMetrics, StageMetrics,
 };
-pub use self::logs::{LogFormat, LogSettings, Logs};
-pub use self::metric::{Metric, MetricKind};
-pub use self::samplers::{Sampler, Snapshot, available_bytes, resident_bytes};
-pub use self::throttle::Throttle;
-pub use self::worker::WorkerMetrics;
+pub(crate) use self::logs::{LogSettings, Logs};
+pub(crate) use self::metric::{Metric, MetricKind};
+pub(crate) use self::samplers::{Sampler, Snapshot, available_bytes, resident_bytes};
+pub(crate) use self::throttle::Throttle;
+pub(crate) use self::worker::WorkerMetrics;

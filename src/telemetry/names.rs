@@ -194,7 +194,7 @@ mod tests {
     use std::collections::{BTreeSet, HashSet};
 
     /// What a name may be about.
-    const PARTS: [&str; 12] = [
+    const PARTS: [&str; 11] = [
         "build",
         "stage",
         "sink",
@@ -206,7 +206,6 @@ mod tests {
         "process",
         "host",
         "gpu",
-        "telemetry",
     ];
 
     /// Those that Prometheus' client libraries share.

@@ -29,9 +29,9 @@ impl Throttle {
         self.pass_at(Instant::now())
     }
 
-    /// How many lines were left out since the last one that passed; asked when no more are to come,
-    /// it is told once.
-    pub fn rest(&self) -> u64 {
+    /// How many lines were left out since the last one that passed; to be asked
+    /// for when no more are to come. The count starts again at 0.
+    pub fn take_left_out(&self) -> u64 {
         std::mem::take(&mut self.0.lock().left_out)
     }
 
@@ -84,8 +84,8 @@ mod tests {
                 (15, 49)
             ]
         );
-        assert_eq!(throttle.rest(), 9, "what was left out since");
-        assert_eq!(throttle.rest(), 0, "it is told once");
+        assert_eq!(throttle.take_left_out(), 9, "what was left out since");
+        assert_eq!(throttle.take_left_out(), 0, "it is counted once");
     }
 
     #[test]

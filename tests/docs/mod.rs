@@ -11,6 +11,7 @@ mod consumers;
 mod links;
 mod pages;
 mod pipelines;
+mod reference;
 mod shell;
 mod site;
 mod words;

@@ -11,10 +11,10 @@ use crate::inference::hub::{Pulled, SkipReason, Step};
 use crate::models::hub::HubId;
 
 /// Pause between two lines about bytes, where there are no bars.
-const PAUSE: Duration = Duration::from_secs(10);
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Names of files that a reason lists before it only counts them.
-const LISTED: usize = 4;
+const MAX_LISTED: usize = 4;
 
 /// What is shown of one pull.
 pub(super) struct Progress {
@@ -27,11 +27,11 @@ pub(super) struct Progress {
 
 struct State {
     /// Bytes of each file that are there.
-    at: BTreeMap<String, u64>,
+    received: BTreeMap<String, u64>,
     bars: BTreeMap<String, ProgressBar>,
     total: ProgressBar,
     bytes: u64,
-    told: Instant,
+    last_line: Instant,
 }
 
 impl Progress {
@@ -39,11 +39,11 @@ impl Progress {
         let bars = (!quiet && io::stderr().is_terminal()).then(MultiProgress::new);
         let total = ProgressBar::hidden();
         let state = State {
-            at: BTreeMap::new(),
+            received: BTreeMap::new(),
             bars: BTreeMap::new(),
             total,
             bytes: 0,
-            told: Instant::now(),
+            last_line: Instant::now(),
         };
         Self {
             id: id.clone(),
@@ -67,30 +67,36 @@ impl Progress {
                     self.id,
                     HumanBytes(*bytes)
                 ));
-                self.left(left);
+                self.say_left_out(left);
                 let mut state = self.state.lock();
                 state.bytes = *bytes;
-                state.total = self.bar("all", *bytes);
+                state.total = self.add_bar("all", *bytes);
             }
-            Step::Present { file, size } => self.at(file, *size),
+            Step::Present { file, size } => self.set_position(file, *size),
             Step::Started { file, size, had } => {
                 if *had > 0 {
                     self.say(&format!("{file}: {} are here already", HumanBytes(*had)));
                 }
-                let bar = self.bar(file, *size);
+                let bar = self.add_bar(file, *size);
                 bar.set_position(*had);
                 bar.reset_eta();
                 self.state.lock().bars.insert((*file).to_owned(), bar);
-                self.at(file, *had);
+                self.set_position(file, *had);
             }
-            Step::Received { file, at } => self.at(file, *at),
+            Step::Received { file, at } => self.set_position(file, *at),
             Step::Retrying { file: _, error } => self.say(&format!("{error}; trying again")),
             Step::Waiting { file } => {
                 self.say(&format!("{file}: another process fetches it, waiting"))
             }
             Step::Verified { file } => {
-                let size = self.state.lock().at.get(*file).copied().unwrap_or_default();
-                self.end(file);
+                let size = self
+                    .state
+                    .lock()
+                    .received
+                    .get(*file)
+                    .copied()
+                    .unwrap_or_default();
+                self.remove_bar(file);
                 self.say(&format!("{file}: {}, its hash is right", HumanBytes(size)));
             }
         }
@@ -115,10 +121,10 @@ impl Progress {
         self.say(&format!("{} {what}", self.id));
     }
 
-    fn left(&self, left: &[(SkipReason, Vec<String>)]) {
+    fn say_left_out(&self, left: &[(SkipReason, Vec<String>)]) {
         for (why, files) in left.iter().filter(|(why, _)| *why != SkipReason::NotNeeded) {
-            let shown: Vec<&str> = files.iter().take(LISTED).map(String::as_str).collect();
-            let more = files.len().saturating_sub(LISTED);
+            let shown: Vec<&str> = files.iter().take(MAX_LISTED).map(String::as_str).collect();
+            let more = files.len().saturating_sub(MAX_LISTED);
             let more = if more > 0 {
                 format!(" and {more} more")
             } else {
@@ -128,19 +134,19 @@ impl Progress {
         }
     }
 
-    fn at(&self, file: &str, at: u64) {
+    fn set_position(&self, file: &str, at: u64) {
         let mut state = self.state.lock();
-        match state.at.get_mut(file) {
+        match state.received.get_mut(file) {
             Some(there) => *there = at,
-            None => drop(state.at.insert(file.to_owned(), at)),
+            None => drop(state.received.insert(file.to_owned(), at)),
         }
-        let sum = state.at.values().sum();
+        let sum = state.received.values().sum();
         state.total.set_position(sum);
         if let Some(bar) = state.bars.get(file) {
             bar.set_position(at);
         }
-        if self.bars.is_none() && state.told.elapsed() > PAUSE {
-            state.told = Instant::now();
+        if self.bars.is_none() && state.last_line.elapsed() > LINE_INTERVAL {
+            state.last_line = Instant::now();
             self.say(&format!(
                 "{} of {}",
                 HumanBytes(sum),
@@ -149,13 +155,13 @@ impl Progress {
         }
     }
 
-    fn end(&self, file: &str) {
+    fn remove_bar(&self, file: &str) {
         if let Some(bar) = self.state.lock().bars.remove(file) {
             bar.finish_and_clear();
         }
     }
 
-    fn bar(&self, name: &str, size: u64) -> ProgressBar {
+    fn add_bar(&self, name: &str, size: u64) -> ProgressBar {
         let Some(bars) = &self.bars else {
             return ProgressBar::hidden();
         };
