@@ -129,7 +129,7 @@ fn fault(command: &Command) -> Option<String> {
             let is_word = word
                 .chars()
                 .all(|c| c.is_ascii_lowercase() || matches!(c, '-' | '_'));
-            is_word && !(FREE.contains(&program) && !word.starts_with('-'))
+            is_word && (word.starts_with('-') || !FREE.contains(&program))
         };
         return unknown(&script, arguments.iter().filter(named));
     }
@@ -273,7 +273,7 @@ fn shell_lines_about_the_registry_run() {
 fn wrong_lines_are_found() {
     let fault = |line: &str| {
         let commands = shell::commands(line);
-        commands.iter().find_map(|command| fault(command))
+        commands.iter().find_map(fault)
     };
     for line in [
         "opusflow run pipelines/first.yaml --linger 10m",
