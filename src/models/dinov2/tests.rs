@@ -9,7 +9,7 @@ use crate::models::golden::{cosine, film, goldens, noise, relative_error, weight
 fn network(name: &str) -> (&'static str, serde_json::Value, [i64; 2]) {
     match name {
         "plain" => ("Dinov2Model", json!({}), [28, 28]),
-        "interpolate_positions" => ("Dinov2Model", json!({"qkv_bias": false}), [37, 50]),
+        "regrid" => ("Dinov2Model", json!({"qkv_bias": false}), [37, 50]),
         "gated" => (
             "Dinov2ForImageClassification",
             json!({"use_swiglu_ffn": true, "num_labels": 5}),
@@ -28,13 +28,7 @@ fn network(name: &str) -> (&'static str, serde_json::Value, [i64; 2]) {
     }
 }
 
-const ALL: [&str; 5] = [
-    "plain",
-    "interpolate_positions",
-    "gated",
-    "registers",
-    "classes",
-];
+const ALL: [&str; 5] = ["plain", "regrid", "gated", "registers", "classes"];
 
 fn open(name: &str, precision: Precision) -> (Dinov2, Tensor) {
     let (architecture, more, size) = network(name);
