@@ -69,7 +69,7 @@ pub struct Balance {
     pub dropped: BTreeMap<String, u64>,
     /// Frames in the dead letters.
     pub dead_lettered: u64,
-    /// Frames whose receipt fell without an outcome: always 0, or there is a bug.
+    /// Frames whose receipt was dropped without an outcome: always 0, or there is a bug.
     pub leaked: u64,
     /// Frames still somewhere inside.
     pub in_flight: u64,

@@ -1,8 +1,10 @@
 //! What flows through a pipeline: packets of a stream with their payload and receipt, and the marks
 //! between them.
 
+mod embedding;
 mod event;
 mod payload;
+mod picture;
 mod receipt;
 mod sound;
 mod stream;
@@ -10,8 +12,10 @@ mod stream;
 use std::fmt;
 use std::sync::Arc;
 
+pub use embedding::{Embedding, Label, Scores, VectorType};
 pub use event::{Balance, Event};
-pub use payload::*;
+pub use payload::{Caption, Cut, DeadLetter, Finish, Payload, PayloadKind, Segment};
+pub use picture::{Frame, Picture, PixelFormat};
 pub use receipt::{Outcome, Reason, Receipt, Settle};
 pub use sound::{Audio, SAMPLE_RATE, SpeechTask, SpokenWord, Transcript};
 pub use stream::{Micros, Nanos, Span, Stream, TimeSource, now_micros};
@@ -147,7 +151,7 @@ pub struct Packet {
 
 impl Packet {
     /// The same packet for a further reader: nothing is copied, the frames gain a holder.
-    #[must_use = "a packet that falls unsettled is a leak"]
+    #[must_use = "a packet dropped unsettled is a leak"]
     pub fn split(&self) -> Self {
         Self {
             head: Arc::clone(&self.head),

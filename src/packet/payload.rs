@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use half::f16;
-
-use super::{Audio, Event, Micros, Transcript};
+use super::embedding::{Embedding, Label};
+use super::event::Event;
+use super::picture::{Frame, Picture};
+use super::sound::{Audio, Transcript};
 
 /// The kinds of payload, which are also the kinds of record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -140,49 +140,6 @@ impl Payload {
     }
 }
 
-/// How pixels lie in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PixelFormat {
-    /// Three bytes a pixel: red, green, blue.
-    Rgb8,
-}
-
-impl PixelFormat {
-    /// GStreamer's word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            PixelFormat::Rgb8 => "RGB",
-        }
-    }
-
-    /// Bytes of one pixel.
-    pub const fn bytes_per_pixel(self) -> usize {
-        match self {
-            PixelFormat::Rgb8 => 3,
-        }
-    }
-}
-
-/// One decoded picture of a view. Its pts is the packet's `span.start`.
-#[derive(Debug, Clone)]
-pub struct Frame {
-    /// The view it belongs to.
-    pub view: Arc<str>,
-    /// Number within (stream, view, epoch), from 0.
-    pub index: u64,
-    /// Pixels a row.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
-    /// Bytes from one row to the next, at least `width * format.bytes_per_pixel()`.
-    pub stride: u32,
-    /// How pixels lie in memory.
-    pub format: PixelFormat,
-    /// `height` rows of `stride` bytes (the last may end with its pixels), over the decoder's own
-    /// memory where it is mapped.
-    pub pixels: Bytes,
-}
-
 /// Why a segment ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cut {
@@ -224,130 +181,6 @@ pub struct Segment {
     pub frames: u64,
 }
 
-/// A class or tag with its probability.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Label {
-    /// Its name.
-    pub name: Arc<str>,
-    /// 0 to 1.
-    pub score: f32,
-}
-
-/// The number format of a vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum VectorType {
-    /// IEEE 754 binary32, little-endian.
-    F32,
-    /// IEEE 754 binary16, little-endian.
-    F16,
-}
-
-impl VectorType {
-    /// The symbol in records.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            VectorType::F32 => "f32",
-            VectorType::F16 => "f16",
-        }
-    }
-
-    /// Numbers as they lie in records.
-    pub fn bytes(self, numbers: &[f32]) -> Bytes {
-        match self {
-            VectorType::F32 => numbers
-                .iter()
-                .flat_map(|number| number.to_le_bytes())
-                .collect(),
-            VectorType::F16 => numbers
-                .iter()
-                .flat_map(|number| f16::from_f32(*number).to_le_bytes())
-                .collect(),
-        }
-    }
-
-    /// Bytes of one number.
-    pub const fn width(self) -> usize {
-        match self {
-            VectorType::F32 => 4,
-            VectorType::F16 => 2,
-        }
-    }
-}
-
-/// A vector for a frame or a window of frames.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Embedding {
-    /// The space it lives in: vectors compare only within one space (model name and revision).
-    pub space: Arc<str>,
-    /// Number format of `vector`.
-    pub dtype: VectorType,
-    /// Numbers in `vector`.
-    pub dim: u32,
-    /// Whether its Euclidean length is 1.
-    pub normalized: bool,
-    /// `dim` numbers of `dtype`.
-    pub vector: Bytes,
-    /// Frames it was made of.
-    pub frames: u32,
-    /// The most probable classes, best first; empty where the model has no classes.
-    pub labels: Vec<Label>,
-    /// The probability of every class, for stages that average them; not part of the record.
-    pub scores: Option<Arc<Scores>>,
-}
-
-/// The probability of every class of a model.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Scores {
-    /// Class names, shared by every vector of the model.
-    pub names: Arc<[Arc<str>]>,
-    /// One probability a class: they sum to 1, or each stands for itself, as the model has it.
-    pub values: Vec<f32>,
-}
-
-impl Scores {
-    /// The `k` most probable classes, best first.
-    pub fn top(&self, k: usize) -> Vec<Label> {
-        let mut order: Vec<usize> = (0..self.values.len().min(self.names.len())).collect();
-        order.sort_by(|&a, &b| self.values[b].total_cmp(&self.values[a]));
-        order
-            .iter()
-            .take(k)
-            .map(|&at| Label {
-                name: Arc::clone(&self.names[at]),
-                score: self.values[at],
-            })
-            .collect()
-    }
-
-    /// The mean probability of each class of the first's model; none of none.
-    pub fn mean<'a>(scores: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
-        let mut scores = scores.into_iter();
-        let (mut mean, mut count) = (scores.next()?.clone(), 1.0f32);
-        for other in scores
-            .filter(|other| other.values.len() == mean.values.len())
-            .collect::<Vec<_>>()
-        {
-            mean.values
-                .iter_mut()
-                .zip(&other.values)
-                .for_each(|(sum, value)| *sum += value);
-            count += 1.0;
-        }
-        mean.values.iter_mut().for_each(|sum| *sum /= count);
-        Some(mean)
-    }
-
-    /// Number of classes.
-    pub fn len(&self) -> usize {
-        self.values.len()
-    }
-
-    /// Whether there are no classes.
-    pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
-    }
-}
-
 /// Why a text ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Finish {
@@ -386,32 +219,6 @@ pub struct Caption {
     pub partial: bool,
     /// Which of several texts about the same it is, from 0.
     pub variant: u32,
-}
-
-/// An encoded picture, held by the object store.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Picture {
-    /// What it is for: `keyframe`, `thumbnail`.
-    pub role: String,
-    /// Where it lies.
-    pub uri: String,
-    /// SHA-256 of `data`, hexadecimal.
-    pub sha256: String,
-    /// IANA media type.
-    pub media_type: String,
-    /// Pixels a row.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
-    /// When the store may delete it; none for never.
-    pub expires_at: Option<Micros>,
-    /// The encoded bytes.
-    pub data: Bytes,
-    /// Whether `data` travels in the record.
-    pub inline: bool,
-    /// How much painted frames flicker beyond their sources: luma levels, 0 to 255, over the
-    /// segment or since the picture before.
-    pub flicker: Option<f32>,
 }
 
 /// A packet that could not be processed.

@@ -59,7 +59,7 @@ pub enum Outcome {
     DeadLettered,
     /// It was lost, counted under its reason.
     Dropped(Reason),
-    /// A holder fell without saying what became of it: a bug.
+    /// A holder was dropped without saying what became of it: a bug.
     Leaked,
 }
 
@@ -137,7 +137,7 @@ impl Receipt {
     }
 
     /// A further hold on the same.
-    #[must_use = "a hold that falls without an outcome is a leak"]
+    #[must_use = "a hold dropped without an outcome is a leak"]
     pub fn split(&self) -> Self {
         Self(self.0.clone())
     }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fallen_receipt_is_a_leak() {
+    fn a_receipt_dropped_unsettled_is_a_leak() {
         let book = Arc::new(Book::default());
         drop(root(&book, 3));
         assert_eq!(*book.0.lock(), [(3, Outcome::Leaked)]);

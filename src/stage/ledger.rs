@@ -31,10 +31,12 @@ struct Book {
     dropped: [u64; Reason::ALL.len()],
     dead_lettered: u64,
     leaked: u64,
-    /// Frames from the oldest unsettled on: position and whether settled.
+    /// Frames from the oldest unsettled on. Their numbers are contiguous, `first..ingested`, so
+    /// that a frame's place is its number less `first`.
     open: VecDeque<Slot>,
-    /// Number of the first of `open`.
+    /// Number of the first of `open`: all before it have settled.
     first: u64,
+    /// Epoch and end of the last of those.
     complete: Option<(u64, Nanos)>,
 }
 
@@ -43,6 +45,35 @@ struct Slot {
     epoch: u64,
     end: Nanos,
     settled: bool,
+}
+
+impl Book {
+    /// Frames that have settled, whatever their outcome.
+    fn settled(&self) -> u64 {
+        self.delivered
+            + self.absorbed
+            + self.dropped.iter().sum::<u64>()
+            + self.dead_lettered
+            + self.leaked
+    }
+
+    /// The invariants, as far as they are seen without a look at every open slot.
+    fn check(&self) {
+        debug_assert_eq!(
+            self.first + self.open.len() as u64,
+            self.ingested,
+            "slots are contiguous"
+        );
+        debug_assert!(
+            (self.first..=self.ingested).contains(&self.settled()),
+            "what has settled is all before the first open slot, and nothing that never came"
+        );
+        debug_assert!(
+            self.open.front().is_none_or(|slot| !slot.settled),
+            "settled slots leave from the front"
+        );
+        debug_assert!(!self.open.is_empty() || self.settled() == self.ingested);
+    }
 }
 
 impl Ledger {
@@ -90,6 +121,7 @@ impl Account {
             end,
             settled: false,
         });
+        book.check();
         Receipt::root(Arc::clone(self) as Arc<dyn packet::Settle>, slot)
     }
 
@@ -100,12 +132,7 @@ impl Account {
             .into_iter()
             .zip(book.dropped)
             .filter(|(_, count)| *count > 0);
-        let settled = book.delivered
-            + book.absorbed
-            + book.dropped.iter().sum::<u64>()
-            + book.dead_lettered
-            + book.leaked;
-        Balance {
+        let balance = Balance {
             ingested: book.ingested,
             delivered: book.delivered,
             absorbed: book.absorbed,
@@ -114,8 +141,14 @@ impl Account {
                 .collect(),
             dead_lettered: book.dead_lettered,
             leaked: book.leaked,
-            in_flight: book.ingested - settled,
-        }
+            in_flight: book.ingested - book.settled(),
+        };
+        // Counted apart from the terms: frames in flight are the slots that have not settled.
+        debug_assert_eq!(
+            balance.in_flight,
+            book.open.iter().filter(|slot| !slot.settled).count() as u64
+        );
+        balance
     }
 
     /// Waits until nothing is in flight.
@@ -140,15 +173,17 @@ impl packet::Settle for Account {
             Outcome::DeadLettered => book.dead_lettered += 1,
             Outcome::Leaked => {
                 book.leaked += 1;
-                tracing::error!(slot, "a receipt fell without an outcome");
+                tracing::error!(slot, "a receipt was dropped without an outcome");
             }
         }
         let at = (slot - book.first) as usize;
-        book.open[at].settled = true;
+        let settled_before = std::mem::replace(&mut book.open[at].settled, true);
+        debug_assert!(!settled_before, "a root settles once");
         while book.open.front().is_some_and(|slot| slot.settled) {
             book.complete = book.open.pop_front().map(|slot| (slot.epoch, slot.end));
             book.first += 1;
         }
+        book.check();
         if book.open.is_empty() {
             drop(book);
             self.settled.notify_waiters();

@@ -91,8 +91,8 @@ pub struct SourceSetup {
 }
 
 impl SourceSetup {
-    /// From the keys of a source; `live` where its frames come at their own pace.
-    pub fn of(context: &Context<'_>, live: bool) -> Self {
+    /// By the keys of a source; `live` where its frames come at their own pace.
+    pub fn new(context: &Context<'_>, live: bool) -> Self {
         let (origin, labels) = (Arc::clone(context.origin), labels(context.params));
         Self {
             origin,
@@ -230,7 +230,7 @@ pub struct PumpContext<'a> {
     pub feed: &'a Arc<dyn Feed>,
     /// By this stage.
     pub origin: &'a Origin,
-    /// Until this is told.
+    /// Until this is cancelled.
     pub stop: &'a CancellationToken,
     /// Whether a view that has ended has ended for good, for no other video follows in the session.
     pub once: bool,

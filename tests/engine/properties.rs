@@ -333,6 +333,9 @@ fn paused() -> tokio::runtime::Runtime {
         .expect("a runtime starts")
 }
 
+/// So many cases, or as many as `PROPTEST_CASES` says. The seed of one that failed is written to
+/// `proptest-regressions/engine/properties.txt` in the repository (proptest's own place for it,
+/// beside the folder of `tests/main.rs`): committed, it is tried first in every later run.
 fn cases(cases: u32) -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES")
         .ok()
@@ -341,7 +344,6 @@ fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig {
         cases,
         max_shrink_iters: 2000,
-        failure_persistence: None,
         ..ProptestConfig::default()
     }
 }

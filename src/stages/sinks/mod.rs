@@ -5,5 +5,3 @@ pub mod discard;
 pub mod file;
 pub mod kafka;
 pub mod redis;
-mod text_file;
-mod webvtt;

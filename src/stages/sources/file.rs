@@ -51,7 +51,7 @@ pub const KIND: StageKind = StageKind {
 fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
     let params = context.params;
     Ok(Arc::new(FileSource {
-        setup: SourceSetup::of(context, false),
+        setup: SourceSetup::new(context, false),
         paths: source_setup::texts(params.list("paths")),
         parallel: params.int("parallel").unsigned_abs() as usize,
     }))

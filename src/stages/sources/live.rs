@@ -1,5 +1,5 @@
 //! `live`: RTMP, RTSP, SRT and HLS streams that come at their own pace. A stream that drops is
-//! connected again with jittered backoff; each connection is an epoch, and an event tells of the
+//! connected again with jittered backoff; each connection is an epoch, and an event reports the
 //! gap between two.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use crate::{Error, Result};
 pub const KIND: StageKind = StageKind {
     name: "live",
     doc: "LiveSource streams by URL (rtmp, rtmps, rtsp, srt, hls as http or https). One that drops is \
-          connected again; an event tells of the gap.",
+          connected again; an event reports the gap.",
     accepts: &[],
     emits: &[PayloadKind::Frame, PayloadKind::Audio],
     params: &[
@@ -108,7 +108,7 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
             twice[0]
         )));
     }
-    let mut setup = SourceSetup::of(context, true);
+    let mut setup = SourceSetup::new(context, true);
     setup.options.latency = Some(params.duration("latency"));
     setup.options.sender_clock = **params.text("clock") == *"ntp";
     let reports =
@@ -170,7 +170,7 @@ impl Camera {
     }
 }
 
-/// The connection before, for the event that tells of the gap.
+/// The connection before, for the event that reports the gap.
 struct LostConnection {
     epoch: u64,
     last: Micros,

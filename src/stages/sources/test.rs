@@ -88,7 +88,7 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
         .map_or_else(String::new, |frames| format!("&frames={frames}"));
     let (pattern, rate) = (params.text("pattern"), params.int("rate"));
     Ok(Arc::new(TestSource {
-        setup: SourceSetup::of(context, live),
+        setup: SourceSetup::new(context, live),
         uri: format!(
             "test://?pattern={pattern}&fps={rate}&size={width}x{height}&live={live}{frames}"
         ),

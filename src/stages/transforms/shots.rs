@@ -50,7 +50,7 @@ pub const KIND: StageKind = StageKind {
             ty: Type::Choice(&["close", "bridge"]),
             default: Default::Is("close"),
             doc: "What missing frames do to the open segment: `close` ends it and begins the \
-                  model's window anew, `bridge` goes on as if none were missing.",
+                  model's window again, `bridge` goes on as if none were missing.",
         },
         Field {
             name: "max_gap",

@@ -115,7 +115,7 @@ fn dtype(params: &Params) -> VectorType {
     }
 }
 
-/// A key with what an answer about these frames hangs on: the weights, how they are computed with,
+/// A key of what an answer about these frames depends on: the weights, how they are computed with,
 /// and the pixels.
 pub(super) fn key(
     op: &'static str,

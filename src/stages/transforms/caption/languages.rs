@@ -1,4 +1,4 @@
-//! Languages by their names, as a prompt tells them to a model.
+//! Languages by their names, as a prompt says them to a model.
 
 /// English names by the first subtag of a BCP 47 tag.
 const NAMES: &[(&str, &str)] = &[

@@ -1,13 +1,13 @@
 //! The prompt of a caption: a template, and what is filled in of a segment and of what was
 //! collected for it.
 
-use super::super::prompt::Prompt as Template;
 use super::languages;
 use crate::Result;
 use crate::packet::{Label, Payload, Scores};
 use crate::stage::Input;
+use crate::stages::transforms::prompt::Prompt as Template;
 
-/// What a prompt can tell of.
+/// What the names in a prompt are filled in from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PromptContext<'a> {
     /// What the caption is about, and what was collected for it.
@@ -99,7 +99,7 @@ pub(super) fn mean_tags(input: &Input<'_>, count: usize, least: f32) -> Vec<Labe
     tags
 }
 
-/// A prompt template that tells of a [`PromptContext`].
+/// A prompt template whose names are filled in from a [`PromptContext`].
 #[derive(Debug)]
 pub(super) struct Prompt(Template);
 

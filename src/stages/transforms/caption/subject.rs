@@ -139,7 +139,7 @@ impl Subject {
         }
     }
 
-    /// The key of its texts, as far as they hang on it.
+    /// The part of its texts' key that depends on it.
     pub fn key(&self, key: KeyBuilder) -> KeyBuilder {
         match self {
             Self::Prompt { prompt, system } => {

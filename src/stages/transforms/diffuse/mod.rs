@@ -3,6 +3,8 @@
 //! not flicker.
 
 mod painting;
+mod params;
+mod scene;
 mod style;
 #[cfg(test)]
 mod tests;
@@ -14,13 +16,12 @@ use futures::future::try_join_all;
 use tokio::sync::Mutex;
 
 use self::painting::{Painter, Painting};
-use self::style::{Style, blocking};
+use self::params::{NAMES, PARAMS};
+use self::style::Style;
 use super::prompt::Prompt;
-use crate::config::shape::{Default, Field, Type};
 use crate::inference::{FromFrame, PictureRequest, Requester};
-use crate::media::{self, PictureEncoding};
-use crate::models::diffusion::pipeline::CLASSES;
-use crate::packet::{Frame, Head, Payload, PayloadKind, Picture, RecordId, Scores};
+use crate::media::PictureEncoding;
+use crate::packet::{Frame, Head, Payload, PayloadKind, Picture, RecordId};
 use crate::stage::{
     Build, Context, Emitter, Flush, Input, Joins, Lookahead, OpenTransform, PacketDraft, StageKind,
     Transform,
@@ -46,128 +47,6 @@ pub const KIND: StageKind = StageKind {
     lookahead: Lookahead::none,
     build: Build::Windowed(build),
 };
-
-const PARAMS: &[Field] = &[
-    Field {
-        name: "model",
-        ty: Type::Model(&CLASSES),
-        default: Default::Required,
-        doc: "The pipeline: a folder with model_index.json.",
-    },
-    Field {
-        name: "prompt",
-        ty: Type::Text,
-        default: Default::Is("\"{caption}\""),
-        doc: "What a picture shows. `{caption}` and `{tags}` (of what is collected), `{start}`, \
-              `{duration}` (seconds), `{stream}` and `{labels.NAME}` are filled in. A thumbnail \
-              from noise whose prompt comes out empty is not painted.",
-    },
-    Field {
-        name: "negative_prompt",
-        ty: Type::Text,
-        default: Default::Absent,
-        doc: "What a picture does not show, with a `guidance` above 1; as the model was trained \
-              when left out.",
-    },
-    Field {
-        name: "mode",
-        ty: Type::Choice(&["thumbnail", "frames"]),
-        default: Default::Is("thumbnail"),
-        doc: "What is painted for a segment or a caption: one picture, or each frame that is \
-              collected for it.",
-    },
-    Field {
-        name: "start",
-        ty: Type::Choice(&["noise", "frame"]),
-        default: Default::Is("noise"),
-        doc: "What a thumbnail is painted from: `noise` and the prompt alone, or the collected \
-              frame or picture nearest to the middle.",
-    },
-    Field {
-        name: "size",
-        ty: Type::Size,
-        default: Default::Is("native"),
-        doc: "Width and height, multiples of 8. `native` is the frame's size, cut down to such \
-              multiples, or from noise that of the model's training. A view of this size saves \
-              scaling.",
-    },
-    Field {
-        name: "steps",
-        ty: Type::Int(1, 1000),
-        default: Default::Is("20"),
-        doc: "Steps from noise to a picture; turbo models want 1 to 4.",
-    },
-    Field {
-        name: "guidance",
-        ty: Type::Float(0.0, 100.0),
-        default: Default::Is("7.5"),
-        doc: "How much more the prompt counts than the negative one. At 1 or less a step costs \
-              half as much; turbo models want 0.",
-    },
-    Field {
-        name: "strength",
-        ty: Type::Float(0.0, 1.0),
-        default: Default::Is("0.6"),
-        doc: "How much of a frame becomes noise, above 0; this part of `steps` is done, and must \
-              be one at least. Latent consistency models do all steps.",
-    },
-    Field {
-        name: "seed",
-        ty: Type::Int(0, u32::MAX as i64),
-        default: Default::Is("0"),
-        doc: "Seed of the noise, the same for every picture: equal seeds and inputs give equal \
-              pictures on the same device.",
-    },
-    Field {
-        name: "previous",
-        ty: Type::Float(0.0, 1.0),
-        default: Default::Is("0.3"),
-        doc: "The part that the frame painted before has in the next frame's latents, against \
-              flicker; 0 for none, which lets the frames of a segment be painted at once. Each \
-              segment begins afresh.",
-    },
-    Field {
-        name: "skip_similar",
-        ty: Type::Float(0.0, 1.0),
-        default: Default::Is("0.98"),
-        doc: "Frames whose structural similarity to the last painted one reaches this are not \
-              painted: they are absorbed, and the picture before stands for them.",
-    },
-    Field {
-        name: "tags",
-        ty: Type::Int(0, 100),
-        default: Default::Is("5"),
-        doc: "Tags in `{tags}`, best first.",
-    },
-    Field {
-        name: "format",
-        ty: Type::Choice(&["jpeg", "png", "webp"]),
-        default: Default::Is("jpeg"),
-        doc: "How pictures are encoded; PNG and WebP without loss.",
-    },
-    Field {
-        name: "quality",
-        ty: Type::Int(1, 100),
-        default: Default::Is("85"),
-        doc: "JPEG quality.",
-    },
-    Field {
-        name: "role",
-        ty: Type::Text,
-        default: Default::Absent,
-        doc: "What the pictures are for, as their records say: `thumbnail`, or `frame` for \
-              frames, when left out.",
-    },
-    Field {
-        name: "cache",
-        ty: Type::Bool,
-        default: Default::Is("true"),
-        doc: "Whether pictures are looked up and kept by what they are painted from.",
-    },
-];
-
-/// What a prompt may ask for.
-const NAMES: [&str; 5] = ["caption", "tags", "start", "duration", "stream"];
 
 fn build(context: &Context<'_>) -> Result<OpenTransform> {
     let params = context.params;
@@ -248,8 +127,8 @@ impl Settings {
 const THUMBNAIL: &str = "thumbnail";
 const FRAME: &str = "frame";
 
-/// A picture on its way out.
-struct Made<'a> {
+/// A picture that is to be emitted.
+struct NewPicture<'a> {
     painting: Painting,
     role: &'static str,
     /// Of what it is about.
@@ -297,7 +176,10 @@ impl Diffuse {
         let painting = settings
             .painter
             .paint(
-                self.request(input, Some(style.follow(frame, settings))),
+                self.request(
+                    input,
+                    Some(style.follow(frame, settings.strength, settings.previous)),
+                ),
                 &self.requester,
             )
             .await?;
@@ -305,7 +187,7 @@ impl Diffuse {
         let flicker = style.flicker_since();
         drop(style);
         self.emit(
-            Made {
+            NewPicture {
                 painting,
                 role: FRAME,
                 head: input.head,
@@ -333,12 +215,12 @@ impl Diffuse {
         let from = if settings.from_frame {
             // A segment shorter than the pace of the view has no frame of its own: nothing to paint
             // from.
-            let Some((id, payload)) = nearest(input) else {
+            let Some((id, payload)) = scene::nearest(input) else {
                 return Ok(());
             };
             parents.push(id);
             Some(FromFrame {
-                frame: frame_of(payload).await?,
+                frame: scene::frame_of(payload).await?,
                 strength: settings.strength,
                 previous: None,
             })
@@ -351,7 +233,7 @@ impl Diffuse {
         }
         let painting = settings.painter.paint(request, &self.requester).await?;
         self.emit(
-            Made {
+            NewPicture {
                 painting,
                 role: THUMBNAIL,
                 head: input.head,
@@ -367,22 +249,25 @@ impl Diffuse {
     /// them all.
     async fn segment(&self, input: &Input<'_>, out: &mut Emitter) -> Result<()> {
         let settings = &self.settings;
-        let (mut style, mut taken) = (Style::default(), Vec::new());
+        let (mut style, mut changed) = (Style::default(), Vec::new());
         for (head, payload) in &input.collected {
             let Payload::Frame(frame) = payload else {
                 continue;
             };
             if style.is_new(frame, settings.skip_similar).await? {
-                taken.push((head, frame));
+                changed.push((head, frame));
             }
         }
-        let mut paintings = Vec::with_capacity(taken.len());
+        let mut paintings = Vec::with_capacity(changed.len());
         if settings.previous > 0.0 {
-            for (_, frame) in &taken {
+            for (_, frame) in &changed {
                 let painting = settings
                     .painter
                     .paint(
-                        self.request(input, Some(style.follow(frame, settings))),
+                        self.request(
+                            input,
+                            Some(style.follow(frame, settings.strength, settings.previous)),
+                        ),
                         &self.requester,
                     )
                     .await?;
@@ -390,9 +275,14 @@ impl Diffuse {
                 paintings.push(painting);
             }
         } else {
-            let requests: Vec<_> = taken
+            let requests: Vec<_> = changed
                 .iter()
-                .map(|(_, frame)| self.request(input, Some(style.follow(frame, settings))))
+                .map(|(_, frame)| {
+                    self.request(
+                        input,
+                        Some(style.follow(frame, settings.strength, settings.previous)),
+                    )
+                })
                 .collect();
             paintings = try_join_all(
                 requests
@@ -400,15 +290,15 @@ impl Diffuse {
                     .map(|request| settings.painter.paint(request, &self.requester)),
             )
             .await?;
-            for ((_, frame), painting) in taken.iter().zip(&paintings) {
+            for ((_, frame), painting) in changed.iter().zip(&paintings) {
                 style.painted(frame, painting).await?;
             }
         }
         let flicker = style.flicker();
-        for ((head, _), painting) in taken.into_iter().zip(paintings) {
+        for ((head, _), painting) in changed.into_iter().zip(paintings) {
             let parents = vec![input.id(), head.id(PayloadKind::Frame)];
             self.emit(
-                Made {
+                NewPicture {
                     painting,
                     role: FRAME,
                     head,
@@ -434,103 +324,30 @@ impl Diffuse {
         self.settings
             .prompt
             .fill(&stream.labels, |name| match name {
-                "caption" => caption(input),
-                "tags" => self.tags(input),
+                "caption" => scene::caption(input),
+                "tags" => scene::tags(input, self.settings.tags),
                 "start" => format!("{:.1}", span.start as f64 / 1e9),
                 "duration" => format!("{:.1}", span.len() as f64 / 1e9),
                 _ => stream.id.to_string(),
             })
     }
 
-    /// The mean tags of the collected vectors, else those that the caption was written from.
-    fn tags(&self, input: &Input<'_>) -> String {
-        let scores = input
-            .collected
-            .iter()
-            .filter_map(|(_, payload)| match payload {
-                Payload::Embedding(embedding) => embedding.scores.as_deref(),
-                _ => None,
-            });
-        let tags = match Scores::mean(scores) {
-            Some(mean) => mean.top(self.settings.tags),
-            None => payloads(input)
-                .find_map(|payload| {
-                    if let Payload::Caption(caption) = payload {
-                        Some(caption.tags.clone())
-                    } else {
-                        None
-                    }
-                })
-                .unwrap_or_default(),
-        };
-        tags.iter()
-            .take(self.settings.tags)
-            .map(|tag| &*tag.name)
-            .collect::<Vec<_>>()
-            .join(", ")
-    }
-
-    fn emit(&self, made: Made<'_>, out: &mut Emitter) {
+    fn emit(&self, new: NewPicture<'_>, out: &mut Emitter) {
         let role = self
             .settings
             .role
             .clone()
-            .unwrap_or_else(|| made.role.to_owned());
+            .unwrap_or_else(|| new.role.to_owned());
         let picture = Picture {
             role,
-            flicker: made.flicker,
-            ..made.painting.picture
+            flicker: new.flicker,
+            ..new.painting.picture
         };
-        let draft = PacketDraft::new(Payload::Picture(Arc::new(picture)), made.head.span).by(self
+        let draft = PacketDraft::new(Payload::Picture(Arc::new(picture)), new.head.span).by(self
             .settings
             .painter
             .model()
             .tag());
-        out.emit(draft.from_records(made.parents));
-    }
-}
-
-/// The input's own payload and what was collected for it.
-fn payloads<'a>(input: &'a Input<'_>) -> impl Iterator<Item = &'a Payload> {
-    std::iter::once(&input.payload).chain(input.collected.iter().map(|(_, payload)| payload))
-}
-
-/// The captions, one after another.
-fn caption(input: &Input<'_>) -> String {
-    let texts = payloads(input).filter_map(|payload| {
-        if let Payload::Caption(caption) = payload {
-            Some(caption.text.trim())
-        } else {
-            None
-        }
-    });
-    texts
-        .filter(|text| !text.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
-/// The collected frame or picture nearest to the middle of the span.
-fn nearest(input: &Input<'_>) -> Option<(RecordId, Payload)> {
-    // A picture is about a whole span, as a keyframe is: its own middle counts.
-    let middle = |head: &Head| head.span.start + head.span.len() / 2;
-    let seen = input
-        .collected
-        .iter()
-        .filter(|(_, payload)| matches!(payload, Payload::Frame(_) | Payload::Picture(_)));
-    let (head, payload) = seen.min_by_key(|(head, _)| middle(head).abs_diff(middle(input.head)))?;
-    Some((head.id(payload.kind()), payload.clone()))
-}
-
-async fn frame_of(payload: Payload) -> Result<Arc<Frame>> {
-    match payload {
-        Payload::Frame(frame) => Ok(frame),
-        Payload::Picture(picture) => {
-            blocking(move || media::decode_picture(&picture.data).map(Arc::new)).await
-        }
-        other => Err(Error::bug(format!(
-            "a {} is no frame",
-            other.kind().as_str()
-        ))),
+        out.emit(draft.from_records(new.parents));
     }
 }

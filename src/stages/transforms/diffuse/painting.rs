@@ -84,11 +84,11 @@ impl Painter {
         if let Some(painting) = fresh.into_inner() {
             return Ok(painting);
         }
-        let (kept, latents) = unpack(&value)?;
-        if let Ok(data) = self.objects.get(&kept.uri).await {
-            // Put there anew, so that it lives as long as one painted now.
+        let (cached, latents) = unpack(&value)?;
+        if let Ok(data) = self.objects.get(&cached.uri).await {
+            // Put there again, so that it lives as long as one painted now.
             let object = self.put(data.clone()).await?;
-            return Ok(self.painting(object, data, (kept.width, kept.height), latents));
+            return Ok(self.painting(object, data, (cached.width, cached.height), latents));
         }
         let painting = self
             .store(self.model.ask(request, requester.clone()).await?)
@@ -191,13 +191,13 @@ fn pack(painting: &Painting) -> Result<Bytes> {
     let Picture {
         uri, width, height, ..
     } = &painting.picture;
-    let kept = CachedPicture {
+    let cached = CachedPicture {
         uri: uri.clone(),
         width: *width,
         height: *height,
         latents: painting.latents.shape,
     };
-    let mut value = serde_json::to_vec(&kept)
+    let mut value = serde_json::to_vec(&cached)
         .map_err(|error| Error::bug("a picture's place does not serialise").because(error))?;
     value.push(b'\n');
     value.extend_from_slice(&painting.latents.values);
@@ -210,15 +210,15 @@ fn unpack(value: &Bytes) -> Result<(CachedPicture, Latents)> {
         .iter()
         .position(|byte| *byte == b'\n')
         .ok_or_else(broken)?;
-    let kept: CachedPicture =
+    let cached: CachedPicture =
         serde_json::from_slice(&value[..end]).map_err(|error| broken().because(error))?;
     let latents = Latents {
-        shape: kept.latents,
+        shape: cached.latents,
         values: value.slice(end + 1..),
     };
     let size: u64 = latents.shape.iter().map(|side| u64::from(*side)).product();
     if latents.values.len() as u64 == 4 * size {
-        Ok((kept, latents))
+        Ok((cached, latents))
     } else {
         Err(broken())
     }
@@ -251,9 +251,9 @@ mod tests {
             latents: latents.clone(),
         })
         .expect("it packs");
-        let (kept, found) = unpack(&value).expect("it parses");
+        let (cached, found) = unpack(&value).expect("it parses");
         assert_eq!(
-            (&*kept.uri, kept.width, kept.height, found),
+            (&*cached.uri, cached.width, cached.height, found),
             ("file:///x/y.jpg", 16, 8, latents)
         );
         assert!(

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use super::Settings;
 use super::painting::Painting;
 use crate::inference::{FromFrame, Latents};
 use crate::media;
@@ -43,18 +42,14 @@ impl Style {
         Ok(new)
     }
 
-    /// How a frame is painted after those before it.
-    pub fn follow(&self, frame: &Arc<Frame>, settings: &Settings) -> FromFrame {
-        let part = settings.previous;
-        let previous = self
-            .latents
-            .as_ref()
-            .filter(|_| part > 0.0)
-            .map(|latents| (latents.clone(), part));
+    /// How a frame is painted after those before it: `strength` of it becomes noise, and the last
+    /// painted one has the part `previous` in its latents.
+    pub fn follow(&self, frame: &Arc<Frame>, strength: f64, previous: f64) -> FromFrame {
+        let before = self.latents.as_ref().filter(|_| previous > 0.0);
         FromFrame {
             frame: Arc::clone(frame),
-            strength: settings.strength,
-            previous,
+            strength,
+            previous: before.map(|latents| (latents.clone(), previous)),
         }
     }
 

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::cache::{Cache, ObjectStore};
 use crate::inference::{BatchSettings, ModelSettings, Models, NetworkOptions, Workers};
+use crate::media;
 use crate::packet::{Caption, Finish, Label, Packet, PixelFormat, Receipt, Span};
 use crate::stage::{Deps, testing};
 use crate::stage::{DropPolicy, PendingInput};
@@ -188,7 +189,7 @@ async fn a_caption_becomes_a_thumbnail_that_is_painted_once() {
     assert_eq!((&again.uri, &again.data), (&first.uri, &first.data));
     let other = lab.pictures(caption("2 dogs"), vec![]).await.remove(0);
     assert_ne!(other.sha256, first.sha256, "the prompt counts");
-    // What the store has lost is painted anew, and is the same: the seed decides.
+    // What the store has lost is painted again, and is the same: the seed decides.
     std::fs::remove_dir_all(lab.folder.path().join("objects/kept")).expect("pictures lie there");
     assert_eq!(
         lab.pictures(caption("A cat"), vec![])

@@ -1,4 +1,4 @@
-//! Windows of scripted speech: their places, times and what is let go of.
+//! Windows of scripted speech: their places, times and which pieces are let go.
 
 use bytes::Bytes;
 
@@ -53,7 +53,7 @@ impl Stream {
         windows
     }
 
-    /// Samples in_flight their number, in 1/65536.
+    /// Samples hold their number, in 1/65536.
     fn give(&mut self, from: u64, to: u64) {
         let span = Span::new(from * MS, to * MS);
         let numbers =
@@ -114,7 +114,7 @@ impl Stream {
 }
 
 /// Start and length in milliseconds, the first sample checked.
-fn told(windows: &[Window]) -> Vec<(u64, u64)> {
+fn places(windows: &[Window]) -> Vec<(u64, u64)> {
     windows
         .iter()
         .map(|window| (window.time(0.) / MS, window.samples.len() as u64 / 16))
@@ -127,9 +127,9 @@ fn without_a_detector_windows_follow_one_another() {
     let mut windows: Vec<Window> = (0..25)
         .flat_map(|second| stream.take(500 + second * 1000, 1500 + second * 1000))
         .collect();
-    assert_eq!(told(&windows), [(500, 10_000), (10_500, 10_000)]);
+    assert_eq!(places(&windows), [(500, 10_000), (10_500, 10_000)]);
     windows.extend(stream.end());
-    assert_eq!(told(&windows[2..]), [(20_500, 5000)]);
+    assert_eq!(places(&windows[2..]), [(20_500, 5000)]);
     assert_eq!(windows[1].samples[0], (160_000 % 65_536) as f32 / 65_536.);
     assert_eq!(windows[2].time(1.25), 21_750 * MS);
     assert_eq!(
@@ -154,7 +154,7 @@ fn phrases_are_gathered_until_a_pause() {
         }
     }
     // Chunks of 32 ms, padded by 30 ms.
-    assert_eq!(told(&windows), [(994, 2556), (7970, 1084)]);
+    assert_eq!(places(&windows), [(994, 2556), (7970, 1084)]);
     let parents =
         |at: usize, from: u64, to: u64| windows[at].behind(Span::new(from * MS, to * MS)).0.len();
     assert_eq!(
@@ -198,9 +198,9 @@ fn windows_are_no_longer_than_they_may_be() {
             .iter()
             .all(|window| window.samples.len() as u64 <= 10 * SECOND),
         "{:?}",
-        told(&windows)
+        places(&windows)
     );
-    let cuts: Vec<u64> = told(&windows)[1..]
+    let cuts: Vec<u64> = places(&windows)[1..]
         .iter()
         .map(|(start, _)| start / 1000)
         .collect();
@@ -210,7 +210,7 @@ fn windows_are_no_longer_than_they_may_be() {
         ends.zip(&windows[1..])
             .all(|(end, next)| end <= next.time(0.)),
         "and without overlap: {:?}",
-        told(&windows)
+        places(&windows)
     );
 }
 
@@ -222,7 +222,7 @@ fn missing_sound_ends_a_window() {
         assert!(stream.take(1050, 2050).is_empty(), "a little is bridged");
         let windows = stream.take(7000, 8000);
         let expected = if detects { (290, 1468) } else { (0, 2000) };
-        assert_eq!(told(&windows), [expected]);
+        assert_eq!(places(&windows), [expected]);
         assert_eq!(
             windows[0].time(1.5),
             if detects { 1808 } else { 1550 } * MS,

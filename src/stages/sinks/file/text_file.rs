@@ -3,8 +3,9 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::paths::{create, unwritable};
 use crate::{Error, Result};
 
 /// Bytes that are gathered before they are written.
@@ -114,19 +115,6 @@ impl TextFile {
                                                                   in the file in part");
         }
     }
-}
-
-/// Makes a file, empty, and its folder.
-pub(super) fn create(path: &Path) -> Result<File> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(|error| unwritable(folder, error))?;
-    }
-    File::create(path).map_err(|error| unwritable(path, error))
-}
-
-/// What to say of a path that the sink cannot write.
-pub(super) fn unwritable(path: &Path, error: std::io::Error) -> Error {
-    Error::unwritable(path, error, "the stage's `path`")
 }
 
 #[cfg(test)]
