@@ -9,7 +9,7 @@ use super::layers::Linear;
 use super::weights::Weights;
 use crate::error::{Error, Result};
 
-/// PatchEmbedding to vectors.
+/// Patches to vectors.
 #[derive(Debug)]
 pub struct PatchEmbedding {
     /// Of a patch's pixels row by row, side * side * 3 bytes; without a bias, which is in the

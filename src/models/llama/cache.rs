@@ -1,7 +1,7 @@
 //! The texts under way of a Llama-family decoder: their keys and values, and the rotation of every
 //! position.
 
-use super::config::Config;
+use super::config::LlamaConfig;
 use crate::error::Result;
 use crate::models::decoder::{self, KvCache, KvCacheConfig};
 use crate::tensor::{Device, Kind, Tensor};
@@ -17,7 +17,12 @@ pub struct Cache {
 
 impl Cache {
     /// For one row, with room for `columns`.
-    pub(super) fn new(config: &Config, columns: i64, kind: Kind, device: Device) -> Result<Self> {
+    pub(super) fn new(
+        config: &LlamaConfig,
+        columns: i64,
+        kind: Kind,
+        device: Device,
+    ) -> Result<Self> {
         let (heads, dim) = (config.num_key_value_heads, config.head_dim);
         let shape = KvCacheConfig {
             layers: config.num_hidden_layers,

@@ -3,7 +3,7 @@
 //! `Qwen3Config`.
 
 use crate::error::{Error, Result};
-use crate::models::config::Config as Json;
+use crate::models::config::Config;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -22,7 +22,7 @@ pub enum ModelType {
 
 /// What config.json says of a Llama-family decoder.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub struct LlamaConfig {
     /// Numbers a position.
     pub hidden_size: i64,
     /// Numbers inside the feed-forward block.
@@ -66,12 +66,12 @@ struct Scaling {
     original_max_position_embeddings: Option<f64>,
 }
 
-impl Config {
+impl LlamaConfig {
     /// Reads config.json and refuses what [`super::Llama`] would compute wrongly.
     ///
     /// # Errors
     /// Model, naming the field.
-    pub fn read(json: &Json, model_type: ModelType) -> Result<Self> {
+    pub fn read(json: &Config, model_type: ModelType) -> Result<Self> {
         let hidden_size = json.integer("hidden_size")?;
         let num_attention_heads = json.integer("num_attention_heads")?;
         // Older files have the angles in `rope_theta` and `rope_scaling`, newer ones both in
@@ -257,8 +257,8 @@ mod tests {
         json
     }
 
-    fn read(json: Value) -> Result<Config> {
-        Config::read(&Json::of(json), ModelType::Llama)
+    fn read(json: Value) -> Result<LlamaConfig> {
+        LlamaConfig::read(&Config::of(json), ModelType::Llama)
     }
 
     #[test]
@@ -294,7 +294,7 @@ mod tests {
             all.as_object_mut()
                 .unwrap()
                 .extend(keys.as_object().unwrap().clone());
-            let config = Config::read(&Json::of(all), model_type).unwrap();
+            let config = LlamaConfig::read(&Config::of(all), model_type).unwrap();
             assert_eq!(
                 (config.max_position_embeddings, config.num_key_value_heads),
                 (positions, 4),

@@ -8,7 +8,7 @@ mod cache;
 mod config;
 
 pub use cache::Cache;
-pub use config::{Config, ModelType};
+pub use config::{LlamaConfig, ModelType};
 
 use crate::error::{Error, Result};
 use crate::models::decoder::{Decoder, LayerCache};
@@ -19,7 +19,7 @@ use crate::tensor::{Device, Kind, Precision, Tensor, guard};
 /// A Llama-family decoder.
 #[derive(Debug)]
 pub struct Llama {
-    config: Config,
+    config: LlamaConfig,
     layers: Vec<Layer>,
     /// `[vocab, hidden]`.
     embedding: Tensor,
@@ -66,7 +66,7 @@ impl Llama {
                 .expect("LlamaForCausalLM")
                 .map(|()| ModelType::Llama)?,
         };
-        let config = Config::read(folder.config(), model_type)?;
+        let config = LlamaConfig::read(folder.config(), model_type)?;
         let weights = folder.weights(device, precision)?;
         // Some checkpoints carry what is computed here, or the embedding table a second time.
         weights.allow_surplus("rotary_emb.inv_freq");
@@ -78,7 +78,7 @@ impl Llama {
         Ok(network)
     }
 
-    fn build(config: Config, weights: &Weights) -> Result<Self> {
+    fn build(config: LlamaConfig, weights: &Weights) -> Result<Self> {
         let _frozen = guard();
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let (device, kind) = (weights.device(), weights.precision().kind());
@@ -113,7 +113,7 @@ impl Llama {
     }
 
     /// What config.json said.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &LlamaConfig {
         &self.config
     }
 
@@ -126,7 +126,7 @@ impl Llama {
         mask: Option<&Tensor>,
         columns: i64,
     ) -> Result<Tensor> {
-        let Config {
+        let LlamaConfig {
             num_attention_heads: q_heads,
             num_key_value_heads: kv_heads,
             head_dim,
@@ -197,7 +197,7 @@ impl Llama {
 
 /// RMSNorm's epsilon for lengths: sqrt(width * eps), as a root mean square is a length over
 /// sqrt(width).
-fn norm_eps(width: i64, config: &Config, device: Device) -> Result<Tensor> {
+fn norm_eps(width: i64, config: &LlamaConfig, device: Device) -> Result<Tensor> {
     Ok(Tensor::f_full(
         [1],
         (width as f64 * config.rms_norm_eps).sqrt(),
@@ -267,7 +267,7 @@ impl Decoder for Llama {
 
 impl Layer {
     fn new(
-        config: &Config,
+        config: &LlamaConfig,
         n: i64,
         kind: Kind,
         take: &dyn Fn(&str, &[i64]) -> Result<Tensor>,

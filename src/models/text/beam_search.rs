@@ -2,9 +2,8 @@
 //! likeliest open texts are followed together, those that end are kept by their score, and it stops
 //! when no open one is likely to become better.
 
-use super::generate::{GenerationJob, NextToken, TextGenerator};
 use super::generation_config::{EarlyStopping, Finish, Generation};
-use super::sampled::{first_of, on_host};
+use super::text_generator::{GenerationJob, NextToken, TextGenerator, first_of, on_host};
 use crate::error::{Error, Result};
 use crate::tensor::{Device, Kind, Tensor};
 

@@ -1,42 +1,17 @@
-//! Writes texts with a decoder, many at once: each step every text takes the tokens that its way of
-//! choosing gives, and rows that have ended leave the batch, so that no time goes into them. A
+//! Writes texts with a decoder, many at once: each step every text takes the tokens that its
+//! strategy gives, and rows that have ended leave the batch, so that no time goes into them. A
 //! prompt is read once, however many texts follow from it.
 
 use super::beam_search::BeamSearch;
-use super::generation_config::{Generation, GenerationConfig};
-use super::sampled::{SampledTexts, first_of};
-use super::tokenizer::Tokenizer;
-use crate::error::{Error, Result};
+use super::generation_config::Generation;
+use super::sampled::SampledTexts;
+use super::text_generator::{GenerationJob, NextToken, TextGenerator};
+use crate::error::Result;
 use crate::models::decoder::{Cache, Decoder};
 use crate::tensor::{Device, Tensor, guard};
 
 /// Room for this many tokens is made at the start; the cache grows beyond in steps.
 const ROOM: u32 = 256;
-
-/// A text that is to follow a prompt.
-#[derive(Debug, Clone, Copy)]
-pub struct GenerationJob<'a> {
-    /// The prompt, not empty.
-    pub prompt: &'a [u32],
-    /// How many of its last tokens are part of the text.
-    pub begin: usize,
-    /// How to go on.
-    pub writing: &'a GenerationConfig,
-}
-
-/// What turns the tokens of a network into texts.
-#[derive(Debug)]
-pub struct TextGenerator {
-    tokenizer: Tokenizer,
-    ends: Vec<u32>,
-}
-
-/// A row goes on: as the one that `row` was, of those of its prompt, with `token`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NextToken {
-    pub row: usize,
-    pub token: u32,
-}
 
 /// How the texts of a prompt are chosen.
 #[derive(Debug)]
@@ -83,70 +58,6 @@ impl<'a> DecodingStrategy<'a> {
 }
 
 impl TextGenerator {
-    /// Of a tokenizer and the tokens that end a text.
-    pub fn new(tokenizer: Tokenizer, ends: Vec<u32>) -> Self {
-        Self { tokenizer, ends }
-    }
-
-    /// Its tokenizer.
-    pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
-    }
-
-    /// The tokens that end a text.
-    pub fn ends(&self) -> &[u32] {
-        &self.ends
-    }
-
-    /// The text of `tokens` after the prompt, with what it begins with; `stopped` is the text
-    /// without, where a stop sequence has ended it.
-    pub(super) fn text(
-        &self,
-        job: &GenerationJob<'_>,
-        tokens: &[u32],
-        stopped: Option<String>,
-    ) -> Result<String> {
-        if job.begin == 0 {
-            return stopped.map_or_else(|| self.tokenizer.decode(tokens), Ok);
-        }
-        let begin = &job.prompt[job.prompt.len() - job.begin..];
-        let mut text = self.tokenizer.decode(&[begin, tokens].concat())?;
-        if stopped.is_some() {
-            let after = self.tokenizer.decode(begin)?.len().min(text.len());
-            if let Some(end) = text
-                .get(after..)
-                .and_then(|rest| first_of(&job.writing.stop, rest))
-            {
-                text.truncate(after + end);
-            }
-        }
-        Ok(text)
-    }
-
-    /// Refuses a prompt that a network of `vocabulary` tokens and texts of `positions` cannot go on
-    /// with.
-    ///
-    /// # Errors
-    /// Model, where it is empty, too long, or has tokens that the network has not.
-    pub fn check(&self, prompt: &[u32], vocabulary: i64, positions: i64) -> Result<()> {
-        if prompt.is_empty() {
-            return Err(Error::model("an empty prompt"));
-        }
-        if prompt.len() as i64 >= positions {
-            let long = format!(
-                "a prompt of {} tokens fills the model's {positions}",
-                prompt.len()
-            );
-            return Err(Error::model(long).hint("shorten the prompt"));
-        }
-        match prompt.iter().find(|&&token| i64::from(token) >= vocabulary) {
-            Some(token) => Err(Error::model(format!(
-                "the tokenizer has token {token}, the network only {vocabulary}"
-            ))),
-            None => Ok(()),
-        }
-    }
-
     /// Writes the texts of every job, in their order, all in one batch; job `n` is about the
     /// decoder's `n`th context, where it has contexts. `cancelled` is asked with a job's number
     /// between tokens; a cancelled text is left as it is. A text does not depend on what else is in

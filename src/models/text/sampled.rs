@@ -1,12 +1,12 @@
 //! Texts written one token after the other, each the likeliest or drawn: several for one prompt,
 //! each from a seed of its own.
 
-use super::generate::{GenerationJob, NextToken, TextGenerator};
+use super::detokenizer::IncrementalDetokenizer;
 use super::generation_config::{Finish, Generation};
 use super::sampler::Sampler;
-use super::tokenizer::IncrementalDetokenizer;
+use super::text_generator::{GenerationJob, NextToken, TextGenerator, first_of, on_host};
 use crate::error::Result;
-use crate::tensor::{Device, Kind, Tensor};
+use crate::tensor::Tensor;
 
 /// The texts of one prompt under way.
 #[derive(Debug)]
@@ -145,24 +145,4 @@ impl SampledText {
         }
         Ok(())
     }
-}
-
-/// Where the first of `stops` begins in `text`.
-pub(super) fn first_of(stops: &[String], text: &str) -> Option<usize> {
-    stops
-        .iter()
-        .filter(|stop| !stop.is_empty())
-        .filter_map(|stop| text.find(stop.as_str()))
-        .min()
-}
-
-/// A row of numbers as they are, off the device.
-pub(super) fn on_host(row: &Tensor) -> Result<Vec<f32>> {
-    let row = row
-        .f_to(Device::Cpu)?
-        .f_to_kind(Kind::Float)?
-        .f_contiguous()?;
-    let mut values = vec![0.0; row.numel()];
-    row.f_copy_data(&mut values, row.numel())?;
-    Ok(values)
 }

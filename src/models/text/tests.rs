@@ -1,7 +1,11 @@
 //! The generator on its trained weights, against what transformers makes of them.
 
-use super::tokenizer::IncrementalDetokenizer;
+use super::causal_lm::Network;
+use super::detokenizer::IncrementalDetokenizer;
 use super::*;
+use crate::models::ModelFolder;
+use crate::models::config::Config;
+use crate::tensor::{Device, Precision};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::OnceLock;

@@ -1,15 +1,15 @@
 //! What may be asked of a Whisper model, as its folder says it before any weight is read.
 
-use super::config::{Config, SpecialTokens};
-use super::{Options, Task};
+use super::config::{SpecialTokens, WhisperConfig};
+use super::transcription::{Options, Task};
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
-use crate::models::config::Config as Json;
+use crate::models::config::Config;
 
 /// The sizes and the tokens of a model.
 #[derive(Debug, Clone)]
 pub struct Capabilities {
-    pub(super) config: Config,
+    pub(super) config: WhisperConfig,
     pub(super) tokens: SpecialTokens,
 }
 
@@ -28,9 +28,9 @@ impl Capabilities {
             ))
             .hint("Whisper's special tokens are read from it: take it from the checkpoint's folder")
         })?;
-        let config = Config::read(folder.config())?;
+        let config = WhisperConfig::read(folder.config())?;
         Ok(Self {
-            tokens: SpecialTokens::read(&Json::read(&path)?, &config)?,
+            tokens: SpecialTokens::read(&Config::read(&path)?, &config)?,
             config,
         })
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::models::config::Config as Json;
+use crate::models::config::Config;
 use crate::models::layers::Activation;
 
 /// Samples a second.
@@ -22,7 +22,7 @@ pub const TIMESTAMP_SECONDS: f64 = (HOP * STRIDE) as f64 / SAMPLE_RATE as f64;
 
 /// The sizes of the network.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub struct WhisperConfig {
     /// Bands of the spectrogram: 80, or 128 since large-v3.
     pub num_mel_bins: i64,
     /// Width.
@@ -41,9 +41,9 @@ pub struct Config {
     pub decoder_ffn_dim: i64,
     /// Positions of the encoder; 1500 for 30 s.
     pub max_source_positions: i64,
-    /// SpecialTokens that the decoder reads and writes at most, together.
+    /// Tokens that the decoder reads and writes at most, together.
     pub max_target_positions: i64,
-    /// SpecialTokens.
+    /// Tokens.
     pub vocab_size: i64,
     /// Width of the filter that smooths the attention before words are aligned.
     pub median_filter_width: usize,
@@ -51,12 +51,12 @@ pub struct Config {
     pub activation: Activation,
 }
 
-impl Config {
+impl WhisperConfig {
     /// Reads config.json.
     ///
     /// # Errors
     /// Model, naming the field.
-    pub fn read(json: &Json) -> Result<Self> {
+    pub fn read(json: &Config) -> Result<Self> {
         let config = Self {
             num_mel_bins: json.integer("num_mel_bins")?,
             d_model: json.integer("d_model")?,
@@ -154,7 +154,7 @@ impl SpecialTokens {
     ///
     /// # Errors
     /// Model, naming the field.
-    pub fn read(json: &Json, config: &Config) -> Result<Self> {
+    pub fn read(json: &Config, config: &WhisperConfig) -> Result<Self> {
         let token = |key: &str| -> Result<u32> {
             u32::try_from(json.integer(key)?)
                 .map_err(|_| json.error(format_args!("`{key}` is too large")))
@@ -202,7 +202,7 @@ impl SpecialTokens {
         Ok(found)
     }
 
-    fn check(&self, config: &Config) -> Result<()> {
+    fn check(&self, config: &WhisperConfig) -> Result<()> {
         let single = [self.start, self.end, self.no_timestamps];
         let listed = self
             .suppressed
@@ -266,7 +266,7 @@ impl SpecialTokens {
 }
 
 /// An object of tokens whose keys may stand in `<|` and `|>`.
-fn tokens(json: &Json, key: &str) -> Result<BTreeMap<String, u32>> {
+fn tokens(json: &Config, key: &str) -> Result<BTreeMap<String, u32>> {
     let Some(field) = json.field(key) else {
         return Ok(BTreeMap::new());
     };
@@ -286,7 +286,7 @@ fn tokens(json: &Json, key: &str) -> Result<BTreeMap<String, u32>> {
         .ok_or_else(|| json.error(format_args!("`{key}` must be an object of tokens' numbers")))
 }
 
-fn heads(json: &Json) -> Result<Vec<(usize, usize)>> {
+fn heads(json: &Config) -> Result<Vec<(usize, usize)>> {
     let Some(field) = json.field("alignment_heads") else {
         return Ok(Vec::new());
     };
@@ -321,8 +321,8 @@ mod tests {
 
     #[test]
     fn tokens_come_from_where_checkpoints_have_them() {
-        let config = Config::read(&Json::of(sizes())).unwrap();
-        let tokens = SpecialTokens::read(&Json::of(words()), &config).unwrap();
+        let config = WhisperConfig::read(&Config::of(sizes())).unwrap();
+        let tokens = SpecialTokens::read(&Config::of(words()), &config).unwrap();
         assert_eq!(
             (
                 tokens.first_timestamp(),
@@ -336,7 +336,7 @@ mod tests {
         let mut english = words();
         english["is_multilingual"] = json!(false);
         assert!(
-            SpecialTokens::read(&Json::of(english), &config)
+            SpecialTokens::read(&Config::of(english), &config)
                 .unwrap()
                 .languages
                 .is_empty()
@@ -353,10 +353,12 @@ mod tests {
         ] {
             let mut json = sizes();
             json[key] = value;
-            let error = Config::read(&Json::of(json)).unwrap_err().to_string();
+            let error = WhisperConfig::read(&Config::of(json))
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(word), "{error}");
         }
-        let config = Config::read(&Json::of(sizes())).unwrap();
+        let config = WhisperConfig::read(&Config::of(sizes())).unwrap();
         for (key, value, word) in [
             ("alignment_heads", json!([[2, 0]]), "(2, 0)"),
             ("alignment_heads", json!([3]), "list of [layer, head]"),
@@ -366,7 +368,7 @@ mod tests {
         ] {
             let mut json = words();
             json[key] = value;
-            let error = SpecialTokens::read(&Json::of(json), &config)
+            let error = SpecialTokens::read(&Config::of(json), &config)
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(word), "{error}");

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::config::{Config, SpecialTokens};
+use super::config::{SpecialTokens, WhisperConfig};
 use super::encoder::{BIASES, EPSILON, FeedForward, PROJECTIONS};
 use crate::error::{Error, Result};
 use crate::models::Scope;
@@ -12,7 +12,7 @@ use crate::models::attention::{Attention, AttentionConfig, KeyValue};
 use crate::models::layers::{LayerNorm, Linear};
 use crate::tensor::{Device, Kind, Tensor};
 
-/// SpecialTokens that room is made for at first; it doubles.
+/// Tokens that room is made for at first; it doubles.
 const ROOM: i64 = 64;
 
 /// From tokens and sound to the next token's logits.
@@ -82,12 +82,16 @@ pub struct State {
     own: Tensor,
     /// `[aligned heads, rows, room, dim]`; none where words are not aligned.
     queries: Option<Tensor>,
-    /// SpecialTokens read.
+    /// Tokens read.
     length: i64,
 }
 
 impl Decoder {
-    pub(super) fn new(scope: &Scope<'_>, config: &Config, tokens: &SpecialTokens) -> Result<Self> {
+    pub(super) fn new(
+        scope: &Scope<'_>,
+        config: &WhisperConfig,
+        tokens: &SpecialTokens,
+    ) -> Result<Self> {
         let width = config.d_model;
         let heads = AttentionConfig::self_attention(width, config.decoder_attention_heads);
         let device = scope.weights().device();
@@ -314,7 +318,7 @@ impl Decoder {
 }
 
 impl State {
-    /// SpecialTokens that every text has read.
+    /// Tokens that every text has read.
     pub fn length(&self) -> usize {
         self.length as usize
     }

@@ -1,7 +1,7 @@
 //! Whisper's encoder: two convolutions over the spectrogram, sinusoidal positions, pre-norm
 //! transformer layers.
 
-use super::config::{Config, STRIDE};
+use super::config::{STRIDE, WhisperConfig};
 use crate::error::Result;
 use crate::models::Scope;
 use crate::models::attention::{Attention, AttentionConfig, Biases};
@@ -69,7 +69,7 @@ impl FeedForward {
 }
 
 impl Encoder {
-    pub(super) fn new(scope: &Scope<'_>, config: &Config) -> Result<Self> {
+    pub(super) fn new(scope: &Scope<'_>, config: &WhisperConfig) -> Result<Self> {
         let width = config.d_model;
         let convolution = |name: &str, input, stride| {
             Conv1d::load(

@@ -2,7 +2,7 @@
 //! go back, and where all timestamps together are likelier than any word, one of them comes. After
 //! transformers' `WhisperTimeStampLogitsProcessor` and its neighbours.
 
-use super::config::{Config, SpecialTokens};
+use super::config::{SpecialTokens, WhisperConfig};
 use crate::error::Result;
 use crate::models::text::{Sampler, SamplingConfig};
 use crate::tensor::{Device, Kind, Tensor};
@@ -100,7 +100,11 @@ impl TextState {
 }
 
 impl LogitsProcessor {
-    pub(super) fn new(tokens: SpecialTokens, config: &Config, device: Device) -> Result<Self> {
+    pub(super) fn new(
+        tokens: SpecialTokens,
+        config: &WhisperConfig,
+        device: Device,
+    ) -> Result<Self> {
         let vocab = config.vocab_size as usize;
         let never = f32::NEG_INFINITY;
         let mut always = vec![0.; vocab];
@@ -267,7 +271,7 @@ mod tests {
         let json = serde_json::json!({"num_mel_bins": 80, "d_model": 8, "encoder_layers": 1, "encoder_attention_heads": 2,
             "encoder_ffn_dim": 8, "decoder_layers": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 8, "max_source_positions": 9,
             "max_target_positions": 20, "vocab_size": 17});
-        let config = Config::read(&crate::models::Config::of(json)).unwrap();
+        let config = WhisperConfig::read(&crate::models::Config::of(json)).unwrap();
         LogitsProcessor::new(tokens(), &config, Device::Cpu).unwrap()
     }
 

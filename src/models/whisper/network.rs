@@ -2,7 +2,7 @@
 //! at once. Texts that have ended leave the batch, so that no time goes into them.
 
 use super::alignment;
-use super::config::{Config, STRIDE, SpecialTokens};
+use super::config::{STRIDE, SpecialTokens, WhisperConfig};
 use super::decoder::{AudioContext, Decoder, State};
 use super::encoder::Encoder;
 use super::logits_processor::{LogitsProcessor, TextState};
@@ -14,7 +14,7 @@ use crate::tensor::{Device, Kind, Tensor, guard};
 /// Encoder, decoder and what belongs to them.
 #[derive(Debug)]
 pub struct Network {
-    pub(super) config: Config,
+    pub(super) config: WhisperConfig,
     pub(super) tokens: SpecialTokens,
     mel: Mel,
     pub(super) encoder: Encoder,
@@ -27,7 +27,7 @@ pub struct Network {
 pub(super) struct DecodeRequest {
     /// What it begins with. As long as that of all others in the batch.
     pub prompt: Vec<u32>,
-    /// SpecialTokens of the prompt before that which begins the text.
+    /// Tokens of the prompt before that which begins the text.
     pub before: usize,
     /// Frames of sound in the window.
     pub frames: usize,
@@ -53,7 +53,11 @@ pub(super) struct DecodeOutput {
 }
 
 impl Network {
-    pub(super) fn new(weights: Weights, config: Config, tokens: SpecialTokens) -> Result<Self> {
+    pub(super) fn new(
+        weights: Weights,
+        config: WhisperConfig,
+        tokens: SpecialTokens,
+    ) -> Result<Self> {
         let _frozen = guard();
         // The output layer is the embedding table; some checkpoints carry it twice.
         weights.allow_surplus("proj_out.weight");

@@ -8,15 +8,23 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
 use super::config::{FRAME_SECONDS, HOP, SAMPLE_RATE, SpecialTokens};
-use super::network::{DecodeOutput, DecodeRequest};
+use super::network::{DecodeOutput, DecodeRequest, Network};
 use super::segments::{TimedSpan, split};
+use super::transcription::{Options, Request, Segment, Task, Transcription, Word};
 use super::words::words;
-use super::{Options, Request, Segment, Task, Transcription, Whisper, Word};
 use crate::error::{Error, Result};
+use crate::models::text::Tokenizer;
 use crate::tensor::Tensor;
 
 /// At or above this temperature a text is too free to be a guide to the next pass.
 const MAX_GUIDE_TEMPERATURE: f32 = 0.5;
+
+/// The network and the tokenizer of a model.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Model<'a> {
+    pub network: &'a Network,
+    pub tokenizer: &'a Tokenizer,
+}
 
 /// A window under way.
 struct Job<'a> {
@@ -46,14 +54,14 @@ struct DecodedPass {
 }
 
 pub(super) fn transcribe(
-    whisper: &Whisper,
+    model: Model<'_>,
     requests: &[Request],
     cancelled: &dyn Fn(usize) -> bool,
 ) -> Result<Vec<Transcription>> {
     let mut jobs = requests
         .iter()
         .enumerate()
-        .map(|(place, request)| Job::new(whisper, place, request))
+        .map(|(place, request)| Job::new(model, place, request))
         .collect::<Result<Vec<_>>>()?;
     loop {
         let open: Vec<&mut Job<'_>> = jobs
@@ -68,7 +76,7 @@ pub(super) fn transcribe(
             .into_iter()
             .filter(|job| job.before.len() == length)
             .collect();
-        pass(whisper, &mut batch, cancelled)?;
+        pass(model, &mut batch, cancelled)?;
     }
     let finish = |job: Job<'_>| {
         let (language, language_probability) =
@@ -84,11 +92,11 @@ pub(super) fn transcribe(
 
 /// One pass over windows, from where each is.
 fn pass(
-    whisper: &Whisper,
+    model: Model<'_>,
     jobs: &mut [&mut Job<'_>],
     cancelled: &dyn Fn(usize) -> bool,
 ) -> Result<()> {
-    let network = &whisper.network;
+    let network = model.network;
     let from: Vec<(&Tensor, usize)> = jobs
         .iter()
         .map(|job| (&job.spectrogram, job.seek))
@@ -132,13 +140,13 @@ fn pass(
                 written,
                 jobs[row].options,
                 jobs[row].options.temperatures[attempt],
-                whisper,
+                model,
             )?);
         }
     }
     for (job, pass) in jobs.iter_mut().zip(passes) {
         job.take(
-            whisper,
+            model,
             pass.ok_or_else(|| Error::bug("a window was left out of its pass"))?,
         )?;
     }
@@ -146,19 +154,19 @@ fn pass(
 }
 
 impl<'a> Job<'a> {
-    fn new(whisper: &Whisper, place: usize, request: &'a Request) -> Result<Self> {
+    fn new(model: Model<'_>, place: usize, request: &'a Request) -> Result<Self> {
         let options = &request.options;
         // A spectrogram needs some samples; nothing is heard in fewer.
         let mut samples = std::borrow::Cow::Borrowed(&*request.samples);
         if samples.len() < 4 * HOP {
             samples.to_mut().resize(4 * HOP, 0.);
         }
-        let spectrogram = whisper.network.spectrogram(&samples)?;
+        let spectrogram = model.network.spectrogram(&samples)?;
         let frames = spectrogram.size2()?.1 as usize;
         let language = options.language.clone().map(|code| (code, 1.));
         let before = match options.prompt.trim() {
             "" => Vec::new(),
-            prompt => whisper.tokenizer.encode(&format!(" {prompt}"))?,
+            prompt => model.tokenizer.encode(&format!(" {prompt}"))?,
         };
         // A pass that finds nothing but a short segment must not go on for ever.
         let left = 2 + frames * HOP / SAMPLE_RATE;
@@ -173,7 +181,7 @@ impl<'a> Job<'a> {
             before: Vec::new(),
             segments: Vec::new(),
         };
-        job.remember(whisper, &before);
+        job.remember(model, &before);
         Ok(job)
     }
 
@@ -185,11 +193,11 @@ impl<'a> Job<'a> {
     }
 
     /// Adds to what the next pass reads as written before; the oldest leaves.
-    fn remember(&mut self, whisper: &Whisper, tokens: &[u32]) {
-        let (Some(previous), false) = (whisper.network.tokens.previous, tokens.is_empty()) else {
+    fn remember(&mut self, model: Model<'_>, tokens: &[u32]) {
+        let (Some(previous), false) = (model.network.tokens.previous, tokens.is_empty()) else {
             return;
         };
-        let most = (whisper.network.config.max_target_positions as usize / 2).saturating_sub(1);
+        let most = (model.network.config.max_target_positions as usize / 2).saturating_sub(1);
         let kept: Vec<u32> = self.before.iter().skip(1).chain(tokens).copied().collect();
         self.before = std::iter::once(previous)
             .chain(kept[kept.len().saturating_sub(most)..].iter().copied())
@@ -225,7 +233,7 @@ impl<'a> Job<'a> {
     }
 
     /// Takes in what a pass wrote.
-    fn take(&mut self, whisper: &Whisper, pass: DecodedPass) -> Result<()> {
+    fn take(&mut self, model: Model<'_>, pass: DecodedPass) -> Result<()> {
         self.left -= 1;
         let rest = self.frames - self.seek;
         if pass.silent {
@@ -234,11 +242,11 @@ impl<'a> Job<'a> {
         }
         let (stretches, next) = split(
             &pass.written.tokens,
-            rest.min(whisper.network.config.frames()),
-            &whisper.network.tokens,
+            rest.min(model.network.config.frames()),
+            &model.network.tokens,
         );
         for stretch in &stretches {
-            if let Some(segment) = self.segment(whisper, &pass, stretch)? {
+            if let Some(segment) = self.segment(model, &pass, stretch)? {
                 self.segments.push(segment);
             }
         }
@@ -247,9 +255,9 @@ impl<'a> Job<'a> {
                 // A timestamp that both ends a phrase and begins the next is read once.
                 let tokens: Vec<u32> = stretches
                     .iter()
-                    .flat_map(|stretch| once(&pass.written.tokens[stretch.tokens.clone()], whisper))
+                    .flat_map(|stretch| once(&pass.written.tokens[stretch.tokens.clone()], model))
                     .collect();
-                self.remember(whisper, &tokens);
+                self.remember(model, &tokens);
             } else {
                 self.before.clear();
             }
@@ -260,7 +268,7 @@ impl<'a> Job<'a> {
 
     fn segment(
         &self,
-        whisper: &Whisper,
+        model: Model<'_>,
         pass: &DecodedPass,
         stretch: &TimedSpan,
     ) -> Result<Option<Segment>> {
@@ -275,10 +283,10 @@ impl<'a> Job<'a> {
         let places: Vec<usize> = stretch
             .tokens
             .clone()
-            .filter(|&at| tokens[at] < whisper.network.tokens.end)
+            .filter(|&at| tokens[at] < model.network.tokens.end)
             .collect();
         let text: Vec<u32> = places.iter().map(|&at| tokens[at]).collect();
-        let decoded = whisper.tokenizer.decode(&text)?;
+        let decoded = model.tokenizer.decode(&text)?;
         if decoded.trim().is_empty() {
             return Ok(None);
         }
@@ -289,7 +297,7 @@ impl<'a> Job<'a> {
             } else {
                 self.language.as_ref().map_or("en", |(code, _)| code)
             };
-            for word in words(&whisper.tokenizer, &text, language)? {
+            for word in words(model.tokenizer, &text, language)? {
                 let own = &places[word.tokens];
                 let (Some(&first), Some(&last)) = (own.first(), own.last()) else {
                     continue;
@@ -322,13 +330,9 @@ impl<'a> Job<'a> {
     }
 }
 
-/// SpecialTokens without the second of two timestamps at their end.
-fn once<'t>(tokens: &'t [u32], whisper: &Whisper) -> impl Iterator<Item = u32> + 't {
-    let twice = tokens.len() > 2
-        && whisper
-            .network
-            .tokens
-            .is_timestamp(tokens[tokens.len() - 2]);
+/// Tokens without the second of two timestamps at their end.
+fn once<'t>(tokens: &'t [u32], model: Model<'_>) -> impl Iterator<Item = u32> + 't {
+    let twice = tokens.len() > 2 && model.network.tokens.is_timestamp(tokens[tokens.len() - 2]);
     tokens[..tokens.len() - usize::from(twice)].iter().copied()
 }
 
@@ -337,14 +341,14 @@ impl DecodedPass {
         written: DecodeOutput,
         options: &Options,
         temperature: f32,
-        whisper: &Whisper,
+        model: Model<'_>,
     ) -> Result<Self> {
         let log_probability = written.log_probabilities.iter().sum::<f32>()
             / written.log_probabilities.len().max(1) as f32;
-        let end = written.ended.then_some(whisper.network.tokens.end);
+        let end = written.ended.then_some(model.network.tokens.end);
         let compression_ratio = compression_ratio(
             written.tokens.iter().copied().chain(end),
-            whisper.network.config.vocab_size,
+            model.network.config.vocab_size,
         )?;
         let unlikely = options.log_probability.map(|least| log_probability < least);
         let silent = options

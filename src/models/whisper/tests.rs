@@ -6,12 +6,13 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::network::DecodeRequest;
+use super::network::{DecodeRequest, Network};
 use super::*;
-use crate::models::Config as Json;
+use crate::models::Config;
 use crate::models::attention::KeyValue;
 use crate::models::golden::{cosine, goldens, noise, path, relative_error, trained, weights};
 use crate::tensor::Tensor;
+use crate::tensor::{Device, Precision};
 
 /// As `sound` in tests/golden/whisper.py.
 fn sound(seed: &str, count: usize) -> Vec<f32> {
@@ -24,19 +25,19 @@ fn sound(seed: &str, count: usize) -> Vec<f32> {
         .collect()
 }
 
-fn small_tokens(config: &Config) -> SpecialTokens {
+fn small_tokens(config: &WhisperConfig) -> SpecialTokens {
     let json = json!({"decoder_start_token_id": 101, "eos_token_id": 100, "no_timestamps_token_id": 111,
         "lang_to_id": {"<|en|>": 102, "<|de|>": 103, "<|fr|>": 104, "<|ja|>": 105}, "task_to_id": {"translate": 106, "transcribe": 107},
         "suppress_tokens": [3, 5, 7, 31, 146, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110], "begin_suppress_tokens": [20, 100],
         "max_initial_timestamp_index": 10, "alignment_heads": [[1, 0], [2, 1], [2, 3]]});
-    SpecialTokens::read(&Json::of(json), config).unwrap()
+    SpecialTokens::read(&Config::of(json), config).unwrap()
 }
 
 fn small(precision: Precision) -> Network {
     let json = json!({"vocab_size": 163, "num_mel_bins": 80, "d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 4,
         "encoder_ffn_dim": 48, "decoder_layers": 3, "decoder_attention_heads": 4, "decoder_ffn_dim": 64, "max_source_positions": 50,
         "max_target_positions": 72});
-    let config = Config::read(&Json::of(json)).unwrap();
+    let config = WhisperConfig::read(&Config::of(json)).unwrap();
     let tokens = small_tokens(&config);
     Network::new(weights("whisper.json", "small", precision), config, tokens).unwrap()
 }

@@ -1,5 +1,5 @@
-//! SpecialTokens to words: at spaces where a language has them, with their punctuation. After
-//! Whisper's and transformers' `_combine_tokens_into_words`.
+//! Tokens to words: at spaces where a language has them, with their punctuation. After Whisper's
+//! and transformers' `_combine_tokens_into_words`.
 
 use std::ops::Range;
 

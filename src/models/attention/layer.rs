@@ -1,83 +1,16 @@
-//! Attention of many heads, of a sequence with itself or with another: Vaswani et al., "Attention
-//! Is All You Need" (arXiv:1706.03762). Query, key and value of one input are one product; the keys
-//! of a context can be kept and asked again.
+//! Attention with its four projections. Query, key and value of one input are one product; the keys
+//! and values of a context can be kept and attended to again.
 
 use tch::{Kind, Tensor};
 
-use super::layers::Linear;
-use super::offload::{Tensors, tensors};
-use super::weights::Scope;
+use super::config::{AttentionConfig, AttentionKind, Biases};
+use super::kernels::{KeyValue, fused, sliced};
 use crate::error::Result;
-use crate::tensor::{attention, attention_of_one};
+use crate::models::layers::Linear;
+use crate::models::offload::{Tensors, tensors};
+use crate::models::weights::Scope;
 
-/// How attention is computed: the same numbers but for rounding, another use of memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AttentionKind {
-    /// libtorch's fused kernel, which holds no matrix of scores where the device has one.
-    #[default]
-    Sdpa,
-    /// One head after the other, and of its queries so many at a time that a million scores are in
-    /// memory.
-    Sliced,
-}
-
-/// Scores of a slice.
-const SLICE: i64 = 1 << 20;
-
-/// The sizes of an attention.
-#[derive(Debug, Clone, Copy)]
-pub struct AttentionConfig {
-    /// Width of the sequence that asks, and of what comes out.
-    pub width: i64,
-    /// Width of the sequence that is asked; `width` where that is the sequence itself.
-    pub context: i64,
-    /// Number of heads.
-    pub count: i64,
-    /// Width of one head.
-    pub dim: i64,
-}
-
-impl AttentionConfig {
-    /// Of a sequence with itself: `width / count` a head.
-    pub fn self_attention(width: i64, count: i64) -> Self {
-        Self {
-            width,
-            context: width,
-            count,
-            dim: width / count,
-        }
-    }
-}
-
-/// Which of query, key, value and output have a bias.
-#[derive(Debug, Clone, Copy)]
-pub struct Biases {
-    /// The query has one.
-    pub query: bool,
-    /// The key has one.
-    pub key: bool,
-    /// The value has one.
-    pub value: bool,
-    /// The output has one.
-    pub out: bool,
-}
-
-impl Biases {
-    /// All four.
-    pub const ALL: Self = Self {
-        query: true,
-        key: true,
-        value: true,
-        out: true,
-    };
-    /// The output only.
-    pub const OUT: Self = Self {
-        query: false,
-        key: false,
-        value: false,
-        out: true,
-    };
-}
+tensors!(Attention { into, out });
 
 /// Attention with its four projections.
 #[derive(Debug)]
@@ -97,8 +30,6 @@ enum Projection {
     Split { query: Linear, key_value: Linear },
 }
 
-tensors!(Attention { into, out });
-
 impl Tensors for Projection {
     fn each(&mut self, act: &mut dyn FnMut(&mut Tensor) -> Result<()>) -> Result<()> {
         match self {
@@ -106,15 +37,6 @@ impl Tensors for Projection {
             Self::Split { query, key_value } => query.each(act).and_then(|()| key_value.each(act)),
         }
     }
-}
-
-/// The keys and values of a sequence, `[b, count, length, dim]` each.
-#[derive(Debug)]
-pub struct KeyValue {
-    /// What queries are compared with.
-    pub keys: Tensor,
-    /// What is mixed.
-    pub values: Tensor,
 }
 
 impl Attention {
@@ -377,59 +299,6 @@ impl Attention {
     }
 }
 
-fn fused(query: &Tensor, keys: &KeyValue, mask: Option<&Tensor>, causal: bool) -> Result<Tensor> {
-    if mask.is_none()
-        && !causal
-        && let Some(mixed) = match attention(query, &keys.keys, &keys.values)? {
-            Some(mixed) => Some(mixed),
-            None => attention_of_one(query, &keys.keys, &keys.values)?,
-        }
-    {
-        return Ok(mixed);
-    }
-    Ok(Tensor::f_scaled_dot_product_attention(
-        query,
-        &keys.keys,
-        &keys.values,
-        mask,
-        0.,
-        causal,
-        None,
-        false,
-    )?)
-}
-
-fn sliced(query: &Tensor, keys: &KeyValue, mask: Option<&Tensor>, causal: bool) -> Result<Tensor> {
-    let (batch, count, time, dim) = query.size4()?;
-    let (length, width) = (keys.keys.size4()?.2, keys.values.size4()?.3);
-    let (options, scale) = ((query.kind(), query.device()), 1. / (dim as f64).sqrt());
-    let mask = mask
-        .map(|mask| mask.f_expand([batch, count, time, length], true))
-        .transpose()?;
-    let most = (SLICE / (batch * length).max(1)).clamp(1, time.max(1));
-    let mixed = Tensor::f_empty([batch, time, count, width], options)?;
-    for head in 0..count {
-        let [q, k, v] = [query, &keys.keys, &keys.values].map(|part| part.f_select(1, head));
-        let (q, k, v) = (q?, k?.f_mul_scalar(scale)?.f_transpose(1, 2)?, v?);
-        for start in (0..time).step_by(most as usize) {
-            let rows = most.min(time - start);
-            let mut scores = q.f_narrow(1, start, rows)?.f_matmul(&k)?;
-            if let Some(mask) = &mask {
-                scores = scores.f_add_(&mask.f_select(1, head)?.f_narrow(1, start, rows)?)?;
-            }
-            if causal {
-                scores = scores.f_add_(
-                    &Tensor::f_full([rows, length], f64::NEG_INFINITY, options)?
-                        .f_triu(1 + start)?,
-                )?;
-            }
-            let mut place = mixed.f_select(2, head)?.f_narrow(1, start, rows)?;
-            place.f_copy_(&scores.f_softmax(-1, query.kind())?.f_matmul(&v)?)?;
-        }
-    }
-    Ok(mixed.f_transpose(1, 2)?)
-}
-
 fn parts(
     scope: &Scope<'_>,
     names: [&str; 4],
@@ -459,78 +328,4 @@ fn join(layers: &[Linear]) -> Result<Linear> {
         });
     }
     Ok(Linear::new(weight, Some(Tensor::f_cat(&biases, 0)?)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tch::Device;
-
-    fn random(shape: &[i64]) -> Tensor {
-        Tensor::randn(shape, (Kind::Float, Device::Cpu))
-    }
-
-    #[test]
-    fn slices_give_what_the_fused_kernel_gives() {
-        let (query, keys) = (
-            random(&[2, 3, 5, 4]),
-            KeyValue {
-                keys: random(&[2, 3, 7, 4]),
-                values: random(&[2, 3, 7, 4]),
-            },
-        );
-        for mask in [
-            None,
-            Some(random(&[5, 7])),
-            Some(random(&[2, 1, 5, 7])),
-            Some(random(&[2, 3, 5, 7])),
-        ] {
-            let (whole, parts) = (
-                fused(&query, &keys, mask.as_ref(), false).unwrap(),
-                sliced(&query, &keys, mask.as_ref(), false).unwrap(),
-            );
-            assert!(whole.allclose(&parts, 1e-5, 1e-6, false), "{mask:?}");
-        }
-        let own = KeyValue {
-            keys: random(&[2, 3, 5, 4]),
-            values: random(&[2, 3, 5, 4]),
-        };
-        assert!(fused(&query, &own, None, true).unwrap().allclose(
-            &sliced(&query, &own, None, true).unwrap(),
-            1e-5,
-            1e-6,
-            false
-        ));
-    }
-
-    #[test]
-    fn a_long_sequence_is_cut_into_slices_of_queries() {
-        let (time, length) = (1600, 1400);
-        assert!(
-            time * length > 2 * SLICE,
-            "three slices, the last one shorter"
-        );
-        let keys = KeyValue {
-            keys: random(&[1, 2, length, 4]),
-            values: random(&[1, 2, length, 4]),
-        };
-        let (query, mask) = (random(&[1, 2, time, 4]), random(&[1, 2, time, length]));
-        let whole = fused(&query, &keys, Some(&mask), false).unwrap();
-        assert!(whole.allclose(
-            &sliced(&query, &keys, Some(&mask), false).unwrap(),
-            1e-4,
-            1e-5,
-            false
-        ));
-        let own = KeyValue {
-            keys: random(&[1, 2, time, 4]),
-            values: random(&[1, 2, time, 4]),
-        };
-        assert!(fused(&query, &own, None, true).unwrap().allclose(
-            &sliced(&query, &own, None, true).unwrap(),
-            1e-4,
-            1e-5,
-            false
-        ));
-    }
 }

@@ -1,21 +1,16 @@
-//! The layers that networks here are made of, as inference wants them: batch norm folded into the
-//! convolution before it, weights laid out channels-last, no dropout.
+//! Convolutions over pictures and sequences.
 
 use std::cell::{Cell, RefCell};
 
 use tch::Tensor;
 
-use super::config::Config;
-use super::offload::tensors;
-use super::weights::Scope;
+use super::batch_norm::Affine;
 use crate::error::Result;
-use crate::tensor::{Conv2dParams, PostOp, channels_last, group_norm, pack, product};
+use crate::models::offload::tensors;
+use crate::models::weights::Scope;
+use crate::tensor::{Conv2dParams, PostOp, channels_last};
 
 tensors!(Conv2d { weight, bias });
-tensors!(Linear { weight, bias });
-tensors!(Embedding { 0 });
-tensors!(LayerNorm { weight, bias });
-tensors!(GroupNorm { weight, bias });
 
 /// A convolution over pictures or sequences, where its kernel goes.
 #[derive(Debug, Clone, Copy)]
@@ -245,150 +240,6 @@ impl Conv2d {
     }
 }
 
-/// Batch norm at inference: `x * scale + shift` per channel.
-#[derive(Debug)]
-pub struct Affine {
-    /// Factor per channel.
-    pub scale: Tensor,
-    /// Summand per channel.
-    pub shift: Tensor,
-}
-
-impl Affine {
-    /// From running mean and variance, in f32 on the CPU; the arithmetic is done in f64.
-    pub fn load_batch_norm(norm: &Scope<'_>, channels: i64, epsilon: f64) -> Result<Self> {
-        let take = |name| -> Result<Tensor> {
-            Ok(norm
-                .take_f32(name, &[channels])?
-                .f_to_kind(tch::Kind::Double)?)
-        };
-        let (weight, bias, mean, variance) = (
-            take("weight")?,
-            take("bias")?,
-            take("running_mean")?,
-            take("running_var")?,
-        );
-        let scale = weight.f_div(&variance.f_add_scalar(epsilon)?.f_sqrt()?)?;
-        let shift = bias.f_sub(&mean.f_mul(&scale)?)?;
-        Ok(Self {
-            scale: scale.f_to_kind(tch::Kind::Float)?,
-            shift: shift.f_to_kind(tch::Kind::Float)?,
-        })
-    }
-
-    /// The weight of a convolution that this follows, with the factor folded in.
-    pub fn scale_outputs(&self, weight: &Tensor) -> Result<Tensor> {
-        Ok(weight.f_mul(&self.scale.f_view([-1, 1, 1, 1])?)?)
-    }
-}
-
-/// A fully connected layer.
-#[derive(Debug)]
-pub struct Linear {
-    weight: Tensor,
-    bias: Option<Tensor>,
-}
-
-impl Linear {
-    /// In the model's precision, with a bias.
-    pub fn load(scope: &Scope<'_>, input: i64, output: i64) -> Result<Self> {
-        Self::load_biased(scope, input, output, true)
-    }
-
-    /// In the model's precision, with or without a bias.
-    pub fn load_biased(scope: &Scope<'_>, input: i64, output: i64, biased: bool) -> Result<Self> {
-        let weight = scope.take("weight", &[output, input])?;
-        Ok(Self {
-            weight,
-            bias: if biased {
-                Some(scope.take("bias", &[output])?)
-            } else {
-                None
-            },
-        })
-    }
-
-    /// In f32 whatever the model's precision, for heads that decide.
-    pub fn load_f32(scope: &Scope<'_>, input: i64, output: i64) -> Result<Self> {
-        let device = scope.weights().device();
-        let weight = scope
-            .take_f32("weight", &[output, input])?
-            .f_to_device(device)?;
-        let bias = scope.take_f32("bias", &[output])?.f_to_device(device)?;
-        Ok(Self {
-            weight,
-            bias: Some(bias),
-        })
-    }
-
-    /// With its weight and its bias each multiplied by a factor, `[]` or `[output]`: what is
-    /// constant after it, or before it, costs nothing when it runs.
-    pub fn load_scaled(
-        scope: &Scope<'_>,
-        input: i64,
-        output: i64,
-        weight: &Tensor,
-        bias: &Tensor,
-    ) -> Result<Self> {
-        let scaled = scope
-            .take_f32("weight", &[output, input])?
-            .f_mul(&weight.f_reshape([-1, 1])?)?;
-        let bias = scope.take_f32("bias", &[output])?.f_mul(bias)?;
-        Ok(Self {
-            weight: scope.weights().place(&scaled)?,
-            bias: Some(scope.weights().place(&bias)?),
-        })
-    }
-
-    /// From tensors that do not lie under `weight` and `bias`.
-    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weight, bias }
-    }
-
-    /// The same with its weight laid out for oneDNN, where it lies on a CPU: for few rows half the
-    /// time or less. Its weight cannot be looked at then. A table of words that is a head, too, is
-    /// copied for it.
-    pub fn packed(self) -> Result<Self> {
-        Ok(match pack(&self.weight)? {
-            Some(weight) => Self { weight, ..self },
-            None => self,
-        })
-    }
-
-    /// `[output, input]`.
-    pub fn weight(&self) -> &Tensor {
-        &self.weight
-    }
-
-    /// One number for each of its outputs.
-    pub fn bias(&self) -> Option<&Tensor> {
-        self.bias.as_ref()
-    }
-
-    /// `[..., input]` to `[..., output]`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match product(x, &self.weight, self.bias.as_ref(), PostOp::Nothing) {
-            Some(product) => Ok(product),
-            // A packed weight is refused where x does not fit: libtorch's own says why.
-            None if self.weight.is_mkldnn() => {
-                Ok(x.f_linear(&self.weight.f_to_dense(None, false)?, self.bias.as_ref())?)
-            }
-            None => Ok(x.f_linear(&self.weight, self.bias.as_ref())?),
-        }
-    }
-
-    /// The same, and the activation of it, in one pass where the device can.
-    pub fn forward_activated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        let fused = activation
-            .fused()
-            .and_then(|then| product(x, &self.weight, self.bias.as_ref(), then));
-        match fused {
-            Some(product) => Ok(product),
-            None => activation.forward(&self.forward(x)?),
-        }
-    }
-}
-
 /// A convolution over a sequence.
 #[derive(Debug)]
 pub struct Conv1d {
@@ -420,152 +271,12 @@ impl Conv1d {
     }
 }
 
-/// A table of vectors by number.
-#[derive(Debug)]
-pub struct Embedding(Tensor);
-
-impl Embedding {
-    /// `count` vectors of `width`, in the model's precision.
-    pub fn load(scope: &Scope<'_>, count: i64, width: i64) -> Result<Self> {
-        Ok(Self(scope.take("weight", &[count, width])?))
-    }
-
-    /// Of this table, `[count, width]`.
-    pub fn new(table: Tensor) -> Self {
-        Self(table)
-    }
-
-    /// `[count, width]`.
-    pub fn weight(&self) -> &Tensor {
-        &self.0
-    }
-
-    /// Numbers of any shape, each replaced by its vector: `[..., width]`.
-    pub fn forward(&self, numbers: &Tensor) -> Result<Tensor> {
-        Ok(Tensor::f_embedding(&self.0, numbers, -1, false, false)?)
-    }
-}
-
-/// Normalisation over the last dimension.
-#[derive(Debug)]
-pub struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
-    epsilon: f64,
-}
-
-impl LayerNorm {
-    /// In the model's precision; `epsilon` is added to the variance.
-    pub fn load(scope: &Scope<'_>, size: i64, epsilon: f64) -> Result<Self> {
-        Ok(Self {
-            weight: scope.take("weight", &[size])?,
-            bias: scope.take("bias", &[size])?,
-            epsilon,
-        })
-    }
-
-    /// Values of mean 0 and variance 1, scaled and shifted.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_layer_norm(
-            self.weight.size(),
-            Some(&self.weight),
-            Some(&self.bias),
-            self.epsilon,
-            true,
-        )?)
-    }
-}
-
-/// Normalisation over groups of channels of a picture.
-#[derive(Debug)]
-pub struct GroupNorm {
-    weight: Tensor,
-    bias: Tensor,
-    groups: i64,
-    epsilon: f64,
-}
-
-impl GroupNorm {
-    /// `channels` in `groups`, in the model's precision; `epsilon` is added to the variance.
-    pub fn load(scope: &Scope<'_>, channels: i64, groups: i64, epsilon: f64) -> Result<Self> {
-        Ok(Self {
-            weight: scope.take("weight", &[channels])?,
-            bias: scope.take("bias", &[channels])?,
-            groups,
-            epsilon,
-        })
-    }
-
-    /// `[n, channels, ...]` to the same.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        group_norm(x, self.groups, &self.weight, &self.bias, self.epsilon)
-    }
-}
-
-/// What stands between two layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// x * Phi(x).
-    Gelu,
-    /// GELU by its tanh approximation.
-    GeluTanh,
-    /// x * sigmoid(1.702 x), as OpenAI's CLIP has it.
-    QuickGelu,
-    /// x * sigmoid(x).
-    Silu,
-    /// max(x, 0).
-    Relu,
-}
-
-impl Activation {
-    /// The activation that `field` of a config.json names, in transformers' words; `default` where
-    /// it is missing.
-    ///
-    /// # Errors
-    /// Model, where it is none of these.
-    pub fn read(config: &Config, field: &str, default: &str) -> Result<Self> {
-        match config.string_or(field, default)? {
-            "gelu" => Ok(Self::Gelu),
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Self::GeluTanh),
-            "quick_gelu" => Ok(Self::QuickGelu),
-            "silu" | "swish" => Ok(Self::Silu),
-            "relu" => Ok(Self::Relu),
-            other => Err(config.error(format_args!(
-                "`{field}` must be gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, silu or relu, \
-                 it is {other}"
-            ))),
-        }
-    }
-
-    /// As what may follow a product in the same pass.
-    fn fused(self) -> Option<PostOp> {
-        match self {
-            Self::Gelu => Some(PostOp::Gelu),
-            Self::GeluTanh => Some(PostOp::GeluTanh),
-            Self::Silu => Some(PostOp::Silu),
-            Self::Relu => Some(PostOp::Relu),
-            Self::QuickGelu => None,
-        }
-    }
-
-    /// Of every value.
-    pub fn forward(self, x: &Tensor) -> Result<Tensor> {
-        Ok(match self {
-            Self::Gelu => x.f_gelu("none")?,
-            Self::GeluTanh => x.f_gelu("tanh")?,
-            Self::QuickGelu => x.f_mul(&x.f_mul_scalar(1.702)?.f_sigmoid_()?)?,
-            Self::Silu => x.f_silu()?,
-            Self::Relu => x.f_relu()?,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tch::{Device, Kind};
 
-    use super::super::golden::relative_error;
     use super::*;
+    use crate::models::golden::relative_error;
 
     #[test]
     fn a_packed_convolution_gives_what_libtorchs_gives_whatever_size_comes() {
