@@ -35,6 +35,7 @@ pub mod text;
 pub mod torchscript;
 pub mod transformer;
 pub mod transnetv2;
+pub mod vision_tower;
 pub mod weights;
 pub mod whisper;
 

@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 use super::attention::{Attention, AttentionConfig};
 use super::config::Config;
 use super::folder::ModelFolder;
-use super::layers::{Conv2d, ConvConfig, LayerNorm, Linear};
+use super::layers::{Activation, Conv2d, ConvConfig, LayerNorm, Linear, Mlp};
 use super::weights::{Scope, Weights};
 use crate::error::{Error, Result};
 use crate::tensor::{Precision, channels_last};
@@ -351,8 +351,7 @@ fn attention(scope: &Scope<'_>, width: i64, heads: i64) -> Result<Attention> {
 #[derive(Debug)]
 struct Layer {
     self_attn: Attention,
-    linear1: Linear,
-    linear2: Linear,
+    mlp: Mlp,
     norm1: LayerNorm,
     norm2: LayerNorm,
 }
@@ -361,8 +360,11 @@ impl Layer {
     fn new(scope: &Scope<'_>, width: i64, config: &OpusEncoderConfig) -> Result<Self> {
         Ok(Self {
             self_attn: attention(&(scope / "self_attn"), width, config.heads)?,
-            linear1: Linear::load(&(scope / "linear1"), width, config.intermediate)?,
-            linear2: Linear::load(&(scope / "linear2"), config.intermediate, width)?,
+            mlp: Mlp::new(
+                Linear::load(&(scope / "linear1"), width, config.intermediate)?,
+                Activation::Gelu,
+                Linear::load(&(scope / "linear2"), config.intermediate, width)?,
+            ),
             norm1: LayerNorm::load(&(scope / "norm1"), width, 1e-5)?,
             norm2: LayerNorm::load(&(scope / "norm2"), width, 1e-5)?,
         })
@@ -372,10 +374,7 @@ impl Layer {
         let x = self
             .norm1
             .forward(&x.f_add(&self.self_attn.forward(x, None, false)?)?)?;
-        let fed = self
-            .linear2
-            .forward(&self.linear1.forward(&x)?.f_gelu("none")?)?;
-        self.norm2.forward(&x.f_add(&fed)?)
+        self.norm2.forward(&x.f_add(&self.mlp.forward(&x)?)?)
     }
 }
 

@@ -1,28 +1,26 @@
-//! The transformer layers of image and text towers: pre-norm, as CLIP, SigLIP and DINOv2 share
-//! them. Dosovitskiy et al., "An Image is Worth 16x16 Words" (arXiv:2010.11929). What is constant
-//! around a product is folded into its weights.
+//! The pre-norm transformer layer, as CLIP, SigLIP, DINOv2, BLIP's image tower, Whisper's encoder
+//! and GPT-2 share it: attention, then the feed-forward part, each over what a layer norm makes of
+//! the sequence, each added to it. Dosovitskiy et al., "An Image is Worth 16x16 Words"
+//! (arXiv:2010.11929). What is constant around a product is folded into its weights.
 
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use super::attention::{Attention, AttentionConfig, Biases};
 use super::config::Config;
-use super::layers::{Activation, LayerNorm, Linear};
+use super::decoder::LayerCache;
+use super::layers::{Activation, LayerNorm, Linear, Mlp};
 use super::offload::tensors;
 use super::weights::Scope;
 use crate::error::Result;
 
-/// QuickGELU is x * sigmoid(1.702 x).
-const QUICK: f64 = 1.702;
-
-tensors!(Mlp { into, out });
-tensors!(TransformerLayer {
+tensors!(PreNormLayer {
     norm1,
     attention,
     norm2,
     mlp
 });
 
-/// The sizes of a tower.
+/// The sizes of a stack of layers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TransformerConfig {
     /// Width of the sequence.
@@ -68,139 +66,90 @@ impl TransformerConfig {
     }
 }
 
-/// The feed-forward part of a layer: two products and what stands between them.
-#[derive(Debug)]
-pub struct Mlp {
-    into: Linear,
-    between: Between,
-    out: Linear,
-}
-
+/// The keys of a layer's weights in a checkpoint, and what of it is not the same in all networks.
 #[derive(Debug, Clone, Copy)]
-enum Between {
-    Activation(Activation),
-    /// The first half through SiLU gates the second: Shazeer, "GLU Variants Improve Transformer"
-    /// (arXiv:2002.05202).
-    Gate,
+pub struct LayerKeys {
+    /// The layer norm before the attention.
+    pub norm1: &'static str,
+    /// The projections of the attention.
+    pub attention: AttentionKeys,
+    /// The layer norm before the feed-forward part.
+    pub norm2: &'static str,
+    /// The two layers of the feed-forward part.
+    pub mlp: [&'static str; 2],
+    /// Whether the first half of the feed-forward part gates the second.
+    pub gated: bool,
+    /// What the outputs of attention and of the feed-forward part are multiplied by, `[width]`
+    /// each, where they are: "LayerScale" (Touvron et al., arXiv:2103.17239).
+    pub layer_scale: Option<[&'static str; 2]>,
 }
 
-impl Mlp {
-    /// `fc1` and `fc2` under `scope`.
-    ///
-    /// # Errors
-    /// Model, where the weights do not fit.
-    pub fn new(scope: &Scope<'_>, tower: &TransformerConfig) -> Result<Self> {
-        let &TransformerConfig {
-            width,
-            intermediate,
-            activation,
-            ..
-        } = tower;
-        let (fc1, fc2) = (scope / "fc1", scope / "fc2");
-        if activation != Activation::QuickGelu {
-            return Self::of(
-                Linear::load(&fc1, width, intermediate)?,
-                activation,
-                Linear::load(&fc2, intermediate, width)?,
-            );
-        }
-        // x * sigmoid(1.702 x) is SiLU(1.702 x) / 1.702: a kernel of its own instead of three, with
-        // both factors in the weights.
-        let factor = |value: f64| Tensor::f_full([] as [i64; 0], value, (Kind::Float, Device::Cpu));
-        let into =
-            Linear::load_scaled(&fc1, width, intermediate, &factor(QUICK)?, &factor(QUICK)?)?;
-        let out = Linear::load_scaled(
-            &fc2,
-            intermediate,
-            width,
-            &factor(1. / QUICK)?,
-            &factor(1.)?,
-        )?;
-        Self::of(into, Activation::Silu, out)
-    }
-
-    /// Of these layers.
-    ///
-    /// # Errors
-    /// Overload, where memory is short.
-    pub fn of(into: Linear, activation: Activation, out: Linear) -> Result<Self> {
-        Ok(Self {
-            into: into.packed()?,
-            between: Between::Activation(activation),
-            out: out.packed()?,
-        })
-    }
-
-    /// Of a first layer whose first half gates its second.
-    ///
-    /// # Errors
-    /// Overload, where memory is short.
-    pub fn gated(into: Linear, out: Linear) -> Result<Self> {
-        Ok(Self {
-            into: into.packed()?,
-            between: Between::Gate,
-            out: out.packed()?,
-        })
-    }
-
-    /// `[.., width]` to the same.
-    ///
-    /// # Errors
-    /// Model, where the shape does not fit; overload, where memory is short.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match self.between {
-            Between::Activation(activation) => self
-                .out
-                .forward(&self.into.forward_activated(x, activation)?),
-            Between::Gate => {
-                let both = self.into.forward(x)?.f_chunk(2, -1)?;
-                self.out.forward(&both[0].f_silu()?.f_mul_(&both[1])?)
-            }
-        }
-    }
+/// The keys of an attention's projections.
+#[derive(Debug, Clone, Copy)]
+pub enum AttentionKeys {
+    /// Query, key, value and output, each for itself.
+    Separate([&'static str; 4], Biases),
+    /// Query, key and value in one, and output; both with biases.
+    Fused([&'static str; 2]),
 }
 
-/// One layer: attention, then the feed-forward part, each over what a layer norm makes of the
-/// sequence, each added to it.
+impl LayerKeys {
+    /// CLIP's and SigLIP's, in both towers.
+    pub const CLIP: Self = Self {
+        norm1: "layer_norm1",
+        attention: AttentionKeys::Separate(
+            [
+                "self_attn.q_proj",
+                "self_attn.k_proj",
+                "self_attn.v_proj",
+                "self_attn.out_proj",
+            ],
+            Biases::ALL,
+        ),
+        norm2: "layer_norm2",
+        mlp: ["mlp.fc1", "mlp.fc2"],
+        gated: false,
+        layer_scale: None,
+    };
+}
+
+/// One layer.
 #[derive(Debug)]
-pub struct TransformerLayer {
+pub struct PreNormLayer {
     norm1: LayerNorm,
     attention: Attention,
     norm2: LayerNorm,
     mlp: Mlp,
 }
 
-impl TransformerLayer {
-    /// Under CLIP's and SigLIP's names.
+impl PreNormLayer {
+    /// The layer under `scope`, with its weights laid out for oneDNN.
     ///
     /// # Errors
-    /// Model, where the weights do not fit.
-    pub fn new(scope: &Scope<'_>, tower: &TransformerConfig) -> Result<Self> {
-        let names = ["q_proj", "k_proj", "v_proj", "out_proj"];
-        Self::of(
-            LayerNorm::load(&(scope / "layer_norm1"), tower.width, tower.epsilon)?,
-            Attention::load_self(
-                &(scope / "self_attn"),
-                names,
-                AttentionConfig::self_attention(tower.width, tower.heads),
-                Biases::ALL,
-            )?,
-            LayerNorm::load(&(scope / "layer_norm2"), tower.width, tower.epsilon)?,
-            Mlp::new(&(scope / "mlp"), tower)?,
-        )
+    /// Model, where the weights do not fit; overload, where memory is short.
+    pub fn load(scope: &Scope<'_>, config: &TransformerConfig, keys: &LayerKeys) -> Result<Self> {
+        let (width, epsilon) = (config.width, config.epsilon);
+        let scale = |key: &str| scope.take_f32(key, &[width]);
+        let [attended, fed] = match keys.layer_scale {
+            Some([attention, mlp]) => [Some(scale(attention)?), Some(scale(mlp)?)],
+            None => [None, None],
+        };
+        Ok(Self::new(
+            LayerNorm::load(&(scope / keys.norm1), width, epsilon)?,
+            load_attention(scope, config, keys.attention, attended.as_ref())?.packed()?,
+            LayerNorm::load(&(scope / keys.norm2), width, epsilon)?,
+            load_mlp(scope, config, keys, fed.as_ref())?,
+        ))
     }
 
     /// Of these parts, in their order.
-    ///
-    /// # Errors
-    /// Overload, where memory is short.
-    pub fn of(norm1: LayerNorm, attention: Attention, norm2: LayerNorm, mlp: Mlp) -> Result<Self> {
-        Ok(Self {
+    pub fn new(norm1: LayerNorm, attention: Attention, norm2: LayerNorm, mlp: Mlp) -> Self {
+        Self {
             norm1,
-            attention: attention.packed()?,
+            attention,
             norm2,
             mlp,
-        })
+        }
     }
 
     /// `[b, t, width]` to the same; `causal` hides from each place what comes after it. What goes
@@ -209,11 +158,9 @@ impl TransformerLayer {
     /// # Errors
     /// Model, where the shape does not fit; overload, where memory is short.
     pub fn forward(&self, x: &Tensor, causal: bool) -> Result<Tensor> {
-        let x = self
-            .attention
-            .forward(&self.norm1.forward(x)?, None, causal)?
-            .f_add_(x)?;
-        Ok(self.mlp.forward(&self.norm2.forward(&x)?)?.f_add_(&x)?)
+        let normed = self.norm1.forward(x)?;
+        let attended = self.attention.forward(&normed, None, causal)?.f_add_(x)?;
+        self.feed(&attended)
     }
 
     /// What [`forward`](Self::forward) makes of one place, `[b, width]`: it looks at the others,
@@ -227,26 +174,112 @@ impl TransformerLayer {
             .attention
             .mix(&query.f_narrow(2, place, 1)?, &keys, None, false)?;
         let x = mixed.f_add(&x.f_narrow(1, place, 1)?)?;
-        Ok(self
-            .mlp
-            .forward(&self.norm2.forward(&x)?)?
-            .f_add_(&x)?
-            .f_select(1, 0)?)
+        Ok(self.feed(&x)?.f_select(1, 0)?)
+    }
+
+    /// As [`forward`](Self::forward), where `x` goes on after what `cache` holds: its keys and
+    /// values are kept there, and `mask`, broadcast to `[b, heads, t, cached + t]`, is added to the
+    /// scores.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn forward_cached(
+        &self,
+        x: &Tensor,
+        cache: &mut LayerCache,
+        mask: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let (query, new) = self.attention.queries(&self.norm1.forward(x)?)?;
+        cache.fill(&new)?;
+        let mut mixed = self.attention.mix(&query, &cache.seen, mask, false)?;
+        self.feed(&mixed.f_add_(x)?)
+    }
+
+    /// The feed-forward part, added to what it is made of.
+    fn feed(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.mlp.forward(&self.norm2.forward(x)?)?.f_add_(x)?)
     }
 }
 
-/// The layers under `scope`'s `0`, `1` and so on, under CLIP's names.
+fn load_attention(
+    scope: &Scope<'_>,
+    config: &TransformerConfig,
+    keys: AttentionKeys,
+    scale: Option<&Tensor>,
+) -> Result<Attention> {
+    let (width, sizes) = (
+        config.width,
+        AttentionConfig::self_attention(config.width, config.heads),
+    );
+    match (keys, scale) {
+        (AttentionKeys::Separate(keys, biases), None) => {
+            Attention::load_self(scope, keys, sizes, biases)
+        }
+        (AttentionKeys::Separate(keys, biases), Some(scale)) => {
+            Attention::load_self_scaled(scope, keys, sizes, biases, scale)
+        }
+        (AttentionKeys::Fused([qkv, out]), scale) => {
+            let fused = Linear::load(&(scope / qkv), width, 3 * width)?;
+            let out = load_output(&(scope / out), width, width, scale)?;
+            let kind = scope.weights().attention();
+            Ok(Attention::fused(fused, out, sizes, kind))
+        }
+    }
+}
+
+fn load_mlp(
+    scope: &Scope<'_>,
+    config: &TransformerConfig,
+    keys: &LayerKeys,
+    scale: Option<&Tensor>,
+) -> Result<Mlp> {
+    let (width, inner) = (config.width, config.intermediate);
+    let [fc1, fc2] = keys.mlp.map(|key| scope / key);
+    if keys.gated {
+        let gate_up = Linear::load(&fc1, width, 2 * inner)?;
+        return Mlp::gated(gate_up, load_output(&fc2, inner, width, scale)?).packed();
+    }
+    match scale {
+        None => Mlp::load([&fc1, &fc2], width, inner, config.activation),
+        Some(_) => {
+            let fc1 = Linear::load(&fc1, width, inner)?;
+            let fc2 = load_output(&fc2, inner, width, scale)?;
+            Mlp::new(fc1, config.activation, fc2).packed()
+        }
+    }
+}
+
+/// The layer whose output is added to the sequence, multiplied by `scale` where there is one.
+fn load_output(
+    scope: &Scope<'_>,
+    input: i64,
+    output: i64,
+    scale: Option<&Tensor>,
+) -> Result<Linear> {
+    match scale {
+        Some(scale) => Linear::load_scaled(scope, input, output, scale, scale),
+        None => Linear::load(scope, input, output),
+    }
+}
+
+/// The layers under `scope`'s `0`, `1` and so on.
 ///
 /// # Errors
-/// Model, where the weights do not fit.
-pub fn layers(scope: &Scope<'_>, tower: &TransformerConfig) -> Result<Vec<TransformerLayer>> {
-    (0..tower.layers)
-        .map(|index| TransformerLayer::new(&(scope / index), tower))
+/// Model, where the weights do not fit; overload, where memory is short.
+pub fn load_layers(
+    scope: &Scope<'_>,
+    config: &TransformerConfig,
+    keys: &LayerKeys,
+) -> Result<Vec<PreNormLayer>> {
+    (0..config.layers)
+        .map(|index| PreNormLayer::load(&(scope / index), config, keys))
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use tch::{Device, Kind};
+
     use super::*;
     use crate::models::weights::Weights;
     use crate::tensor::Precision;
@@ -291,7 +324,7 @@ mod tests {
             epsilon: 1e-5,
         };
         let weights = Weights::open(&[file], Device::Cpu, Precision::F32).unwrap();
-        let layer = TransformerLayer::new(&weights.root(), &tower).unwrap();
+        let layer = PreNormLayer::load(&weights.root(), &tower, &LayerKeys::CLIP).unwrap();
         weights.finish().unwrap();
 
         let of = |name: &str| &tensors.iter().find(|(key, _)| key == name).unwrap().1;
@@ -331,7 +364,7 @@ mod tests {
                 .reshape([3, 20, WIDTH]);
             let attended = &x + linear("self_attn.out_proj", &mixed);
             let inner = linear("mlp.fc1", &norm("layer_norm2", &attended));
-            let expected = &attended + linear("mlp.fc2", &(&inner * (&inner * QUICK).sigmoid()));
+            let expected = &attended + linear("mlp.fc2", &(&inner * (&inner * 1.702).sigmoid()));
             let apart = |found: &Tensor, expected: &Tensor| {
                 ((found - expected).norm() / expected.norm()).double_value(&[])
             };

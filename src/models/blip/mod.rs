@@ -6,19 +6,20 @@ mod text;
 mod vision;
 
 pub use text::BlipTextConfig;
-pub use vision::{BlipVision, BlipVisionConfig};
+pub use vision::BlipVisionConfig;
 
 use super::caption_decoder::{CaptionDecoder, CaptionRequest};
 use super::folder::ModelFolder;
 use super::image_processor::ImageProcessor;
 use super::text::{Generation, TextGenerator, Tokenizer};
+use super::vision_tower::VisionTower;
 use crate::error::Result;
 use crate::tensor::{Device, Precision, Tensor, guard};
 
 /// The network with its tokenizer.
 #[derive(Debug)]
 pub struct Blip {
-    vision: BlipVision,
+    vision: VisionTower,
     preprocess: ImageProcessor,
     captions: CaptionDecoder,
 }
@@ -44,7 +45,7 @@ impl Blip {
         };
         let preprocess = ImageProcessor::open(folder, exact)?;
         let weights = folder.weights(device, precision)?;
-        let tower = BlipVision::load_part(&weights.root(), &vision, &preprocess)?;
+        let tower = vision::load(&(weights.root() / "vision_model"), &vision, &preprocess)?;
         let network = text::read(
             &(weights.root() / "text_decoder"),
             &text,
@@ -76,7 +77,7 @@ impl Blip {
     /// Model, where the input has another shape; overload, where memory is short.
     pub fn see(&self, frames: &Tensor) -> Result<Tensor> {
         let _frozen = guard();
-        self.vision.forward(&self.preprocess.fit(frames)?)
+        self.vision.states(&self.preprocess.fit(frames)?)
     }
 
     /// Refuses what [`write`](Self::write) would fail on, with all beside it.

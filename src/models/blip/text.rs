@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::models::attention::{Attention, AttentionConfig, Biases};
 use crate::models::config::Config;
 use crate::models::decoder::{CrossAttentionDecoder, CrossAttentionLayer, Transform};
-use crate::models::layers::{Activation, Embedding, LayerNorm, Linear};
+use crate::models::layers::{Activation, Embedding, LayerNorm, Linear, Mlp};
 use crate::models::text::token_ids;
 use crate::models::weights::Scope;
 
@@ -132,9 +132,10 @@ fn layer(scope: &Scope<'_>, config: &BlipTextConfig, seen: i64) -> Result<CrossA
     let own = AttentionConfig::self_attention(width, heads);
     let norm = |place: &str| LayerNorm::load(&(scope / place), width, epsilon);
     Ok(CrossAttentionLayer {
-        own: Attention::load_self(&(scope / "attention"), NAMES, own, Biases::ALL)?.packed()?,
-        own_norm: norm("attention.output.LayerNorm")?,
-        cross: Attention::load_cross(
+        self_attn: Attention::load_self(&(scope / "attention"), NAMES, own, Biases::ALL)?
+            .packed()?,
+        self_attn_norm: norm("attention.output.LayerNorm")?,
+        cross_attn: Attention::load_cross(
             &(scope / "crossattention"),
             NAMES,
             AttentionConfig {
@@ -144,10 +145,13 @@ fn layer(scope: &Scope<'_>, config: &BlipTextConfig, seen: i64) -> Result<CrossA
             Biases::ALL,
         )?
         .packed()?,
-        cross_norm: norm("crossattention.output.LayerNorm")?,
-        inner: Linear::load(&(scope / "intermediate.dense"), width, intermediate)?.packed()?,
-        activation: config.activation,
-        outer: Linear::load(&(scope / "output.dense"), intermediate, width)?.packed()?,
-        norm: norm("output.LayerNorm")?,
+        cross_attn_norm: norm("crossattention.output.LayerNorm")?,
+        mlp: Mlp::new(
+            Linear::load(&(scope / "intermediate.dense"), width, intermediate)?,
+            config.activation,
+            Linear::load(&(scope / "output.dense"), intermediate, width)?,
+        )
+        .packed()?,
+        mlp_norm: norm("output.LayerNorm")?,
     })
 }

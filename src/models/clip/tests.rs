@@ -236,8 +236,11 @@ fn the_image_tower_equals_the_reference_in_every_state() {
     let frames = film(40, 32, 32).narrow(0, 36, 3);
     let mut x = clip
         .vision
-        .norm_before
-        .forward(&clip.vision.patches.forward(&frames).unwrap())
+        .tower
+        .pre_norm
+        .as_ref()
+        .unwrap()
+        .forward(&clip.vision.tower.patches.forward(&frames).unwrap())
         .unwrap();
     for index in 0..3 {
         let error = relative_error(&x, &golden["hidden"].get(index));
@@ -245,6 +248,7 @@ fn the_image_tower_equals_the_reference_in_every_state() {
         // The last layer is not among them: of it only the first place is computed.
         x = clip
             .vision
+            .tower
             .layers
             .get(index as usize)
             .map_or(x.shallow_clone(), |layer| layer.forward(&x, false).unwrap());

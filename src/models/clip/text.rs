@@ -8,7 +8,7 @@ use crate::models::config::Config;
 use crate::models::folder::ModelFolder;
 use crate::models::layers::{Activation, Embedding, LayerNorm, Linear};
 use crate::models::offload::tensors;
-use crate::models::transformer::{TransformerConfig, TransformerLayer, layers};
+use crate::models::transformer::{LayerKeys, PreNormLayer, TransformerConfig, load_layers};
 use crate::models::weights::{Scope, Weights};
 use crate::tensor::Precision;
 
@@ -121,7 +121,7 @@ pub struct TextStates {
 pub struct ClipText {
     tokens: Embedding,
     positions: Tensor,
-    layers: Vec<TransformerLayer>,
+    layers: Vec<PreNormLayer>,
     norm: LayerNorm,
     projection: Option<Linear>,
     config: ClipTextConfig,
@@ -183,7 +183,11 @@ impl ClipText {
             tokens: Embedding::load(&(&embeddings / "token_embedding"), config.vocab_size, width)?,
             positions: (&embeddings / "position_embedding")
                 .take("weight", &[config.positions, width])?,
-            layers: layers(&(&scope / "encoder" / "layers"), &config.tower)?,
+            layers: load_layers(
+                &(&scope / "encoder" / "layers"),
+                &config.tower,
+                &LayerKeys::CLIP,
+            )?,
             norm: LayerNorm::load(&(&scope / "final_layer_norm"), width, config.tower.epsilon)?,
             projection: projected
                 .then(|| {

@@ -6,10 +6,26 @@ use tch::Tensor;
 use crate::error::Result;
 use crate::models::config::Config;
 use crate::models::image_processor::ImageProcessor;
-use crate::models::layers::{Activation, LayerNorm, Linear};
-use crate::models::patch_embedding::{PatchEmbedding, PatchWeights};
-use crate::models::transformer::{TransformerConfig, TransformerLayer, layers};
+use crate::models::layers::{Activation, Linear};
+use crate::models::transformer::{LayerKeys, TransformerConfig};
+use crate::models::vision_tower::{Grid, VisionConfig, VisionSpec, VisionTower};
 use crate::models::weights::Scope;
+
+/// CLIP's tower as it differs from others: a class token, patches without a bias, a layer norm
+/// before the layers (under the checkpoint's own spelling).
+const SPEC: VisionSpec = VisionSpec {
+    patches: "patch_embedding",
+    patch_bias: false,
+    class_token: Some("class_embedding"),
+    registers: None,
+    positions: "position_embedding.weight",
+    batched: false,
+    grid: Grid::Fixed,
+    pre_norm: Some("pre_layrnorm"),
+    layers: "encoder.layers",
+    layer: LayerKeys::CLIP,
+    final_norm: "post_layernorm",
+};
 
 /// The tower's sizes; the default is ViT-B/32's.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,11 +97,7 @@ impl ClipVisionConfig {
 /// The tower with its weights.
 #[derive(Debug)]
 pub struct ClipVision {
-    pub(super) patches: PatchEmbedding,
-    pub(super) norm_before: LayerNorm,
-    pub(super) layers: Vec<TransformerLayer>,
-    last: TransformerLayer,
-    norm_after: LayerNorm,
+    pub(super) tower: VisionTower,
     projection: Linear,
 }
 
@@ -99,35 +111,16 @@ impl ClipVision {
         config: &ClipVisionConfig,
         preprocess: &ImageProcessor,
     ) -> Result<Self> {
-        let (scope, width, tower) = (root / "vision_model", config.tower.width, &config.tower);
-        let embeddings = &scope / "embeddings";
-        root.weights().allow_surplus("embeddings.position_ids");
-        let patch = config.patch;
-        let count = (config.image / patch) * (config.image / patch);
-        let positions =
-            (&embeddings / "position_embedding").take_f32("weight", &[count + 1, width])?;
-        let class = embeddings.take_f32("class_embedding", &[width])?;
-        let parts = PatchWeights {
-            weight: (&embeddings / "patch_embedding")
-                .take_f32("weight", &[width, 3, patch, patch])?,
-            bias: None,
-            before: Some(positions.f_narrow(0, 0, 1)?.f_add(&class)?),
-            positions: positions.f_narrow(0, 1, count)?,
+        let tower = VisionConfig {
+            layers: config.tower.clone(),
+            image: config.image,
+            patch: config.patch,
         };
-        let mut layers = layers(&(&scope / "encoder" / "layers"), tower)?;
-        let last = layers
-            .pop()
-            .ok_or_else(|| crate::error::Error::model("an image tower without layers"))?;
         Ok(Self {
-            patches: PatchEmbedding::new(root.weights(), &parts, preprocess)?,
-            // The checkpoint's own spelling.
-            norm_before: LayerNorm::load(&(&scope / "pre_layrnorm"), width, tower.epsilon)?,
-            layers,
-            last,
-            norm_after: LayerNorm::load(&(&scope / "post_layernorm"), width, tower.epsilon)?,
+            tower: VisionTower::load(&(root / "vision_model"), &tower, &SPEC, preprocess)?,
             projection: Linear::load_biased(
                 &(root / "visual_projection"),
-                width,
+                config.tower.width,
                 config.projection,
                 false,
             )?,
@@ -136,7 +129,7 @@ impl ClipVision {
 
     /// Rows and columns of the frames that it takes.
     pub fn size(&self) -> [i64; 2] {
-        self.patches.size()
+        self.tower.size()
     }
 
     /// Bytes `[n, h, w, 3]` of [`size`](Self::size) to vectors `[n, projection]`, not of length 1,
@@ -145,11 +138,6 @@ impl ClipVision {
     /// # Errors
     /// Model, where the input has another shape; overload, where memory is short.
     pub fn forward(&self, frames: &Tensor) -> Result<Tensor> {
-        let mut x = self.norm_before.forward(&self.patches.forward(frames)?)?;
-        for layer in &self.layers {
-            x = layer.forward(&x, false)?;
-        }
-        self.projection
-            .forward(&self.norm_after.forward(&self.last.forward_one(&x, 0)?)?)
+        self.projection.forward(&self.tower.class_state(frames)?)
     }
 }

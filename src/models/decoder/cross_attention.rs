@@ -7,7 +7,7 @@
 use super::{Cache, Decoder, KvCache, KvCacheConfig, LayerCache};
 use crate::error::{Error, Result};
 use crate::models::attention::{Attention, KeyValue};
-use crate::models::layers::{Activation, Embedding, LayerNorm, Linear};
+use crate::models::layers::{Activation, Embedding, LayerNorm, Linear, Mlp};
 use crate::tensor::{Device, Kind, Tensor, guard};
 
 /// The decoder with its weights.
@@ -43,21 +43,17 @@ pub struct CrossAttentionDecoder {
 #[derive(Debug)]
 pub struct CrossAttentionLayer {
     /// Of the text with itself.
-    pub own: Attention,
+    pub self_attn: Attention,
     /// After the sum with it.
-    pub own_norm: LayerNorm,
+    pub self_attn_norm: LayerNorm,
     /// Of the text with the context.
-    pub cross: Attention,
+    pub cross_attn: Attention,
     /// After the sum with it.
-    pub cross_norm: LayerNorm,
-    /// Into the feed-forward part.
-    pub inner: Linear,
-    /// Between its two layers.
-    pub activation: Activation,
-    /// Out of it.
-    pub outer: Linear,
+    pub cross_attn_norm: LayerNorm,
+    /// The feed-forward part.
+    pub mlp: Mlp,
     /// After the sum with it.
-    pub norm: LayerNorm,
+    pub mlp_norm: LayerNorm,
 }
 
 /// A layer, an activation and a normalisation: BERT's step before its head.
@@ -103,7 +99,7 @@ impl CrossAttentionDecoder {
             )));
         }
         let keys = |layer: &CrossAttentionLayer| {
-            let KeyValue { keys, values } = layer.cross.keys(states)?;
+            let KeyValue { keys, values } = layer.cross_attn.keys(states)?;
             Ok(KeyValue {
                 keys: keys.f_contiguous()?,
                 values: values.f_contiguous()?,
@@ -215,20 +211,20 @@ impl CrossAttentionLayer {
         context: &KeyValue,
         mask: Option<&Tensor>,
     ) -> Result<Tensor> {
-        let (query, new) = self.own.queries(x)?;
+        let (query, new) = self.self_attn.queries(x)?;
         slot.fill(&new)?;
         let x = self
-            .own_norm
-            .forward(&x.f_add(&self.own.mix(&query, &slot.seen, mask, false)?)?)?;
+            .self_attn_norm
+            .forward(&x.f_add(&self.self_attn.mix(&query, &slot.seen, mask, false)?)?)?;
         // All texts about one context ask it as one sequence, so that its keys need not be there
         // for each.
         let together = x.f_view([context.keys.size()[0], -1, x.size()[2]])?;
-        let told = self.cross.attend(&together, context, None)?.f_view_as(&x)?;
-        let x = self.cross_norm.forward(&x.f_add(&told)?)?;
-        let fed = self
-            .outer
-            .forward(&self.inner.forward_activated(&x, self.activation)?)?;
-        self.norm.forward(&x.f_add(&fed)?)
+        let told = self
+            .cross_attn
+            .attend(&together, context, None)?
+            .f_view_as(&x)?;
+        let x = self.cross_attn_norm.forward(&x.f_add(&told)?)?;
+        self.mlp_norm.forward(&x.f_add(&self.mlp.forward(&x)?)?)
     }
 }
 

@@ -5,16 +5,16 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::attention::{Attention, AttentionConfig, Biases};
+use super::attention::Biases;
 use super::classes;
 use super::config::Config;
 use super::folder::ModelFolder;
 use super::image_processor::ImageProcessor;
-use super::layers::{Activation, LayerNorm, Linear};
-use super::patch_embedding::{PatchEmbedding, PatchWeights, interpolate_positions};
+use super::layers::{Activation, Linear};
 use super::picture_encoder::{Features, PictureEncoder};
-use super::transformer::{Mlp, TransformerConfig, TransformerLayer};
-use super::weights::{Scope, Weights};
+use super::transformer::{AttentionKeys, LayerKeys, TransformerConfig};
+use super::vision_tower::{Grid, VisionConfig, VisionSpec, VisionTower};
+use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::tensor::Precision;
 
@@ -104,9 +104,7 @@ impl Dinov2Config {
 /// The network with its weights.
 #[derive(Debug)]
 pub struct Dinov2 {
-    patches: PatchEmbedding,
-    layers: Vec<TransformerLayer>,
-    norm: LayerNorm,
+    vision: VisionTower,
     classifier: Option<Linear>,
     /// Places before the patches.
     before: i64,
@@ -138,21 +136,22 @@ impl Dinov2 {
     ) -> Result<Self> {
         let _frozen = crate::tensor::guard();
         let (root, device) = (weights.root(), weights.device());
-        let (scope, width) = match (config.classes, config.registers) {
-            (None, _) => (root.clone(), config.tower.width),
-            (Some(_), None) => (&root / "dinov2", config.tower.width),
-            (Some(_), Some(_)) => (&root / "dinov2_with_registers", config.tower.width),
+        let width = config.tower.width;
+        let scope = match (config.classes, config.registers) {
+            (None, _) => root.clone(),
+            (Some(_), None) => &root / "dinov2",
+            (Some(_), Some(_)) => &root / "dinov2_with_registers",
         };
         // Of pre-training, where patches are hidden.
         weights.allow_surplus("embeddings.mask_token");
-        let parts = parts(&(&scope / "embeddings"), config, &preprocess)?;
-        let layers = (0..config.tower.layers)
-            .map(|index| layer(&(&scope / "encoder" / "layer" / index), config));
+        let tower = VisionConfig {
+            layers: config.tower.clone(),
+            image: config.image,
+            patch: config.patch,
+        };
         let network = Self {
             before: 1 + config.registers.unwrap_or(0),
-            patches: PatchEmbedding::new(&weights, &parts, &preprocess)?,
-            layers: layers.collect::<Result<_>>()?,
-            norm: LayerNorm::load(&(&scope / "layernorm"), width, config.tower.epsilon)?,
+            vision: VisionTower::load(&scope, &tower, &spec(config), &preprocess)?,
             // The classifier decides, and is small: f32 in every precision.
             classifier: config
                 .classes
@@ -164,29 +163,6 @@ impl Dinov2 {
         weights.finish()?;
         Ok(network)
     }
-
-    /// Frames of the network's size to what the layers make of every place, `[n, t, width]`,
-    /// through the final layer norm.
-    fn states(&self, frames: &Tensor) -> Result<Tensor> {
-        let mut x = self.patches.forward(frames)?;
-        for layer in &self.layers {
-            x = layer.forward(&x, false)?;
-        }
-        self.norm.forward(&x)
-    }
-
-    /// The same of the first place alone, `[n, width]`.
-    fn first(&self, frames: &Tensor) -> Result<Tensor> {
-        let mut x = self.patches.forward(frames)?;
-        let (last, layers) = self
-            .layers
-            .split_last()
-            .ok_or_else(|| Error::bug("a tower without layers"))?;
-        for layer in layers {
-            x = layer.forward(&x, false)?;
-        }
-        self.norm.forward(&last.forward_one(&x, 0)?)
-    }
 }
 
 impl PictureEncoder for Dinov2 {
@@ -195,7 +171,7 @@ impl PictureEncoder for Dinov2 {
     }
 
     fn size(&self) -> [i64; 2] {
-        self.patches.size()
+        self.vision.size()
     }
 
     fn encode(&self, frames: &Tensor) -> Result<Features> {
@@ -203,11 +179,11 @@ impl PictureEncoder for Dinov2 {
         let frames = self.preprocess.fit(frames)?;
         let Some(classifier) = &self.classifier else {
             return Ok(Features {
-                embedding: self.first(&frames)?.f_to_kind(Kind::Float)?,
+                embedding: self.vision.class_state(&frames)?.f_to_kind(Kind::Float)?,
                 probabilities: None,
             });
         };
-        let states = self.states(&frames)?.f_to_kind(Kind::Float)?;
+        let states = self.vision.states(&frames)?.f_to_kind(Kind::Float)?;
         let embedding = states.f_select(1, 0)?;
         let patches = states.f_narrow(1, self.before, states.size()[1] - self.before)?;
         let seen = Tensor::f_cat(
@@ -225,62 +201,14 @@ impl PictureEncoder for Dinov2 {
     }
 }
 
-/// What stands before the patches, their convolution, and their positions at the grid of the
-/// pictures that are read.
-fn parts(
-    scope: &Scope<'_>,
-    config: &Dinov2Config,
-    preprocess: &ImageProcessor,
-) -> Result<PatchWeights> {
-    let (width, patch) = (config.tower.width, config.patch);
-    let count = (config.image / patch) * (config.image / patch);
-    let positions = scope
-        .take_f32("position_embeddings", &[1, count + 1, width])?
-        .f_select(0, 0)?;
-    let class = scope
-        .take_f32("cls_token", &[1, 1, width])?
-        .f_select(0, 0)?
-        .f_add(&positions.f_narrow(0, 0, 1)?)?;
-    let before = match config.registers {
-        // Registers have no positions.
-        Some(registers) => Tensor::f_cat(
-            &[
-                class,
-                scope
-                    .take_f32("register_tokens", &[1, registers, width])?
-                    .f_select(0, 0)?,
-            ],
-            0,
-        )?,
-        None => class,
-    };
-    let grid = preprocess
-        .size()
-        .unwrap_or([config.image; 2])
-        .map(|pixels| pixels / patch);
-    let conv = scope / "patch_embeddings" / "projection";
-    Ok(PatchWeights {
-        weight: conv.take_f32("weight", &[width, 3, patch, patch])?,
-        bias: Some(conv.take_f32("bias", &[width])?),
-        positions: interpolate_positions(
-            &positions.f_narrow(0, 1, count)?,
-            grid,
-            config.registers.is_some(),
-        )?,
-        before: Some(before),
-    })
-}
-
-/// A layer under DINOv2's names, with the factors that scale what it adds folded in.
-fn layer(scope: &Scope<'_>, config: &Dinov2Config) -> Result<TransformerLayer> {
-    let (tower, width) = (&config.tower, config.tower.width);
-    let scale = |name: &str| (scope / name).take_f32("lambda1", &[width]);
-    let (attended, fed) = (scale("layer_scale1")?, scale("layer_scale2")?);
-    let names = [
-        "attention.query",
-        "attention.key",
-        "attention.value",
-        "output.dense",
+/// DINOv2's tower as it differs from others: positions for pictures of any size, registers where
+/// there are some, and factors that scale what its layers add.
+fn spec(config: &Dinov2Config) -> VisionSpec {
+    let projections = [
+        "attention.attention.query",
+        "attention.attention.key",
+        "attention.attention.value",
+        "attention.output.dense",
     ];
     let biases = Biases {
         query: config.qkv_bias,
@@ -288,28 +216,32 @@ fn layer(scope: &Scope<'_>, config: &Dinov2Config) -> Result<TransformerLayer> {
         value: config.qkv_bias,
         out: true,
     };
-    let heads = AttentionConfig::self_attention(width, tower.heads);
-    let (mlp, inner) = (scope / "mlp", tower.intermediate);
-    let mlp = if config.gated {
-        let into = Linear::load(&(&mlp / "weights_in"), width, 2 * inner)?;
-        Mlp::gated(
-            into,
-            Linear::load_scaled(&(&mlp / "weights_out"), inner, width, &fed, &fed)?,
-        )?
-    } else {
-        let into = Linear::load(&(&mlp / "fc1"), width, inner)?;
-        Mlp::of(
-            into,
-            tower.activation,
-            Linear::load_scaled(&(&mlp / "fc2"), inner, width, &fed, &fed)?,
-        )?
-    };
-    TransformerLayer::of(
-        LayerNorm::load(&(scope / "norm1"), width, tower.epsilon)?,
-        Attention::load_self_scaled(&(scope / "attention"), names, heads, biases, &attended)?,
-        LayerNorm::load(&(scope / "norm2"), width, tower.epsilon)?,
-        mlp,
-    )
+    VisionSpec {
+        patches: "patch_embeddings.projection",
+        patch_bias: true,
+        class_token: Some("cls_token"),
+        registers: config.registers.map(|count| ("register_tokens", count)),
+        positions: "position_embeddings",
+        batched: true,
+        grid: Grid::Interpolated {
+            antialias: config.registers.is_some(),
+        },
+        pre_norm: None,
+        layers: "encoder.layer",
+        layer: LayerKeys {
+            norm1: "norm1",
+            attention: AttentionKeys::Separate(projections, biases),
+            norm2: "norm2",
+            mlp: if config.gated {
+                ["mlp.weights_in", "mlp.weights_out"]
+            } else {
+                ["mlp.fc1", "mlp.fc2"]
+            },
+            gated: config.gated,
+            layer_scale: Some(["layer_scale1.lambda1", "layer_scale2.lambda1"]),
+        },
+        final_norm: "layernorm",
+    }
 }
 
 #[cfg(test)]

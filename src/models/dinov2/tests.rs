@@ -71,11 +71,11 @@ fn every_kind_equals_the_reference_in_every_state() {
     for name in ALL {
         let (network, frames) = open(name, Precision::F32);
         let golden = |what: &str| &goldens[&format!("{name}.{what}")];
-        let first = network.layers[0]
-            .forward(&network.patches.forward(&frames).unwrap(), false)
+        let first = network.vision.layers[0]
+            .forward(&network.vision.patches.forward(&frames).unwrap(), false)
             .unwrap();
         let found = network.encode(&frames).unwrap();
-        let states = network.states(&frames).unwrap();
+        let states = network.vision.states(&frames).unwrap();
         let mut all = vec![
             (
                 "after the first layer",

@@ -6,7 +6,8 @@ use super::attention::{Attention, AttentionConfig};
 use super::config::Config;
 use super::decoder::{Cache as Rows, Decoder, KvCache, KvCacheConfig};
 use super::folder::ModelFolder;
-use super::layers::{Activation, Embedding, LayerNorm, Linear};
+use super::layers::{Activation, Embedding, LayerNorm, Linear, Mlp};
+use super::transformer::PreNormLayer;
 use super::weights::{Scope, Weights};
 use crate::error::Result;
 use crate::tensor::{Device, Kind, Precision, Tensor, guard};
@@ -79,20 +80,11 @@ pub struct Gpt2 {
     config: Gpt2Config,
     words: Embedding,
     places: Embedding,
-    layers: Vec<Layer>,
+    layers: Vec<PreNormLayer>,
     last: LayerNorm,
     head: Linear,
     kind: Kind,
     device: Device,
-}
-
-#[derive(Debug)]
-struct Layer {
-    ln_1: LayerNorm,
-    attention: Attention,
-    ln_2: LayerNorm,
-    fc: Linear,
-    proj: Linear,
 }
 
 /// Texts under way.
@@ -153,7 +145,7 @@ impl Gpt2 {
             words: Embedding::new(words),
             places: Embedding::load(&(&root / "wpe"), config.positions, width)?,
             layers: (0..config.layers)
-                .map(|n| Layer::new(&(&root / "h" / n), &config))
+                .map(|n| layer(&(&root / "h" / n), &config))
                 .collect::<Result<_>>()?,
             last: LayerNorm::load(&(&root / "ln_f"), width, epsilon)?,
             head: Linear::new(head, None).packed()?,
@@ -171,25 +163,26 @@ impl Gpt2 {
     }
 }
 
-impl Layer {
-    fn new(scope: &Scope<'_>, config: &Gpt2Config) -> Result<Self> {
-        let (width, inner, epsilon) = (config.width, config.inner, config.epsilon);
-        let (attn, mlp) = (scope / "attn", scope / "mlp");
-        let fused = conv1d(&(&attn / "c_attn"), width, 3 * width)?;
-        let out = conv1d(&(&attn / "c_proj"), width, width)?;
-        Ok(Self {
-            ln_1: LayerNorm::load(&(scope / "ln_1"), width, epsilon)?,
-            attention: Attention::fused(
-                fused,
-                out,
-                AttentionConfig::self_attention(width, config.heads),
-                scope.weights().attention(),
-            ),
-            ln_2: LayerNorm::load(&(scope / "ln_2"), width, epsilon)?,
-            fc: conv1d(&(&mlp / "c_fc"), width, inner)?,
-            proj: conv1d(&(&mlp / "c_proj"), inner, width)?,
-        })
-    }
+fn layer(scope: &Scope<'_>, config: &Gpt2Config) -> Result<PreNormLayer> {
+    let (width, inner, epsilon) = (config.width, config.inner, config.epsilon);
+    let (attn, mlp) = (scope / "attn", scope / "mlp");
+    let attention = Attention::fused(
+        conv1d(&(&attn / "c_attn"), width, 3 * width)?,
+        conv1d(&(&attn / "c_proj"), width, width)?,
+        AttentionConfig::self_attention(width, config.heads),
+        scope.weights().attention(),
+    );
+    let mlp = Mlp::new(
+        conv1d(&(&mlp / "c_fc"), width, inner)?,
+        config.activation,
+        conv1d(&(&mlp / "c_proj"), inner, width)?,
+    );
+    Ok(PreNormLayer::new(
+        LayerNorm::load(&(scope / "ln_1"), width, epsilon)?,
+        attention,
+        LayerNorm::load(&(scope / "ln_2"), width, epsilon)?,
+        mlp,
+    ))
 }
 
 /// OpenAI's Conv1D: a fully connected layer whose weight lies `[input, output]`.
@@ -237,18 +230,7 @@ impl Decoder for Gpt2 {
             .forward(&tokens)?
             .f_add(&self.places.forward(&cache.0.positions(columns)?)?)?;
         for (layer, mut slot) in self.layers.iter().zip(slots) {
-            let (query, new) = layer.attention.queries(&layer.ln_1.forward(&x)?)?;
-            slot.fill(&new)?;
-            x = x.f_add(
-                &layer
-                    .attention
-                    .mix(&query, &slot.seen, mask.as_ref(), false)?,
-            )?;
-            let inner = self
-                .config
-                .activation
-                .forward(&layer.fc.forward(&layer.ln_2.forward(&x)?)?)?;
-            x = x.f_add(&layer.proj.forward(&inner)?)?;
+            x = layer.forward_cached(&x, &mut slot, mask.as_ref())?;
         }
         Ok(x)
     }

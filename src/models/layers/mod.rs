@@ -6,6 +6,7 @@ mod batch_norm;
 mod convolution;
 mod embedding;
 mod linear;
+mod mlp;
 mod normalization;
 
 pub use activation::Activation;
@@ -13,4 +14,5 @@ pub use batch_norm::Affine;
 pub use convolution::{Conv1d, Conv2d, ConvConfig};
 pub use embedding::Embedding;
 pub use linear::Linear;
+pub use mlp::Mlp;
 pub use normalization::{GroupNorm, LayerNorm};

@@ -12,7 +12,7 @@ pub use config::{LlamaConfig, ModelType};
 
 use crate::error::{Error, Result};
 use crate::models::decoder::{Decoder, LayerCache};
-use crate::models::layers::Linear;
+use crate::models::layers::{Linear, Mlp};
 use crate::models::{ModelFolder, Weights};
 use crate::tensor::{Device, Kind, Precision, Tensor, guard};
 
@@ -38,8 +38,7 @@ struct Layer {
     qkv: Linear,
     heads: Option<HeadNorm>,
     out: Linear,
-    gate_up: Linear,
-    down: Linear,
+    mlp: Mlp,
 }
 
 /// RMSNorm of each head of queries and keys.
@@ -245,13 +244,7 @@ impl Decoder for Llama {
                 columns,
             )?;
             x = x.f_add_(&layer.out.forward(&attended)?)?;
-            let gate_up = layer.gate_up.forward(&self.normed(&x)?)?;
-            let width = self.config.intermediate_size;
-            let inner = gate_up
-                .f_narrow(1, 0, width)?
-                .f_silu_()?
-                .f_mul_(&gate_up.f_narrow(1, width, width)?)?;
-            x = x.f_add_(&layer.down.forward(&inner)?)?;
+            x = x.f_add_(&layer.mlp.forward(&self.normed(&x)?)?)?;
         }
         Ok(x)
     }
@@ -380,8 +373,7 @@ impl Layer {
             qkv,
             heads,
             out,
-            gate_up,
-            down,
+            mlp: Mlp::gated(gate_up, down),
         })
     }
 }

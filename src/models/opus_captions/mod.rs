@@ -8,7 +8,7 @@ use super::caption_decoder::CaptionDecoder;
 use super::config::Config;
 use super::decoder::{CrossAttentionDecoder, CrossAttentionLayer};
 use super::folder::ModelFolder;
-use super::layers::{Activation, Embedding, LayerNorm, Linear};
+use super::layers::{Activation, Embedding, LayerNorm, Linear, Mlp};
 use super::text::{TextGenerator, Tokenizer, token_ids};
 use super::weights::{Scope, Weights};
 use crate::error::Result;
@@ -172,14 +172,17 @@ fn layer(scope: &Scope<'_>, config: &OpusCaptionConfig) -> Result<CrossAttention
         ))
     };
     Ok(CrossAttentionLayer {
-        own,
-        own_norm: LayerNorm::load(&(scope / "norm1"), width, EPSILON)?,
-        cross: Attention::split(part(0, 1)?, part(1, 2)?, out, heads, kind).packed()?,
-        cross_norm: LayerNorm::load(&(scope / "norm2"), width, EPSILON)?,
-        inner: Linear::load(&(scope / "linear1"), width, intermediate)?.packed()?,
-        activation: Activation::Gelu,
-        outer: Linear::load(&(scope / "linear2"), intermediate, width)?.packed()?,
-        norm: LayerNorm::load(&(scope / "norm3"), width, EPSILON)?,
+        self_attn: own,
+        self_attn_norm: LayerNorm::load(&(scope / "norm1"), width, EPSILON)?,
+        cross_attn: Attention::split(part(0, 1)?, part(1, 2)?, out, heads, kind).packed()?,
+        cross_attn_norm: LayerNorm::load(&(scope / "norm2"), width, EPSILON)?,
+        mlp: Mlp::new(
+            Linear::load(&(scope / "linear1"), width, intermediate)?,
+            Activation::Gelu,
+            Linear::load(&(scope / "linear2"), intermediate, width)?,
+        )
+        .packed()?,
+        mlp_norm: LayerNorm::load(&(scope / "norm3"), width, EPSILON)?,
     })
 }
 

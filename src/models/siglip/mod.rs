@@ -8,17 +8,32 @@ use super::attention::{Attention, AttentionConfig};
 use super::config::Config;
 use super::folder::ModelFolder;
 use super::image_processor::ImageProcessor;
-use super::layers::{Activation, Embedding, LayerNorm, Linear};
-use super::patch_embedding::{PatchEmbedding, PatchWeights};
+use super::layers::{Activation, Embedding, LayerNorm, Linear, Mlp};
 use super::picture_encoder::{Features, PictureEncoder, Scoring, TextFeatures, l2_normalized};
 use super::text::Tokenizer;
-use super::transformer::{Mlp, TransformerConfig, TransformerLayer, layers};
+use super::transformer::{LayerKeys, PreNormLayer, TransformerConfig, load_layers};
+use super::vision_tower::{Grid, VisionConfig, VisionSpec, VisionTower};
 use super::weights::{Scope, Weights};
 use crate::error::{Error, Result};
 use crate::tensor::Precision;
 
 /// TextFeatures that are read at once.
 const PASS: usize = 64;
+
+/// SigLIP's image tower as it differs from others: no class token, as a head pools the patches.
+const SPEC: VisionSpec = VisionSpec {
+    patches: "patch_embedding",
+    patch_bias: true,
+    class_token: None,
+    registers: None,
+    positions: "position_embedding.weight",
+    batched: false,
+    grid: Grid::Fixed,
+    pre_norm: None,
+    layers: "encoder.layers",
+    layer: LayerKeys::CLIP,
+    final_norm: "post_layernorm",
+};
 
 /// The network's sizes; the default is base-patch16-224's.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,9 +126,7 @@ impl SiglipConfig {
 /// The network with its weights.
 #[derive(Debug)]
 pub struct Siglip {
-    patches: PatchEmbedding,
-    layers: Vec<TransformerLayer>,
-    norm: LayerNorm,
+    vision: VisionTower,
     head: Head,
     words: Words,
     tokenizer: Option<Tokenizer>,
@@ -137,8 +150,8 @@ struct Head {
 struct Words {
     tokens: Embedding,
     positions: Tensor,
-    layers: Vec<TransformerLayer>,
-    last: TransformerLayer,
+    layers: Vec<PreNormLayer>,
+    last: PreNormLayer,
     norm: LayerNorm,
     head: Linear,
     vocab_size: i64,
@@ -177,16 +190,11 @@ impl Siglip {
     ) -> Result<Self> {
         let _frozen = crate::tensor::guard();
         let (root, device) = (weights.root(), weights.device());
-        let (scope, width, tower) = (&root / "vision_model", config.vision.width, &config.vision);
-        weights.allow_surplus("embeddings.position_ids");
-        let embeddings = &scope / "embeddings";
-        let (conv, patch) = (&embeddings / "patch_embedding", config.patch);
-        let count = (config.image / patch) * (config.image / patch);
-        let parts = PatchWeights {
-            weight: conv.take_f32("weight", &[width, 3, patch, patch])?,
-            bias: Some(conv.take_f32("bias", &[width])?),
-            positions: (&embeddings / "position_embedding").take_f32("weight", &[count, width])?,
-            before: None,
+        let scope = &root / "vision_model";
+        let tower = VisionConfig {
+            layers: config.vision.clone(),
+            image: config.image,
+            patch: config.patch,
         };
         let number = |name| -> Result<f64> { Ok(root.take_f32(name, &[1])?.f_double_value(&[0])?) };
         let scoring = Scoring::Sigmoid {
@@ -194,11 +202,9 @@ impl Siglip {
             bias: number("logit_bias")?,
         };
         let network = Self {
-            patches: PatchEmbedding::new(&weights, &parts, &preprocess)?,
-            layers: layers(&(&scope / "encoder" / "layers"), tower)?,
-            norm: LayerNorm::load(&(&scope / "post_layernorm"), width, tower.epsilon)?,
-            head: Head::new(&(&scope / "head"), tower)?,
-            words: Words::new(&(&root / "text_model"), config)?,
+            vision: VisionTower::load(&scope, &tower, &SPEC, &preprocess)?,
+            head: Head::load(&(&scope / "head"), &config.vision)?,
+            words: Words::load(&(&root / "text_model"), config)?,
             tokenizer: None,
             preprocess,
             scoring,
@@ -220,11 +226,7 @@ impl Siglip {
 
     /// Frames of the network's size to vectors, not of length 1.
     fn pooled(&self, frames: &Tensor) -> Result<Tensor> {
-        let mut x = self.patches.forward(frames)?;
-        for layer in &self.layers {
-            x = layer.forward(&x, false)?;
-        }
-        self.head.forward(&self.norm.forward(&x)?)
+        self.head.forward(&self.vision.states(frames)?)
     }
 }
 
@@ -234,7 +236,7 @@ impl PictureEncoder for Siglip {
     }
 
     fn size(&self) -> [i64; 2] {
-        self.patches.size()
+        self.vision.size()
     }
 
     fn encode(&self, frames: &Tensor) -> Result<Features> {
@@ -272,7 +274,7 @@ impl PictureEncoder for Siglip {
 }
 
 impl Head {
-    fn new(scope: &Scope<'_>, tower: &TransformerConfig) -> Result<Self> {
+    fn load(scope: &Scope<'_>, tower: &TransformerConfig) -> Result<Self> {
         let width = tower.width;
         let attention = scope / "attention";
         // PyTorch's nn.MultiheadAttention: query, key and value in one tensor.
@@ -303,7 +305,12 @@ impl Head {
             )
             .packed()?,
             norm: LayerNorm::load(&(scope / "layernorm"), width, tower.epsilon)?,
-            mlp: Mlp::new(&(scope / "mlp"), tower)?,
+            mlp: Mlp::load(
+                [&(scope / "mlp.fc1"), &(scope / "mlp.fc2")],
+                width,
+                tower.intermediate,
+                tower.activation,
+            )?,
         })
     }
 
@@ -324,9 +331,13 @@ impl Head {
 }
 
 impl Words {
-    fn new(scope: &Scope<'_>, config: &SiglipConfig) -> Result<Self> {
+    fn load(scope: &Scope<'_>, config: &SiglipConfig) -> Result<Self> {
         let (embeddings, width) = (scope / "embeddings", config.text.width);
-        let mut layers = layers(&(scope / "encoder" / "layers"), &config.text)?;
+        let mut layers = load_layers(
+            &(scope / "encoder" / "layers"),
+            &config.text,
+            &LayerKeys::CLIP,
+        )?;
         let last = layers
             .pop()
             .ok_or_else(|| Error::model("a text tower without layers"))?;

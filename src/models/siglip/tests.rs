@@ -74,13 +74,16 @@ fn scores(pictures: &Tensor, texts: &Tensor, scoring: Scoring) -> Tensor {
 #[test]
 fn the_image_tower_equals_the_reference_in_every_state() {
     let (network, golden) = (whole(Precision::F32), golden("whole"));
-    let mut x = network.patches.forward(&frames()).unwrap();
-    for (index, layer) in network.layers.iter().enumerate() {
+    let mut x = network.vision.patches.forward(&frames()).unwrap();
+    for (index, layer) in network.vision.layers.iter().enumerate() {
         let error = relative_error(&x, &golden["hidden"].get(index as i64));
         assert!(error < 1e-5, "hidden state {index}: {error}");
         x = layer.forward(&x, false).unwrap();
     }
-    let error = relative_error(&network.norm.forward(&x).unwrap(), &golden["last"]);
+    let error = relative_error(
+        &network.vision.final_norm.forward(&x).unwrap(),
+        &golden["last"],
+    );
     assert!(error < 1e-5, "last: {error}");
     let error = relative_error(&network.pooled(&frames()).unwrap(), &golden["pooled"]);
     assert!(error < 1e-5, "pooled: {error}");

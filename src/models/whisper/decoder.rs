@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 
 use super::config::{SpecialTokens, WhisperConfig};
-use super::encoder::{BIASES, EPSILON, FeedForward, PROJECTIONS};
+use super::encoder::{BIASES, EPSILON, PROJECTIONS};
 use crate::error::{Error, Result};
 use crate::models::Scope;
 use crate::models::attention::{Attention, AttentionConfig, KeyValue};
-use crate::models::layers::{LayerNorm, Linear};
+use crate::models::layers::{LayerNorm, Linear, Mlp};
 use crate::tensor::{Device, Kind, Tensor};
 
 /// Tokens that room is made for at first; it doubles.
@@ -34,7 +34,7 @@ struct Layer {
     cross_attn_norm: LayerNorm,
     cross_attn: Attention,
     mlp_norm: LayerNorm,
-    mlp: FeedForward,
+    mlp: Mlp,
     /// Heads that follow the sound, and which of all those they are.
     aligned: Option<Aligned>,
 }
@@ -131,7 +131,12 @@ impl Decoder {
                 )?
                 .packed()?,
                 mlp_norm: norm("final_layer_norm")?,
-                mlp: FeedForward::new(&scope, width, config.decoder_ffn_dim, config.activation)?,
+                mlp: Mlp::load(
+                    [&(&scope / "fc1"), &(&scope / "fc2")],
+                    width,
+                    config.decoder_ffn_dim,
+                    config.activation,
+                )?,
                 aligned,
             });
         }

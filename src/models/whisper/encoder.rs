@@ -4,8 +4,11 @@
 use super::config::{STRIDE, WhisperConfig};
 use crate::error::Result;
 use crate::models::Scope;
-use crate::models::attention::{Attention, AttentionConfig, Biases};
-use crate::models::layers::{Activation, Conv1d, ConvConfig, LayerNorm, Linear};
+use crate::models::attention::Biases;
+use crate::models::layers::{Conv1d, ConvConfig, LayerNorm};
+use crate::models::transformer::{
+    AttentionKeys, LayerKeys, PreNormLayer, TransformerConfig, load_layers,
+};
 use crate::tensor::{Device, Kind, Tensor};
 
 /// Added to a variance.
@@ -20,52 +23,32 @@ pub(super) const BIASES: Biases = Biases {
 /// The names of an attention's projections.
 pub(super) const PROJECTIONS: [&str; 4] = ["q_proj", "k_proj", "v_proj", "out_proj"];
 
+/// The names of an encoder layer's weights.
+const LAYER: LayerKeys = LayerKeys {
+    norm1: "self_attn_layer_norm",
+    attention: AttentionKeys::Separate(
+        [
+            "self_attn.q_proj",
+            "self_attn.k_proj",
+            "self_attn.v_proj",
+            "self_attn.out_proj",
+        ],
+        BIASES,
+    ),
+    norm2: "final_layer_norm",
+    mlp: ["fc1", "fc2"],
+    gated: false,
+    layer_scale: None,
+};
+
 /// From a spectrogram to what the decoder listens to.
 #[derive(Debug)]
 pub struct Encoder {
     convolutions: [Conv1d; 2],
     positions: Tensor,
-    layers: Vec<Layer>,
+    layers: Vec<PreNormLayer>,
     norm: LayerNorm,
     kind: Kind,
-}
-
-#[derive(Debug)]
-struct Layer {
-    attention_norm: LayerNorm,
-    attention: Attention,
-    mlp_norm: LayerNorm,
-    mlp: FeedForward,
-}
-
-/// Two linear layers around an activation.
-#[derive(Debug)]
-pub(super) struct FeedForward {
-    inner: Linear,
-    outer: Linear,
-    activation: Activation,
-}
-
-impl FeedForward {
-    pub(super) fn new(
-        scope: &Scope<'_>,
-        width: i64,
-        inner: i64,
-        activation: Activation,
-    ) -> Result<Self> {
-        let layer =
-            |name: &str, input, output| Linear::load(&(scope / name), input, output)?.packed();
-        Ok(Self {
-            inner: layer("fc1", width, inner)?,
-            outer: layer("fc2", inner, width)?,
-            activation,
-        })
-    }
-
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.outer
-            .forward(&self.inner.forward_activated(x, self.activation)?)
-    }
 }
 
 impl Encoder {
@@ -82,25 +65,13 @@ impl Encoder {
                 },
             )
         };
-        let heads = AttentionConfig::self_attention(width, config.encoder_attention_heads);
-        let layer = |n: i64| -> Result<Layer> {
-            let scope = scope / "layers" / n;
-            Ok(Layer {
-                attention_norm: LayerNorm::load(
-                    &(&scope / "self_attn_layer_norm"),
-                    width,
-                    EPSILON,
-                )?,
-                attention: Attention::load_self(
-                    &(&scope / "self_attn"),
-                    PROJECTIONS,
-                    heads,
-                    BIASES,
-                )?
-                .packed()?,
-                mlp_norm: LayerNorm::load(&(&scope / "final_layer_norm"), width, EPSILON)?,
-                mlp: FeedForward::new(&scope, width, config.encoder_ffn_dim, config.activation)?,
-            })
+        let layers = TransformerConfig {
+            width,
+            heads: config.encoder_attention_heads,
+            layers: config.encoder_layers,
+            intermediate: config.encoder_ffn_dim,
+            activation: config.activation,
+            epsilon: EPSILON,
         };
         Ok(Self {
             convolutions: [
@@ -109,9 +80,7 @@ impl Encoder {
             ],
             positions: (scope / "embed_positions")
                 .take("weight", &[config.max_source_positions, width])?,
-            layers: (0..config.encoder_layers)
-                .map(layer)
-                .collect::<Result<_>>()?,
+            layers: load_layers(&(scope / "layers"), &layers, &LAYER)?,
             norm: LayerNorm::load(&(scope / "layer_norm"), width, EPSILON)?,
             kind: scope.weights().precision().kind(),
         })
@@ -142,12 +111,7 @@ impl Encoder {
             .f_contiguous()?
             .f_add_(&self.positions)?;
         for layer in &self.layers {
-            let _ = x.f_add_(&layer.attention.forward(
-                &layer.attention_norm.forward(&x)?,
-                None,
-                false,
-            )?)?;
-            let _ = x.f_add_(&layer.mlp.forward(&layer.mlp_norm.forward(&x)?)?)?;
+            x = layer.forward(&x, false)?;
             if self.kind == Kind::Half {
                 // The trained networks reach f16's limit.
                 let _ = x.f_clamp_(-64_504., 64_504.)?;
