@@ -73,7 +73,6 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
     let plan = Arc::new(checked.plan);
     let logs = Logs::install(&LogSettings {
         filter: plan.telemetry.log.clone(),
-        ..LogSettings::default()
     })?;
     if let Some(error) = reexec_error {
         tracing::warn!(%error, "the process cannot be executed again: torch's threads will keep cores busy while they wait");
