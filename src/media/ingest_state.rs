@@ -64,7 +64,7 @@ pub(super) struct IngestState {
     pub encoded: AtomicU64,
     /// Frames that were put on the timeline.
     pub decoded: AtomicU64,
-    /// Of these, the ones that the decoder marked as damaged.
+    /// Of these, the ones that the decoder marked as damaged or whose pts or duration is.
     pub corrupt: AtomicU64,
     /// Warnings of GStreamer's elements.
     pub warnings: AtomicU64,

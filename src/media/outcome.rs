@@ -16,7 +16,7 @@ pub enum StreamEnd {
 /// What was lost before it became a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LossCounts {
-    /// Frames that came out but that the decoder marked as damaged.
+    /// Frames that came out but that the decoder marked as damaged, or whose pts or duration is.
     pub corrupt: u64,
     /// Packets, at least, that became no frame, known at the end; 0 for codecs with packets that
     /// show nothing (VP8, VP9, AV1).

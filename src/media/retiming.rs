@@ -9,6 +9,7 @@ use gstreamer_video as gst_video;
 use super::elements::DISCARD;
 use super::ingest_state::{DecodedFormat, IngestState};
 use super::options::FrameRate;
+use super::timeline::Placement;
 use crate::packet::{Micros, Nanos};
 
 /// From 1900, where NTP begins, to 1970.
@@ -61,8 +62,8 @@ fn retime_samples(state: &IngestState, buffer: &mut gst::Buffer) -> gst::PadProb
         }
         timeline.base = base;
     }
-    let (pts, duration) = timeline.place(buffer.pts(), buffer.duration());
-    set_times(buffer, pts, duration);
+    let placement = timeline.place(buffer.pts(), buffer.duration());
+    set_times(buffer, &placement);
     gst::PadProbeReturn::Ok
 }
 
@@ -94,13 +95,13 @@ fn retime_frame(state: &IngestState, buffer: &mut gst::Buffer) -> gst::PadProbeR
         state.untimed.fetch_add(1, Ordering::AcqRel);
         return DISCARD;
     }
-    let format = {
+    let (placement, format) = {
         let mut pictures = state.pictures.lock();
-        let (pts, duration) = pictures.timeline.place(buffer.pts(), buffer.duration());
-        set_times(buffer, pts, duration);
-        pictures.format
+        let placement = pictures.timeline.place(buffer.pts(), buffer.duration());
+        (placement, pictures.format)
     };
-    if buffer.flags().contains(gst::BufferFlags::CORRUPTED) {
+    set_times(buffer, &placement);
+    if placement.is_damaged || buffer.flags().contains(gst::BufferFlags::CORRUPTED) {
         state.corrupt.fetch_add(1, Ordering::AcqRel);
     }
     // Before the count and the first format: who sees those does not take the stream for idle.
@@ -124,11 +125,12 @@ fn has_begun(state: &IngestState, buffer: &gst::BufferRef) -> bool {
     began.is_some()
 }
 
-fn set_times(buffer: &mut gst::Buffer, pts: Nanos, duration: Nanos) {
+fn set_times(buffer: &mut gst::Buffer, placement: &Placement) {
     let buffer = buffer.make_mut();
-    buffer.set_pts(gst::ClockTime::from_nseconds(pts));
+    // Neither is `u64::MAX`, which would be no time: both are far below it.
+    buffer.set_pts(gst::ClockTime::from_nseconds(placement.pts));
     buffer.set_dts(gst::ClockTime::NONE);
-    buffer.set_duration(gst::ClockTime::from_nseconds(duration));
+    buffer.set_duration(gst::ClockTime::from_nseconds(placement.duration));
 }
 
 /// When a frame was taken, by its sender's clock: from RTCP's sender reports, as the RTP jitter
@@ -205,5 +207,88 @@ mod tests {
         assert_eq!(frame(5160, None), Some(80));
         assert_eq!(*state.began.lock(), Some(1_893_456_000_000_000));
         assert_eq!(state.untimed.load(Ordering::Acquire), 2);
+    }
+
+    /// Puts a buffer of this pts and duration through a probe; start and end of what leaves it.
+    fn retimed(
+        probe: impl Fn(&mut gst::Buffer) -> gst::PadProbeReturn,
+        pts: Option<Nanos>,
+        duration: Option<Nanos>,
+    ) -> Option<(Nanos, Nanos)> {
+        let mut buffer = gst::Buffer::with_size(1).expect("memory");
+        let writable = buffer.make_mut();
+        writable.set_pts(pts.map(gst::ClockTime::from_nseconds));
+        writable.set_duration(duration.map(gst::ClockTime::from_nseconds));
+        if probe(&mut buffer) != gst::PadProbeReturn::Ok {
+            return None;
+        }
+        let start = buffer.pts().expect("a pts").nseconds();
+        let duration = buffer.duration().expect("a duration").nseconds();
+        Some((start, start.checked_add(duration).expect("an end in range")))
+    }
+
+    #[test]
+    fn damaged_times_are_counted_and_keep_the_order() {
+        gst::init().expect("GStreamer");
+        const HALF: Nanos = u64::MAX / 2;
+        const EDGES: [Nanos; 8] = [
+            0,
+            1,
+            u64::MAX / 4,
+            HALF - 1,
+            HALF,
+            HALF + 1,
+            u64::MAX - 2,
+            u64::MAX - 1,
+        ];
+        let slowest = FrameRate::new(1, i32::MAX as u32).period();
+        for live in [false, true] {
+            for period in [None, Some(40_000_000), slowest] {
+                for (pts, duration) in EDGES
+                    .into_iter()
+                    .flat_map(|pts| EDGES.map(|duration| (pts, duration)))
+                {
+                    let what = format!("{pts} for {duration}, live {live}, period {period:?}");
+                    let options = Options {
+                        live,
+                        ..Options::default()
+                    };
+                    let state = IngestState::new("x".into(), options);
+                    state.pictures.lock().timeline.period = period;
+                    let (mut last_frame, mut last_sound) = (None, None);
+                    let (both, first) = ((Some(pts), Some(duration)), Some(EDGES[0]));
+                    let times = [both, both, (None, None), (first, None), both, (None, None)];
+                    for (pts, duration) in
+                        times.into_iter().chain(EDGES.map(|pts| (Some(pts), None)))
+                    {
+                        let frame = retimed(|buffer| retime_frame(&state, buffer), pts, duration);
+                        let (start, end) = frame.expect("every frame is kept");
+                        assert!(start < end && last_frame < Some(start), "{what}");
+                        last_frame = Some(start);
+                        let sound = retimed(|buffer| retime_samples(&state, buffer), pts, duration);
+                        if let Some((start, end)) = sound {
+                            assert!(start < end && last_sound < Some(start), "{what}");
+                            last_sound = Some(start);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_of_damaged_time_follows_the_last_and_counts_as_damaged() {
+        gst::init().expect("GStreamer");
+        let state = IngestState::new("x".into(), Options::default());
+        let frame = |pts, duration| retimed(|buffer| retime_frame(&state, buffer), pts, duration);
+        assert_eq!(frame(Some(u64::MAX - 1), Some(10)), Some((0, 10)));
+        assert_eq!(frame(Some(10), Some(u64::MAX - 1)), Some((10, 40_000_010)));
+        assert_eq!(state.lost().corrupt, 2);
+        assert_eq!(
+            frame(Some(50_000_000), Some(10)),
+            Some((50_000_000, 50_000_010))
+        );
+        assert_eq!(frame(None, None), Some((50_000_010, 90_000_010)));
+        assert_eq!(state.lost().corrupt, 2, "nothing is wrong with those");
     }
 }

@@ -12,6 +12,19 @@ const JUMP: Nanos = 1_000_000_000;
 const LEAP: Nanos = 3_600_000_000_000;
 /// How long a buffer lasts where neither it nor its caps say.
 const DEFAULT_DURATION: Nanos = 40_000_000;
+/// What a pts or the end of a frame must exceed to be damage: 292 years, the longest that GStreamer
+/// can count with a sign. All above it is room for sums.
+const LATEST: Nanos = u64::MAX / 2;
+
+/// Where a frame lies on the timeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Placement {
+    pub pts: Nanos,
+    /// Never 0.
+    pub duration: Nanos,
+    /// Its pts or duration was out of range and was ignored.
+    pub is_damaged: bool,
+}
 
 /// Running time, made strictly increasing: the pts that [`Timeline::place`] gives rise from call to
 /// call, so no two frames of a stream share one.
@@ -76,49 +89,67 @@ impl Timeline {
         Some(running.nseconds())
     }
 
-    /// Where a frame lies: pts and duration. A frame without pts follows the last one; one slightly
-    /// out of order is moved behind it; a jump back of more than a second is taken for a new
-    /// beginning of the source's clock and goes on from where the stream was; a leap ahead of more
-    /// than an hour is taken for a damaged pts and ignored.
+    /// Where a frame lies. A frame without pts follows the last one; one slightly out of order is
+    /// moved behind it; a jump back of more than a second is taken for a new beginning of the
+    /// source's clock and goes on from where the stream was; a leap ahead of more than an hour is
+    /// taken for a damaged pts and ignored, and so is any time above [`LATEST`].
     pub fn place(
         &mut self,
         pts: Option<gst::ClockTime>,
         duration: Option<gst::ClockTime>,
-    ) -> (Nanos, Nanos) {
-        let duration = duration
+    ) -> Placement {
+        let running = self.running(pts);
+        let sane = running.filter(|running| *running <= LATEST);
+        let pts = self.start_of(sane);
+        let room = LATEST.saturating_sub(pts);
+        let given = duration
             .map(gst::ClockTime::nseconds)
-            .filter(|duration| *duration > 0)
+            .filter(|duration| *duration > 0);
+        let duration = given
+            .filter(|duration| *duration <= room)
             .or(self.period)
             .unwrap_or(DEFAULT_DURATION);
-        let running = self.running(pts);
-        let follows = self.last.map_or(0, |(_, end)| end);
-        let mut pts = match running {
-            Some(running) => {
-                let base = if self.live {
-                    *self.base.get_or_insert(running)
-                } else {
-                    0
-                };
-                (running + self.shift).saturating_sub(base)
-            }
-            None => follows,
-        };
-        if let Some((last, end)) = self.last {
-            if pts > end.saturating_add(LEAP) {
-                pts = end;
-            } else if pts <= last {
-                let jumped = last - pts > JUMP;
-                let to = if jumped { end } else { last + 1 };
-                self.shift += if jumped { to - pts } else { 0 };
-                pts = to;
-            }
-            // `end` lies behind `last`, as no duration is 0, and the other ways out are above it.
-            debug_assert!(pts > last, "a pts of {pts} after one of {last}");
-            let is_late = |period: Nanos| pts > end + period / 2;
-            self.holes += u64::from(self.period.is_some_and(is_late));
-        }
+        // At the edge a frame lasts 1 ns. So no pts exceeds `LATEST` by more than the count of the
+        // frames, and there is no overflow before there were 2^63 of them.
+        let duration = duration.min(room).max(1);
         self.last = Some((pts, pts + duration));
-        (pts, duration)
+        Placement {
+            pts,
+            duration,
+            is_damaged: sane != running || given.is_some_and(|given| given > room),
+        }
+    }
+
+    /// The pts of a frame of this running time, behind that of the last frame.
+    fn start_of(&mut self, running: Option<Nanos>) -> Nanos {
+        let pts = running.map(|running| {
+            let base = if self.live {
+                *self.base.get_or_insert(running)
+            } else {
+                0
+            };
+            let shifted = running.saturating_add(self.shift);
+            shifted.saturating_sub(base).min(LATEST)
+        });
+        let Some((last, end)) = self.last else {
+            return pts.unwrap_or(0);
+        };
+        let mut pts = pts.unwrap_or(end);
+        if pts > end.saturating_add(LEAP) {
+            pts = end;
+        } else if pts <= last {
+            let jumped = last - pts > JUMP;
+            let to = if jumped { end } else { last + 1 };
+            if jumped {
+                self.shift = self.shift.saturating_add(to - pts);
+            }
+            pts = to;
+        }
+        // `end` lies behind `last`, as no duration is 0, and the other ways out are above it.
+        debug_assert!(pts > last, "a pts of {pts} after one of {last}");
+        let is_late = |period: Nanos| pts > end.saturating_add(period / 2);
+        self.holes += u64::from(self.period.is_some_and(is_late));
+        pts
     }
 }
 
@@ -139,32 +170,37 @@ mod tests {
         timeline.period = Some(10 * MS);
         let placed: Vec<Nanos> = [at(5000), at(5010), None, at(5015)]
             .into_iter()
-            .map(|pts| timeline.place(pts, None).0)
+            .map(|pts| timeline.place(pts, None).pts)
             .collect();
         assert_eq!(placed, [0, 10 * MS, 20 * MS, 20 * MS + 1]);
         timeline.place(at(8000), None);
         assert_eq!(
-            timeline.place(at(100), None).0,
+            timeline.place(at(100), None).pts,
             3010 * MS,
             "the source's clock began again"
         );
-        assert_eq!(timeline.place(at(110), None).0, 3020 * MS);
+        assert_eq!(timeline.place(at(110), None).pts, 3020 * MS);
         assert_eq!(
-            timeline.place(at(9_999_999_999), None).0,
+            timeline.place(at(9_999_999_999), None).pts,
             3030 * MS,
             "a damaged pts"
         );
-        assert_eq!(timeline.place(at(130), None).0, 3040 * MS);
+        assert_eq!(timeline.place(at(130), None).pts, 3040 * MS);
     }
 
     #[test]
     fn file_timeline_keeps_running_time() {
         gst::init().expect("GStreamer");
         let mut timeline = Timeline::new(false);
-        assert_eq!(timeline.place(at(66), at(33)), (66 * MS, 33 * MS));
+        let whole = |pts, duration| Placement {
+            pts: pts * MS,
+            duration: duration * MS,
+            is_damaged: false,
+        };
+        assert_eq!(timeline.place(at(66), at(33)), whole(66, 33));
         let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
         segment.set_start(gst::ClockTime::from_mseconds(1000));
         timeline.segment = Some(segment);
-        assert_eq!(timeline.place(at(1100), at(33)), (100 * MS, 33 * MS));
+        assert_eq!(timeline.place(at(1100), at(33)), whole(100, 33));
     }
 }

@@ -162,7 +162,7 @@ table! {
 
     MEDIA_FRAMES = counter("opusflow_media_frames_total", Count, VIEW, "Frames decoded, and stretches of sound, by view.");
     MEDIA_BYTES = counter("opusflow_media_bytes_total", Bytes, VIEW, "Bytes of decoded frames and sound, by view.");
-    MEDIA_CORRUPT = counter("opusflow_media_corrupt_frames_total", Count, STAGE, "Frames the decoder marked as damaged or gave up.");
+    MEDIA_CORRUPT = counter("opusflow_media_corrupt_frames_total", Count, STAGE, "Frames the decoder marked as damaged or gave up, or whose pts or duration is damaged.");
     MEDIA_GAPS = counter("opusflow_media_gaps_total", Count, STAGE, "Discontinuities of streams.");
     MEDIA_RECONNECTS = counter("opusflow_media_reconnects_total", Count, STAGE, "Attempts to reach a lost live source again.");
     MEDIA_CONNECTED = gauge("opusflow_media_connected_streams", Count, STAGE, "Live streams that deliver frames.");
