@@ -19,7 +19,7 @@ const LONGEST: u32 = 65_535;
 /// # Errors
 /// `config` without a picture or column, or where the sheet would be larger than a JPEG can be;
 /// `external` for a picture that cannot be decoded.
-pub fn contact_sheet(pictures: &[Bytes], columns: u32, cell: (u32, u32)) -> Result<Bytes> {
+pub(crate) fn contact_sheet(pictures: &[Bytes], columns: u32, cell: (u32, u32)) -> Result<Bytes> {
     let columns = columns.min(pictures.len() as u32);
     let rows = (pictures.len() as u32)
         .checked_div(columns)

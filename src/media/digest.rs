@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 
 /// BLAKE3 of a file's content, hexadecimal. Reads on tokio's blocking threads.
-pub async fn file_digest(path: impl AsRef<Path>) -> Result<String> {
+pub(crate) async fn file_digest(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref().to_owned();
     let shown = path.display().to_string();
     let hash = tokio::task::spawn_blocking(move || -> std::io::Result<blake3::Hash> {

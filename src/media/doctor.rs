@@ -35,7 +35,7 @@ const NEEDED: [(&str, &str); 26] = [
 
 /// Every element that ingest uses: its name, whether it is installed, what it is for. All are
 /// absent where GStreamer does not start.
-pub fn required_elements() -> Vec<(String, bool, String)> {
+pub(crate) fn required_elements() -> Vec<(String, bool, String)> {
     let started = init().is_ok();
     NEEDED
         .iter()

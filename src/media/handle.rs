@@ -56,7 +56,7 @@ impl StreamHandle {
     }
 
     /// Waits for the end. Frames that were decoded before it come out first, for readers that read.
-    pub async fn ended(&mut self) -> StreamEnd {
+    pub(crate) async fn ended(&mut self) -> StreamEnd {
         let mut end = self.state.end.subscribe();
         match end.wait_for(Option::is_some).await {
             Ok(end) => end.clone().unwrap_or(StreamEnd::Stopped),
@@ -65,7 +65,7 @@ impl StreamHandle {
     }
 
     /// What was lost so far.
-    pub fn lost(&self) -> LossCounts {
+    pub(crate) fn lost(&self) -> LossCounts {
         self.state.lost()
     }
 

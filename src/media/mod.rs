@@ -46,16 +46,16 @@ mod view_reader;
 #[cfg(test)]
 mod tests;
 
-pub use contact_sheet::contact_sheet;
-pub use digest::file_digest;
-pub use doctor::required_elements;
+pub(crate) use contact_sheet::contact_sheet;
+pub(crate) use digest::file_digest;
+pub(crate) use doctor::required_elements;
 pub use handle::StreamHandle;
 pub use log::init;
 pub use open::{OpenedStream, VideoInfo, open};
 pub use options::{FrameRate, Options, SoundView, View};
-pub use outcome::{LossCounts, StreamEnd};
-pub use picture::{PictureEncoding, decode_picture, encode_jpeg, encode_picture};
-pub use playlist::{is_playlist, playlist_is_complete};
-pub use redact::redact_uris;
+pub(crate) use outcome::StreamEnd;
+pub(crate) use picture::{PictureEncoding, decode_picture, encode_jpeg, encode_picture};
+pub(crate) use playlist::{is_playlist, playlist_is_complete};
+pub(crate) use redact::redact_uris;
 pub use sound_reader::{CapturedAudio, SoundReader};
 pub use view_reader::{CapturedFrame, ViewReader};

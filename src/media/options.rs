@@ -24,13 +24,8 @@ impl FrameRate {
         Self { num, den }
     }
 
-    /// Frames a second.
-    pub fn as_f64(self) -> f64 {
-        f64::from(self.num) / f64::from(self.den)
-    }
-
     /// Nanoseconds from one frame to the next; none where the rate is 0 or not a number.
-    pub fn period(self) -> Option<u64> {
+    pub(crate) fn period(self) -> Option<u64> {
         (self.num > 0)
             .then(|| u64::from(self.den) * 1_000_000_000 / u64::from(self.num))
             .filter(|period| *period > 0)
@@ -41,14 +36,14 @@ impl FrameRate {
 #[derive(Debug, Clone)]
 pub struct View {
     /// Its name, unique in the stream.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// At most so many frames a second, the nearest ones of those decoded, none made up; `None`
     /// gives every frame.
-    pub fps: Option<FrameRate>,
+    pub(crate) fps: Option<FrameRate>,
     /// Width and height in pixels, the picture stretched to fit; `None` as decoded.
-    pub size: Option<(u32, u32)>,
+    pub(crate) size: Option<(u32, u32)>,
     /// Frames that may wait for the reader; as many and two more may be in the branch before it.
-    pub queue: u32,
+    pub(crate) queue: u32,
 }
 
 impl View {
@@ -66,13 +61,6 @@ impl View {
     #[must_use]
     pub fn sized(mut self, width: u32, height: u32) -> Self {
         self.size = Some((width, height));
-        self
-    }
-
-    /// The same, thinned out.
-    #[must_use]
-    pub fn at(mut self, fps: FrameRate) -> Self {
-        self.fps = Some(fps);
         self
     }
 }

@@ -4,7 +4,7 @@ use crate::error::Error;
 
 /// How a stream ended.
 #[derive(Debug, Clone)]
-pub enum StreamEnd {
+pub(crate) enum StreamEnd {
     /// The file or the connection came to its end.
     EndOfStream,
     /// It broke off.
@@ -15,15 +15,15 @@ pub enum StreamEnd {
 
 /// What was lost before it became a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LossCounts {
+pub(crate) struct LossCounts {
     /// Frames that came out but that the decoder marked as damaged, or whose pts or duration is.
-    pub corrupt: u64,
+    pub(crate) corrupt: u64,
     /// Packets, at least, that became no frame, known at the end; 0 for codecs with packets that
     /// show nothing (VP8, VP9, AV1).
-    pub undecodable: u64,
+    pub(crate) undecodable: u64,
     /// Places where the next frame came more than half a frame late: lost frames, or a rate that
     /// varies.
-    pub holes: u64,
+    pub(crate) holes: u64,
     /// Warnings of GStreamer's elements.
-    pub warnings: u64,
+    pub(crate) warnings: u64,
 }

@@ -15,7 +15,7 @@ use crate::packet::{Frame, PixelFormat};
 
 /// How a picture is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PictureEncoding {
+pub(crate) enum PictureEncoding {
     /// JPEG, of a quality of 1 to 100.
     Jpeg(u8),
     /// PNG, which loses nothing.
@@ -26,7 +26,7 @@ pub enum PictureEncoding {
 
 impl PictureEncoding {
     /// The IANA media type.
-    pub const fn media_type(self) -> &'static str {
+    pub(crate) const fn media_type(self) -> &'static str {
         match self {
             PictureEncoding::Jpeg(_) => "image/jpeg",
             PictureEncoding::Png => "image/png",
@@ -39,7 +39,7 @@ impl PictureEncoding {
 ///
 /// # Errors
 /// As [`encode_picture`].
-pub fn encode_jpeg(frame: &Frame, quality: u8) -> Result<Bytes> {
+pub(crate) fn encode_jpeg(frame: &Frame, quality: u8) -> Result<Bytes> {
     encode_picture(frame, PictureEncoding::Jpeg(quality))
 }
 
@@ -49,7 +49,7 @@ pub fn encode_jpeg(frame: &Frame, quality: u8) -> Result<Bytes> {
 /// # Errors
 /// `bug` where the pixels are fewer than the frame's size says, `config` where the encoding does not
 /// take a picture of this size.
-pub fn encode_picture(frame: &Frame, encoding: PictureEncoding) -> Result<Bytes> {
+pub(crate) fn encode_picture(frame: &Frame, encoding: PictureEncoding) -> Result<Bytes> {
     let PixelFormat::Rgb8 = frame.format;
     let (width, height) = (frame.width, frame.height);
     let mut out = Vec::with_capacity(width as usize * height as usize / 4);
@@ -112,7 +112,7 @@ fn whole_rows(frame: &Frame) -> Cow<'_, [u8]> {
 ///
 /// # Errors
 /// `external` where it is none of these, or damaged.
-pub fn decode_picture(picture: &[u8]) -> Result<Frame> {
+pub(crate) fn decode_picture(picture: &[u8]) -> Result<Frame> {
     let unreadable =
         |error: image::ImageError| Error::external("a picture cannot be decoded").because(error);
     let reader = ImageReader::new(Cursor::new(picture)).with_guessed_format();

@@ -11,13 +11,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MOST: usize = 16 << 20;
 
 /// Whether `url` is named as an HLS playlist.
-pub fn is_playlist(url: &str) -> bool {
+pub(crate) fn is_playlist(url: &str) -> bool {
     Url::parse(url).is_ok_and(|url| url.path().to_ascii_lowercase().ends_with(".m3u8"))
 }
 
 /// Whether the playlist at `url` is complete. None where it does not answer within seconds or is no
 /// playlist.
-pub async fn playlist_is_complete(url: &str) -> Option<bool> {
+pub(crate) async fn playlist_is_complete(url: &str) -> Option<bool> {
     let url = Url::parse(url).ok()?;
     match classify(&read(&url).await?) {
         PlaylistKind::Media { complete } => Some(complete),

@@ -20,7 +20,7 @@ const SECRETS: [&str; 14] = [
 ];
 
 /// `text`, a URI or a message that holds some, without user names, passwords and secret parameters.
-pub fn redact_uris(text: &str) -> String {
+pub(crate) fn redact_uris(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {

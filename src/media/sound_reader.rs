@@ -46,7 +46,7 @@ impl SoundReader {
     }
 
     /// The view's name.
-    pub fn name(&self) -> &Arc<str> {
+    pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
     }
 

@@ -63,7 +63,7 @@ impl ViewReader {
     }
 
     /// The view's name.
-    pub fn name(&self) -> &Arc<str> {
+    pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
     }
 

@@ -1,6 +1,7 @@
 //! Damaged films: what is left comes out, and what is lost is said.
 
 use super::{FRAMES, Film, VIDEO, play, refused};
+use crate::media::outcome::LossCounts;
 use crate::media::*;
 
 #[tokio::test]

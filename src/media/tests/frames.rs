@@ -4,7 +4,15 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 
 use super::{AUDIO, FRAMES, Film, VIDEO, drain, options};
+use crate::media::outcome::LossCounts;
 use crate::media::*;
+
+fn thinned(name: &str, fps: FrameRate) -> View {
+    View {
+        fps: Some(fps),
+        ..View::native(name)
+    }
+}
 
 #[tokio::test]
 async fn every_encoded_frame_comes_out_once_in_order() {
@@ -115,7 +123,7 @@ async fn views_share_pts_and_a_thin_view_is_exact() {
     let film = Film::video();
     let views = vec![
         View::native("all").sized(48, 27),
-        View::native("thin").at(FrameRate::new(2, 1)),
+        thinned("thin", FrameRate::new(2, 1)),
     ];
     let OpenedStream {
         mut views,
@@ -136,7 +144,7 @@ async fn views_share_pts_and_a_thin_view_is_exact() {
 #[tokio::test]
 async fn a_view_faster_than_its_film_keeps_every_frame() {
     let uri = "test://?frames=12&fps=10&size=64x48";
-    let views = vec![View::native("fast").at(FrameRate::new(60, 1))];
+    let views = vec![thinned("fast", FrameRate::new(60, 1))];
     let mut opened = open(uri, &options(views)).await.expect("opens");
     assert_eq!(drain(opened.views.remove(0)).await.len(), 12);
 }

@@ -13,6 +13,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use tempfile::TempDir;
 
+use super::outcome::LossCounts;
 use super::*;
 
 const FRAMES: usize = 90;
