@@ -10,6 +10,7 @@ use std::time::Instant;
 use opusflow::models::attention::{Attention, AttentionConfig, AttentionKind};
 use opusflow::models::diffusion::{Autoencoder, VaeOptions};
 use opusflow::models::layers::Linear;
+use opusflow::models::networks;
 use opusflow::models::opus_encoder::OpusEncoder;
 use opusflow::models::resnet::ResNet;
 use opusflow::models::text::{CausalLm, GenerationConfig, TextRequest};
@@ -101,8 +102,9 @@ impl Bench {
                 drop(encoder.forward(&clip).expect("it runs"))
             });
             drop(encoder);
-            let words = CausalLm::load(&folder("SmolLM2-135M-Instruct"), Device::Cpu, precision)
-                .expect("it loads");
+            let words =
+                networks::load_causal_lm(&folder("SmolLM2-135M-Instruct"), Device::Cpu, precision)
+                    .expect("it loads");
             self.time(&format!("smollm2_text_{precision}"), || write(&words, 1));
         }
     }
@@ -122,7 +124,7 @@ impl Bench {
             );
         }
         drop(resnet);
-        let words = CausalLm::load(
+        let words = networks::load_causal_lm(
             &folder("SmolLM2-135M-Instruct"),
             Device::Cpu,
             Precision::F32,

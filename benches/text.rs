@@ -8,6 +8,7 @@ mod report;
 use std::time::Instant;
 
 use opusflow::models::ModelFolder;
+use opusflow::models::networks;
 use opusflow::models::text::{
     BeamSearchConfig, CausalLm, Generation, GenerationConfig, Penalties, TextRequest,
 };
@@ -76,7 +77,7 @@ fn measure() {
     let models = [("f32", Precision::F32), ("bf16", Precision::BF16)].map(|(name, precision)| {
         (
             name,
-            CausalLm::load(&folder, Device::Cpu, precision).expect("the model loads"),
+            networks::load_causal_lm(&folder, Device::Cpu, precision).expect("the model loads"),
         )
     });
     let shared = report::shared();

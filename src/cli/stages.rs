@@ -74,13 +74,19 @@ pub(super) fn payloads(kinds: &[PayloadKind]) -> String {
 /// network's affair.
 pub(super) fn joins(kind: &StageKind) -> Vec<String> {
     match kind.joins {
-        Joins::ByModel(networks) => networks
-            .iter()
-            .filter_map(|(network, joins)| {
-                let works = works_on(kind, *joins)?;
-                Some(format!("with a {network} {works}"))
-            })
-            .collect(),
+        Joins::ByModel(networks) => {
+            let mut lines = Vec::new();
+            for (classes, joins) in networks {
+                if let Some(works) = works_on(kind, *joins) {
+                    lines.extend(
+                        classes
+                            .iter()
+                            .map(|class| format!("with a {class} {works}")),
+                    );
+                }
+            }
+            lines
+        }
         joins => works_on(kind, joins).into_iter().collect(),
     }
 }

@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 use crate::models::ModelFolder;
 use crate::models::diffusion::VaeOptions;
 use crate::models::diffusion::pipeline;
+use crate::models::network_spec::NetworkTask;
+use crate::models::networks;
 use crate::packet::ModelTag;
 use crate::tensor::{Device, Precision, PrecisionChoice};
 
@@ -50,17 +52,17 @@ impl<'a> ModelLoader<'a> {
         let hashed = folder.clone();
         let digest = tokio::task::spawn_blocking(move || hashed.digest()).await;
         let digest = digest.map_err(|error| Error::bug(format!("hashing ended: {error}")))??;
+        let (_, task) = networks::of_folder(&folder)?;
         // All workers of a model give the same answers: what one of its devices is not fast at,
         // none does.
-        let mut precisions =
-            devices
-                .iter()
-                .map(|device| match (folder.architecture(), settings.precision) {
-                    // A module computes as it was saved, which is in f32 where nothing else is
-                    // said.
-                    (Ok("TorchScript"), PrecisionChoice::Auto) => Precision::F32,
-                    (_, choice) => choice.resolve(*device),
-                });
+        let mut precisions = devices
+            .iter()
+            .map(|device| match (task, settings.precision) {
+                // A module computes as it was saved, which is in f32 where nothing else is
+                // said.
+                (NetworkTask::RunModule, PrecisionChoice::Auto) => Precision::F32,
+                (_, choice) => choice.resolve(*device),
+            });
         let first = precisions
             .next()
             .ok_or_else(|| Error::bug("a model without a device"))?;

@@ -5,7 +5,6 @@
 //! What goes wrong with one item stays with that item.
 
 mod batch_size;
-mod check;
 mod compute;
 mod handles;
 pub mod hub;
@@ -25,7 +24,6 @@ mod workers;
 mod zero_shot;
 
 pub use self::batch_size::BatchSizeStore;
-pub use self::check::{check_weights, networks};
 pub use self::compute::ComputeLock;
 pub use self::handles::{
     Captioner, EncodeModel, PaintModel, PictureCaptioner, ScriptModel, ShotsModel, SpeechModel,

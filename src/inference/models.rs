@@ -9,11 +9,10 @@ use super::handles::{
     Captioner, EncodeModel, PaintModel, ScriptModel, ShotsModel, SpeechModel, VadModel,
 };
 use super::loader::ModelLoader;
-use super::networks::PICTURES;
 use super::{ModelSettings, Workers};
 use crate::error::{Error, Result};
-use crate::models::diffusion::pipeline;
-use crate::models::text::CausalLm;
+use crate::models::network_spec::NetworkTask;
+use crate::models::networks;
 use crate::tensor::{self, Device};
 
 /// Loaded models by name. A handle: cloning shares it.
@@ -160,31 +159,22 @@ fn unfit(name: &str, known: bool, does: &str) -> Error {
 impl Loaded {
     async fn load(name: &str, settings: &ModelSettings, workers: &Workers) -> Result<Self> {
         let loader = ModelLoader::open(name, settings, workers).await?;
-        Ok(match loader.folder.architecture()? {
-            "TransNetV2" => Self::Shots(ShotsModel::load(&loader).await?),
-            "OpusEncoder" => Self::Encode(EncodeModel::load_for_clips(&loader).await?),
-            pictures if PICTURES.contains(&pictures) => {
+        let (_, task) = networks::of_folder(&loader.folder)?;
+        Ok(match task {
+            NetworkTask::DetectShots => Self::Shots(ShotsModel::load(&loader).await?),
+            NetworkTask::EncodeFrames | NetworkTask::EncodeFramesAndTexts => {
                 Self::Encode(EncodeModel::load_for_pictures(&loader).await?)
             }
-            "TorchScript" => Self::Script(ScriptModel::load(&loader).await?),
-            class if CausalLm::ARCHITECTURES.contains(&class) => {
-                Self::Caption(Captioner::load_for_prompts(&loader).await?)
-            }
-            "BlipForConditionalGeneration" => {
+            NetworkTask::EncodeClips => Self::Encode(EncodeModel::load_for_clips(&loader).await?),
+            NetworkTask::GenerateText => Self::Caption(Captioner::load_for_prompts(&loader).await?),
+            NetworkTask::CaptionPictures => {
                 Self::Caption(Captioner::load_for_pictures(&loader).await?)
             }
-            "OpusCaptionDecoder" => Self::Caption(Captioner::load_for_videos(&loader).await?),
-            "WhisperForConditionalGeneration" => Self::Speech(SpeechModel::load(&loader).await?),
-            "SileroVad" => Self::Vad(VadModel::load(&loader).await?),
-            class if pipeline::CLASSES.contains(&class) => {
-                Self::Paint(PaintModel::load(&loader).await?)
-            }
-            other => {
-                return Err(Error::config(format!(
-                    "{}: no network here is called {other}",
-                    loader.folder.path().display()
-                )));
-            }
+            NetworkTask::CaptionClips => Self::Caption(Captioner::load_for_videos(&loader).await?),
+            NetworkTask::Transcribe => Self::Speech(SpeechModel::load(&loader).await?),
+            NetworkTask::DetectSpeech => Self::Vad(VadModel::load(&loader).await?),
+            NetworkTask::RunModule => Self::Script(ScriptModel::load(&loader).await?),
+            NetworkTask::GeneratePictures => Self::Paint(PaintModel::load(&loader).await?),
         })
     }
 }

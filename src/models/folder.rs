@@ -22,7 +22,10 @@ const CONFIG: &str = "config.json";
 const PARTS: &str = "model_index.json";
 const SINGLE: &str = "model.safetensors";
 
-/// The module of a folder whose architecture is `TorchScript`.
+/// The class of a folder that holds a module, not weights.
+pub(super) const TORCHSCRIPT: &str = "TorchScript";
+
+/// The module of such a folder.
 pub(super) const MODULE: &str = "model.pt";
 
 /// What makes frames what the network reads: another file, another behaviour.
@@ -286,7 +289,7 @@ fn is_module(config: &Config) -> bool {
     config
         .field("architectures")
         .and_then(|list| list.get(0))
-        .is_some_and(|name| name == "TorchScript")
+        .is_some_and(|name| name == TORCHSCRIPT)
 }
 
 fn module(path: &Path) -> Result<PathBuf> {

@@ -21,6 +21,8 @@ pub mod layers;
 pub mod llama;
 #[cfg(test)]
 mod network_conformance;
+pub mod network_spec;
+pub mod networks;
 pub mod offload;
 pub mod opus_captions;
 pub mod opus_encoder;

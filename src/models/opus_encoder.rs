@@ -14,9 +14,18 @@ use super::attention::{Attention, AttentionConfig};
 use super::config::Config;
 use super::folder::ModelFolder;
 use super::layers::{Activation, Conv2d, ConvConfig, LayerNorm, Linear, Mlp};
+use super::network_spec::{Load, NetworkSpec, NetworkTask};
 use super::weights::{Scope, Weights};
 use crate::error::{Error, Result};
 use crate::tensor::{Precision, channels_last};
+
+/// Its entry in the table of networks.
+pub const NETWORK: NetworkSpec = NetworkSpec {
+    classes: &[("OpusEncoder", NetworkTask::EncodeClips)],
+    load: Load::Checked(|folder, device, precision| {
+        OpusEncoder::load(folder, device, precision).map(drop)
+    }),
+};
 
 /// Frames that go through the first half of the convolutions at once on a CPU: as few as keep what
 /// lies between them in the cache.
@@ -121,7 +130,7 @@ impl OpusEncoder {
     /// Config, where the folder is another network's; model, where its config or weights do not
     /// fit.
     pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
-        folder.expect("OpusEncoder")?;
+        NETWORK.expect(folder)?;
         Self::build(
             folder.weights(device, precision)?,
             &OpusEncoderConfig::read(folder.config())?,

@@ -86,7 +86,7 @@ pub trait PictureEncoder {
     /// tokenizer refuses one; overload, where memory is short.
     fn texts(&self, _texts: &[String]) -> Result<TextFeatures> {
         Err(Error::config("the network knows pictures only, no texts")
-            .hint("labels need a CLIPModel or a SiglipModel"))
+            .hint("labels need a model that was trained on texts too"))
     }
 }
 

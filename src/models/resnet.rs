@@ -11,10 +11,21 @@ use super::classes;
 use super::config::Config;
 use super::folder::ModelFolder;
 use super::layers::{Conv2d, ConvConfig, Linear};
+use super::network_spec::{FrameEncoderSpec, Load, NetworkSpec, NetworkTask};
 use super::picture_encoder::{Features, PictureEncoder};
 use super::weights::{Scope, Weights};
 use crate::error::Result;
 use crate::tensor::{Precision, channels_last, normalise, resize};
+
+/// Its entry in the table of networks.
+pub const NETWORK: NetworkSpec = NetworkSpec {
+    classes: &[("ResNetForImageClassification", NetworkTask::EncodeFrames)],
+    load: Load::FrameEncoder(FrameEncoderSpec {
+        load: |folder, device, precision| Ok(Box::new(ResNet::open(folder, device, precision)?)),
+        class_names: |folder| class_names(folder).map(Some),
+        unit_length: false,
+    }),
+};
 
 /// Rows and columns of the pictures that it was trained on; views of this size need no scaling
 /// here.
@@ -130,7 +141,7 @@ pub struct ResNet {
 ///
 /// # Errors
 /// Model, where config.json does not fit.
-pub fn class_names(folder: &ModelFolder) -> Result<Arc<[Arc<str>]>> {
+fn class_names(folder: &ModelFolder) -> Result<Arc<[Arc<str>]>> {
     classes::names(
         folder.config(),
         ResNetConfig::read(folder.config())?.num_labels,
@@ -144,7 +155,7 @@ impl ResNet {
     /// Config, where the folder is another network's; model, where its config or weights do not
     /// fit.
     pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
-        folder.expect("ResNetForImageClassification")?;
+        NETWORK.expect(folder)?;
         let config = ResNetConfig::read(folder.config())?;
         let labels = classes::names(folder.config(), config.num_labels)?;
         Ok(Self {

@@ -10,6 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::folder::ModelFolder;
 use super::layers::{Affine, Conv2d, Linear};
+use super::network_spec::{Load, NetworkSpec, NetworkTask};
 use super::weights::{Scope, Weights};
 use crate::error::{Error, Result};
 use crate::tensor::Precision;
@@ -17,6 +18,14 @@ use crate::tensor::Precision;
 pub use super::scenes::{
     CONTEXT, HOP, Transition, Transitions, WINDOW, Window, Windows, predictions_to_cuts,
     predictions_to_scenes,
+};
+
+/// Its entry in the table of networks.
+pub const NETWORK: NetworkSpec = NetworkSpec {
+    classes: &[("TransNetV2", NetworkTask::DetectShots)],
+    load: Load::Checked(|folder, device, precision| {
+        TransNetV2::open(folder, device, precision).map(drop)
+    }),
 };
 
 /// Rows of an input frame.
@@ -91,7 +100,7 @@ impl TransNetV2 {
     /// # Errors
     /// Config, where the folder is another network's; model, where weights do not fit.
     pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
-        folder.expect("TransNetV2")?;
+        NETWORK.expect(folder)?;
         Self::new(
             folder.weights(device, precision)?,
             &TransNetV2Config::default(),

@@ -48,8 +48,8 @@ pub enum Joins {
         /// What each call is about where a join collects.
         per: PayloadKind,
     },
-    /// As the network is that the parameter `model` names, by its architecture.
-    ByModel(&'static [(&'static str, Joins)]),
+    /// As the network is that the parameter `model` names, by the classes of its architecture.
+    ByModel(&'static [(&'static [&'static str], Joins)]),
 }
 
 impl Joins {
@@ -59,7 +59,7 @@ impl Joins {
         match self {
             Joins::ByModel(networks) => networks
                 .iter()
-                .find(|(name, _)| Some(*name) == architecture)
+                .find(|(classes, _)| architecture.is_some_and(|class| classes.contains(&class)))
                 .map_or(Joins::AsWritten, |(_, joins)| *joins),
             joins => joins,
         }

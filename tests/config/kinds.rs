@@ -212,9 +212,9 @@ static TITLES: StageKind = StageKind {
 };
 static TELL: StageKind = StageKind {
     joins: Joins::ByModel(&[
-        ("LlamaForCausalLM", Joins::Per(PayloadKind::Segment)),
+        (&["LlamaForCausalLM"], Joins::Per(PayloadKind::Segment)),
         (
-            "ResNet",
+            &["ResNet"],
             Joins::Either {
                 alone: PayloadKind::Frame,
                 per: PayloadKind::Segment,

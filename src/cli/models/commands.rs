@@ -52,18 +52,18 @@ mod tests {
     use std::collections::BTreeSet;
 
     use crate::cli::stages;
-    use crate::inference::networks;
+    use crate::models::networks::all_classes;
 
     /// What `verify` can read is what stages can be given, and the other way round.
     #[test]
     fn every_network_is_of_use_to_a_stage_and_every_stages_network_is_read() {
-        for network in networks() {
+        for network in all_classes() {
             assert!(
                 !stages::kinds_taking(network).is_empty(),
                 "no stage takes {network}"
             );
         }
-        let read: BTreeSet<_> = networks().collect();
+        let read: BTreeSet<_> = all_classes().collect();
         let taken = stages::architectures();
         assert!(
             taken.is_subset(&read),

@@ -9,8 +9,8 @@ use super::folders::find_folder;
 use super::numbers::rounded;
 use crate::cli::output::print;
 use crate::error::{Error, Result};
-use crate::inference::check_weights;
 use crate::models::hub::hashes_of;
+use crate::models::networks::check_weights;
 use crate::models::{ModelFolder, ModelSummary};
 
 pub(super) fn run(model_dir: &Path, names: &[String]) -> Result<ExitCode> {

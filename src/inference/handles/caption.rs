@@ -9,8 +9,9 @@ use crate::inference::{Requester, WorkerPool};
 use crate::error::Result;
 use crate::models::blip::Blip;
 use crate::models::caption_decoder::CaptionRequest;
+use crate::models::networks;
 use crate::models::opus_captions;
-use crate::models::text::{CausalLm, Generation, TextRequest};
+use crate::models::text::{Generation, TextRequest};
 use crate::packet::{Frame, ModelTag};
 
 /// A model that writes captions, by what it is given.
@@ -49,7 +50,7 @@ impl Captioner {
     pub(in crate::inference) async fn load_for_prompts(loader: &ModelLoader<'_>) -> Result<Self> {
         let workers = loader
             .pool(|folder, device, precision| {
-                CausalLm::load(folder, device, precision).map(LanguageModel)
+                networks::load_causal_lm(folder, device, precision).map(LanguageModel)
             })
             .await?;
         Ok(Self::Text(TextModel {

@@ -7,6 +7,7 @@ use crate::inference::networks::{ClipEncoder, Encoded, EncoderInput, EncoderOutp
 use crate::inference::{Requester, WorkerPool, ZeroShot};
 
 use crate::error::{Error, Result};
+use crate::models::networks;
 use crate::models::opus_encoder::OpusEncoder;
 use crate::models::picture_encoder::Scoring;
 use crate::packet::{Frame, ModelTag};
@@ -28,15 +29,13 @@ enum Encoder {
 
 impl EncodeModel {
     pub(in crate::inference) async fn load_for_pictures(loader: &ModelLoader<'_>) -> Result<Self> {
-        let (labels, unit) = (
-            FrameEncoder::classes(&loader.folder)?,
-            FrameEncoder::are_unit(loader.folder.architecture()?),
-        );
+        let spec = networks::frame_encoder(&loader.folder)?;
+        let labels = (spec.class_names)(&loader.folder)?;
         let workers = Encoder::Frames(loader.pool(FrameEncoder::open).await?);
         Ok(Self {
             workers,
             labels,
-            unit,
+            unit: spec.unit_length,
             info: loader.info(),
         })
     }
@@ -104,7 +103,10 @@ impl EncodeModel {
     ) -> Result<(Vec<Vec<f32>>, Scoring)> {
         let Encoder::Frames(workers) = &self.workers else {
             let message = format!("{} knows clips only, no texts", self.info.tag.id);
-            return Err(Error::config(message).hint("a CLIPModel or a SiglipModel knows texts"));
+            return Err(Error::config(message).hint(format!(
+                "a {} knows texts",
+                networks::TEXT_ENCODERS.join(" or a ")
+            )));
         };
         match workers.ask(EncoderInput::Texts(texts), requester).await? {
             EncoderOutput::Texts(vectors, scoring) => Ok((vectors, scoring)),

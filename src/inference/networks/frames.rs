@@ -8,26 +8,10 @@ use tch::Tensor;
 use super::{Encoded, grey, in_groups, rows, shape};
 use crate::error::{Error, Result};
 use crate::inference::Model;
-use crate::models::clip::Clip;
-use crate::models::dinov2::{Dinov2, Dinov2Config};
 use crate::models::picture_encoder::{PictureEncoder, Scoring};
-use crate::models::resnet::{self, ResNet};
-use crate::models::siglip::Siglip;
-use crate::models::{ModelFolder, classes};
+use crate::models::{ModelFolder, networks};
 use crate::packet::Frame;
 use crate::tensor::{Device, Precision, frames_to_tensor};
-
-/// The networks that make vectors of pictures, by the classes that their config.json names.
-pub(in crate::inference) const PICTURES: &[&str] = &[
-    "CLIPModel",
-    "CLIPVisionModelWithProjection",
-    "Dinov2ForImageClassification",
-    "Dinov2Model",
-    "Dinov2WithRegistersForImageClassification",
-    "Dinov2WithRegistersModel",
-    "ResNetForImageClassification",
-    "SiglipModel",
-];
 
 /// A network that makes vectors of pictures.
 pub(in crate::inference) struct FrameEncoder(Box<dyn PictureEncoder>);
@@ -50,36 +34,10 @@ pub(in crate::inference) enum EncoderOutput {
 }
 
 impl FrameEncoder {
-    /// The network of a folder whose architecture is one of [`PICTURES`].
+    /// The network of a folder, whichever of the encoders of frames it is.
     pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
-        let network: Box<dyn PictureEncoder> = match folder.architecture()? {
-            "ResNetForImageClassification" => Box::new(ResNet::open(folder, device, precision)?),
-            "CLIPModel" | "CLIPVisionModelWithProjection" => {
-                Box::new(Clip::load(folder, device, precision)?)
-            }
-            "SiglipModel" => Box::new(Siglip::load(folder, device, precision)?),
-            _ => Box::new(Dinov2::load(folder, device, precision)?),
-        };
-        Ok(Self(network))
-    }
-
-    /// The names of its classes, where it has classes, without loading its weights.
-    pub fn classes(folder: &ModelFolder) -> Result<Option<Arc<[Arc<str>]>>> {
-        match folder.architecture()? {
-            "ResNetForImageClassification" => resnet::class_names(folder).map(Some),
-            "CLIPModel" | "CLIPVisionModelWithProjection" | "SiglipModel" => Ok(None),
-            other => {
-                let count = Dinov2Config::read(folder.config(), other)?.classes;
-                count
-                    .map(|count| classes::names(folder.config(), count))
-                    .transpose()
-            }
-        }
-    }
-
-    /// Whether its vectors have length 1, as those of networks that know texts have.
-    pub fn are_unit(architecture: &str) -> bool {
-        architecture.starts_with("CLIP") || architecture.starts_with("Siglip")
+        let spec = networks::frame_encoder(folder)?;
+        (spec.load)(folder, device, precision).map(Self)
     }
 }
 
@@ -291,7 +249,9 @@ mod tests {
         let write = |config: &str| {
             std::fs::write(folder.path().join("config.json"), config).unwrap();
             std::fs::write(folder.path().join("model.safetensors"), "").unwrap();
-            FrameEncoder::classes(&ModelFolder::open(folder.path()).unwrap())
+            let folder = ModelFolder::open(folder.path()).unwrap();
+            let spec = networks::frame_encoder(&folder).unwrap();
+            (spec.class_names)(&folder)
                 .unwrap()
                 .map(|names| names.len())
         };

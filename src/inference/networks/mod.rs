@@ -8,7 +8,7 @@ pub(super) mod text;
 
 pub(super) use self::diffusion::DiffusionNetwork;
 pub use self::diffusion::{FromFrame, Latents, Painted, PictureRequest};
-pub(super) use self::frames::{EncoderInput, EncoderOutput, FrameEncoder, PICTURES};
+pub(super) use self::frames::{EncoderInput, EncoderOutput, FrameEncoder};
 pub(super) use self::scripts::{ScriptInput, ScriptModule};
 
 use std::collections::BTreeMap;

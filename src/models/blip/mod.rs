@@ -11,10 +11,19 @@ pub use vision::BlipVisionConfig;
 use super::caption_decoder::{CaptionDecoder, CaptionRequest};
 use super::folder::ModelFolder;
 use super::image_processor::ImageProcessor;
+use super::network_spec::{Load, NetworkSpec, NetworkTask};
 use super::text::{Generation, TextGenerator, Tokenizer};
 use super::vision_tower::VisionTower;
 use crate::error::Result;
 use crate::tensor::{Device, Precision, Tensor, guard};
+
+/// Its entry in the table of networks.
+pub const NETWORK: NetworkSpec = NetworkSpec {
+    classes: &[("BlipForConditionalGeneration", NetworkTask::CaptionPictures)],
+    load: Load::Checked(|folder, device, precision| {
+        Blip::load(folder, device, precision).map(drop)
+    }),
+};
 
 /// The network with its tokenizer.
 #[derive(Debug)]
@@ -33,7 +42,7 @@ impl Blip {
     /// what it should be; overload, where memory is short.
     pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let _frozen = guard();
-        folder.expect("BlipForConditionalGeneration")?;
+        NETWORK.expect(folder)?;
         let (vision, text) = (
             BlipVisionConfig::read(folder.config())?,
             BlipTextConfig::read(folder.config())?,

@@ -14,11 +14,25 @@ use tch::{Device, Tensor};
 
 use super::folder::ModelFolder;
 use super::image_processor::ImageProcessor;
+use super::network_spec::{FrameEncoderSpec, Load, NetworkSpec, NetworkTask};
 use super::picture_encoder::{Features, PictureEncoder, Scoring, TextFeatures, l2_normalized};
 use super::text::Tokenizer;
 use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::tensor::Precision;
+
+/// Its entry in the table of networks.
+pub const NETWORK: NetworkSpec = NetworkSpec {
+    classes: &[
+        ("CLIPModel", NetworkTask::EncodeFramesAndTexts),
+        ("CLIPVisionModelWithProjection", NetworkTask::EncodeFrames),
+    ],
+    load: Load::FrameEncoder(FrameEncoderSpec {
+        load: |folder, device, precision| Ok(Box::new(Clip::load(folder, device, precision)?)),
+        class_names: |_| Ok(None),
+        unit_length: true,
+    }),
+};
 
 /// TextFeatures that are read at once.
 const PASS: usize = 64;
@@ -49,13 +63,13 @@ impl Clip {
     /// Config, where the folder is another network's; model, where its config or weights do not
     /// fit.
     pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
+        let task = NETWORK.expect(folder)?;
         let vision = ClipVisionConfig::read(folder.config())?;
         let preprocess = ImageProcessor::open(folder, ImageProcessor::clip(vision.image))?;
         let weights = folder.weights(device, precision)?;
-        if folder.architecture()? == "CLIPVisionModelWithProjection" {
+        if task == NetworkTask::EncodeFrames {
             return Self::build(weights, &vision, None, preprocess);
         }
-        folder.expect("CLIPModel")?;
         let mut clip = Self::build(
             weights,
             &vision,

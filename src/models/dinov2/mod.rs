@@ -3,6 +3,8 @@
 //! Need Registers" (arXiv:2309.16588); the reference is transformers' `modeling_dinov2.py` and
 //! `modeling_dinov2_with_registers.py`, whose checkpoint keys it reads.
 
+use std::sync::Arc;
+
 use tch::{Device, Kind, Tensor};
 
 use super::attention::Biases;
@@ -11,12 +13,31 @@ use super::config::Config;
 use super::folder::ModelFolder;
 use super::image_processor::ImageProcessor;
 use super::layers::{Activation, Linear};
+use super::network_spec::{FrameEncoderSpec, Load, NetworkSpec, NetworkTask};
 use super::picture_encoder::{Features, PictureEncoder};
 use super::transformer::{AttentionKeys, LayerKeys, TransformerConfig};
 use super::vision_tower::{Grid, VisionConfig, VisionSpec, VisionTower};
 use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::tensor::Precision;
+
+/// Its entry in the table of networks.
+pub const NETWORK: NetworkSpec = NetworkSpec {
+    classes: &[
+        ("Dinov2ForImageClassification", NetworkTask::EncodeFrames),
+        ("Dinov2Model", NetworkTask::EncodeFrames),
+        (
+            "Dinov2WithRegistersForImageClassification",
+            NetworkTask::EncodeFrames,
+        ),
+        ("Dinov2WithRegistersModel", NetworkTask::EncodeFrames),
+    ],
+    load: Load::FrameEncoder(FrameEncoderSpec {
+        load: |folder, device, precision| Ok(Box::new(Dinov2::load(folder, device, precision)?)),
+        class_names: class_names,
+        unit_length: false,
+    }),
+};
 
 /// The network's sizes; the default is base's.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,17 +67,13 @@ impl Dinov2Config {
     /// # Errors
     /// Config, where it is another network's; model, where a field is not what it must be.
     pub fn read(config: &Config, architecture: &str) -> Result<Self> {
-        let (registers, classifier) = match architecture {
-            "Dinov2Model" => (false, false),
-            "Dinov2ForImageClassification" => (false, true),
-            "Dinov2WithRegistersModel" => (true, false),
-            "Dinov2WithRegistersForImageClassification" => (true, true),
-            other => {
-                return Err(Error::config(format!(
-                    "a Dinov2Model is needed here, it is a {other}"
-                )));
-            }
-        };
+        if NETWORK.task(architecture).is_none() {
+            return Err(Error::config(format!(
+                "a Dinov2Model is needed here, it is a {architecture}"
+            )));
+        }
+        let registers = architecture.contains("WithRegisters");
+        let classifier = architecture.ends_with("ForImageClassification");
         let width = config.integer_or("hidden_size", 768)?;
         let wide = (width as f64 * config.number_or("mlp_ratio", 4.)?) as i64;
         let gated = config.boolean_or("use_swiglu_ffn", false)?;
@@ -99,6 +116,15 @@ impl Dinov2Config {
         }
         Ok(read)
     }
+}
+
+/// The names of its classes, where it has a classifier, without its weights.
+fn class_names(folder: &ModelFolder) -> Result<Option<Arc<[Arc<str>]>>> {
+    let config = Dinov2Config::read(folder.config(), folder.architecture()?)?;
+    config
+        .classes
+        .map(|count| classes::names(folder.config(), count))
+        .transpose()
 }
 
 /// The network with its weights.

@@ -7,10 +7,19 @@ use super::config::Config;
 use super::decoder::{Cache as Rows, Decoder, KvCache, KvCacheConfig};
 use super::folder::ModelFolder;
 use super::layers::{Activation, Embedding, LayerNorm, Linear, Mlp};
+use super::network_spec::{Load, NetworkSpec, NetworkTask};
 use super::transformer::PreNormLayer;
 use super::weights::{Scope, Weights};
 use crate::error::Result;
 use crate::tensor::{Device, Kind, Precision, Tensor, guard};
+
+/// Its entry in the table of networks.
+pub const NETWORK: NetworkSpec = NetworkSpec {
+    classes: &[("GPT2LMHeadModel", NetworkTask::GenerateText)],
+    load: Load::LanguageModel(|folder, device, precision| {
+        Ok(Box::new(Gpt2::load(folder, device, precision)?))
+    }),
+};
 
 /// The network's sizes.
 #[derive(Debug, Clone)]
@@ -108,7 +117,7 @@ impl Gpt2 {
     /// Config, where the folder is another network's; model, where its config or weights do not
     /// fit; overload, where memory is short.
     pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
-        folder.expect("GPT2LMHeadModel")?;
+        NETWORK.expect(folder)?;
         Self::build(
             folder.weights(device, precision)?,
             Gpt2Config::read(folder.config())?,

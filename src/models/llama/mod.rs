@@ -13,8 +13,27 @@ pub use config::{LlamaConfig, ModelType};
 use crate::error::{Error, Result};
 use crate::models::decoder::{Decoder, LayerCache};
 use crate::models::layers::{Linear, Mlp};
+use crate::models::network_spec::{Load, NetworkSpec, NetworkTask};
 use crate::models::{ModelFolder, Weights};
 use crate::tensor::{Device, Kind, Precision, Tensor, guard};
+
+/// Its entry in the table of networks.
+pub const NETWORK: NetworkSpec = NetworkSpec {
+    classes: &[
+        (LLAMA, NetworkTask::GenerateText),
+        (MISTRAL, NetworkTask::GenerateText),
+        (QWEN2, NetworkTask::GenerateText),
+        (QWEN3, NetworkTask::GenerateText),
+    ],
+    load: Load::LanguageModel(|folder, device, precision| {
+        Ok(Box::new(Llama::load(folder, device, precision)?))
+    }),
+};
+
+const LLAMA: &str = "LlamaForCausalLM";
+const MISTRAL: &str = "MistralForCausalLM";
+const QWEN2: &str = "Qwen2ForCausalLM";
+const QWEN3: &str = "Qwen3ForCausalLM";
 
 /// A Llama-family decoder.
 #[derive(Debug)]
@@ -58,12 +77,10 @@ impl Llama {
     /// not fit; external, where they cannot be read; overload, where memory is short.
     pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let model_type = match folder.architecture()? {
-            "MistralForCausalLM" => ModelType::Mistral,
-            "Qwen2ForCausalLM" => ModelType::Qwen2,
-            "Qwen3ForCausalLM" => ModelType::Qwen3,
-            _ => folder
-                .expect("LlamaForCausalLM")
-                .map(|()| ModelType::Llama)?,
+            MISTRAL => ModelType::Mistral,
+            QWEN2 => ModelType::Qwen2,
+            QWEN3 => ModelType::Qwen3,
+            _ => folder.expect(LLAMA).map(|()| ModelType::Llama)?,
         };
         let config = LlamaConfig::read(folder.config(), model_type)?;
         let weights = folder.weights(device, precision)?;

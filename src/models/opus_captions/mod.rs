@@ -9,10 +9,19 @@ use super::config::Config;
 use super::decoder::{CrossAttentionDecoder, CrossAttentionLayer};
 use super::folder::ModelFolder;
 use super::layers::{Activation, Embedding, LayerNorm, Linear, Mlp};
+use super::network_spec::{Load, NetworkSpec, NetworkTask};
 use super::text::{TextGenerator, Tokenizer, token_ids};
 use super::weights::{Scope, Weights};
 use crate::error::Result;
 use crate::tensor::{Device, Kind, Precision, Tensor, guard};
+
+/// Its entry in the table of networks.
+pub const NETWORK: NetworkSpec = NetworkSpec {
+    classes: &[("OpusCaptionDecoder", NetworkTask::CaptionClips)],
+    load: Load::Checked(|folder, device, precision| {
+        self::load(folder, device, precision).map(drop)
+    }),
+};
 
 /// What its layer norms add to the variance.
 const EPSILON: f64 = 1e-5;
@@ -204,7 +213,7 @@ fn sines(positions: i64, width: i64) -> Result<Tensor> {
 /// Config, where the folder lacks a file or is another network's; model, where a file is not what
 /// it should be; overload, where memory is short.
 pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<CaptionDecoder> {
-    folder.expect("OpusCaptionDecoder")?;
+    NETWORK.expect(folder)?;
     let config = folder.config();
     let network = read(
         folder.weights(device, precision)?,

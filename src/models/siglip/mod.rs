@@ -9,6 +9,7 @@ use super::config::Config;
 use super::folder::ModelFolder;
 use super::image_processor::ImageProcessor;
 use super::layers::{Activation, Embedding, LayerNorm, Linear, Mlp};
+use super::network_spec::{FrameEncoderSpec, Load, NetworkSpec, NetworkTask};
 use super::picture_encoder::{Features, PictureEncoder, Scoring, TextFeatures, l2_normalized};
 use super::text::Tokenizer;
 use super::transformer::{LayerKeys, PreNormLayer, TransformerConfig, load_layers};
@@ -16,6 +17,16 @@ use super::vision_tower::{Grid, VisionConfig, VisionSpec, VisionTower};
 use super::weights::{Scope, Weights};
 use crate::error::{Error, Result};
 use crate::tensor::Precision;
+
+/// Its entry in the table of networks.
+pub const NETWORK: NetworkSpec = NetworkSpec {
+    classes: &[("SiglipModel", NetworkTask::EncodeFramesAndTexts)],
+    load: Load::FrameEncoder(FrameEncoderSpec {
+        load: |folder, device, precision| Ok(Box::new(Siglip::load(folder, device, precision)?)),
+        class_names: |_| Ok(None),
+        unit_length: true,
+    }),
+};
 
 /// TextFeatures that are read at once.
 const PASS: usize = 64;
@@ -165,7 +176,7 @@ impl Siglip {
     /// Config, where the folder is another network's; model, where its config or weights do not
     /// fit.
     pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
-        folder.expect("SiglipModel")?;
+        NETWORK.expect(folder)?;
         let config = SiglipConfig::read(folder.config())?;
         let preprocess = ImageProcessor::open(folder, ImageProcessor::siglip(config.image))?;
         let mut network = Self::build(folder.weights(device, precision)?, &config, preprocess)?;

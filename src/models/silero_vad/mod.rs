@@ -8,8 +8,15 @@ pub use spans::{Spans, SpansSettings};
 
 use crate::error::{Error, Result};
 use crate::models::layers::{Conv1d, ConvConfig};
+use crate::models::network_spec::{Load, NetworkSpec, NetworkTask};
 use crate::models::{ModelFolder, Weights};
 use crate::tensor::{Device, Precision, Tensor, guard};
+
+/// Its entry in the table of networks.
+pub const NETWORK: NetworkSpec = NetworkSpec {
+    classes: &[("SileroVad", NetworkTask::DetectSpeech)],
+    load: Load::Checked(|folder, device, _| SileroVad::load(folder, device).map(drop)),
+};
 
 /// Samples that one probability is about: 32 ms.
 pub const CHUNK: usize = 512;
@@ -59,7 +66,7 @@ impl SileroVad {
     /// Config, where the folder is another network's; model, where the weights do not fit;
     /// external, where they cannot be read.
     pub fn load(folder: &ModelFolder, device: Device) -> Result<Self> {
-        folder.expect("SileroVad")?;
+        NETWORK.expect(folder)?;
         Self::new(folder.weights(device, Precision::F32)?)
     }
 

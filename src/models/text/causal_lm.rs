@@ -1,16 +1,13 @@
 //! A language model as a whole: a decoder that writes text from text, with its tokenizer.
 
 use super::generation_config::{Generation, GenerationConfig};
+use super::language_model::LanguageModel;
 use super::text_generator::{GenerationJob, TextGenerator};
 use super::token_ids::token_ids;
 use super::tokenizer::Tokenizer;
 use crate::error::Result;
 use crate::models::ModelFolder;
 use crate::models::config::Config;
-use crate::models::decoder::Decoder;
-use crate::models::gpt2::Gpt2;
-use crate::models::llama::Llama;
-use crate::tensor::{Device, Precision};
 
 /// A text that is asked for.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -26,39 +23,23 @@ pub struct TextRequest {
 /// A language model with its tokenizer.
 #[derive(Debug)]
 pub struct CausalLm {
-    pub(super) network: Network,
+    pub(super) network: Box<dyn LanguageModel>,
     pub(super) writer: TextGenerator,
 }
 
-/// The networks that write text from text.
-#[derive(Debug)]
-pub(super) enum Network {
-    Llama(Llama),
-    Gpt2(Gpt2),
-}
-
 impl CausalLm {
-    /// The architectures it reads.
-    pub const ARCHITECTURES: [&str; 5] = [
-        "LlamaForCausalLM",
-        "MistralForCausalLM",
-        "Qwen2ForCausalLM",
-        "Qwen3ForCausalLM",
-        "GPT2LMHeadModel",
-    ];
-
-    /// Reads a model folder: config.json, weights, tokenizer, and where they are there
+    /// Reads a model folder: tokenizer, by `network` its network, and where they are there
     /// generation_config.json and the chat template.
     ///
     /// # Errors
     /// Config, where the folder lacks a file or is another network's; model, where a file is not
     /// what it should be; external, where one cannot be read; overload, where memory is short.
-    pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
+    pub fn load(
+        folder: &ModelFolder,
+        network: impl FnOnce(&ModelFolder) -> Result<Box<dyn LanguageModel>>,
+    ) -> Result<Self> {
         let tokenizer = Tokenizer::load(folder)?;
-        let network = match folder.architecture()? {
-            "GPT2LMHeadModel" => Network::Gpt2(Gpt2::load(folder, device, precision)?),
-            _ => Network::Llama(Llama::load(folder, device, precision)?),
-        };
+        let network = network(folder)?;
         let ends = match folder.file("generation_config.json") {
             Some(path) => token_ids(&Config::read(&path)?, "eos_token_id")?,
             None => Vec::new(),
@@ -117,10 +98,7 @@ impl CausalLm {
                 writing: &request.writing,
             })
             .collect();
-        match &self.network {
-            Network::Llama(network) => self.writer.write(network, &jobs, cancelled),
-            Network::Gpt2(network) => self.writer.write(network, &jobs, cancelled),
-        }
+        self.network.write(&self.writer, &jobs, cancelled)
     }
 
     fn encode(&self, request: &TextRequest) -> Result<Vec<u32>> {
@@ -128,11 +106,7 @@ impl CausalLm {
         let tokens = self
             .tokenizer()
             .encode_chat(request.system.as_deref(), &request.prompt)?;
-        let (vocabulary, positions) = match &self.network {
-            Network::Llama(network) => (network.vocabulary(), network.positions()),
-            Network::Gpt2(network) => (network.vocabulary(), network.positions()),
-        };
-        self.writer.check(&tokens, vocabulary, positions)?;
+        self.network.check(&self.writer, &tokens)?;
         Ok(tokens)
     }
 }

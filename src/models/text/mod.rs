@@ -7,6 +7,7 @@ mod generate;
 mod generation_config;
 #[cfg(test)]
 pub(super) mod golden;
+mod language_model;
 mod penalties;
 mod sampled;
 mod sampler;
@@ -21,6 +22,7 @@ pub use causal_lm::{CausalLm, TextRequest};
 pub use generation_config::{
     BeamSearchConfig, EarlyStopping, Finish, Generation, GenerationConfig,
 };
+pub use language_model::LanguageModel;
 pub use penalties::Penalties;
 pub use sampler::{Sampler, SamplingConfig};
 pub use template::{Message, Template};

@@ -1,10 +1,10 @@
 //! The generator on its trained weights, against what transformers makes of them.
 
-use super::causal_lm::Network;
 use super::detokenizer::IncrementalDetokenizer;
 use super::*;
 use crate::models::ModelFolder;
 use crate::models::config::Config;
+use crate::models::networks;
 use crate::tensor::{Device, Precision};
 use serde_json::Value;
 use std::path::Path;
@@ -23,7 +23,7 @@ fn folder() -> ModelFolder {
 /// On one thread, as the tests themselves run side by side.
 fn load(precision: Precision) -> CausalLm {
     crate::tensor::threads(1);
-    CausalLm::load(&folder(), Device::Cpu, precision).unwrap()
+    networks::load_causal_lm(&folder(), Device::Cpu, precision).unwrap()
 }
 
 fn generator() -> CausalLm {
@@ -162,11 +162,13 @@ fn beams_are_those_of_transformers_alone_and_in_a_ragged_batch() {
         super::golden::Texts::of(&super::golden::read("llama-smollm2-beams.json")),
         generator(),
     );
-    let Network::Llama(network) = &generator.network else {
-        panic!("a Llama")
-    };
     assert_eq!(generator.writer.ends(), texts.ends);
-    texts.hold(&|_, jobs| generator.writer.write(network, jobs, &|_| false).unwrap());
+    texts.hold(&|_, jobs| {
+        generator
+            .network
+            .write(&generator.writer, jobs, &|_| false)
+            .unwrap()
+    });
 }
 
 #[test]

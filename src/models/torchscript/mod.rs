@@ -5,10 +5,19 @@ use serde_json::Value;
 use tch::{CModule, Device, IValue, Kind, Tensor};
 
 use super::config::Config;
-use super::folder::{MODULE, ModelFolder};
+use super::folder::{MODULE, ModelFolder, TORCHSCRIPT};
 use super::image_processor::{ImageProcessor, Resize};
+use super::network_spec::{Load, NetworkSpec, NetworkTask};
 use crate::error::{Error, Result};
 use crate::tensor::{Precision, normalise};
+
+/// Its entry in the table of networks.
+pub const NETWORK: NetworkSpec = NetworkSpec {
+    classes: &[(TORCHSCRIPT, NetworkTask::RunModule)],
+    load: Load::Checked(|folder, device, precision| {
+        TorchScript::open(folder, device, precision).map(drop)
+    }),
+};
 
 /// How pixels lie in what a module takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -159,7 +168,7 @@ impl TorchScript {
     /// # Errors
     /// Config, where the folder is another network's; model, where model.pt is no module.
     pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
-        folder.expect("TorchScript")?;
+        NETWORK.expect(folder)?;
         let path = folder.path().join(MODULE);
         let broken = |error| {
             Error::from(error).context(format_args!("{} is no TorchScript module", path.display()))

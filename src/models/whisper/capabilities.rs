@@ -6,6 +6,9 @@ use crate::error::{Error, Result};
 use crate::models::ModelFolder;
 use crate::models::config::Config;
 
+/// The class that config.json names.
+pub(super) const CLASS: &str = "WhisperForConditionalGeneration";
+
 /// The sizes and the tokens of a model.
 #[derive(Debug, Clone)]
 pub struct Capabilities {
@@ -20,7 +23,7 @@ impl Capabilities {
     /// Config, where the folder is another network's or lacks a file; model, where a file is not
     /// what it should be.
     pub fn read(folder: &ModelFolder) -> Result<Self> {
-        folder.expect("WhisperForConditionalGeneration")?;
+        folder.expect(CLASS)?;
         let path = folder.file("generation_config.json").ok_or_else(|| {
             Error::config(format!(
                 "{} has no generation_config.json",

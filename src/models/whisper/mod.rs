@@ -22,3 +22,13 @@ pub use capabilities::Capabilities;
 pub use config::{SAMPLE_RATE, SpecialTokens, WhisperConfig};
 pub use model::Whisper;
 pub use transcription::{Options, Request, Segment, Task, Transcription, Word};
+
+use crate::models::network_spec::{Load, NetworkSpec, NetworkTask};
+
+/// Its entry in the table of networks.
+pub const NETWORK: NetworkSpec = NetworkSpec {
+    classes: &[(capabilities::CLASS, NetworkTask::Transcribe)],
+    load: Load::Checked(|folder, device, precision| {
+        Whisper::load(folder, device, precision).map(drop)
+    }),
+};

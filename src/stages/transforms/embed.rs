@@ -9,6 +9,7 @@ use super::vectors::{CACHE, DTYPE, Form, Made, kept};
 use crate::cache::Key;
 use crate::config::shape::{Default, Field, Type};
 use crate::inference::{EncodeModel, Encoded, Requester};
+use crate::models::networks;
 use crate::packet::{Payload, PayloadKind};
 use crate::stage::{
     Build, Context, Deps, Emitter, Input, Joins, Lookahead, PacketDraft, StageKind, Transform,
@@ -26,7 +27,7 @@ pub const KIND: StageKind = StageKind {
     params: &[
         Field {
             name: "model",
-            ty: Type::Model(&["CLIPModel", "SiglipModel"]),
+            ty: Type::Model(networks::TEXT_ENCODERS),
             default: Default::Required,
             doc: "The encoder of texts and pictures. The end of a text that is longer than it \
                   reads is left off.",

@@ -12,6 +12,7 @@ use super::vectors::{CACHE, DTYPE, Form, Made, NORMALIZE, TOP, kept, key, texts}
 use crate::config::Params;
 use crate::config::shape::{Default, Field, Type};
 use crate::inference::{EncodeModel, Encoded, Requester, ZeroShot};
+use crate::models::networks;
 use crate::packet::{Embedding, Frame, Payload, PayloadKind, RecordId, Scores, Span};
 use crate::stage::{
     Build, Context, Deps, Emitter, Flush, Held, Input, Joins, Lookahead, OpenTransform,
@@ -29,24 +30,14 @@ pub const KIND: StageKind = StageKind {
     params: &[
         Field {
             name: "model",
-            ty: Type::Model(&[
-                "CLIPModel",
-                "CLIPVisionModelWithProjection",
-                "Dinov2ForImageClassification",
-                "Dinov2Model",
-                "Dinov2WithRegistersForImageClassification",
-                "Dinov2WithRegistersModel",
-                "OpusEncoder",
-                "ResNetForImageClassification",
-                "SiglipModel",
-            ]),
+            ty: Type::Model(networks::ENCODERS),
             default: Default::Required,
             doc: "The encoder. OpusEncoder gives a vector a window, the others a vector a frame; \
                   those for image classification also give labels.",
         },
         Field {
             name: "labels",
-            ty: Type::ModelSpecific(&["CLIPModel", "SiglipModel"], &Type::List(&Type::Text)),
+            ty: Type::ModelSpecific(networks::TEXT_ENCODERS, &Type::List(&Type::Text)),
             default: Default::Absent,
             doc: "Words or phrases that are looked for in each frame, whether the model was \
                   trained for them or not. A CLIPModel shares a score of 1 out among them, a \

@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 use crate::config::Params;
 use crate::config::shape::{Default, Field, Type};
 use crate::inference::{Requester, ShotsModel};
+use crate::models::networks;
 use crate::models::scenes::{Transition, Transitions, WINDOW, Window, Windows};
 use crate::packet::{Cut, Frame, Nanos, Payload, PayloadKind, Segment, Span};
 use crate::stage::{
@@ -29,7 +30,7 @@ pub const KIND: StageKind = StageKind {
     params: &[
         Field {
             name: "model",
-            ty: Type::Model(&["TransNetV2"]),
+            ty: Type::Model(networks::SHOT_DETECTORS),
             default: Default::Required,
             doc: "The model that finds transitions.",
         },

@@ -9,6 +9,7 @@ use super::vectors::{CACHE, DTYPE, Form, Made, NORMALIZE, TOP, kept, key, texts}
 use crate::config::shape::{Default, Field, Type};
 use crate::config::{Params, Value};
 use crate::inference::{Encoded, Requester, ScriptModel};
+use crate::models::networks;
 use crate::models::torchscript::{Declared, Layout, Output};
 use crate::packet::{Frame, Payload, PayloadKind, Scores};
 use crate::stage::{
@@ -27,7 +28,7 @@ pub const KIND: StageKind = StageKind {
     params: &[
         Field {
             name: "model",
-            ty: Type::Model(&["TorchScript"]),
+            ty: Type::Model(networks::MODULES),
             default: Default::Required,
             doc: "The module: a folder with model.pt and a config.json whose `architectures` is \
                   `[TorchScript]`.",

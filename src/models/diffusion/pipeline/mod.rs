@@ -20,19 +20,37 @@ use super::unet::UNet;
 use crate::error::{Error, Result};
 use crate::models::config::Config;
 use crate::models::folder::ModelFolder;
+use crate::models::network_spec::{Load, NetworkSpec, NetworkTask};
 use crate::models::offload::Offloaded;
 use crate::tensor::{Precision, guard};
 
-/// The pipelines that are read, by the `_class_name` of model_index.json. Diffusers' names say what
-/// a folder was saved from; here each paints from noise and from pictures.
-pub const CLASSES: [&str; 6] = [
-    "StableDiffusionPipeline",
-    "StableDiffusionImg2ImgPipeline",
-    "StableDiffusionXLPipeline",
-    "StableDiffusionXLImg2ImgPipeline",
-    "LatentConsistencyModelPipeline",
-    "LatentConsistencyModelImg2ImgPipeline",
-];
+/// Its entry in the table of networks. Diffusers' names say what a folder was saved from; here each
+/// makes pictures from noise and from pictures.
+pub const NETWORK: NetworkSpec = NetworkSpec {
+    classes: &[
+        ("StableDiffusionPipeline", NetworkTask::GeneratePictures),
+        (
+            "StableDiffusionImg2ImgPipeline",
+            NetworkTask::GeneratePictures,
+        ),
+        ("StableDiffusionXLPipeline", NetworkTask::GeneratePictures),
+        (
+            "StableDiffusionXLImg2ImgPipeline",
+            NetworkTask::GeneratePictures,
+        ),
+        (
+            "LatentConsistencyModelPipeline",
+            NetworkTask::GeneratePictures,
+        ),
+        (
+            "LatentConsistencyModelImg2ImgPipeline",
+            NetworkTask::GeneratePictures,
+        ),
+    ],
+    load: Load::Checked(|folder, device, precision| {
+        Pipeline::open(folder, device, precision, Options::default()).map(drop)
+    }),
+};
 
 /// How a prompt reaches the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +92,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// The pipeline of a folder whose class is one of [`CLASSES`].
+    /// The pipeline of a folder whose class is one of [`NETWORK`]'s.
     ///
     /// # Errors
     /// Config, where the folder is another's or lacks a part; model, where a part's config or
@@ -87,12 +105,13 @@ impl Pipeline {
     ) -> Result<Self> {
         let _frozen = guard();
         let class = folder.architecture()?;
-        if !CLASSES.contains(&class) {
+        if NETWORK.task(class).is_none() {
+            let known: Vec<&str> = NETWORK.classes.iter().map(|(name, _)| *name).collect();
             return Err(Error::config(format!(
                 "{}: no pipeline here is called {class}",
                 folder.path().display()
             ))
-            .hint(format!("one of {}", CLASSES.join(", "))));
+            .hint(format!("one of {}", known.join(", "))));
         }
         let family = if class.contains("XL") {
             Family::Xl

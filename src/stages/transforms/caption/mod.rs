@@ -17,6 +17,7 @@ use self::prompt::{Prompt, PromptContext, mean_tags};
 use self::subject::Subject;
 use crate::cache::Key;
 use crate::inference::{Captioner, Requester};
+use crate::models::networks;
 use crate::models::text::{self, Generation, GenerationConfig};
 use crate::packet::{Caption, Finish, Payload, PayloadKind};
 use crate::stage::{
@@ -42,20 +43,16 @@ pub const KIND: StageKind = StageKind {
     emits: &[PayloadKind::Caption],
     params: PARAMS,
     joins: Joins::ByModel(&[
-        ("LlamaForCausalLM", Joins::Per(PayloadKind::Segment)),
-        ("MistralForCausalLM", Joins::Per(PayloadKind::Segment)),
-        ("Qwen2ForCausalLM", Joins::Per(PayloadKind::Segment)),
-        ("Qwen3ForCausalLM", Joins::Per(PayloadKind::Segment)),
-        ("GPT2LMHeadModel", Joins::Per(PayloadKind::Segment)),
+        (networks::LANGUAGE_MODELS, Joins::Per(PayloadKind::Segment)),
         (
-            "BlipForConditionalGeneration",
+            networks::PICTURE_CAPTIONERS,
             Joins::Either {
                 alone: PayloadKind::Frame,
                 per: PayloadKind::Segment,
             },
         ),
         (
-            "OpusCaptionDecoder",
+            networks::CLIP_CAPTIONERS,
             Joins::Either {
                 alone: PayloadKind::Embedding,
                 per: PayloadKind::Segment,

@@ -2,6 +2,7 @@
 
 use crate::config::Params;
 use crate::config::shape::{Default, Field, Type};
+use crate::models::networks;
 use crate::models::text::{
     BeamSearchConfig, EarlyStopping, GenerationConfig, Penalties, SamplingConfig,
 };
@@ -13,15 +14,7 @@ pub(super) const PROMPT: &str =
 pub(super) const PARAMS: &[Field] = &[
     Field {
         name: "model",
-        ty: Type::Model(&[
-            "LlamaForCausalLM",
-            "MistralForCausalLM",
-            "Qwen2ForCausalLM",
-            "Qwen3ForCausalLM",
-            "GPT2LMHeadModel",
-            "BlipForConditionalGeneration",
-            "OpusCaptionDecoder",
-        ]),
+        ty: Type::Model(networks::CAPTIONERS),
         default: Default::Required,
         doc: "The language model, or the captioner of pictures or videos. A language model that \
               can think before it answers (Qwen3) is told not to.",

@@ -1,12 +1,12 @@
 //! The keys of `with:` for `diffuse`.
 
 use crate::config::shape::{Default, Field, Type};
-use crate::models::diffusion::pipeline::CLASSES;
+use crate::models::networks;
 
 pub(super) const PARAMS: &[Field] = &[
     Field {
         name: "model",
-        ty: Type::Model(&CLASSES),
+        ty: Type::Model(networks::PICTURE_GENERATORS),
         default: Default::Required,
         doc: "The pipeline: a folder with model_index.json.",
     },

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::windows::Limits;
 use crate::config::Params;
 use crate::config::shape::{Default, Field, Type, Value};
+use crate::models::networks;
 use crate::models::silero_vad::SpansSettings;
 use crate::models::whisper::{Options, Task};
 use crate::packet::SAMPLE_RATE;
@@ -17,13 +18,13 @@ const LEAST: f32 = 1.0;
 pub(super) const PARAMS: &[Field] = &[
     Field {
         name: "model",
-        ty: Type::Model(&["WhisperForConditionalGeneration"]),
+        ty: Type::Model(networks::TRANSCRIBERS),
         default: Default::Required,
         doc: "The model that writes down what is said.",
     },
     Field {
         name: "vad",
-        ty: Type::Model(&["SileroVad"]),
+        ty: Type::Model(networks::SPEECH_DETECTORS),
         default: Default::Absent,
         doc: "The model that hears where somebody speaks. Without one all sound is written down, \
               in windows of `max_length`.",
