@@ -21,7 +21,7 @@ fn every_block_is_looked_at_or_says_why_not() {
             block.place,
             block.language
         );
-        let known = ["fragment", "file", "unchecked"];
+        let known = ["fragment", "file", "part", "unchecked"];
         if let Some(name) = block
             .attributes
             .keys()
@@ -34,10 +34,13 @@ fn every_block_is_looked_at_or_says_why_not() {
             unchecked.push(block.place.clone());
         }
         if block.language == "rust" {
-            let held = block.attribute("file").is_some();
+            let held = block
+                .attribute("file")
+                .or(block.attribute("part"))
+                .is_some();
             assert!(
                 held || block.is_unchecked(),
-                "{}: name its `file=`",
+                "{}: name its `file=`, or with `part=` the file that it is a part of",
                 block.place
             );
         }
@@ -100,6 +103,23 @@ fn blocks_that_show_a_file_are_that_file() {
         count >= 2,
         "a pipeline in README.md and a stage in CONTRIBUTING.md are shown"
     );
+}
+
+#[test]
+fn blocks_that_show_a_part_of_a_file_are_in_it() {
+    for path in pages().into_iter().map(|page| page.path) {
+        for block in page(&path).blocks {
+            let Some(file) = block.attribute("part") else {
+                continue;
+            };
+            let text = fs::read_to_string(root().join(file)).unwrap();
+            assert!(
+                text.contains(&block.text),
+                "{}: {file} has other words",
+                block.place
+            );
+        }
+    }
 }
 
 #[test]
