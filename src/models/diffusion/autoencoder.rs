@@ -2,41 +2,15 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::super::config::Config;
-use super::super::offload::Tensors;
-use super::super::weights::Weights;
 use super::autoencoder_kl::{AutoencoderKl, AutoencoderKlConfig};
 use super::autoencoder_tiny::{AutoencoderTiny, AutoencoderTinyConfig};
 use super::schedulers::Noise;
+use super::vae_options::VaeOptions;
 use crate::error::{Error, Result};
+use crate::models::config::Config;
+use crate::models::offload::Tensors;
+use crate::models::weights::Weights;
 use crate::tensor::Precision;
-
-/// What is done so that many or large pictures need less memory. The default is neither.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct VaeOptions {
-    /// One picture of a batch at a time: the same pictures.
-    pub slicing: bool,
-    /// A large picture in overlapping tiles, blended: another picture, if little.
-    pub tiling: bool,
-}
-
-impl VaeOptions {
-    /// `each` of the whole batch, or of one item after the other.
-    pub(super) fn in_slices(
-        self,
-        batch: &Tensor,
-        each: &dyn Fn(&Tensor) -> Result<Tensor>,
-    ) -> Result<Tensor> {
-        let count = batch.size()[0];
-        if !self.slicing || count < 2 {
-            return each(batch);
-        }
-        let parts: Vec<Tensor> = (0..count)
-            .map(|item| each(&batch.f_narrow(0, item, 1)?))
-            .collect::<Result<_>>()?;
-        Ok(Tensor::f_cat(&parts, 0)?)
-    }
-}
 
 /// An autoencoder, whichever its folder's config.json names.
 #[derive(Debug)]

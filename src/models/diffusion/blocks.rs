@@ -5,11 +5,11 @@
 
 use tch::Tensor;
 
-use super::super::attention::{Attention, AttentionConfig, Biases};
-use super::super::layers::{Conv2d, ConvConfig, GroupNorm, Linear};
-use super::super::offload::tensors;
-use super::super::weights::Scope;
 use crate::error::{Error, Result};
+use crate::models::attention::{Attention, AttentionConfig, Biases};
+use crate::models::layers::{Conv2d, ConvConfig, GroupNorm, Linear};
+use crate::models::offload::tensors;
+use crate::models::weights::Scope;
 
 /// A 3x3 convolution that keeps the picture's size.
 ///
@@ -411,9 +411,9 @@ fn unfold(first: &Tensor, second: &Tensor, dim: i64) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::golden::{relative_error, weight};
-    use super::super::super::weights::Weights;
     use super::*;
+    use crate::models::golden::{relative_error, weight};
+    use crate::models::weights::Weights;
     use crate::tensor::{Precision, channels_last};
     use tch::{Device, Kind};
 

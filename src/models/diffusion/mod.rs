@@ -15,5 +15,7 @@ pub mod similarity;
 mod starter;
 mod tiles;
 pub mod unet;
+mod vae_options;
 
-pub use autoencoder::{Autoencoder, VaeOptions};
+pub use autoencoder::Autoencoder;
+pub use vae_options::VaeOptions;

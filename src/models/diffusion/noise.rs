@@ -134,8 +134,8 @@ impl Generators {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::golden::{goldens, relative_error};
     use super::*;
+    use crate::models::golden::{goldens, relative_error};
 
     #[test]
     fn seeds_give_the_numbers_of_pytorch() {

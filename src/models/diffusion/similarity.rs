@@ -165,8 +165,8 @@ impl Flicker {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::golden::{film, noise};
     use super::*;
+    use crate::models::golden::{film, noise};
     use tch::Device;
 
     fn grey(level: u8) -> Tensor {

@@ -5,17 +5,17 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::super::config::Config;
-use super::super::layers::{Conv2d, ConvConfig, GroupNorm};
-use super::super::offload::tensors;
-use super::super::weights::{Scope, Weights};
-use super::autoencoder::VaeOptions;
 use super::blocks::{
     Border, Downsample2D, PixelAttention, ResnetBlock2D, ResnetShape, Upsample2D, conv3x3,
     norm_silu,
 };
 use super::tiles::Fading;
+use super::vae_options::VaeOptions;
 use crate::error::{Error, Result};
+use crate::models::config::Config;
+use crate::models::layers::{Conv2d, ConvConfig, GroupNorm};
+use crate::models::offload::tensors;
+use crate::models::weights::{Scope, Weights};
 use crate::tensor::{Precision, channels_last};
 
 tensors!(AutoencoderKl {

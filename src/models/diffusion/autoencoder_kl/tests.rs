@@ -1,10 +1,10 @@
 //! The autoencoder against diffusers' on small networks: activations, latents and pictures, whole,
 //! in slices and in tiles.
 
-use super::super::super::golden::{cosine, goldens, noise, path, relative_error, weight, weights};
-use super::super::pixels::{from_bytes, to_bytes};
-use super::super::{Autoencoder, VaeOptions};
 use super::*;
+use crate::models::diffusion::pixels::{from_bytes, to_bytes};
+use crate::models::diffusion::{Autoencoder, VaeOptions};
+use crate::models::golden::{cosine, goldens, noise, path, relative_error, weight, weights};
 use serde_json::{Value, json};
 
 const ALL: VaeOptions = VaeOptions {

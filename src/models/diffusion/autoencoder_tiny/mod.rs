@@ -4,14 +4,14 @@
 
 use tch::{Device, Tensor};
 
-use super::super::config::Config;
-use super::super::layers::Conv2d;
-use super::super::offload::{Tensors, tensors};
-use super::super::weights::{Scope, Weights};
-use super::autoencoder::VaeOptions;
 use super::blocks::{Upsample2D, conv3x3};
 use super::tiles::Overlaying;
+use super::vae_options::VaeOptions;
 use crate::error::{Error, Result};
+use crate::models::config::Config;
+use crate::models::layers::Conv2d;
+use crate::models::offload::{Tensors, tensors};
+use crate::models::weights::{Scope, Weights};
 use crate::tensor::{Precision, channels_last};
 
 /// Side of a tile, in pixels; diffusers' class has no setting for it.

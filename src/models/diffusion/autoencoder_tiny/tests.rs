@@ -1,9 +1,9 @@
 //! The tiny autoencoder against diffusers' on a small network: latents and pictures, whole and in
 //! tiles.
 
-use super::super::super::golden::{cosine, goldens, noise, path, relative_error, weights};
-use super::super::pixels::from_bytes;
 use super::*;
+use crate::models::diffusion::pixels::from_bytes;
+use crate::models::golden::{cosine, goldens, noise, path, relative_error, weights};
 use serde_json::{Value, json};
 use tch::Kind;
 

@@ -6,9 +6,10 @@ use std::rc::Rc;
 
 use tch::{Kind, Tensor};
 
+use super::family::Family;
 use super::prompts::{Prompt, PromptInput, concatenated};
 use super::request::{GeneratedPicture, Request, Source, Start};
-use super::{Family, Pipeline, batch};
+use super::{Pipeline, batch};
 use crate::error::{Error, Result};
 use crate::models::diffusion::noise::Generator;
 use crate::models::diffusion::pixels;

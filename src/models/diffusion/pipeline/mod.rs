@@ -3,7 +3,9 @@
 //! Diffusion Models" (arXiv:2112.10752); the reference is Diffusers' `StableDiffusionPipeline` and
 //! its kin, whose pictures seeds give here too.
 
+mod check;
 mod denoise;
+mod family;
 mod prompts;
 mod request;
 #[cfg(test)]
@@ -13,10 +15,12 @@ pub use request::{GeneratedPicture, Request, Source, Start};
 
 use tch::{Device, Tensor};
 
+use self::family::Family;
 use self::prompts::{Placement, Prompts};
-use super::autoencoder::{Autoencoder, VaeOptions};
+use super::autoencoder::Autoencoder;
 use super::schedulers::SchedulerConfig;
 use super::unet::UNet;
+use super::vae_options::VaeOptions;
 use crate::error::{Error, Result};
 use crate::models::config::Config;
 use crate::models::folder::ModelFolder;
@@ -51,15 +55,6 @@ pub const NETWORK: NetworkSpec = NetworkSpec {
         Pipeline::open(folder, device, precision, Options::default()).map(drop)
     }),
 };
-
-/// How a prompt reaches the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
-    /// Through one text encoder: Stable Diffusion 1 and 2.
-    Sd,
-    /// Through two, with sizes: SDXL.
-    Xl,
-}
 
 /// How memory is saved, beside the way that the folder's attentions are computed in.
 #[derive(Debug, Clone, Copy, Default)]

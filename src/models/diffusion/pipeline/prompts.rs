@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use tch::{Device, Kind, Tensor};
 
-use super::Family;
+use super::family::Family;
 use crate::error::{Error, Result};
 use crate::models::attention::KeyValue;
 use crate::models::clip::{ClipText, ClipTokenizer};

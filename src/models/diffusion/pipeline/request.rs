@@ -1,13 +1,9 @@
 //! What is asked of a pipeline, and what may be.
 
-use tch::{Kind, Tensor};
-
-use super::Pipeline;
-use crate::error::{Error, Result};
-use crate::models::diffusion::schedulers::Scheduler;
+use tch::Tensor;
 
 /// The largest side of a picture, in pixels: what comes of more only runs out of memory.
-const MAX_SIDE: i64 = 8192;
+pub(super) const MAX_SIDE: i64 = 8192;
 
 /// A picture that is asked for.
 #[derive(Debug)]
@@ -17,7 +13,7 @@ pub struct Request {
     /// What it does not show, for guidance above 1. None is the empty text, or for SDXL nothing at
     /// all.
     pub negative_prompt: Option<String>,
-    /// Pixels a row, a multiple of the pipeline's [`factor`](Pipeline::factor).
+    /// Pixels a row, a multiple of the pipeline's [`factor`](super::Pipeline::factor).
     pub width: i64,
     /// Rows, likewise.
     pub height: i64,
@@ -83,83 +79,5 @@ impl Request {
             && same(&Self::strength)
             && same(&|request| request.guidance)
             && std::mem::discriminant(&self.start) == std::mem::discriminant(&other.start)
-    }
-}
-
-impl Pipeline {
-    /// Refuses a request that [`generate`](Self::generate) would fail on.
-    ///
-    /// # Errors
-    /// Config, where a parameter has no meaning; model, where the picture it starts from has
-    /// another shape.
-    pub fn check(&self, request: &Request) -> Result<()> {
-        let factor = self.factor();
-        let fits = |side: i64| side > 0 && side <= MAX_SIDE && side % factor == 0;
-        if !fits(request.width) || !fits(request.height) {
-            let (width, height) = (request.width, request.height);
-            return Err(
-                Error::config(format!("a picture of {width}x{height} cannot be painted")).hint(
-                    format!("its sides must be multiples of {factor}, at most {MAX_SIDE}"),
-                ),
-            );
-        }
-        if !request.guidance.is_finite() {
-            return Err(Error::config(format!(
-                "a guidance of {} has no meaning",
-                request.guidance
-            )));
-        }
-        self.schedule(request)?;
-        let Start::Picture(source) = &request.start else {
-            return Ok(());
-        };
-        let size = source.pixels.size();
-        if size.len() != 3
-            || size[2] != 3
-            || size.contains(&0)
-            || source.pixels.kind() != Kind::Uint8
-        {
-            return Err(Error::model(format!(
-                "a picture must be bytes [h, w, 3], got {:?} {size:?}",
-                source.pixels.kind()
-            )));
-        }
-        let Some((latents, part)) = &source.previous else {
-            return Ok(());
-        };
-        let wanted = self.latent_size(request);
-        if latents.size() != wanted[1..] {
-            return Err(Error::model(format!(
-                "the picture before has latents {:?}, this one {:?}",
-                latents.size(),
-                &wanted[1..]
-            )));
-        }
-        if !(0. ..=1.).contains(part) {
-            return Err(Error::config(format!(
-                "the picture before can have a part of 0 to 1, not {part}"
-            )));
-        }
-        Ok(())
-    }
-
-    /// The way from noise, or from a noisy picture, to the picture.
-    pub(super) fn schedule(&self, request: &Request) -> Result<Box<dyn Scheduler>> {
-        match self.consistent {
-            true => self
-                .scheduler
-                .start_within(request.steps, request.strength()),
-            false => self.scheduler.start(request.steps, request.strength()),
-        }
-    }
-
-    /// `[1, c, h, w]`.
-    pub(super) fn latent_size(&self, request: &Request) -> [i64; 4] {
-        [
-            1,
-            self.channels,
-            request.height / self.factor(),
-            request.width / self.factor(),
-        ]
     }
 }

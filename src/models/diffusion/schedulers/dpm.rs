@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::super::super::config::Config;
 use super::prediction::{Limit, PREDICTIONS, Prediction, choice, refuse, sum};
 use super::schedule::{BetaDefaults, Schedule, Spacing, falling, linspace};
+use super::scheduler::{Class, Noise, Position, Scheduler, first_step};
 use super::sigmas::{FinalSigma, Spread, sigma_at, time_of};
-use super::{Class, Noise, Position, Scheduler, first_step};
 use crate::error::{Error, Result};
+use crate::models::config::Config;
 
 /// Below this many steps the last ones are of lower order, where the configuration wants it.
 const FEW: usize = 15;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
-use super::super::super::config::Config;
 use super::prediction::{PREDICTIONS, Prediction, choice, refuse, sum};
 use super::schedule::{BetaDefaults, Schedule, Spacing};
+use super::scheduler::{Class, Noise, Position, Scheduler, first_step};
 use super::sigmas::{FinalSigma, Spread, sigma_at, time_of};
-use super::{Class, Noise, Position, Scheduler, first_step};
 use crate::error::Result;
+use crate::models::config::Config;
 
 #[derive(Debug)]
 struct Euler {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::super::super::config::Config;
 use super::prediction::{Limit, PREDICTIONS, Prediction, sum};
 use super::schedule::{BetaDefaults, Schedule, Spacing};
-use super::{Class, Noise, Position, Scheduler, first_step};
+use super::scheduler::{Class, Noise, Position, Scheduler, first_step};
 use crate::error::{Error, Result};
+use crate::models::config::Config;
 
 /// The deviation of pictures that the boundary condition assumes.
 const SIGMA_DATA: f64 = 0.5;

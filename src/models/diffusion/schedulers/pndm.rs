@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use tch::{Kind, Tensor};
 
-use super::super::super::config::Config;
 use super::ddim::whole_times;
 use super::prediction::{PREDICTIONS, Prediction, sum};
 use super::schedule::{BetaDefaults, Schedule, Spacing};
-use super::{Class, Noise, Position, Scheduler, first_step};
+use super::scheduler::{Class, Noise, Position, Scheduler, first_step};
 use crate::error::{Error, Result};
+use crate::models::config::Config;
 
 /// Times that the Runge-Kutta steps are taken at.
 const ORDER: usize = 4;

@@ -3,8 +3,8 @@
 
 use tch::{Kind, Tensor};
 
-use super::super::super::config::Config;
 use crate::error::Result;
+use crate::models::config::Config;
 
 /// What the output is of a sample that is `alpha * picture + sigma * noise`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,9 +4,9 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::super::super::config::Config;
 use super::prediction::choice;
 use crate::error::{Error, Result};
+use crate::models::config::Config;
 
 #[derive(Debug, Clone, Copy)]
 enum Betas {

@@ -1,9 +1,9 @@
 //! Sigmas other than those of picked times: spread over their range by a rule of their own, each
 //! then standing for the time whose noise is as strong.
 
-use super::super::super::config::Config;
 use super::schedule::linspace;
 use crate::error::Result;
+use crate::models::config::Config;
 
 /// By which rule sigmas are spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,11 +4,11 @@
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
-use super::super::super::config::Config;
-use super::super::super::golden::{goldens, noise, path, relative_error};
 use super::schedule::{BetaDefaults, Schedule};
 use super::{Scheduler, SchedulerConfig};
 use crate::error::Kind as Who;
+use crate::models::config::Config;
+use crate::models::golden::{goldens, noise, path, relative_error};
 
 const SHAPE: [i64; 4] = [2, 3, 2, 2];
 
