@@ -70,7 +70,9 @@ fn logits_at_once_and_step_by_step_are_those_of_pytorch() {
             for (row, start) in starts.into_iter().enumerate() {
                 let expected = expected.get(row as i64).narrow(0, start as i64 - 1, 12);
                 let error = relative_error(&found.get(row as i64), &expected);
-                assert!(error < 1e-4, "{name}, row {row} from {start}: {error}");
+                // Twelve steps of f32 sums: their order, which is each CPU's own, tells more here
+                // than in one pass (1.2e-4 on a Zen 3).
+                assert!(error < 2e-4, "{name}, row {row} from {start}: {error}");
             }
         }
     }
