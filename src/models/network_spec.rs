@@ -62,13 +62,16 @@ pub enum Load {
     Checked(LoadFn<()>),
 }
 
+/// How the names of a network's classes are read from its folder; none where it is no classifier.
+pub type ClassNamesFn = fn(&ModelFolder) -> Result<Option<Arc<[Arc<str>]>>>;
+
 /// What is known of an encoder of frames.
 #[derive(Debug, Clone, Copy)]
 pub struct FrameEncoderSpec {
     /// Loads the network.
     pub load: LoadFn<Box<dyn PictureEncoder>>,
     /// The names of its classes from config.json alone; none where it is no classifier.
-    pub class_names: fn(&ModelFolder) -> Result<Option<Arc<[Arc<str>]>>>,
+    pub class_names: ClassNamesFn,
     /// Whether its vectors have length 1.
     pub unit_length: bool,
 }

@@ -34,7 +34,7 @@ pub const NETWORK: NetworkSpec = NetworkSpec {
     ],
     load: Load::FrameEncoder(FrameEncoderSpec {
         load: |folder, device, precision| Ok(Box::new(Dinov2::load(folder, device, precision)?)),
-        class_names: class_names,
+        class_names,
         unit_length: false,
     }),
 };
