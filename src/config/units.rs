@@ -149,7 +149,7 @@ pub fn write_duration(duration: Duration) -> String {
     out
 }
 
-/// Writes a size as [`bytes`] reads it, in the largest unit that divides it.
+/// Writes a size as [`bytes()`] reads it, in the largest unit that divides it.
 pub fn write_bytes(bytes: u64) -> String {
     let (unit, size) = SIZES
         .iter()

@@ -28,8 +28,8 @@ pub struct CapturedFrame {
     pub arrived: Micros,
 }
 
-/// Reads the frames of one view. When it is dropped, its branch drops what comes and the
-/// other views go on.
+/// Reads the frames of one view. When it is dropped, its branch drops what comes and the other
+/// views go on.
 pub struct ViewReader {
     name: Arc<str>,
     pub(super) samples: SampleReader,
@@ -67,8 +67,8 @@ impl ViewReader {
         &self.name
     }
 
-    /// The next frame, `None` at the end: [`super::StreamHandle::ended`] then says why. Nothing is lost
-    /// when the future is dropped.
+    /// The next frame, `None` at the end: `StreamHandle::ended` then says why. Nothing is lost when
+    /// the future is dropped.
     pub async fn next(&mut self) -> Option<CapturedFrame> {
         let sample = self.samples.next().await?;
         match self.capture(sample) {
