@@ -101,7 +101,10 @@ fn sum(served: &str, metric: &str) -> f64 {
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
     {
         let (name, value) = line.rsplit_once(' ').unwrap();
-        assert!(name.starts_with("opusflow_"), "{line}");
+        assert!(
+            name.starts_with("opusflow_") || name.starts_with("process_"),
+            "{line}"
+        );
         if name.split('{').next() == Some(metric) {
             sum += value.parse::<f64>().unwrap();
         }

@@ -229,7 +229,7 @@ fn redis_holds_the_latest_of_each_kind_and_all_of_them() {
             .as_array()
             .unwrap()
             .iter()
-            .all(|ttl| (86_000..=86_400).contains(&ttl.as_i64().unwrap())),
+            .all(|ttl| (80_000..=86_400).contains(&ttl.as_i64().unwrap())),
         "{}",
         found["ttl"]
     );
