@@ -240,7 +240,7 @@ fn sample(served: &str, metric: &str, words: &[&str]) -> f64 {
 }
 
 #[test]
-fn asked_for_memory_a_run_puts_down_what_is_idle_and_goes_on() {
+fn asked_for_memory_a_run_unloads_what_is_idle_and_goes_on() {
     let place = Place::new();
     let live = place.start(&place.write("pipeline.yaml", two_models("")), &[]);
     let line = live.line(From::Stderr, |line| line.contains("metrics are served"));
@@ -306,12 +306,12 @@ fn asked_for_memory_a_run_puts_down_what_is_idle_and_goes_on() {
         live.wait()
             .ended(0)
             .stderr
-            .contains("model is put down until it is asked again")
+            .contains("model is unloaded until it is asked again")
     );
 }
 
 #[test]
-fn above_its_threshold_a_run_puts_down_what_is_idle() {
+fn above_its_threshold_a_run_unloads_what_is_idle() {
     let place = Place::new();
     let live = place.start(
         &place.write(
