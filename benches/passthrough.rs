@@ -18,8 +18,8 @@ use opusflow::pipeline::plan::{
 };
 use opusflow::pipeline::{Plan, Running};
 use opusflow::stage::{
-    Build, Deps, Emitter, Host, Input, Joins, Lookahead, PacketDraft, QueueSettings, Retry, Sink,
-    Source, StageKind, Transform, WhenFull,
+    Build, Deps, Emitter, Endpoint, Host, Input, Joins, Lookahead, PacketDraft, QueueSettings,
+    Retry, Sink, Source, StageKind, Transform, WhenFull,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -121,6 +121,7 @@ const fn kind(name: &'static str, build: Build) -> StageKind {
         emits: FRAMES,
         params: &[],
         joins: Joins::AsWritten,
+        endpoint: Endpoint::Other,
         lookahead: Lookahead::none,
         build,
     }
@@ -130,15 +131,15 @@ static SOURCE: StageKind = kind("frames", Build::Source(|_| Ok(Arc::new(Frames))
 static PASS: StageKind = kind("pass", Build::Stateless(|_| Ok(Arc::new(Pass))));
 static COUNT: StageKind = kind("count", Build::Sink(|_| Ok(Arc::new(Count))));
 
-fn stage(id: &str, kind: &'static StageKind, from: Option<(&str, Option<&str>)>) -> StagePlan {
+fn stage(id: &str, kind: &'static StageKind, from: Option<(usize, Option<&str>)>) -> StagePlan {
     let queue = QueueSettings {
         frames: ROOM,
         bytes: usize::MAX / 2,
         when_full: WhenFull::Block,
         max_age: None,
     };
-    let input = |(from, view): (&str, Option<&str>)| InputPlan {
-        from: from.into(),
+    let input = |(from, view): (usize, Option<&str>)| InputPlan {
+        from,
         view: view.map(Arc::from),
         queue,
     };
@@ -197,10 +198,10 @@ fn plan() -> Arc<Plan> {
         },
         stages: vec![
             stage("in", &SOURCE, None),
-            stage("one", &PASS, Some(("in", Some("frames")))),
-            stage("two", &PASS, Some(("one", None))),
-            stage("three", &PASS, Some(("two", None))),
-            stage("out", &COUNT, Some(("three", None))),
+            stage("one", &PASS, Some((0, Some("frames")))),
+            stage("two", &PASS, Some((1, None))),
+            stage("three", &PASS, Some((2, None))),
+            stage("out", &COUNT, Some((3, None))),
         ],
     })
 }

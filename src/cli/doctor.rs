@@ -9,6 +9,7 @@ use super::output::print;
 use crate::broker::{Brokers, health};
 use crate::cache::{Cache, CacheSettings};
 use crate::error::{Error, Result};
+use crate::pipeline::plan::BrokersPlan;
 use crate::pipeline::{self, Plan};
 use crate::tensor::{self, Device, Precision};
 use crate::{media, models};
@@ -114,26 +115,23 @@ async fn reach(plan: &Plan, report: &mut Report) {
         }
     }
     if let Some(kafka) = &plan.kafka {
-        if kafka.brokers == "embedded" {
-            report.note("kafka", "embedded");
-        } else {
-            let settings =
-                pipeline::broker_settings(kafka, Brokers::Addresses(kafka.brokers.clone()));
-            let found = match settings {
-                Ok(settings) => health(&settings, BROKER_TIMEOUT).await,
-                Err(error) => Err(error),
-            };
-            match found {
-                Ok(health) => report.line(
-                    true,
-                    "kafka",
-                    format!(
-                        "{} brokers, {} topics",
-                        health.brokers.len(),
-                        health.topics.len()
+        match &kafka.brokers {
+            BrokersPlan::Embedded => report.note("kafka", "embedded"),
+            BrokersPlan::Addresses(addresses) => {
+                let brokers = Brokers::Addresses(addresses.clone());
+                let settings = pipeline::broker_settings(kafka, brokers);
+                match health(&settings, BROKER_TIMEOUT).await {
+                    Ok(health) => report.line(
+                        true,
+                        "kafka",
+                        format!(
+                            "{} brokers, {} topics",
+                            health.brokers.len(),
+                            health.topics.len()
+                        ),
                     ),
-                ),
-                Err(error) => report.line(false, "kafka", error),
+                    Err(error) => report.line(false, "kafka", error),
+                }
             }
         }
         if kafka.registry.is_some() {

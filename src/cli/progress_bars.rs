@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 
-use crate::pipeline::SessionStatus;
+use crate::pipeline::{QueueStatus, SessionStatus};
 use crate::stage::Print;
 use crate::telemetry::Logs;
 
@@ -131,13 +131,15 @@ impl Line {
             text.push_str(&format!("/{}:{:02}", length / 60, length % 60));
         }
         text.push_str(&format!("  {:.0} fps", self.rate));
-        let fill = |frames: usize, most: usize| frames as f64 / most.max(1) as f64;
+        let fill =
+            |queue: &QueueStatus| queue.counts.frames as f64 / queue.settings.frames.max(1) as f64;
         let fullest = session
             .queues
             .iter()
-            .max_by(|a, b| fill(a.2.frames, a.1.frames).total_cmp(&fill(b.2.frames, b.1.frames)));
-        if let Some((name, settings, counts)) = fullest.filter(|(_, _, counts)| counts.frames > 0) {
-            text.push_str(&format!("  {name} {}/{}", counts.frames, settings.frames));
+            .max_by(|a, b| fill(a).total_cmp(&fill(b)));
+        if let Some(queue) = fullest.filter(|queue| queue.counts.frames > 0) {
+            let (held, most) = (queue.counts.frames, queue.settings.frames);
+            text.push_str(&format!("  {} {held}/{most}", queue.edge));
         }
         self.bar.set_message(text);
     }

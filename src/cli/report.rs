@@ -10,6 +10,7 @@ use crate::broker::Embedded;
 use crate::error::{Error, Result};
 use crate::packet::Balance;
 use crate::pipeline::{Assembled, Plan, SessionReport, Summary};
+use crate::stage::{Endpoint, Role};
 use crate::telemetry::Snapshot;
 
 /// Says where the embedded broker is and how to read from it, and leaves its address in a file.
@@ -57,7 +58,7 @@ pub(super) fn summary(
     for stage in plan
         .stages
         .iter()
-        .filter(|stage| stage.kind.name == "file" && stage.kind.emits.is_empty())
+        .filter(|stage| stage.kind.role() == Role::Sink && stage.kind.endpoint == Endpoint::Files)
     {
         text.push_str(&format!("\nresults in {}:\n", stage.params.text("path")));
         for path in files(Path::new(&**stage.params.text("path")), summary) {

@@ -11,14 +11,14 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::plan::{KafkaPlan, KafkaRecords, ModelPlan, Plan};
-use crate::broker::{Brokers, CreateTopics, Embedded, Producer, Settings, Topics};
+use super::plan::{BrokersPlan, KafkaPlan, KafkaRecords, ModelPlan, Plan};
+use crate::broker::{Brokers, CreateTopics, Embedded, Policy, Producer, Settings, Topics};
 use crate::cache::{Cache, CacheSettings, ObjectStore};
-use crate::codec::{Codec, Registry, RegistrySettings};
+use crate::codec::{Codec, Encoding, Registry, RegistrySettings};
 use crate::inference::{
     BatchSettings, MemorySettings, ModelSettings, Models, Reclaimed, Workers, watch_memory,
 };
-use crate::stage::{Deps, Kafka, Print};
+use crate::stage::{Deps, Endpoint, Kafka, Print};
 use crate::{Error, Result};
 
 /// Pause between two looks for brokers or a registry that are away.
@@ -195,13 +195,15 @@ fn model_settings(model: &ModelPlan, cache: &Path) -> ModelSettings {
 }
 
 fn writes_to_kafka(plan: &Plan) -> bool {
-    plan.stages.iter().any(|stage| stage.kind.name == "kafka")
+    plan.stages
+        .iter()
+        .any(|stage| stage.kind.endpoint == Endpoint::Kafka)
 }
 
 /// How the brokers of a plan are spoken to.
-pub fn broker_settings(plan: &KafkaPlan, brokers: Brokers) -> Result<Settings> {
+pub fn broker_settings(plan: &KafkaPlan, brokers: Brokers) -> Settings {
     let count = |number: i32| u32::try_from(number).ok().filter(|number| *number > 0);
-    Ok(Settings {
+    Settings {
         properties: plan.properties.clone(),
         secrets: plan
             .secrets
@@ -209,13 +211,13 @@ pub fn broker_settings(plan: &KafkaPlan, brokers: Brokers) -> Result<Settings> {
             .map(|(key, secret)| (key.clone(), secret.reveal().to_owned()))
             .collect(),
         create_topics: CreateTopics {
-            policy: plan.topics.parse()?,
+            policy: plan.topics,
             partitions: count(plan.partitions),
             replication: count(plan.replication),
         },
         in_flight: usize::try_from(plan.in_flight).unwrap_or(usize::MAX),
         ..Settings::new(brokers, plan.namespace.as_str())
-    })
+    }
 }
 
 /// The registry of a plan.
@@ -239,27 +241,28 @@ async fn connect_kafka(
     kafka: &KafkaPlan,
     stop: &CancellationToken,
 ) -> Result<Connected> {
-    let (brokers, embedded) = if kafka.brokers == "embedded" {
-        let embedded = tokio::task::spawn_blocking(Embedded::start).await;
-        let embedded = Arc::new(
-            embedded
-                .map_err(|error| Error::bug(format!("the embedded broker ended: {error}")))??,
-        );
-        (Brokers::Embedded(Arc::clone(&embedded)), Some(embedded))
-    } else {
-        (Brokers::Addresses(kafka.brokers.clone()), None)
+    let (brokers, embedded) = match &kafka.brokers {
+        BrokersPlan::Addresses(addresses) => (Brokers::Addresses(addresses.clone()), None),
+        BrokersPlan::Embedded => {
+            let embedded = tokio::task::spawn_blocking(Embedded::start).await;
+            let embedded =
+                Arc::new(embedded.map_err(|error| {
+                    Error::bug(format!("the embedded broker ended: {error}"))
+                })??);
+            (Brokers::Embedded(Arc::clone(&embedded)), Some(embedded))
+        }
     };
-    let settings = broker_settings(kafka, brokers)?;
+    let settings = broker_settings(kafka, brokers);
     let KafkaRecords { records, letters } = plan.kafka_records();
     retry_until_stopped("kafka", stop, || async {
         Topics::new(&settings).ensure(&records, &letters).await
     })
     .await?;
-    let codec = match kafka.encoding.as_str() {
-        "avro_registry" => {
+    let codec = match kafka.encoding {
+        Encoding::AvroRegistry => {
             let registry = registry(kafka)?;
             // Where topics may not be created, schemas are the operator's too.
-            let register = kafka.topics == "create";
+            let register = kafka.topics == Policy::Create;
             Codec::registry(
                 retry_until_stopped("the schema registry", stop, || async {
                     registry.ids(&kafka.namespace, register).await
@@ -267,8 +270,8 @@ async fn connect_kafka(
                 .await?,
             )
         }
-        "avro" => Codec::avro(),
-        _ => Codec::json(),
+        Encoding::Avro => Codec::avro(),
+        Encoding::Json => Codec::json(),
     };
     let producer = Arc::new(Producer::open(&settings)?);
     Ok(Connected {

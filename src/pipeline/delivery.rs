@@ -213,7 +213,7 @@ impl Delivery {
                     .send(dead_letter(packet, stage, error, attempts))
                     .await
             }
-            None if self.stage.settings().dead_letter.as_deref() == Some(stage)
+            None if self.stage.settings().dead_letter == Some(self.stage.place)
                 && self.stage.takes(PayloadKind::DeadLetter) =>
             {
                 return Some(dead_letter(packet, stage, error, attempts));

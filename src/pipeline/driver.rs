@@ -42,13 +42,19 @@ pub struct SessionReport {
     pub elapsed: Duration,
 }
 
+/// The tasks of a session, by stage, and what its sinks count.
+#[derive(Default)]
+pub(crate) struct Tasks {
+    pub lanes: Vec<(String, JoinHandle<()>)>,
+    pub deliveries: Vec<(String, JoinHandle<Result<()>>)>,
+    pub delivered: Delivered,
+}
+
 /// What drives a session to its end.
 pub(crate) struct Driver {
     pub stream: Arc<Stream>,
     pub ledger: Arc<Ledger>,
-    pub lanes: Vec<(String, JoinHandle<()>)>,
-    pub deliveries: Vec<(String, JoinHandle<Result<()>>)>,
-    pub delivered: Delivered,
+    pub tasks: Tasks,
     pub events: Arc<Events>,
     pub ended: oneshot::Receiver<String>,
     pub counts: Arc<FeedCounts>,
@@ -67,7 +73,7 @@ impl Driver {
             stop,
         ));
         let mut errors = Vec::new();
-        for (stage, lane) in self.lanes.drain(..) {
+        for (stage, lane) in self.tasks.lanes.drain(..) {
             if let Err(error) = lane.await {
                 errors.push(Error::bug(format!(
                     "the lane of stage `{stage}` ended: {error}"
@@ -75,7 +81,7 @@ impl Driver {
             }
         }
         self.until_settled().await;
-        let (ledger, records) = (self.ledger.balances(), self.delivered.lock().clone());
+        let (ledger, records) = (self.ledger.balances(), self.tasks.delivered.lock().clone());
         self.events
             .end(Event::Ended {
                 reason: reason.clone(),
@@ -83,7 +89,7 @@ impl Driver {
                 records,
             })
             .await;
-        for (stage, delivery) in self.deliveries.drain(..) {
+        for (stage, delivery) in self.tasks.deliveries.drain(..) {
             match delivery.await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => errors.push(error),
@@ -97,7 +103,7 @@ impl Driver {
             stream: Arc::clone(&self.stream.id),
             reason,
             ledger: self.ledger.balances(),
-            records: self.delivered.lock().clone(),
+            records: self.tasks.delivered.lock().clone(),
             lost_in_decoding: self.counts.lost.load(Ordering::Relaxed),
             errors,
             elapsed: self.began.elapsed(),
@@ -158,12 +164,14 @@ impl Driver {
 
     fn unfinished(&self) -> Vec<(String, tokio::task::AbortHandle)> {
         let lanes = self
+            .tasks
             .lanes
             .iter()
             .map(|(stage, task)| (stage.clone(), task.abort_handle()));
         lanes
             .chain(
-                self.deliveries
+                self.tasks
+                    .deliveries
                     .iter()
                     .map(|(stage, task)| (stage.clone(), task.abort_handle())),
             )

@@ -73,13 +73,9 @@ fn label(stage: &StagePlan) -> Vec<String> {
 
 /// From, to, and the lines on the edge.
 fn edges(plan: &Plan) -> Vec<(usize, usize, Vec<String>)> {
-    let place = |id: &str| plan.stages.iter().position(|stage| *stage.id == *id);
     let mut edges = Vec::new();
     for (to, stage) in plan.stages.iter().enumerate() {
         for (number, input) in stage.inputs.iter().enumerate() {
-            let Some(from) = place(&input.from) else {
-                continue;
-            };
             let side = stage
                 .join
                 .as_ref()
@@ -91,7 +87,7 @@ fn edges(plan: &Plan) -> Vec<(usize, usize, Vec<String>)> {
                 .chain(side.map(str::to_owned))
                 .chain([queue(input)])
                 .collect();
-            edges.push((from, to, lines));
+            edges.push((input.from, to, lines));
         }
     }
     edges

@@ -22,7 +22,8 @@ pub(super) struct MetricsReporter {
     stages: Vec<Arc<Stage>>,
     broker: Option<(Arc<Producer>, BrokerMetrics)>,
     pipeline: PipelineMetrics,
-    queues: HashMap<String, QueueMetrics>,
+    /// By the places of the stage and of its input.
+    queues: HashMap<(usize, usize), QueueMetrics>,
     /// Sessions reported of before, with what was reported.
     sessions: Vec<(Arc<Session>, Reported)>,
 }
@@ -30,7 +31,7 @@ pub(super) struct MetricsReporter {
 #[derive(Default)]
 struct Reported {
     ledger: BTreeMap<String, Balance>,
-    queues: HashMap<String, QueueCounts>,
+    queues: HashMap<(usize, usize), QueueCounts>,
 }
 
 impl MetricsReporter {
@@ -82,7 +83,7 @@ impl MetricsReporter {
                     .push((Arc::clone(session), Reported::default()));
             }
         }
-        let mut depths: HashMap<String, (usize, usize)> = HashMap::new();
+        let mut depths: HashMap<(usize, usize), (usize, usize)> = HashMap::new();
         for (session, mut reported) in std::mem::take(&mut self.sessions) {
             let status = session.status();
             self.ledger(&status, &mut reported);
@@ -91,8 +92,8 @@ impl MetricsReporter {
                 self.sessions.push((session, reported));
             }
         }
-        for (name, (frames, bytes)) in depths {
-            if let Some(metrics) = self.queues.get(&name) {
+        for (edge, (frames, bytes)) in depths {
+            if let Some(metrics) = self.queues.get(&edge) {
                 metrics.packets.set(frames as f64);
                 metrics.bytes.set(bytes as f64);
             }
@@ -124,18 +125,15 @@ impl MetricsReporter {
         &mut self,
         status: &SessionStatus,
         reported: &mut Reported,
-        depths: &mut HashMap<String, (usize, usize)>,
+        depths: &mut HashMap<(usize, usize), (usize, usize)>,
     ) {
-        for (name, _, now) in &status.queues {
-            let (input, stage) = name.split_once(" -> ").unwrap_or((name, ""));
+        for queue in &status.queues {
+            let (edge, now) = (&queue.edge, queue.counts);
             let metrics = self
                 .queues
-                .entry(name.clone())
-                .or_insert_with(|| QueueMetrics::new(&self.name, stage, input));
-            let before = reported
-                .queues
-                .insert(name.clone(), *now)
-                .unwrap_or_default();
+                .entry(edge.place)
+                .or_insert_with(|| QueueMetrics::new(&self.name, &edge.stage, &edge.input));
+            let before = reported.queues.insert(edge.place, now).unwrap_or_default();
             if now.blocked > before.blocked {
                 metrics
                     .blocked_seconds
@@ -144,18 +142,15 @@ impl MetricsReporter {
             if now.timed > before.timed {
                 metrics.wait_seconds.record(now.wait.as_secs_f64());
             }
-            let depth = depths.entry(name.clone()).or_default();
+            let depth = depths.entry(edge.place).or_default();
             *depth = (depth.0 + now.frames, depth.1 + now.bytes);
-            if let Some(stage) = self.stages.iter().find(|other| other.id() == stage) {
-                stage
-                    .metrics
-                    .dropped(Reason::QueueFull.as_str())
-                    .increment(now.dropped_full - before.dropped_full);
-                stage
-                    .metrics
-                    .dropped(Reason::Stale.as_str())
-                    .increment(now.dropped_stale - before.dropped_stale);
-            }
+            let stage = &self.stages[edge.place.0].metrics;
+            stage
+                .dropped(Reason::QueueFull.as_str())
+                .increment(now.dropped_full - before.dropped_full);
+            stage
+                .dropped(Reason::Stale.as_str())
+                .increment(now.dropped_stale - before.dropped_stale);
         }
     }
 }

@@ -28,4 +28,5 @@ pub use check::{Checked, Overrides, check, checked};
 pub use driver::SessionReport;
 pub use plan::Plan;
 pub use run::{Running, StageStatus, Summary};
-pub use session::SessionStatus;
+pub use session::{QueueStatus, SessionStatus};
+pub use wiring::Edge;

@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::broker::Policy;
+use crate::codec::Encoding;
 use crate::config::{Params, Secret};
 use crate::inference::NetworkOptions;
 use crate::models::hub::HubId;
 use crate::packet::PayloadKind;
-use crate::stage::{JoinSettings, QueueSettings, Retry, Role, StageKind};
+use crate::stage::{Endpoint, JoinSettings, QueueSettings, Retry, Role, StageKind};
 use crate::tensor::{DeviceChoice, PrecisionChoice};
 
 /// A checked pipeline.
@@ -44,7 +46,8 @@ pub struct Plan {
     pub model_cache: PathBuf,
     /// What happens when the process holds much memory.
     pub memory: MemoryPlan,
-    /// Stages, sources first, each after those it reads from.
+    /// Stages, sources first, each after those it reads from. They name one another by their
+    /// places in this list.
     pub stages: Vec<StagePlan>,
 }
 
@@ -63,23 +66,22 @@ impl Plan {
     pub fn kafka_records(&self) -> KafkaRecords {
         let mut found = KafkaRecords::default();
         let gives = |stage: &StagePlan| -> BTreeSet<PayloadKind> {
-            let given = stage.inputs.iter().filter_map(|input| {
-                let from = self.stages.iter().find(|other| other.id == input.from)?;
-                Some(from.kind.gives(&from.params, input.view.as_deref()))
+            let given = stage.inputs.iter().map(|input| {
+                let from = &self.stages[input.from];
+                from.kind.gives(&from.params, input.view.as_deref())
             });
             given.flatten().copied().collect()
         };
-        for sink in self
-            .stages
-            .iter()
-            .filter(|stage| stage.kind.name == "kafka")
-        {
+        for (at, sink) in self.stages.iter().enumerate() {
+            if sink.kind.endpoint != Endpoint::Kafka {
+                continue;
+            }
             found.records.insert(PayloadKind::Event);
             found.records.extend(gives(sink));
             for stage in self
                 .stages
                 .iter()
-                .filter(|stage| stage.dead_letter.as_ref() == Some(&sink.id))
+                .filter(|stage| stage.dead_letter == Some(at))
             {
                 found.letters.extend(gives(stage));
                 // Sinks are told of events too, and may fail on them.
@@ -90,23 +92,41 @@ impl Plan {
         }
         found
     }
+
+    /// What an input reads, as the file says it: `film.frames`, or `shots`.
+    pub fn input_name(&self, input: &InputPlan) -> String {
+        let from = &self.stages[input.from].id;
+        match &input.view {
+            Some(view) => format!("{from}.{view}"),
+            None => from.to_string(),
+        }
+    }
+}
+
+/// Where the brokers are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokersPlan {
+    /// In this process.
+    Embedded,
+    /// `host:port`, separated by commas.
+    Addresses(String),
 }
 
 /// The key `kafka:`.
 #[derive(Debug, Clone)]
 pub struct KafkaPlan {
-    /// Addresses, or the word `embedded`.
-    pub brokers: String,
+    /// Where the brokers are.
+    pub brokers: BrokersPlan,
     /// The first part of every topic's name.
     pub namespace: String,
-    /// `avro_registry`, `avro` or `json`.
-    pub encoding: String,
+    /// How records become bytes.
+    pub encoding: Encoding,
     /// The registry's URL, with `avro_registry`.
     pub registry: Option<String>,
     /// The registry's user and password.
     pub registry_auth: Option<(String, Secret)>,
-    /// `verify`, `create` or `never`.
-    pub topics: String,
+    /// What to do about topics at start.
+    pub topics: Policy,
     /// Partitions of created topics.
     pub partitions: i32,
     /// Replication factor of created topics.
@@ -227,8 +247,8 @@ pub struct StagePlan {
     pub timeout: Option<Duration>,
     /// How often a packet is tried again after an error that may pass.
     pub retry: Retry,
-    /// The sink that takes what failed; without one it is dropped and counted.
-    pub dead_letter: Option<Arc<str>>,
+    /// The place of the sink that takes what failed; without one it is dropped and counted.
+    pub dead_letter: Option<usize>,
     /// For sinks: whether a frame counts as delivered only when this sink has it.
     pub required: bool,
     /// The checked keys of `with:`.
@@ -240,8 +260,8 @@ pub struct StagePlan {
 /// One entry of `inputs:`.
 #[derive(Debug, Clone)]
 pub struct InputPlan {
-    /// The stage read from.
-    pub from: Arc<str>,
+    /// The place of the stage read from; it lies before the one that reads.
+    pub from: usize,
     /// The view, where that stage is a source with views.
     pub view: Option<Arc<str>>,
     /// The queue between.

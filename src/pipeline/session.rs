@@ -1,7 +1,7 @@
 //! A session: one run of the pipeline over one stream, from the queues that are made for it to the
 //! driver that closes its ledger when the stream has ended.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 use super::driver::Driver;
 use super::feed::{Events, FeedCounts, SessionFeed};
 use super::topology::Topology;
-use super::wiring::{SIDE_QUEUE, SessionSpawner, Wiring, dead_letters_cycle, entries};
-use crate::packet::{Balance, PayloadKind, Stream};
-use crate::stage::{Feed, Ledger, QueueCounts, QueueMonitor, QueueSettings, Role, Sender};
+use super::wiring::{Edge, SessionSpawner, Wiring, entries};
+use crate::packet::{Balance, Stream};
+use crate::stage::{Feed, Ledger, QueueCounts, QueueMonitor, QueueSettings};
 
 /// What a session looks like now.
 #[derive(Debug, Clone)]
@@ -23,19 +23,30 @@ pub struct SessionStatus {
     pub stream: Arc<str>,
     /// The ledger's terms by view.
     pub ledger: BTreeMap<String, Balance>,
-    /// Queues by `from -> to`.
-    pub queues: Vec<(String, QueueSettings, QueueCounts)>,
+    /// The queues in front of its stages.
+    pub queues: Vec<QueueStatus>,
     /// End of the newest frame that left the source, in nanoseconds of its epoch.
     pub position: u64,
     /// Length of the stream in nanoseconds, where it is known.
     pub length: Option<u64>,
 }
 
+/// What a queue looks like now.
+#[derive(Debug, Clone)]
+pub struct QueueStatus {
+    /// Between which stages it lies.
+    pub edge: Edge,
+    /// Its limits.
+    pub settings: QueueSettings,
+    /// What it holds and has held.
+    pub counts: QueueCounts,
+}
+
 /// A running session, seen from the runner.
 pub(crate) struct Session {
     stream: Arc<Stream>,
     ledger: Arc<Ledger>,
-    queues: Vec<(String, QueueMonitor)>,
+    queues: Vec<(Edge, QueueMonitor)>,
     counts: Arc<FeedCounts>,
 }
 
@@ -54,32 +65,21 @@ impl Session {
             Arc::clone(&stream),
             Arc::clone(&topology.stages[source].origin),
         );
-        let hears = |place: usize| {
-            topology.stages[place].role() == Role::Sink
-                && topology.stages[place].takes(PayloadKind::Event)
-        };
-        for &place in behind.iter().filter(|&&place| hears(place)) {
-            events.add(wiring.add(place, SIDE_QUEUE));
-        }
-        let letters: HashMap<usize, Sender> = behind
-            .iter()
-            .filter_map(|&place| {
-                let sink = topology.place(topology.plan.stages[place].dead_letter.as_deref()?)?;
-                (behind.contains(&sink) && !dead_letters_cycle(topology, place))
-                    .then(|| (place, wiring.add(sink, SIDE_QUEUE)))
-            })
-            .collect();
+        wiring.add_events(topology, &behind, &events);
+        let letters = wiring.add_dead_letters(topology, &behind);
         let ledger = Arc::new(Ledger::default());
         let entries = entries(topology, (source, &stream), &mut wiring, &ledger);
         let queues = std::mem::take(&mut wiring.monitors);
-        let started = SessionSpawner {
+        let spawner = SessionSpawner {
             topology,
             source,
             behind: &behind,
             stream: &stream,
             force,
+            wiring,
+            letters,
         };
-        let (lanes, deliveries, delivered) = started.spawn(wiring, letters);
+        let tasks = spawner.spawn();
         let (end, ended) = oneshot::channel();
         let feed = SessionFeed::new(
             Arc::clone(&topology.stages[source]),
@@ -91,9 +91,7 @@ impl Session {
         let driver = Driver {
             stream: Arc::clone(&stream),
             ledger: Arc::clone(&ledger),
-            lanes,
-            deliveries,
-            delivered,
+            tasks,
             events,
             ended,
             counts: Arc::clone(&counts),
@@ -121,7 +119,11 @@ impl Session {
             queues: self
                 .queues
                 .iter()
-                .map(|(name, monitor)| (name.clone(), monitor.settings(), monitor.counts()))
+                .map(|(edge, monitor)| QueueStatus {
+                    edge: edge.clone(),
+                    settings: monitor.settings(),
+                    counts: monitor.counts(),
+                })
                 .collect(),
             position: self.counts.position.load(Ordering::Relaxed),
             length: Some(self.counts.length.load(Ordering::Relaxed)).filter(|length| *length > 0),

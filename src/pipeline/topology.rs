@@ -70,15 +70,9 @@ impl Topology {
     pub fn behind(&self, place: usize) -> Vec<usize> {
         let mut reached = vec![false; self.stages.len()];
         reached[place] = true;
+        // A stage comes after those it reads, so that one pass is enough.
         for (at, stage) in self.plan.stages.iter().enumerate() {
-            let fed = |from: &Arc<str>| {
-                self.plan
-                    .stages
-                    .iter()
-                    .position(|other| other.id == *from)
-                    .is_some_and(|from| reached[from])
-            };
-            reached[at] |= stage.inputs.iter().any(|input| fed(&input.from));
+            reached[at] |= stage.inputs.iter().any(|input| reached[input.from]);
         }
         (0..self.stages.len())
             .filter(|&at| at != place && reached[at])
@@ -93,8 +87,7 @@ impl Topology {
         for &at in behind {
             let plan = &self.plan.stages[at];
             let reached = |input: &InputPlan| {
-                self.place(&input.from)
-                    .filter(|from| *from == source || behind.contains(from))
+                Some(input.from).filter(|from| *from == source || behind.contains(from))
             };
             ordered[at] = match &plan.join {
                 Some(join) => plan
@@ -110,11 +103,6 @@ impl Topology {
             };
         }
         ordered
-    }
-
-    /// The place of the stage called `id`.
-    pub fn place(&self, id: &str) -> Option<usize> {
-        self.plan.stages.iter().position(|stage| *stage.id == *id)
     }
 }
 

@@ -2,21 +2,22 @@
 //! them.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Delivered, Delivery};
-use super::feed::Entry;
+use super::driver::Tasks;
+use super::feed::{Entry, Events};
 use super::lane::Lane;
 use super::output::Output;
-use super::topology::{Built, Topology};
-use crate::Result;
-use crate::packet::Stream;
+use super::topology::{Built, Stage, Topology};
+use crate::packet::{PayloadKind, Stream};
 use crate::stage::{
-    Inbox, Ledger, QueueMonitor, QueueSettings, Receiver, Role, Sender, WhenFull, queue,
+    Inbox, Ledger, QueueMonitor, QueueSettings, Receiver, Role, Sender, Sink, Transform, WhenFull,
+    queue,
 };
 use crate::telemetry::SinkMetrics;
 
@@ -28,6 +29,23 @@ pub(super) const SIDE_QUEUE: QueueSettings = QueueSettings {
     max_age: None,
 };
 
+/// An input of a stage, as users are told of its queue.
+#[derive(Debug, Clone)]
+pub struct Edge {
+    /// What is read: a stage or a view of a source, `film.frames`.
+    pub input: Arc<str>,
+    /// The stage that reads it.
+    pub stage: Arc<str>,
+    /// The place of that stage in the plan, and that of the input among its inputs.
+    pub place: (usize, usize),
+}
+
+impl fmt::Display for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.input, self.stage)
+    }
+}
+
 /// The queues of a session while they are being laid.
 #[derive(Default)]
 pub(super) struct Wiring {
@@ -35,7 +53,7 @@ pub(super) struct Wiring {
     /// letters after them.
     inboxes: HashMap<usize, (Arc<Notify>, Vec<Receiver>)>,
     senders: HashMap<(usize, Option<Arc<str>>), Vec<Sender>>,
-    pub monitors: Vec<(String, QueueMonitor)>,
+    pub monitors: Vec<(Edge, QueueMonitor)>,
 }
 
 impl Wiring {
@@ -50,38 +68,62 @@ impl Wiring {
         let mut wiring = Self::default();
         for &place in behind {
             let plan = &topology.plan.stages[place];
-            for input in &plan.inputs {
+            for (number, input) in plan.inputs.iter().enumerate() {
                 let sender = wiring.add(place, input.queue);
-                let Some(from) = topology.place(&input.from) else {
+                // An input that this source does not reach is closed from the start: its only
+                // sender is dropped here.
+                if input.from != source && !behind.contains(&input.from) {
                     continue;
+                }
+                let edge = Edge {
+                    input: topology.plan.input_name(input).into(),
+                    stage: Arc::clone(&plan.id),
+                    place: (place, number),
                 };
+                wiring.monitors.push((edge, sender.monitor()));
                 // What only counts holds no frame back.
-                let stage = &topology.stages[place];
-                let sender = if stage.role() == Role::Sink && !plan.required {
+                let only_counts = plan.kind.role() == Role::Sink && !plan.required;
+                let sender = if only_counts {
                     sender.without_receipts()
                 } else {
                     sender
                 };
-                // An input that this source does not reach is closed from the start: its only
-                // sender is dropped here.
-                if from == source || behind.contains(&from) {
-                    let view = input
-                        .view
-                        .as_ref()
-                        .map_or_else(String::new, |view| format!(".{view}"));
-                    wiring.monitors.push((
-                        format!("{}{view} -> {}", input.from, plan.id),
-                        sender.monitor(),
-                    ));
-                    wiring
-                        .senders
-                        .entry((from, input.view.clone()))
-                        .or_default()
-                        .push(sender);
-                }
+                wiring
+                    .senders
+                    .entry((input.from, input.view.clone()))
+                    .or_default()
+                    .push(sender);
             }
         }
         wiring
+    }
+
+    /// Queues for what `events` tells, one to each sink that takes events.
+    pub fn add_events(&mut self, topology: &Topology, behind: &[usize], events: &Events) {
+        for &place in behind {
+            let stage = &topology.stages[place];
+            if stage.role() == Role::Sink && stage.takes(PayloadKind::Event) {
+                events.add(self.add(place, SIDE_QUEUE));
+            }
+        }
+    }
+
+    /// Queues for the dead letters of each stage that has another take them. A sink that is not
+    /// behind this source is not there to take any.
+    pub fn add_dead_letters(
+        &mut self,
+        topology: &Topology,
+        behind: &[usize],
+    ) -> HashMap<usize, Sender> {
+        let mut letters = HashMap::new();
+        for &place in behind {
+            let sink = topology.plan.stages[place].dead_letter;
+            let sink = sink.filter(|sink| behind.contains(sink));
+            if let Some(sink) = sink.filter(|_| !dead_letters_cycle(topology, place)) {
+                letters.insert(place, self.add(sink, SIDE_QUEUE));
+            }
+        }
+        letters
     }
 
     fn inbox(&mut self, stage: usize, hold: bool) -> Inbox {
@@ -92,8 +134,8 @@ impl Wiring {
 
 /// Whether the dead letters of the stage at `place` would come back to it: two sinks that wait for
 /// each other's letters would never end.
-pub(super) fn dead_letters_cycle(topology: &Topology, place: usize) -> bool {
-    let next = |at: usize| topology.place(topology.plan.stages[at].dead_letter.as_deref()?);
+fn dead_letters_cycle(topology: &Topology, place: usize) -> bool {
+    let next = |at: usize| topology.plan.stages[at].dead_letter;
     std::iter::successors(next(place), |&at| next(at))
         .take(topology.stages.len())
         .any(|at| at == place)
@@ -132,65 +174,72 @@ pub(super) struct SessionSpawner<'a> {
     pub behind: &'a [usize],
     pub stream: &'a Arc<Stream>,
     pub force: &'a CancellationToken,
+    pub wiring: Wiring,
+    /// Where the dead letters of each stage go.
+    pub letters: HashMap<usize, Sender>,
 }
 
-pub(super) type Tasks = (
-    Vec<(String, JoinHandle<()>)>,
-    Vec<(String, JoinHandle<Result<()>>)>,
-    Delivered,
-);
-
 impl SessionSpawner<'_> {
-    pub fn spawn(&self, mut wiring: Wiring, mut letters: HashMap<usize, Sender>) -> Tasks {
-        let (mut lanes, mut deliveries, delivered) = (Vec::new(), Vec::new(), Delivered::default());
+    pub fn spawn(mut self) -> Tasks {
+        let mut tasks = Tasks::default();
         let ordered = self.topology.ordered(self.behind, self.source);
         for &place in self.behind {
             let stage = Arc::clone(&self.topology.stages[place]);
-            let (id, force) = (stage.id().to_owned(), self.force.clone());
-            let dead_letters = letters.remove(&place);
+            let id = stage.id().to_owned();
             let transform = match &stage.built {
                 Built::Source(_) => continue,
-                Built::Shared(transform) => Arc::clone(transform),
-                Built::PerStream(open) => open(self.stream),
                 Built::Sink(sink) => {
-                    let (sink, stream, delivered) = (
-                        Arc::clone(sink),
-                        Arc::clone(self.stream),
-                        Arc::clone(&delivered),
-                    );
-                    let inbox = wiring.inbox(place, false);
-                    let metrics = SinkMetrics::new(&self.topology.plan.name, &id);
-                    let tally = Default::default();
-                    let delivery = Delivery {
-                        stage,
-                        sink,
-                        stream,
-                        inbox,
-                        dead_letters,
-                        delivered,
-                        force,
-                        tally,
-                        metrics,
-                    };
-                    deliveries.push((id, tokio::spawn(delivery.run())));
+                    let delivery = self.delivery(&stage, sink, &tasks.delivered);
+                    tasks.deliveries.push((id, tokio::spawn(delivery.run())));
                     continue;
                 }
+                Built::Shared(transform) => Arc::clone(transform),
+                Built::PerStream(open) => open(self.stream),
             };
-            let inbox = wiring.inbox(place, stage.settings().join.is_some());
-            let readers = wiring.senders.remove(&(place, None)).unwrap_or_default();
-            let inputs = stage.settings().inputs.iter();
-            let sides: Vec<_> = inputs
-                .map(|input| {
-                    self.topology
-                        .place(&input.from)
-                        .is_none_or(|from| ordered[from])
-                })
-                .collect();
-            let output =
-                Output::new(stage, self.stream, readers, dead_letters).ordered(ordered[place]);
-            let lane = Lane::new(transform, output, inbox, &sides, force);
-            lanes.push((id, tokio::spawn(lane.run())));
+            let lane = self.lane(&stage, transform, &ordered);
+            tasks.lanes.push((id, tokio::spawn(lane.run())));
         }
-        (lanes, deliveries, delivered)
+        tasks
+    }
+
+    fn delivery(
+        &mut self,
+        stage: &Arc<Stage>,
+        sink: &Arc<dyn Sink>,
+        delivered: &Delivered,
+    ) -> Delivery {
+        Delivery {
+            stage: Arc::clone(stage),
+            sink: Arc::clone(sink),
+            stream: Arc::clone(self.stream),
+            inbox: self.wiring.inbox(stage.place, false),
+            dead_letters: self.letters.remove(&stage.place),
+            delivered: Arc::clone(delivered),
+            force: self.force.clone(),
+            tally: Default::default(),
+            metrics: SinkMetrics::new(&self.topology.plan.name, stage.id()),
+        }
+    }
+
+    fn lane(
+        &mut self,
+        stage: &Arc<Stage>,
+        transform: Arc<dyn Transform>,
+        ordered: &[bool],
+    ) -> Lane {
+        let (place, settings) = (stage.place, stage.settings());
+        let inbox = self.wiring.inbox(place, settings.join.is_some());
+        let readers = self.wiring.senders.remove(&(place, None));
+        let inputs = settings.inputs.iter();
+        let sides: Vec<bool> = inputs.map(|input| ordered[input.from]).collect();
+        let dead_letters = self.letters.remove(&place);
+        let output = Output::new(
+            Arc::clone(stage),
+            self.stream,
+            readers.unwrap_or_default(),
+            dead_letters,
+        );
+        let output = output.ordered(ordered[place]);
+        Lane::new(transform, output, inbox, &sides, self.force.clone())
     }
 }

@@ -24,10 +24,25 @@ pub struct StageKind {
     pub params: &'static [Field],
     /// Whether its inputs must be joined.
     pub joins: Joins,
+    /// What is at its other end, as far as others must know.
+    pub endpoint: Endpoint,
     /// How much of a stream it holds back before it emits.
     pub lookahead: fn(&Params) -> Lookahead,
     /// How it is built.
     pub build: Build,
+}
+
+/// What a source reads or a sink writes, as far as others must know of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Nothing that another part of a pipeline depends on.
+    Other,
+    /// Files that a user will look for.
+    Files,
+    /// Streams that do not wait.
+    Live,
+    /// Kafka: the pipeline needs brokers, and topics for what reaches the stage.
+    Kafka,
 }
 
 /// Whether the inputs of a stage must be joined, and per what.

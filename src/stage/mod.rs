@@ -23,7 +23,7 @@ pub use emitter::{Emitter, PacketDraft};
 pub(crate) use in_flight::InFlight;
 pub use in_flight::{DropPolicy, Held};
 pub use input::{Input, PendingInput};
-pub use kind::{Build, Context, Joins, Lookahead, OpenTransform, Role, StageKind};
+pub use kind::{Build, Context, Endpoint, Joins, Lookahead, OpenTransform, Role, StageKind};
 pub use ledger::{Account, Ledger};
 pub(crate) use queue::OutputBuffer;
 pub use queue::{

@@ -8,7 +8,7 @@ use opusflow::config::shape::Default;
 use opusflow::config::{Field, Params, Type};
 use opusflow::packet::PayloadKind;
 use opusflow::stage::{
-    Build, Context, Joins, Lookahead, OpenTransform, Sink, Source, StageKind, Transform,
+    Build, Context, Endpoint, Joins, Lookahead, OpenTransform, Sink, Source, StageKind, Transform,
 };
 use opusflow::{Error, Result};
 
@@ -129,13 +129,16 @@ static FILE: StageKind = kind(
     &[PATHS, VIEWS],
     Build::Source(source),
 );
-static LIVE: StageKind = kind(
-    "live",
-    &[],
-    &[PayloadKind::Frame],
-    &[STREAMS, VIEWS],
-    Build::Source(source),
-);
+static LIVE: StageKind = StageKind {
+    endpoint: Endpoint::Live,
+    ..kind(
+        "live",
+        &[],
+        &[PayloadKind::Frame],
+        &[STREAMS, VIEWS],
+        Build::Source(source),
+    )
+};
 static TICKS: StageKind = kind(
     "ticks",
     &[],
@@ -255,7 +258,10 @@ static CAPTION_KIND: StageKind = kind(
     CAPTION,
     Build::Stateless(transform),
 );
-static KAFKA: StageKind = kind("kafka", &PayloadKind::ALL, &[], &[], Build::Sink(sink));
+static KAFKA: StageKind = StageKind {
+    endpoint: Endpoint::Kafka,
+    ..kind("kafka", &PayloadKind::ALL, &[], &[], Build::Sink(sink))
+};
 static FILES: StageKind = kind("file", &PayloadKind::ALL, &[], &[FOLDER], Build::Sink(sink));
 static REDIS: StageKind = kind("redis", &PayloadKind::ALL, &[], &[], Build::Sink(sink));
 static WATCH: StageKind = kind(
@@ -323,6 +329,7 @@ const fn kind(
         emits,
         params,
         joins: Joins::AsWritten,
+        endpoint: Endpoint::Other,
         lookahead: Lookahead::none,
         build,
     }

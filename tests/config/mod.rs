@@ -8,6 +8,7 @@ use std::time::Duration;
 use kinds::KINDS;
 use opusflow::config::{Environment, Problems, ReportStyle, SourceText};
 use opusflow::pipeline::effective::effective;
+use opusflow::pipeline::plan::BrokersPlan;
 use opusflow::pipeline::{Checked, Overrides, checked, graph};
 use opusflow::stage::{Role, WhenFull};
 
@@ -164,8 +165,11 @@ fn good_files_become_plans() {
     );
     let kafka = plan.kafka.as_ref().expect("it has one");
     assert_eq!(
-        (kafka.brokers.as_str(), kafka.registry.as_deref()),
-        ("one:9092,two:9092", Some("http://127.0.0.1:8081"))
+        (&kafka.brokers, kafka.registry.as_deref()),
+        (
+            &BrokersPlan::Addresses("one:9092,two:9092".to_owned()),
+            Some("http://127.0.0.1:8081")
+        )
     );
     assert_eq!(kafka.secrets["sasl.password"].reveal(), "hunter2");
     assert_eq!(
@@ -183,11 +187,7 @@ fn good_files_become_plans() {
         panic!("six stages")
     };
     assert_eq!(
-        (
-            films.kind.name,
-            films.dead_letter.as_deref(),
-            films.required
-        ),
+        (films.kind.name, films.dead_letter, films.required),
         ("file", None, false)
     );
     let queue = shots.inputs[0].queue;
@@ -209,17 +209,18 @@ fn good_files_become_plans() {
         (0, &[1][..], None)
     );
     assert_eq!(
-        (captions.dead_letter.as_deref(), out.dead_letter.as_deref()),
-        (Some("topics"), Some("topics"))
+        (captions.dead_letter, out.dead_letter),
+        (Some(4), Some(4)),
+        "at `topics`"
     );
     assert_eq!(
         (
-            topics.dead_letter.as_deref(),
+            topics.dead_letter,
             topics.required,
             topics.timeout,
             topics.retry.attempts
         ),
-        (Some("topics"), true, None, 3)
+        (Some(4), true, None, 3)
     );
     assert_eq!(
         (out.kind.role().as_str(), &**out.params.text("path")),
@@ -279,13 +280,11 @@ fn live_streams_drop_what_is_old() {
         Some(Duration::from_secs(5))
     );
     assert_eq!(
-        (
-            stage("latest").required,
-            stage("stills").dead_letter.as_deref()
-        ),
+        (stage("latest").required, stage("stills").dead_letter),
         (false, None)
     );
-    assert_eq!(stage("captions").dead_letter.as_deref(), Some("topics"));
+    let letters = stage("captions").dead_letter.expect("it has a sink");
+    assert_eq!(&*plan.stages[letters].id, "topics");
     assert_eq!(
         plan.cache.redis.as_ref().map(|redis| redis.reveal()),
         Some("redis://:hunter5@127.0.0.1:6379/0")

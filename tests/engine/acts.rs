@@ -10,8 +10,8 @@ use opusflow::packet::{
     TimeSource, VectorType, now_micros,
 };
 use opusflow::stage::{
-    Build, Context, Emitter, Feed, Flush, Held, Host, Input, Joins, Lookahead, OpenTransform, Sink,
-    Source, StageKind, Transform,
+    Build, Context, Emitter, Endpoint, Feed, Flush, Held, Host, Input, Joins, Lookahead,
+    OpenTransform, Sink, Source, StageKind, Transform,
 };
 use opusflow::{Error, Result};
 use parking_lot::Mutex;
@@ -46,6 +46,7 @@ const fn kind(name: &'static str, accepts: &'static [PayloadKind], build: Build)
         emits: ANY,
         params: &[],
         joins: Joins::AsWritten,
+        endpoint: Endpoint::Other,
         lookahead: Lookahead::none,
         build,
     }

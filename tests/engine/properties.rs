@@ -282,14 +282,15 @@ fn form(
 }
 
 fn within_caps(sessions: &[SessionStatus], heaviest: usize) {
-    for (name, settings, counts) in sessions.iter().flat_map(|session| &session.queues) {
+    for queue in sessions.iter().flat_map(|session| &session.queues) {
+        let (edge, settings, counts) = (&queue.edge, &queue.settings, &queue.counts);
         let most = settings.bytes.max(heaviest);
         assert!(
             counts.peak_bytes <= most && counts.frames <= settings.frames,
-            "`{name}` held {counts:?} of {settings:?}"
+            "`{edge}` held {counts:?} of {settings:?}"
         );
         let alone = counts.frames <= 1 || counts.bytes <= settings.bytes;
-        assert!(alone, "`{name}` held {counts:?} of {settings:?}");
+        assert!(alone, "`{edge}` held {counts:?} of {settings:?}");
     }
 }
 

@@ -159,9 +159,10 @@ impl Stage {
         }
     }
 
-    fn plan(&self) -> StagePlan {
+    /// Its plan; `place` tells where the stages of the pipeline stand.
+    fn plan(&self, place: &dyn Fn(&str) -> usize) -> StagePlan {
         let input = |edge: &Edge| InputPlan {
-            from: edge.from.as_str().into(),
+            from: place(&edge.from),
             view: edge.view.map(Arc::from),
             queue: edge.queue,
         };
@@ -178,7 +179,7 @@ impl Stage {
             concurrency: self.concurrency,
             timeout: self.timeout,
             retry: self.retry,
-            dead_letter: self.dead_letter.as_deref().map(Arc::from),
+            dead_letter: self.dead_letter.as_deref().map(place),
             required: self.required,
             params: Default::default(),
             parameters: [0; 16],
@@ -198,9 +199,14 @@ impl Spec {
 
     /// The plan of a pipeline called `name`.
     pub fn plan(&self, name: &str) -> Arc<Plan> {
+        let place = |id: &str| {
+            let stages = std::iter::once("in").chain(self.stages.iter().map(|stage| &*stage.id));
+            let mut found = stages.enumerate().filter(|(_, other)| *other == id);
+            found.next().expect("every name is that of a stage").0
+        };
         let source = StagePlan {
             kind: &acts::SOURCE,
-            ..Stage::new("in", Act::Sink, Vec::new()).plan()
+            ..Stage::new("in", Act::Sink, Vec::new()).plan(&place)
         };
         Arc::new(Plan {
             name: name.into(),
@@ -237,7 +243,7 @@ impl Spec {
                 idle: Duration::from_secs(60),
             },
             stages: std::iter::once(source)
-                .chain(self.stages.iter().map(Stage::plan))
+                .chain(self.stages.iter().map(|stage| stage.plan(&place)))
                 .collect(),
         })
     }

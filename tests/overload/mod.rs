@@ -116,7 +116,8 @@ async fn no_edge_passes_its_caps_under_a_live_overload() {
     let (began, mut looks, mut fullest) = (Instant::now(), 0, 0);
     while began.elapsed() < PATIENCE {
         let sessions = running.sessions();
-        for (edge, caps, counts) in sessions.iter().flat_map(|session| &session.queues) {
+        for queue in sessions.iter().flat_map(|session| &session.queues) {
+            let (edge, caps, counts) = (&queue.edge, &queue.settings, &queue.counts);
             assert!(
                 counts.peak_bytes <= caps.bytes && counts.frames <= caps.frames,
                 "{edge}: {counts:?} of {caps:?}"

@@ -3,7 +3,7 @@
 
 use crate::config::{NameRef, Params, Problems, Value};
 use crate::packet::PayloadKind;
-use crate::stage::Role;
+use crate::stage::{Endpoint, Role};
 
 use super::draft::{InputDraft, StageDraft};
 
@@ -183,7 +183,7 @@ fn is_live(draft: &StageDraft<'_>) -> bool {
         .params
         .iter()
         .any(|field| field.name == "live" && matches!(field.ty, crate::config::Type::Bool));
-    kind.name == "live" || (switch && draft.with.opt_bool("live") == Some(true))
+    kind.endpoint == Endpoint::Live || (switch && draft.with.opt_bool("live") == Some(true))
 }
 
 fn resolve(

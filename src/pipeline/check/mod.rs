@@ -18,7 +18,7 @@ use self::draft::StageDraft;
 use self::links::Links;
 use super::effective;
 use super::grammar::TOP;
-use super::plan::{Plan, StagePlan};
+use super::plan::Plan;
 use crate::config::{Environment, Problems, Reader, SourceText, expand, parse};
 use crate::stage::StageKind;
 
@@ -72,7 +72,7 @@ pub fn checked(
     roles::check(&drafts, &mut problems);
     defaults::fill(&mut drafts, &links);
     let networks = sections::architectures(&top, environment);
-    let joins: Vec<_> = (0..drafts.len())
+    let mut joins: Vec<_> = (0..drafts.len())
         .map(|at| join::settings(at, &mut drafts, &links, &networks, &mut problems))
         .collect();
     for at in 0..drafts.len() {
@@ -83,17 +83,17 @@ pub fn checked(
     let (Some(order), Some(sections), true) = (links.order(), sections, problems.is_empty()) else {
         return Err(problems);
     };
-    let plans: Vec<StagePlan> = drafts
-        .iter()
-        .zip(joins)
-        .zip(letters)
-        .map(|((draft, join), letter)| draft.plan(join, letter))
-        .collect();
-    let mut plans: Vec<Option<StagePlan>> = plans.into_iter().map(Some).collect();
-    let stages = order
-        .into_iter()
-        .filter_map(|at| plans[at].take())
-        .collect();
+    // Names end here: from now on stages know one another by their places in this order.
+    let mut places = vec![0; drafts.len()];
+    for (place, &at) in order.iter().enumerate() {
+        places[at] = place;
+    }
+    let plan = |at: usize| {
+        let from = links.inputs_of(at).map(|from| places[from]);
+        let dead_letter = letters[at].map(|sink| places[sink]);
+        drafts[at].plan(from, joins[at].take(), dead_letter)
+    };
+    let stages = order.into_iter().map(plan).collect();
     let written = drafts.into_iter().filter_map(StageDraft::written).collect();
     let mut checked = Checked {
         plan: sections.plan(stages),

@@ -9,11 +9,13 @@ use crate::pipeline::plan::{InputPlan, StagePlan};
 use crate::stage::{JoinSettings, QueueSettings, Retry, Role, WhenFull};
 
 impl StageDraft<'_> {
-    /// The stage's plan; asked only when nothing is wrong.
+    /// The stage's plan, with the places of the stages it reads from and of the sink of its dead
+    /// letters; asked only when nothing is wrong.
     pub(super) fn plan(
         &self,
+        from: impl Iterator<Item = usize>,
         join: Option<JoinSettings>,
-        dead_letter: Option<Arc<str>>,
+        dead_letter: Option<usize>,
     ) -> StagePlan {
         let kind = self.kind.expect("an unknown kind is a problem");
         let timeout = self.keys.duration("timeout");
@@ -21,7 +23,12 @@ impl StageDraft<'_> {
         StagePlan {
             id: Arc::clone(&self.id),
             kind,
-            inputs: self.inputs.iter().map(InputDraft::plan).collect(),
+            inputs: self
+                .inputs
+                .iter()
+                .zip(from)
+                .map(|(input, from)| input.plan(from))
+                .collect(),
             join,
             concurrency: to_usize(self.keys.opt_int("concurrency").unwrap_or(1)),
             timeout: (!timeout.is_zero()).then_some(timeout),
@@ -38,7 +45,7 @@ impl StageDraft<'_> {
 }
 
 impl InputDraft {
-    pub(super) fn plan(&self) -> InputPlan {
+    pub(super) fn plan(&self, from: usize) -> InputPlan {
         let queue = self.keys.object("queue");
         let when_full = match &**queue.text("when_full") {
             "block" => WhenFull::Block,
@@ -52,7 +59,7 @@ impl InputDraft {
             max_age: queue.opt_duration("max_age").filter(|age| !age.is_zero()),
         };
         InputPlan {
-            from: self.from.as_str().into(),
+            from,
             view: self.view.as_deref().map(Into::into),
             queue: settings,
         }

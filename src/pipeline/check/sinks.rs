@@ -15,7 +15,7 @@ pub(super) fn check(
     drafts: &mut [StageDraft<'_>],
     links: &Links,
     problems: &mut Problems,
-) -> Vec<Option<Arc<str>>> {
+) -> Vec<Option<usize>> {
     let takes = |draft: &StageDraft<'_>| {
         draft.kind.is_some_and(|kind| {
             kind.role() == Role::Sink && kind.accepts.contains(&PayloadKind::DeadLetter)
@@ -24,28 +24,23 @@ pub(super) fn check(
     let required = |draft: &StageDraft<'_>| draft.keys.opt_bool("required") == Some(true);
     let first = drafts
         .iter()
-        .position(|draft| takes(draft) && required(draft))
-        .map(|at| Arc::clone(&drafts[at].id));
+        .position(|draft| takes(draft) && required(draft));
     // A sink falls back on the first only where that one hands nothing on: defaults never make a
     // circle.
-    let passes_on = |draft: &StageDraft<'_>| {
-        first.as_ref() == Some(&draft.id)
-            && draft
-                .keys
-                .opt_text("dead_letter")
-                .is_some_and(|word| **word != *"none" && *word != draft.id)
-    };
-    let first_passes_on = drafts.iter().any(passes_on);
+    let first_passes_on = first.is_some_and(|at| {
+        let word = drafts[at].keys.opt_text("dead_letter");
+        word.is_some_and(|word| **word != *"none" && *word != drafts[at].id)
+    });
     let mut letters = Vec::with_capacity(drafts.len());
     for at in 0..drafts.len() {
         let letter = match drafts[at].keys.opt_text("dead_letter").cloned() {
             Some(word) if *word == *"none" => None,
             Some(word) => named(&word, at, drafts, &takes, problems),
             None if drafts[at].role() == Some(Role::Sink) && first_passes_on => None,
-            None => first.clone(),
+            None => first,
         };
         if drafts[at].role().is_some_and(|role| role != Role::Source) {
-            let word = letter.clone().unwrap_or_else(|| "none".into());
+            let word = letter.map_or_else(|| "none".into(), |sink| Arc::clone(&drafts[sink].id));
             default(&mut drafts[at].keys, "dead_letter", Value::Text(word));
             letters.push(letter);
         } else {
@@ -59,12 +54,12 @@ pub(super) fn check(
 }
 
 fn named(
-    word: &Arc<str>,
+    word: &str,
     at: usize,
     drafts: &[StageDraft<'_>],
     takes: &dyn Fn(&StageDraft<'_>) -> bool,
     problems: &mut Problems,
-) -> Option<Arc<str>> {
+) -> Option<usize> {
     let draft = &drafts[at];
     let place = draft
         .node
@@ -74,32 +69,31 @@ fn named(
         .iter()
         .filter(|draft| takes(draft))
         .map(|draft| &*draft.id);
-    match drafts.iter().find(|other| other.id == *word) {
+    let found = drafts
+        .iter()
+        .position(|other| *other.id == *word)
+        .map(|sink| (sink, &drafts[sink]));
+    match found {
         None => {
             problems
                 .add(place, format!("there is no sink `{word}`"))
                 .suggest(word, sinks.chain(["none"]));
             None
         }
-        Some(sink) if sink.kind.is_some() && !takes(sink) => {
+        Some((_, sink)) if sink.kind.is_some() && !takes(sink) => {
             problems
                 .add(place, format!("`{word}` takes no dead letters"))
                 .suggest("", sinks.chain(["none"]));
             None
         }
-        Some(_) => Some(Arc::clone(word)),
+        Some((sink, _)) => Some(sink),
     }
 }
 
 /// A sink whose dead letters come back to it would never end.
-fn circles(drafts: &[StageDraft<'_>], letters: &[Option<Arc<str>>], problems: &mut Problems) {
+fn circles(drafts: &[StageDraft<'_>], letters: &[Option<usize>], problems: &mut Problems) {
     // A sink that takes its own hands nothing on.
-    let next = |at: usize| {
-        letters[at]
-            .as_ref()
-            .and_then(|id| drafts.iter().position(|draft| draft.id == *id))
-            .filter(|&to| to != at)
-    };
+    let next = |at: usize| letters[at].filter(|&to| to != at);
     for (start, draft) in drafts
         .iter()
         .enumerate()

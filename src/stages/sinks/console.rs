@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::packet::{Event, Packet, Payload, PayloadKind};
-use crate::stage::{Build, Context, Joins, Lookahead, Print, Sink, StageKind};
+use crate::stage::{Build, Context, Endpoint, Joins, Lookahead, Print, Sink, StageKind};
 use crate::{Error, Result};
 
 /// The kind.
@@ -24,6 +24,7 @@ pub const KIND: StageKind = StageKind {
     emits: &[],
     params: &[],
     joins: Joins::AsWritten,
+    endpoint: Endpoint::Other,
     lookahead: Lookahead::none,
     build: Build::Sink(build),
 };

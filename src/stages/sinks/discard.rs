@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::Result;
 use crate::packet::{Packet, PayloadKind};
-use crate::stage::{Build, Context, Joins, Lookahead, Sink, StageKind};
+use crate::stage::{Build, Context, Endpoint, Joins, Lookahead, Sink, StageKind};
 
 /// The kind.
 pub const KIND: StageKind = StageKind {
@@ -18,6 +18,7 @@ pub const KIND: StageKind = StageKind {
     emits: &[],
     params: &[],
     joins: Joins::AsWritten,
+    endpoint: Endpoint::Other,
     lookahead: Lookahead::none,
     build: Build::Sink(build),
 };

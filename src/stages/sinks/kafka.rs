@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::broker::{DeliveryReport, Outgoing};
 use crate::codec;
 use crate::packet::{Packet, PayloadKind, now_micros};
-use crate::stage::{Build, Context, Joins, Kafka, Lookahead, Sink, StageKind};
+use crate::stage::{Build, Context, Endpoint, Joins, Kafka, Lookahead, Sink, StageKind};
 use crate::{Error, Result};
 
 /// The kind.
@@ -21,6 +21,7 @@ pub const KIND: StageKind = StageKind {
     emits: &[],
     params: &[],
     joins: Joins::AsWritten,
+    endpoint: Endpoint::Kafka,
     lookahead: Lookahead::none,
     build: Build::Sink(build),
 };

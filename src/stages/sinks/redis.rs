@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use crate::codec::Codec;
 use crate::config::shape::{Default, Field, Type};
 use crate::packet::{Packet, PayloadKind};
-use crate::stage::{Build, Context, Joins, Lookahead, Sink, StageKind};
+use crate::stage::{Build, Context, Endpoint, Joins, Lookahead, Sink, StageKind};
 use crate::{Error, Result};
 
 /// The kind.
@@ -48,6 +48,7 @@ pub const KIND: StageKind = StageKind {
         },
     ],
     joins: Joins::AsWritten,
+    endpoint: Endpoint::Other,
     lookahead: Lookahead::none,
     build: Build::Sink(build),
 };

@@ -13,7 +13,7 @@ use crate::config::shape::{Default, Field, Type};
 use crate::media;
 use crate::packet::{Event, PayloadKind};
 use crate::stage::source_setup::{self, SourceSetup};
-use crate::stage::{Build, Context, Host, Joins, Lookahead, Source, StageKind};
+use crate::stage::{Build, Context, Endpoint, Host, Joins, Lookahead, Source, StageKind};
 use crate::{Error, Result};
 
 /// The kind.
@@ -44,6 +44,7 @@ pub const KIND: StageKind = StageKind {
         source_setup::MAX_PIXELS,
     ],
     joins: Joins::AsWritten,
+    endpoint: Endpoint::Files,
     lookahead: Lookahead::none,
     build: Build::Source(build),
 };

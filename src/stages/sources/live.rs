@@ -15,7 +15,7 @@ use crate::config::shape::{Default, Field, Type};
 use crate::media;
 use crate::packet::{Event, Micros, PayloadKind, now_micros};
 use crate::stage::source_setup::{self, PumpContext, SourceSetup};
-use crate::stage::{Build, Context, Feed, Host, Joins, Lookahead, Source, StageKind};
+use crate::stage::{Build, Context, Endpoint, Feed, Host, Joins, Lookahead, Source, StageKind};
 use crate::telemetry::SourceMetrics;
 use crate::{Error, Result};
 
@@ -87,6 +87,7 @@ pub const KIND: StageKind = StageKind {
         source_setup::MAX_PIXELS,
     ],
     joins: Joins::AsWritten,
+    endpoint: Endpoint::Live,
     lookahead: Lookahead::none,
     build: Build::Source(build),
 };

@@ -12,7 +12,7 @@ use crate::config::shape::{Default, Field, Type};
 use crate::media;
 use crate::packet::{Event, PayloadKind};
 use crate::stage::source_setup::{self, SourceSetup};
-use crate::stage::{Build, Context, Host, Joins, Lookahead, Source, StageKind};
+use crate::stage::{Build, Context, Endpoint, Host, Joins, Lookahead, Source, StageKind};
 
 /// The kind.
 pub const KIND: StageKind = StageKind {
@@ -75,6 +75,7 @@ pub const KIND: StageKind = StageKind {
         source_setup::MAX_PIXELS,
     ],
     joins: Joins::AsWritten,
+    endpoint: Endpoint::Other,
     lookahead: Lookahead::none,
     build: Build::Source(build),
 };

@@ -12,7 +12,8 @@ use crate::inference::{EncodeModel, Encoded, Requester};
 use crate::models::networks;
 use crate::packet::{Payload, PayloadKind};
 use crate::stage::{
-    Build, Context, Deps, Emitter, Input, Joins, Lookahead, PacketDraft, StageKind, Transform,
+    Build, Context, Deps, Emitter, Endpoint, Input, Joins, Lookahead, PacketDraft, StageKind,
+    Transform,
 };
 use crate::{Error, Result};
 
@@ -42,6 +43,7 @@ pub const KIND: StageKind = StageKind {
         CACHE,
     ],
     joins: Joins::AsWritten,
+    endpoint: Endpoint::Other,
     lookahead: Lookahead::none,
     build: Build::Stateless(build),
 };

@@ -15,7 +15,7 @@ use crate::inference::{EncodeModel, Encoded, Requester, ZeroShot};
 use crate::models::networks;
 use crate::packet::{Embedding, Frame, Payload, PayloadKind, RecordId, Scores, Span};
 use crate::stage::{
-    Build, Context, Deps, Emitter, Flush, Held, Input, Joins, Lookahead, OpenTransform,
+    Build, Context, Deps, Emitter, Endpoint, Flush, Held, Input, Joins, Lookahead, OpenTransform,
     PacketDraft, StageKind, Transform,
 };
 use crate::{Error, Result};
@@ -73,6 +73,7 @@ pub const KIND: StageKind = StageKind {
         CACHE,
     ],
     joins: Joins::AsWritten,
+    endpoint: Endpoint::Other,
     lookahead,
     build: Build::Windowed(build),
 };

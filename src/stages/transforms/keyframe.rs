@@ -10,7 +10,8 @@ use crate::config::shape::{Default, Field, Type};
 use crate::media;
 use crate::packet::{Frame, Payload, PayloadKind, Picture};
 use crate::stage::{
-    Build, Context, Deps, Emitter, Input, Joins, Lookahead, PacketDraft, StageKind, Transform,
+    Build, Context, Deps, Emitter, Endpoint, Input, Joins, Lookahead, PacketDraft, StageKind,
+    Transform,
 };
 use crate::{Error, Result};
 
@@ -42,6 +43,7 @@ pub const KIND: StageKind = StageKind {
         },
     ],
     joins: Joins::Always(PayloadKind::Segment),
+    endpoint: Endpoint::Other,
     lookahead: Lookahead::none,
     build: Build::Stateless(build),
 };

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::config::shape::{Default, Field, Type};
 use crate::packet::{Payload, PayloadKind};
 use crate::stage::{
-    Build, Context, Emitter, Input, Joins, Lookahead, PacketDraft, StageKind, Transform,
+    Build, Context, Emitter, Endpoint, Input, Joins, Lookahead, PacketDraft, StageKind, Transform,
 };
 use crate::{Error, Result};
 
@@ -25,6 +25,7 @@ pub const KIND: StageKind = StageKind {
         doc: "One frame in this many passes.",
     }],
     joins: Joins::AsWritten,
+    endpoint: Endpoint::Other,
     lookahead: Lookahead::none,
     build: Build::Stateless(build),
 };

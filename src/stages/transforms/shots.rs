@@ -15,8 +15,8 @@ use crate::models::networks;
 use crate::models::scenes::{Transition, Transitions, WINDOW, Window, Windows};
 use crate::packet::{Cut, Frame, Nanos, Payload, PayloadKind, Segment, Span};
 use crate::stage::{
-    Build, Context, Emitter, Flush, Held, Input, Joins, Lookahead, OpenTransform, PacketDraft,
-    StageKind, Transform,
+    Build, Context, Emitter, Endpoint, Flush, Held, Input, Joins, Lookahead, OpenTransform,
+    PacketDraft, StageKind, Transform,
 };
 use crate::{Error, Result};
 
@@ -61,6 +61,7 @@ pub const KIND: StageKind = StageKind {
         },
     ],
     joins: Joins::AsWritten,
+    endpoint: Endpoint::Other,
     lookahead,
     build: Build::Sequential(build),
 };

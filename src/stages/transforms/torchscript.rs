@@ -13,7 +13,8 @@ use crate::models::networks;
 use crate::models::torchscript::{Declared, Layout, Output};
 use crate::packet::{Frame, Payload, PayloadKind, Scores};
 use crate::stage::{
-    Build, Context, Deps, Emitter, Input, Joins, Lookahead, PacketDraft, StageKind, Transform,
+    Build, Context, Deps, Emitter, Endpoint, Input, Joins, Lookahead, PacketDraft, StageKind,
+    Transform,
 };
 use crate::{Error, Result};
 
@@ -77,6 +78,7 @@ pub const KIND: StageKind = StageKind {
         CACHE,
     ],
     joins: Joins::AsWritten,
+    endpoint: Endpoint::Other,
     lookahead: Lookahead::none,
     build: Build::Stateless(build),
 };

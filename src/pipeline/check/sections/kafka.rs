@@ -4,15 +4,21 @@ use super::reader::{SectionReader, is_name};
 use crate::config::{Params, Provenance, Secret, Value, nearest};
 use crate::pipeline::check::draft::StageDraft;
 use crate::pipeline::check::values::text_of;
-use crate::pipeline::effective::redact;
-use crate::pipeline::plan::KafkaPlan;
+use crate::pipeline::plan::{BrokersPlan, KafkaPlan};
+use crate::redact::redact_url;
+use crate::stage::Endpoint;
+
+/// The word for the brokers inside this process.
+const EMBEDDED: &str = "embedded";
 
 impl SectionReader<'_> {
     /// `Some(None)`: there is no Kafka, and none is needed.
     pub fn kafka(&mut self, top: &Params, drafts: &[StageDraft<'_>]) -> Option<Option<KafkaPlan>> {
-        let needs = drafts
-            .iter()
-            .find(|draft| draft.kind.is_some_and(|kind| kind.name == "kafka"));
+        let needs = drafts.iter().find(|draft| {
+            draft
+                .kind
+                .is_some_and(|kind| kind.endpoint == Endpoint::Kafka)
+        });
         let Some(kafka) = top.opt_object("kafka") else {
             if let Some(stage) = needs.filter(|_| self.root.entry("kafka").is_none()) {
                 let problem = self.problems.add(
@@ -57,9 +63,12 @@ impl SectionReader<'_> {
             });
         let number = |value: i64| i32::try_from(value).unwrap_or(i32::MAX);
         Some(Some(KafkaPlan {
-            brokers: kafka.text("brokers").to_string(),
+            brokers: match &**kafka.text("brokers") {
+                EMBEDDED => BrokersPlan::Embedded,
+                addresses => BrokersPlan::Addresses(addresses.to_owned()),
+            },
             namespace: namespace.to_string(),
-            encoding: kafka.text("encoding").to_string(),
+            encoding: kafka.text("encoding").parse().ok()?,
             registry: registry.map(|registry| registry.text("url").to_string()),
             registry_auth: registry.and_then(|registry| {
                 let password = registry
@@ -68,7 +77,7 @@ impl SectionReader<'_> {
                     .unwrap_or_else(|| Secret::new(""));
                 Some((registry.opt_text("user")?.to_string(), password))
             }),
-            topics: topics.text("policy").to_string(),
+            topics: topics.text("policy").parse().ok()?,
             partitions: number(topics.int("partitions")),
             replication: number(topics.int("replication")),
             address_file: kafka.text("address_file").to_string(),
@@ -80,7 +89,7 @@ impl SectionReader<'_> {
 
     fn brokers(&mut self, kafka: &Params) {
         let (brokers, at) = (kafka.text("brokers"), self.at(&["kafka", "brokers"]));
-        let embedded = **brokers == *"embedded";
+        let embedded = **brokers == *EMBEDDED;
         if embedded
             && matches!(
                 kafka.setting("brokers").map(|setting| &setting.provenance),
@@ -100,7 +109,7 @@ impl SectionReader<'_> {
                 .rsplit_once(':')
                 .is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
             {
-                let help = match nearest(address, &["embedded"]) {
+                let help = match nearest(address, &[EMBEDDED]) {
                     Some(word) => format!("did you mean `{word}`?"),
                     None => "write HOST:PORT, with commas between several".to_owned(),
                 };
@@ -134,7 +143,7 @@ impl SectionReader<'_> {
             self.problems
                 .add(
                     at,
-                    format!("`{}` is not the URL of a registry", redact(url)),
+                    format!("`{}` is not the URL of a registry", redact_url(url)),
                 )
                 .help("it begins with `http://` or `https://`");
         }

@@ -19,7 +19,7 @@ use self::pictures::{PictureFormats, Pictures};
 use self::records::{RecordFiles, RecordFormats};
 use crate::config::shape::{Default, Field, Type};
 use crate::packet::{Packet, Payload, PayloadKind, Receipt, Stream};
-use crate::stage::{Build, Context, Joins, Lookahead, Sink, StageKind};
+use crate::stage::{Build, Context, Endpoint, Joins, Lookahead, Sink, StageKind};
 use crate::{Error, Result};
 
 /// The kind.
@@ -65,6 +65,7 @@ pub const KIND: StageKind = StageKind {
         },
     ],
     joins: Joins::AsWritten,
+    endpoint: Endpoint::Files,
     lookahead: Lookahead::none,
     build: Build::Sink(build),
 };

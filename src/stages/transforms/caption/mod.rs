@@ -21,7 +21,8 @@ use crate::models::networks;
 use crate::models::text::{self, Generation, GenerationConfig};
 use crate::packet::{Caption, Finish, Payload, PayloadKind};
 use crate::stage::{
-    Build, Context, Deps, Emitter, Input, Joins, Lookahead, PacketDraft, StageKind, Transform,
+    Build, Context, Deps, Emitter, Endpoint, Input, Joins, Lookahead, PacketDraft, StageKind,
+    Transform,
 };
 use crate::{Error, Result};
 
@@ -59,6 +60,7 @@ pub const KIND: StageKind = StageKind {
             },
         ),
     ]),
+    endpoint: Endpoint::Other,
     lookahead: Lookahead::none,
     build: Build::Stateless(build),
 };

@@ -23,8 +23,8 @@ use crate::inference::{FromFrame, PictureRequest, Requester};
 use crate::media::PictureEncoding;
 use crate::packet::{Frame, Head, Payload, PayloadKind, Picture, RecordId};
 use crate::stage::{
-    Build, Context, Emitter, Flush, Input, Joins, Lookahead, OpenTransform, PacketDraft, StageKind,
-    Transform,
+    Build, Context, Emitter, Endpoint, Flush, Input, Joins, Lookahead, OpenTransform, PacketDraft,
+    StageKind, Transform,
 };
 use crate::{Error, Result};
 
@@ -44,6 +44,7 @@ pub const KIND: StageKind = StageKind {
     emits: &[PayloadKind::Picture],
     params: PARAMS,
     joins: Joins::AsWritten,
+    endpoint: Endpoint::Other,
     lookahead: Lookahead::none,
     build: Build::Windowed(build),
 };

@@ -17,8 +17,8 @@ use crate::packet::{
     Nanos, Payload, PayloadKind, SAMPLE_RATE, Span, SpeechTask, SpokenWord, Transcript,
 };
 use crate::stage::{
-    Build, Context, Deps, Emitter, Flush, Input, Joins, OpenTransform, PacketDraft, StageKind,
-    Transform,
+    Build, Context, Deps, Emitter, Endpoint, Flush, Input, Joins, OpenTransform, PacketDraft,
+    StageKind, Transform,
 };
 use crate::{Error, Result};
 use params::{PARAMS, limits, lookahead, options};
@@ -35,6 +35,7 @@ pub const KIND: StageKind = StageKind {
     emits: &[PayloadKind::Transcript],
     params: PARAMS,
     joins: Joins::AsWritten,
+    endpoint: Endpoint::Other,
     lookahead,
     build: Build::Windowed(build),
 };
