@@ -29,7 +29,7 @@ impl CaptionDecoder {
     /// # Errors
     /// Model, where the network has no such token.
     pub fn new(network: CrossAttentionDecoder, writer: TextGenerator, start: i64) -> Result<Self> {
-        let count = network.words.weight().size()[0];
+        let count = network.token_embedding.weight().size()[0];
         match u32::try_from(start) {
             Ok(start) if i64::from(start) < count => Ok(Self {
                 network,
@@ -114,8 +114,8 @@ impl CaptionDecoder {
         let mut tokens = vec![self.start];
         tokens.extend(self.writer.tokenizer().encode(&request.begin)?);
         let (vocabulary, positions) = (
-            self.network.words.weight().size()[0],
-            self.network.places.size()[0],
+            self.network.token_embedding.weight().size()[0],
+            self.network.position_embedding.size()[0],
         );
         self.writer.check(&tokens, vocabulary, positions)?;
         Ok(tokens)

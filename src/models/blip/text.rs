@@ -87,18 +87,20 @@ pub(super) fn read(
     for computed in ["embeddings.position_ids", "predictions.decoder.bias"] {
         weights.allow_surplus(computed);
     }
-    let words = (&embeddings / "word_embeddings").take("weight", &[config.vocabulary, width])?;
+    let token_embedding =
+        (&embeddings / "word_embeddings").take("weight", &[config.vocabulary, width])?;
     let table = if config.tied {
         weights.allow_surplus("predictions.decoder.weight");
-        words.shallow_clone()
+        token_embedding.shallow_clone()
     } else {
         (&head / "decoder").take("weight", &[config.vocabulary, width])?
     };
     let encoder = &bert / "encoder" / "layer";
     Ok(CrossAttentionDecoder {
-        words: Embedding::new(words),
+        token_embedding: Embedding::new(token_embedding),
         scale: 1.,
-        places: (&embeddings / "position_embeddings").take("weight", &[config.positions, width])?,
+        position_embedding: (&embeddings / "position_embeddings")
+            .take("weight", &[config.positions, width])?,
         first: Some(LayerNorm::load(
             &(&embeddings / "LayerNorm"),
             width,

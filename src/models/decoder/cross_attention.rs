@@ -4,7 +4,7 @@
 //! `nn.TransformerDecoder` are both this; they differ in the names of their weights and in what
 //! stands before and after the layers.
 
-use super::{Cache, Decoder, KvCache, KvCacheConfig, LayerCache};
+use super::{Cache, CrossContext, Decoder, KvCache, KvCacheConfig, LayerCache};
 use crate::error::{Error, Result};
 use crate::models::attention::{Attention, KeyValue};
 use crate::models::layers::{Activation, Embedding, LayerNorm, Linear, Mlp};
@@ -14,11 +14,11 @@ use crate::tensor::{Device, Kind, Tensor, guard};
 #[derive(Debug)]
 pub struct CrossAttentionDecoder {
     /// The vector of each token.
-    pub words: Embedding,
+    pub token_embedding: Embedding,
     /// What the vectors of tokens are multiplied by.
     pub scale: f64,
     /// The vector of each position: `[positions, width]`.
-    pub places: Tensor,
+    pub position_embedding: Tensor,
     /// What normalises their sum, where something does.
     pub first: Option<LayerNorm>,
     /// The layers.
@@ -71,16 +71,15 @@ pub struct Transform {
 #[derive(Debug)]
 pub struct ConditionedDecoder<'a> {
     network: &'a CrossAttentionDecoder,
-    /// By layer, `[contexts, heads, length, dim]`.
-    context: Vec<KeyValue>,
+    context: CrossContext,
 }
 
 /// Texts under way, and what they are about.
 #[derive(Debug)]
 pub struct ConditionedCache {
     columns: KvCache,
-    /// By layer, `[contexts, heads, length, dim]`; each has equally many rows, one after the other.
-    context: Vec<KeyValue>,
+    /// Each has equally many rows, one after the other.
+    context: CrossContext,
 }
 
 impl CrossAttentionDecoder {
@@ -98,35 +97,27 @@ impl CrossAttentionDecoder {
                 self.context
             )));
         }
-        let keys = |layer: &CrossAttentionLayer| {
-            let KeyValue { keys, values } = layer.cross_attn.keys(states)?;
-            Ok(KeyValue {
-                keys: keys.f_contiguous()?,
-                values: values.f_contiguous()?,
-            })
-        };
+        let layers = self.layers.iter().map(|layer| &layer.cross_attn);
         Ok(ConditionedDecoder {
             network: self,
-            context: self.layers.iter().map(keys).collect::<Result<_>>()?,
+            context: CrossContext::build(layers, states)?,
         })
     }
 
     fn width(&self) -> i64 {
-        self.places.size()[1]
+        self.position_embedding.size()[1]
     }
 
-    fn embed(&self, tokens: &Tensor, positions: &Tensor) -> Result<Tensor> {
-        let words = self.words.forward(tokens)?;
-        let words = if self.scale == 1. {
-            words
+    /// `tokens`, the newest columns of `cache`, as the first layer takes them.
+    fn embed(&self, tokens: &Tensor, cache: &KvCache) -> Result<Tensor> {
+        let vectors = self.token_embedding.forward(tokens)?;
+        let scaled = if self.scale == 1. {
+            vectors
         } else {
-            words.f_mul_scalar(self.scale)?
+            vectors.f_mul_scalar(self.scale)?
         };
-        let places = self
-            .places
-            .f_index_select(0, &positions.f_view(-1)?)?
-            .f_view([positions.size()[0], -1, self.width()])?;
-        let x = words.f_add(&places)?;
+        let x =
+            scaled.f_add(&cache.embed_positions(&self.position_embedding, tokens.size()[1])?)?;
         match &self.first {
             Some(norm) => norm.forward(&x),
             None => Ok(x),
@@ -138,11 +129,11 @@ impl Decoder for ConditionedDecoder<'_> {
     type Cache = ConditionedCache;
 
     fn vocabulary(&self) -> i64 {
-        self.network.words.weight().size()[0]
+        self.network.token_embedding.weight().size()[0]
     }
 
     fn positions(&self) -> i64 {
-        self.network.places.size()[0]
+        self.network.position_embedding.size()[0]
     }
 
     fn depends_on_tokens_only(&self) -> bool {
@@ -161,7 +152,7 @@ impl Decoder for ConditionedDecoder<'_> {
         let columns = KvCache::new(shape, columns, network.kind, network.device)?;
         Ok(ConditionedCache {
             columns,
-            context: self.context.iter().map(share).collect(),
+            context: self.context.share(),
         })
     }
 
@@ -171,11 +162,13 @@ impl Decoder for ConditionedDecoder<'_> {
         let tokens = Tensor::f_from_slice(tokens)?
             .f_to(self.network.device)?
             .f_view([-1, columns])?;
-        let mut x = self
+        let mut x = self.network.embed(&tokens, &cache.columns)?;
+        for ((layer, mut slot), context) in self
             .network
-            .embed(&tokens, &cache.columns.positions(columns)?)?;
-        for ((layer, mut slot), context) in
-            self.network.layers.iter().zip(slots).zip(&cache.context)
+            .layers
+            .iter()
+            .zip(slots)
+            .zip(cache.context.layers())
         {
             x = layer.forward(&x, &mut slot, context, mask.as_ref())?;
         }
@@ -219,11 +212,11 @@ impl CrossAttentionLayer {
         // All texts about one context ask it as one sequence, so that its keys need not be there
         // for each.
         let together = x.f_view([context.keys.size()[0], -1, x.size()[2]])?;
-        let told = self
+        let answer = self
             .cross_attn
             .attend(&together, context, None)?
             .f_view_as(&x)?;
-        let x = self.cross_attn_norm.forward(&x.f_add(&told)?)?;
+        let x = self.cross_attn_norm.forward(&x.f_add(&answer)?)?;
         self.mlp_norm.forward(&x.f_add(&self.mlp.forward(&x)?)?)
     }
 }
@@ -234,63 +227,7 @@ impl Cache for ConditionedCache {
     }
 
     fn keep(&mut self, rows: &[usize]) -> Result<()> {
-        let contexts = self
-            .context
-            .first()
-            .map_or(1, |keys| keys.keys.size()[0] as usize);
-        let each = self.columns.rows() as usize / contexts;
-        self.columns.keep(rows)?;
-        let chosen = contexts_of(rows, each);
-        if chosen.len() == contexts
-            && chosen
-                .iter()
-                .enumerate()
-                .all(|(at, &context)| at == context)
-        {
-            return Ok(());
-        }
-        let index: Vec<i64> = chosen.iter().map(|&context| context as i64).collect();
-        for keys in &mut self.context {
-            let index = Tensor::f_from_slice(&index)?.f_to(keys.keys.device())?;
-            *keys = KeyValue {
-                keys: keys.keys.f_index_select(0, &index)?,
-                values: keys.values.f_index_select(0, &index)?,
-            };
-        }
-        Ok(())
-    }
-}
-
-/// The contexts of `rows`, of which each had `each`: once for all its rows where every context
-/// keeps equally many, else once a row.
-fn contexts_of(rows: &[usize], each: usize) -> Vec<usize> {
-    let all: Vec<usize> = rows.iter().map(|row| row / each).collect();
-    let runs: Vec<&[usize]> = all.chunk_by(|a, b| a == b).collect();
-    let even = runs.iter().all(|run| run.len() == runs[0].len());
-    if even {
-        runs.iter().map(|run| run[0]).collect()
-    } else {
-        all
-    }
-}
-
-fn share(keys: &KeyValue) -> KeyValue {
-    KeyValue {
-        keys: keys.keys.shallow_clone(),
-        values: keys.values.shallow_clone(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_share_their_context_while_each_has_equally_many() {
-        assert_eq!(contexts_of(&[0, 0, 1, 1], 1), [0, 1]);
-        assert_eq!(contexts_of(&[1, 0, 3, 2], 2), [0, 1]);
-        assert_eq!(contexts_of(&[0, 2, 3], 2), [0, 1, 1]);
-        assert_eq!(contexts_of(&[4, 5], 2), [2]);
-        assert_eq!(contexts_of(&[0, 2, 1], 2), [0, 1, 0]);
+        self.context.keep(rows, self.columns.rows())?;
+        self.columns.keep(rows)
     }
 }

@@ -208,7 +208,7 @@ impl KvCache {
 
     /// The positions of the newest `columns`, row after row; none where all rows stand alike, at
     /// the columns' own numbers.
-    pub fn places(&self, columns: i64) -> Option<Vec<i64>> {
+    pub fn positions(&self, columns: i64) -> Option<Vec<i64>> {
         self.padding_mask.as_ref()?;
         let start = self.len - columns;
         // A padding column's own position does not matter, only that there is one.
@@ -220,20 +220,25 @@ impl KvCache {
         )
     }
 
-    /// The positions of the newest `columns`: `[rows, columns]`, or `[1, columns]` where all rows
-    /// stand alike.
+    /// The vectors of the newest `columns`' positions, of a table `[positions, width]`: `[rows,
+    /// columns, width]`, or a view `[1, columns, width]` where all rows stand alike.
     ///
     /// # Errors
-    /// Overload, where memory is short.
-    pub fn positions(&self, columns: i64) -> Result<Tensor> {
-        let device = self.kv.device();
-        Ok(match self.places(columns) {
-            Some(places) => Tensor::f_from_slice(&places)?
-                .f_to(device)?
-                .f_view([self.rows(), columns])?,
-            None => Tensor::f_arange_start(self.len - columns, self.len, (Kind::Int64, device))?
-                .f_unsqueeze(0)?,
-        })
+    /// Model, where the table ends before; overload, where memory is short.
+    pub fn embed_positions(&self, table: &Tensor, columns: i64) -> Result<Tensor> {
+        let Some(positions) = self.positions(columns) else {
+            let newest = table.f_narrow(0, self.len - columns, columns)?;
+            return Ok(newest.f_unsqueeze(0)?);
+        };
+        let positions = Tensor::f_from_slice(&positions)?.f_to(self.kv.device())?;
+        let vectors = table.f_index_select(0, &positions)?;
+        Ok(vectors.f_view([self.rows(), columns, -1])?)
+    }
+
+    /// Whether the newest `columns` are all there are and no row is padded, so that to hide what
+    /// comes later is all that their [`mask`](Self::mask) does.
+    pub fn is_causal(&self, columns: i64) -> bool {
+        self.len == columns && self.padding_mask.is_none()
     }
 
     /// What is added to the scores of the newest `columns`, each repeated for the `group` heads
@@ -250,11 +255,11 @@ impl KvCache {
             });
         }
         let device = self.kv.device();
-        let places = Tensor::f_arange(self.len, (Kind::Int64, device))?;
-        let own = places
+        let numbers = Tensor::f_arange(self.len, (Kind::Int64, device))?;
+        let own = numbers
             .f_narrow(0, self.len - columns, columns)?
             .f_view([1, 1, columns, 1, 1])?;
-        let later = places.f_view([1, 1, 1, 1, -1])?.f_gt_tensor(&own)?;
+        let later = numbers.f_view([1, 1, 1, 1, -1])?.f_gt_tensor(&own)?;
         let mut mask = Tensor::f_zeros([1, 1, columns, 1, self.len], (self.kv.kind(), device))?
             .f_masked_fill(&later, UNSEEN)?;
         if let Some(padding_mask) = &self.padding_mask {
@@ -279,14 +284,14 @@ impl KvCache {
         }
         let device = self.kv.device();
         let (rows, columns) = (self.rows(), self.room());
-        let places = Tensor::f_arange(columns, (Kind::Int64, device))?.f_view([1, 1, 1, -1])?;
+        let numbers = Tensor::f_arange(columns, (Kind::Int64, device))?.f_view([1, 1, 1, -1])?;
         let ends: Vec<i64> = self.pads.iter().map(|pad| self.prefix + pad).collect();
         let ends = Tensor::f_from_slice(&ends)?
             .f_to(device)?
             .f_view([rows, 1, 1, 1])?;
-        let padding = places
+        let padding = numbers
             .f_ge(self.prefix)?
-            .f_logical_and(&places.f_lt_tensor(&ends)?)?;
+            .f_logical_and(&numbers.f_lt_tensor(&ends)?)?;
         self.padding_mask = Some(
             Tensor::f_zeros([rows, 1, 1, columns], (self.kv.kind(), device))?
                 .f_masked_fill(&padding, UNSEEN)?,

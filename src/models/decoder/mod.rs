@@ -3,11 +3,13 @@
 //! continues every text of the cache by a token, and yields logits.
 
 mod cross_attention;
+mod cross_context;
 mod kv_cache;
 
 pub use cross_attention::{
     ConditionedCache, ConditionedDecoder, CrossAttentionDecoder, CrossAttentionLayer, Transform,
 };
+pub use cross_context::CrossContext;
 pub use kv_cache::{KvCache, KvCacheConfig, LayerCache};
 
 use crate::error::{Error, Result};
@@ -86,6 +88,26 @@ pub trait Decoder {
         let last = read(self, &mut cache, &rest)?;
         cache.columns().end_prompts();
         Ok((cache, self.logits(&last)?))
+    }
+
+    /// Reads `prompts`, all of one length, in one pass and returns their cache, with room for
+    /// `further` tokens, and the hidden state of every position, `[prompts, columns, width]`: for
+    /// callers that look at more than the last one.
+    ///
+    /// # Errors
+    /// Bug, where their lengths differ; else as for [`pass`](Self::pass).
+    fn start_whole(&self, prompts: &[&[i64]], further: i64) -> Result<(Self::Cache, Tensor)> {
+        let _frozen = guard();
+        let columns = prompts.first().map_or(0, |prompt| prompt.len());
+        if columns == 0 || prompts.iter().any(|prompt| prompt.len() != columns) {
+            return Err(Error::bug("prompts of one pass are of one length"));
+        }
+        let mut cache = self.empty(columns as i64 + further)?;
+        cache.columns().expand_rows(vec![0; prompts.len()])?;
+        let hidden = self.pass(&mut cache, &prompts.concat(), columns as i64)?;
+        cache.columns().end_prompts();
+        let shape = [prompts.len() as i64, columns as i64, -1];
+        Ok((cache, hidden.f_reshape(shape)?))
     }
 
     /// Appends one token to every text of `cache` and returns the logits after it: `[texts,

@@ -87,8 +87,8 @@ impl Gpt2Config {
 #[derive(Debug)]
 pub struct Gpt2 {
     config: Gpt2Config,
-    words: Embedding,
-    places: Embedding,
+    tokens: Embedding,
+    positions: Embedding,
     layers: Vec<PreNormLayer>,
     last: LayerNorm,
     head: Linear,
@@ -144,15 +144,15 @@ impl Gpt2 {
         } else {
             weights.root() / "transformer"
         };
-        let words = root.take("wte.weight", &[config.vocabulary, width])?;
+        let tokens = root.take("wte.weight", &[config.vocabulary, width])?;
         let head = if config.tied {
-            words.shallow_clone()
+            tokens.shallow_clone()
         } else {
             weights.take("lm_head.weight", &[config.vocabulary, width])?
         };
         let network = Self {
-            words: Embedding::new(words),
-            places: Embedding::load(&(&root / "wpe"), config.positions, width)?,
+            tokens: Embedding::new(tokens),
+            positions: Embedding::load(&(&root / "wpe"), config.positions, width)?,
             layers: (0..config.layers)
                 .map(|n| layer(&(&root / "h" / n), &config))
                 .collect::<Result<_>>()?,
@@ -235,9 +235,9 @@ impl Decoder for Gpt2 {
             .f_to(self.device)?
             .f_view([-1, columns])?;
         let mut x = self
-            .words
+            .tokens
             .forward(&tokens)?
-            .f_add(&self.places.forward(&cache.0.positions(columns)?)?)?;
+            .f_add(&cache.0.embed_positions(self.positions.weight(), columns)?)?;
         for (layer, mut slot) in self.layers.iter().zip(slots) {
             x = layer.forward_cached(&x, &mut slot, mask.as_ref())?;
         }

@@ -46,13 +46,13 @@ impl Cache {
         if self.rope.size()[0] < self.columns.len() {
             self.rope = rope(&self.frequencies, self.columns.room())?;
         }
-        let Some(places) = self.columns.places(columns) else {
+        let Some(positions) = self.columns.positions(columns) else {
             return Ok(self
                 .rope
                 .f_narrow(0, self.columns.len() - columns, columns)?
                 .f_view([1, columns, 1, -1])?);
         };
-        let index = Tensor::f_from_slice(&places)?.f_to(self.rope.device())?;
+        let index = Tensor::f_from_slice(&positions)?.f_to(self.rope.device())?;
         Ok(self
             .rope
             .f_index_select(0, &index)?
@@ -72,7 +72,7 @@ impl decoder::Cache for Cache {
 
 /// e^(i * position * frequency) for the first `columns` positions.
 fn rope(frequencies: &Tensor, columns: i64) -> Result<Tensor> {
-    let places = Tensor::f_arange(columns, (Kind::Float, frequencies.device()))?;
-    let angles = places.f_outer(frequencies)?;
+    let positions = Tensor::f_arange(columns, (Kind::Float, frequencies.device()))?;
+    let angles = positions.f_outer(frequencies)?;
     Ok(Tensor::f_polar(&angles.f_ones_like()?, &angles)?)
 }

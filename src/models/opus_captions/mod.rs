@@ -42,12 +42,12 @@ pub struct OpusCaptionConfig {
     /// Longest text.
     pub positions: i64,
     /// Where the vectors of positions come from.
-    pub places: Places,
+    pub position_embedding: PositionEmbedding,
 }
 
 /// The vectors of positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Places {
+pub enum PositionEmbedding {
     /// A table of the checkpoint.
     Learned,
     /// Sines and cosines of ever lower frequencies; vectors of tokens are then multiplied by the
@@ -70,9 +70,9 @@ impl OpusCaptionConfig {
             layers: config.integer_or("num_hidden_layers", 6)?,
             intermediate: config.integer_or("intermediate_size", 2048)?,
             positions: config.integer_or("max_position_embeddings", 512)?,
-            places: match config.string_or("position_embedding_type", "learned")? {
-                "learned" => Places::Learned,
-                "sinusoidal" => Places::Sinusoidal,
+            position_embedding: match config.string_or("position_embedding_type", "learned")? {
+                "learned" => PositionEmbedding::Learned,
+                "sinusoidal" => PositionEmbedding::Sinusoidal,
                 other => {
                     return Err(config.error(format_args!(
                         "`position_embedding_type` must be learned or sinusoidal, it is {other}"
@@ -112,24 +112,24 @@ pub fn read(weights: Weights, config: &OpusCaptionConfig) -> Result<CrossAttenti
         positions,
         ..
     } = *config;
-    let words = Embedding::load(&(&root / "embedding"), vocabulary, width)?;
+    let token_embedding = Embedding::load(&(&root / "embedding"), vocabulary, width)?;
     let decoder = &root / "decoder";
     let head = Linear::load(&(&root / "output_proj"), width, vocabulary)?.packed()?;
-    let (places, scale) = match config.places {
-        Places::Learned => (
+    let (position_embedding, scale) = match config.position_embedding {
+        PositionEmbedding::Learned => (
             root.take("position_embedding.weight", &[positions, width])?,
             1.,
         ),
-        Places::Sinusoidal => (
+        PositionEmbedding::Sinusoidal => (
             weights.place(&sines(positions, width)?)?,
             (width as f64).sqrt(),
         ),
     };
     let last = &decoder / "norm";
     let network = CrossAttentionDecoder {
-        words,
+        token_embedding,
         scale,
-        places,
+        position_embedding,
         first: None,
         layers: (0..layers)
             .map(|n| layer(&(&decoder / "layers" / n), config))
@@ -171,7 +171,7 @@ fn layer(scope: &Scope<'_>, config: &OpusCaptionConfig) -> Result<CrossAttention
         ))
     };
     let (weight, bias, out) = projections("self_attn")?;
-    let own = Attention::fused(Linear::new(weight, Some(bias)), out, heads, kind).packed()?;
+    let self_attn = Attention::fused(Linear::new(weight, Some(bias)), out, heads, kind).packed()?;
     let (weight, bias, out) = projections("multihead_attn")?;
     let part = |start: i64, length: i64| -> Result<Linear> {
         let weight = weight.f_narrow(0, start * width, length * width)?;
@@ -181,7 +181,7 @@ fn layer(scope: &Scope<'_>, config: &OpusCaptionConfig) -> Result<CrossAttention
         ))
     };
     Ok(CrossAttentionLayer {
-        self_attn: own,
+        self_attn,
         self_attn_norm: LayerNorm::load(&(scope / "norm1"), width, EPSILON)?,
         cross_attn: Attention::split(part(0, 1)?, part(1, 2)?, out, heads, kind).packed()?,
         cross_attn_norm: LayerNorm::load(&(scope / "norm2"), width, EPSILON)?,

@@ -114,8 +114,8 @@ fn sizes_that_do_not_fit_each_other_are_refused() {
     }
     let seeds = OpusCaptionConfig::read(&Config::of(json!({"vocab_size": 96}))).unwrap();
     assert_eq!(
-        (seeds.width, seeds.layers, seeds.places),
-        (512, 6, Places::Learned)
+        (seeds.width, seeds.layers, seeds.position_embedding),
+        (512, 6, PositionEmbedding::Learned)
     );
     let network = tiny("learned", Precision::F32);
     for shape in [&[2, 5][..], &[2, 5, 31], &[0, 5, 32]] {

@@ -1,6 +1,7 @@
-//! Whisper's decoder: learned positions, pre-norm layers that attend to the tokens so far and to
-//! the sound. Keys of the sound are computed once a window, keys of the tokens are kept, and the
-//! queries of the heads that follow the sound are kept for the alignment of words.
+//! Whisper's text decoder, `[texts, columns]` tokens to `[texts, columns, width]` hidden states:
+//! learned positions, pre-norm layers that attend to the tokens so far and to the audio. Where words
+//! will be timed, the queries of the heads that follow the audio are kept beside keys and values.
+//! After transformers' `WhisperDecoder`.
 
 use std::collections::BTreeMap;
 
@@ -9,22 +10,22 @@ use super::encoder::{BIASES, EPSILON, PROJECTIONS};
 use crate::error::{Error, Result};
 use crate::models::Scope;
 use crate::models::attention::{Attention, AttentionConfig, KeyValue};
+use crate::models::decoder::{Cache, CrossContext, Decoder, KvCache, KvCacheConfig, LayerCache};
 use crate::models::layers::{LayerNorm, Linear, Mlp};
-use crate::tensor::{Device, Kind, Tensor};
+use crate::tensor::{Kind, Tensor};
 
-/// Tokens that room is made for at first; it doubles.
-const ROOM: i64 = 64;
-
-/// From tokens and sound to the next token's logits.
+/// The decoder with its weights.
 #[derive(Debug)]
-pub struct Decoder {
+pub(super) struct TextDecoder {
     embedding: Tensor,
+    /// `[positions, width]`.
     positions: Tensor,
     layers: Vec<Layer>,
     norm: LayerNorm,
     head: Linear,
     heads: AttentionConfig,
-    longest: i64,
+    /// Of all aligned heads.
+    aligned: i64,
 }
 
 #[derive(Debug)]
@@ -35,110 +36,62 @@ struct Layer {
     cross_attn: Attention,
     mlp_norm: LayerNorm,
     mlp: Mlp,
-    /// Heads that follow the sound, and which of all those they are.
-    aligned: Option<Aligned>,
+    aligned: Option<AlignedHeads>,
 }
 
+/// The heads of a layer that follow the audio, and which of all those they are.
 #[derive(Debug)]
-struct Aligned {
+struct AlignedHeads {
     heads: Tensor,
     first: i64,
     count: i64,
 }
 
-/// The sound of some windows, as every layer of the decoder hears it.
+/// The decoder over audio, one window a prompt.
 #[derive(Debug)]
-pub struct AudioContext(pub(super) Vec<KeyValue>);
-
-impl AudioContext {
-    /// Some of its windows, in this order.
-    ///
-    /// # Errors
-    /// Overload, where memory is short.
-    pub fn keep(&self, rows: &[usize]) -> Result<Self> {
-        let Some(first) = self.0.first() else {
-            return Ok(Self(Vec::new()));
-        };
-        let rows = index(rows, first.keys.device())?;
-        let keep = |keys: &KeyValue| -> Result<KeyValue> {
-            Ok(KeyValue {
-                keys: keys.keys.f_index_select(0, &rows)?,
-                values: keys.values.f_index_select(0, &rows)?,
-            })
-        };
-        self.0.iter().map(keep).collect::<Result<_>>().map(Self)
-    }
-
-    /// Windows.
-    pub fn rows(&self) -> i64 {
-        self.0.first().map_or(0, |keys| keys.keys.size()[0])
-    }
+pub(super) struct AudioTextDecoder<'a> {
+    network: &'a TextDecoder,
+    audio: &'a CrossContext,
+    /// Whether words will be timed.
+    aligned: bool,
 }
 
-/// A batch of texts under way.
+/// Texts under way, the audio that they are about, and the queries of the aligned heads.
 #[derive(Debug)]
-pub struct State {
-    /// `[layers, key then value, rows, heads, room, dim]`.
-    own: Tensor,
-    /// `[aligned heads, rows, room, dim]`; none where words are not aligned.
+pub(super) struct AudioTextCache {
+    columns: KvCache,
+    /// Each window has equally many rows, one after the other.
+    audio: CrossContext,
+    /// `[aligned heads, rows, room, dim]`; none where words are not timed.
     queries: Option<Tensor>,
-    /// Tokens read.
-    length: i64,
 }
 
-impl Decoder {
-    pub(super) fn new(
+impl TextDecoder {
+    pub(super) fn load(
         scope: &Scope<'_>,
         config: &WhisperConfig,
         tokens: &SpecialTokens,
     ) -> Result<Self> {
         let width = config.d_model;
-        let heads = AttentionConfig::self_attention(width, config.decoder_attention_heads);
-        let device = scope.weights().device();
         let mut by_layer: BTreeMap<usize, Vec<i64>> = BTreeMap::new();
         for &(layer, head) in &tokens.alignment_heads {
             by_layer.entry(layer).or_default().push(head as i64);
         }
-        let mut first = 0;
+        let device = scope.weights().device();
+        let mut aligned = 0;
         let mut layers = Vec::new();
         for n in 0..config.decoder_layers {
-            let scope = scope / "layers" / n;
-            let norm = |name: &str| LayerNorm::load(&(&scope / name), width, EPSILON);
-            let aligned = match by_layer.get(&(n as usize)) {
-                Some(list) => Some(Aligned {
-                    heads: Tensor::f_from_slice(list)?.f_to(device)?,
-                    first,
-                    count: list.len() as i64,
-                }),
-                None => None,
-            };
-            first += aligned.as_ref().map_or(0, |aligned| aligned.count);
-            layers.push(Layer {
-                self_attn_norm: norm("self_attn_layer_norm")?,
-                self_attn: Attention::load_self(
-                    &(&scope / "self_attn"),
-                    PROJECTIONS,
-                    heads,
-                    BIASES,
-                )?
-                .packed()?,
-                cross_attn_norm: norm("encoder_attn_layer_norm")?,
-                cross_attn: Attention::load_cross(
-                    &(&scope / "encoder_attn"),
-                    PROJECTIONS,
-                    heads,
-                    BIASES,
-                )?
-                .packed()?,
-                mlp_norm: norm("final_layer_norm")?,
-                mlp: Mlp::load(
-                    [&(&scope / "fc1"), &(&scope / "fc2")],
-                    width,
-                    config.decoder_ffn_dim,
-                    config.activation,
-                )?,
-                aligned,
-            });
+            let mut layer = Layer::load(&(scope / "layers" / n), config)?;
+            if let Some(heads) = by_layer.get(&(n as usize)) {
+                let count = heads.len() as i64;
+                layer.aligned = Some(AlignedHeads {
+                    heads: Tensor::f_from_slice(heads)?.f_to(device)?,
+                    first: aligned,
+                    count,
+                });
+                aligned += count;
+            }
+            layers.push(layer);
         }
         let embedding = (scope / "embed_tokens").take("weight", &[config.vocab_size, width])?;
         Ok(Self {
@@ -148,153 +101,45 @@ impl Decoder {
                 .take("weight", &[config.max_target_positions, width])?,
             layers,
             norm: LayerNorm::load(&(scope / "layer_norm"), width, EPSILON)?,
-            heads,
-            longest: config.max_target_positions,
+            heads: AttentionConfig::self_attention(width, config.decoder_attention_heads),
+            aligned,
         })
     }
 
-    /// What the encoder heard, `[rows, positions, width]`, for every layer.
+    /// What the encoder gives, `[windows, positions, width]`, as every layer attends to it.
     ///
     /// # Errors
-    /// Overload, where memory is short.
-    pub fn listen(&self, heard: &Tensor) -> Result<AudioContext> {
-        let keys = |layer: &Layer| -> Result<KeyValue> {
-            let KeyValue { keys, values } = layer.cross_attn.keys(heard)?;
-            Ok(KeyValue {
-                keys: keys.f_contiguous()?,
-                values: values.f_contiguous()?,
-            })
-        };
-        self.layers
-            .iter()
-            .map(keys)
-            .collect::<Result<_>>()
-            .map(AudioContext)
+    /// Model, where the shape does not fit; overload, where memory is short.
+    pub(super) fn audio(&self, encoded: &Tensor) -> Result<CrossContext> {
+        CrossContext::build(self.layers.iter().map(|layer| &layer.cross_attn), encoded)
     }
 
-    /// Texts of nothing yet, one for each window of `sound`; `aligned` where the words' times will
-    /// be asked for.
-    ///
-    /// # Errors
-    /// Overload, where memory is short.
-    pub fn start(&self, sound: &AudioContext, aligned: bool) -> Result<State> {
-        let (rows, options) = (
-            sound.rows(),
-            (self.positions.kind(), self.positions.device()),
-        );
-        let room = ROOM.min(self.longest);
-        let shape = [
-            self.layers.len() as i64,
-            2,
-            rows,
-            self.heads.count,
-            room,
-            self.heads.dim,
-        ];
-        let count: i64 = self.aligned().map(|(_, aligned)| aligned.count).sum();
-        let queries = if aligned && count > 0 {
-            Some(Tensor::f_empty(
-                [count, rows, room, self.heads.dim],
-                options,
-            )?)
-        } else {
-            None
-        };
-        Ok(State {
-            own: Tensor::f_empty(shape, options)?,
-            queries,
-            length: 0,
-        })
-    }
-
-    fn aligned(&self) -> impl Iterator<Item = (usize, &Aligned)> {
-        self.layers
-            .iter()
-            .enumerate()
-            .filter_map(|(n, layer)| Some((n, layer.aligned.as_ref()?)))
-    }
-
-    /// Appends `columns` tokens to every text (`tokens` row after row); the hidden states after
-    /// each, `[rows, columns, width]`. Only the first call may append several.
-    ///
-    /// # Errors
-    /// Bug, where the texts grow too long or the call does not fit; overload, where memory is
-    /// short.
-    pub fn read(
-        &self,
-        state: &mut State,
-        sound: &AudioContext,
-        tokens: &[u32],
-        columns: i64,
-    ) -> Result<Tensor> {
-        let (rows, start) = (sound.rows(), state.length);
-        if tokens.len() as i64 != rows * columns
-            || start + columns > self.longest
-            || (columns > 1 && start > 0)
-        {
-            return Err(Error::bug(format!(
-                "{} tokens for {rows} texts of {start} tokens",
-                tokens.len()
-            )));
+    /// The decoder over `audio`; `aligned` where the words' times will be asked for.
+    pub(super) fn over<'a>(
+        &'a self,
+        audio: &'a CrossContext,
+        aligned: bool,
+    ) -> AudioTextDecoder<'a> {
+        AudioTextDecoder {
+            network: self,
+            audio,
+            aligned: aligned && self.aligned > 0,
         }
-        state.grow(start + columns)?;
-        let numbers: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
-        let numbers = Tensor::f_from_slice(&numbers)?.f_to(self.embedding.device())?;
-        let positions = self.positions.f_narrow(0, start, columns)?;
-        let mut x = self
-            .embedding
-            .f_index_select(0, &numbers)?
-            .f_view([rows, columns, self.heads.width])?
-            .f_add_(&positions)?;
-        for (n, (layer, heard)) in self.layers.iter().zip(&sound.0).enumerate() {
-            let (query, fresh) = layer
-                .self_attn
-                .queries(&layer.self_attn_norm.forward(&x)?)?;
-            let own = state.append(n as i64, &fresh, columns)?;
-            let _ = x.f_add_(&layer.self_attn.mix(&query, &own, None, columns > 1)?)?;
-            let query = layer
-                .cross_attn
-                .query(&layer.cross_attn_norm.forward(&x)?)?;
-            if let (Some(kept), Some(aligned)) = (&state.queries, &layer.aligned) {
-                let place = kept
-                    .f_narrow(0, aligned.first, aligned.count)?
-                    .f_narrow(2, start, columns)?;
-                place
-                    .f_transpose(0, 1)?
-                    .f_copy_(&query.f_index_select(1, &aligned.heads)?)?;
-            }
-            let _ = x.f_add_(&layer.cross_attn.mix(&query, heard, None, false)?)?;
-            let _ = x.f_add_(&layer.mlp.forward(&layer.mlp_norm.forward(&x)?)?)?;
-        }
-        state.length = start + columns;
-        Ok(x)
     }
 
-    /// Logits after hidden states `[n, width]`: `[n, vocab]`, f32.
-    ///
-    /// # Errors
-    /// Overload, where memory is short.
-    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(self
-            .head
-            .forward(&self.norm.forward(hidden)?)?
-            .f_to_kind(Kind::Float)?)
-    }
-
-    /// How much each of `tokens` that `row` has read, by their places, attended to each position of
-    /// the sound, by the heads that follow it: `[heads, tokens, positions]`, f32, each row of sum
+    /// How much each of `tokens` that `row` has read, by their columns, attended to each position of
+    /// the audio, by the heads that follow it: `[heads, tokens, positions]`, f32, each row of sum
     /// 1.
     ///
     /// # Errors
     /// Bug, where the texts were not started to be aligned; overload, where memory is short.
-    pub fn attention(
+    pub(super) fn attention(
         &self,
-        state: &State,
-        sound: &AudioContext,
+        cache: &AudioTextCache,
         row: usize,
         tokens: std::ops::Range<usize>,
     ) -> Result<Tensor> {
-        let queries = state
+        let queries = cache
             .queries
             .as_ref()
             .ok_or_else(|| Error::bug("these texts keep no queries"))?;
@@ -303,11 +148,15 @@ impl Decoder {
             tokens.start as i64,
             tokens.len() as i64,
         )?;
+        let window = row as i64 / (cache.columns.rows() / cache.audio.rows());
         let mut parts = Vec::new();
-        for (n, aligned) in self.aligned() {
-            let keys = sound.0[n]
+        for (layer, audio) in self.layers.iter().zip(cache.audio.layers()) {
+            let Some(aligned) = &layer.aligned else {
+                continue;
+            };
+            let keys = audio
                 .keys
-                .f_select(0, row as i64)?
+                .f_select(0, window)?
                 .f_index_select(0, &aligned.heads)?;
             let queries = queries
                 .f_narrow(0, aligned.first, aligned.count)?
@@ -322,68 +171,176 @@ impl Decoder {
     }
 }
 
-impl State {
-    /// Tokens that every text has read.
-    pub fn length(&self) -> usize {
-        self.length as usize
+impl Decoder for AudioTextDecoder<'_> {
+    type Cache = AudioTextCache;
+
+    fn vocabulary(&self) -> i64 {
+        self.network.embedding.size()[0]
     }
 
-    fn room(&self) -> i64 {
-        self.own.size()[4]
+    fn positions(&self) -> i64 {
+        self.network.positions.size()[0]
     }
 
-    fn grow(&mut self, tokens: i64) -> Result<()> {
-        let room = self.room();
-        if tokens <= room {
-            return Ok(());
-        }
-        let wider = |tensor: &Tensor, dim: usize| -> Result<Tensor> {
-            let mut shape = tensor.size();
-            shape[dim] = (2 * room).max(tokens);
-            let wide = Tensor::f_empty(&shape, (tensor.kind(), tensor.device()))?;
-            wide.f_narrow(dim as i64, 0, room)?.f_copy_(tensor)?;
-            Ok(wide)
+    fn depends_on_tokens_only(&self) -> bool {
+        false
+    }
+
+    fn empty(&self, columns: i64) -> Result<AudioTextCache> {
+        let network = self.network;
+        let (kind, device) = (network.positions.kind(), network.positions.device());
+        let shape = KvCacheConfig {
+            layers: network.layers.len() as i64,
+            heads: network.heads.count,
+            dim: network.heads.dim,
+            positions: self.positions(),
         };
-        self.own = wider(&self.own, 4)?;
-        self.queries = self
-            .queries
-            .as_ref()
-            .map(|queries| wider(queries, 2))
+        let queries = self
+            .aligned
+            .then(|| Tensor::f_empty([network.aligned, 0, 0, shape.dim], (kind, device)))
             .transpose()?;
-        Ok(())
-    }
-
-    /// Keeps a layer's new keys and gives all of its.
-    fn append(&self, layer: i64, fresh: &KeyValue, columns: i64) -> Result<KeyValue> {
-        let own = self.own.f_select(0, layer)?;
-        let part = |at: i64, fresh: &Tensor| -> Result<Tensor> {
-            let part = own.f_select(0, at)?;
-            part.f_narrow(2, self.length, columns)?.f_copy_(fresh)?;
-            Ok(part.f_narrow(2, 0, self.length + columns)?)
-        };
-        Ok(KeyValue {
-            keys: part(0, &fresh.keys)?,
-            values: part(1, &fresh.values)?,
+        Ok(AudioTextCache {
+            columns: KvCache::new(shape, columns, kind, device)?,
+            audio: self.audio.share(),
+            queries,
         })
     }
 
-    /// Lets go of all rows but these.
-    ///
-    /// # Errors
-    /// Overload, where memory is short.
-    pub fn keep(&mut self, rows: &[usize]) -> Result<()> {
-        let rows = index(rows, self.own.device())?;
-        self.own = self.own.f_index_select(2, &rows)?;
-        self.queries = self
-            .queries
-            .as_ref()
-            .map(|queries| queries.f_index_select(1, &rows))
-            .transpose()?;
-        Ok(())
+    fn pass(&self, cache: &mut AudioTextCache, tokens: &[i64], columns: i64) -> Result<Tensor> {
+        let network = self.network;
+        let slots = cache.columns.open(columns)?;
+        // The kernel hides what comes later faster than by a mask.
+        let causal = columns > 1 && cache.columns.is_causal(columns);
+        let mask = if causal {
+            None
+        } else {
+            cache.columns.mask(columns, 1)?
+        };
+        let queries = cache.new_queries(columns)?;
+        let tokens = Tensor::f_from_slice(tokens)?.f_to(network.embedding.device())?;
+        let mut x = network
+            .embedding
+            .f_index_select(0, &tokens)?
+            .f_view([-1, columns, network.heads.width])?
+            .f_add_(&cache.columns.embed_positions(&network.positions, columns)?)?;
+        for ((layer, mut slot), audio) in network.layers.iter().zip(slots).zip(cache.audio.layers())
+        {
+            let normed = layer.self_attn_norm.forward(&x)?;
+            let (query, new) = layer.self_attn.queries(&normed)?;
+            slot.fill(&new)?;
+            let LayerCache { seen, .. } = &slot;
+            let _ = x.f_add_(&layer.self_attn.mix(&query, seen, mask.as_ref(), causal)?)?;
+            let _ = x.f_add_(&layer.attend(&x, audio, queries.as_ref())?)?;
+            let _ = x.f_add_(&layer.mlp.forward(&layer.mlp_norm.forward(&x)?)?)?;
+        }
+        Ok(x)
+    }
+
+    fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let network = self.network;
+        Ok(network
+            .head
+            .forward(&network.norm.forward(hidden)?)?
+            .f_to_kind(Kind::Float)?)
     }
 }
 
-fn index(rows: &[usize], device: Device) -> Result<Tensor> {
-    let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-    Ok(Tensor::f_from_slice(&rows)?.f_to(device)?)
+impl Layer {
+    fn load(scope: &Scope<'_>, config: &WhisperConfig) -> Result<Self> {
+        let width = config.d_model;
+        let heads = AttentionConfig::self_attention(width, config.decoder_attention_heads);
+        let norm = |name: &str| LayerNorm::load(&(scope / name), width, EPSILON);
+        let (self_attn, cross_attn) = (scope / "self_attn", scope / "encoder_attn");
+        Ok(Self {
+            self_attn_norm: norm("self_attn_layer_norm")?,
+            self_attn: Attention::load_self(&self_attn, PROJECTIONS, heads, BIASES)?.packed()?,
+            cross_attn_norm: norm("encoder_attn_layer_norm")?,
+            cross_attn: Attention::load_cross(&cross_attn, PROJECTIONS, heads, BIASES)?.packed()?,
+            mlp_norm: norm("final_layer_norm")?,
+            mlp: Mlp::load(
+                [&(scope / "fc1"), &(scope / "fc2")],
+                width,
+                config.decoder_ffn_dim,
+                config.activation,
+            )?,
+            aligned: None,
+        })
+    }
+
+    /// What `x`, `[rows, columns, width]`, finds in the audio: the same shape. The queries of the
+    /// aligned heads go into their part of `queries`, `[aligned heads, rows, columns, dim]`.
+    fn attend(&self, x: &Tensor, audio: &KeyValue, queries: Option<&Tensor>) -> Result<Tensor> {
+        let (rows, columns, width) = x.size3()?;
+        let windows = audio.keys.size()[0];
+        // All texts about one window ask it as one sequence, so that its keys need not be there for
+        // each.
+        let normed = self.cross_attn_norm.forward(x)?;
+        let query = self
+            .cross_attn
+            .query(&normed.f_view([windows, -1, width])?)?;
+        if let (Some(queries), Some(aligned)) = (queries, &self.aligned) {
+            let dim = query.size()[3];
+            let own = queries.f_narrow(0, aligned.first, aligned.count)?;
+            own.f_view([aligned.count, windows, rows / windows, columns, dim])?
+                .f_transpose(0, 1)?
+                .f_copy_(&query.f_index_select(1, &aligned.heads)?.f_view([
+                    windows,
+                    aligned.count,
+                    rows / windows,
+                    columns,
+                    dim,
+                ])?)?;
+        }
+        let found = self.cross_attn.mix(&query, audio, None, false)?;
+        Ok(found.f_view([rows, columns, width])?)
+    }
+}
+
+impl AudioTextCache {
+    /// Columns that every text has read.
+    pub(super) fn len(&self) -> usize {
+        self.columns.len() as usize
+    }
+
+    /// Where the queries of the newest `columns` go, `[aligned heads, rows, columns, dim]`; none
+    /// where words are not timed. They have room for as many as the keys.
+    fn new_queries(&mut self, columns: i64) -> Result<Option<Tensor>> {
+        let Some(queries) = &mut self.queries else {
+            return Ok(None);
+        };
+        let start = self.columns.len() - columns;
+        let (rows, room) = (self.columns.rows(), self.columns.room());
+        let size = queries.size();
+        if size[2] < room {
+            let wide = [size[0], rows, room, size[3]];
+            let wide = Tensor::f_empty(wide, (queries.kind(), queries.device()))?;
+            if start > 0 {
+                wide.f_narrow(2, 0, start)?
+                    .f_copy_(&queries.f_narrow(2, 0, start)?)?;
+            }
+            *queries = wide;
+        }
+        Ok(Some(queries.f_narrow(2, start, columns)?))
+    }
+}
+
+impl Cache for AudioTextCache {
+    fn columns(&mut self) -> &mut KvCache {
+        &mut self.columns
+    }
+
+    fn keep(&mut self, rows: &[usize]) -> Result<()> {
+        let texts = self.columns.rows();
+        if rows.iter().copied().eq(0..texts as usize) {
+            return Ok(());
+        }
+        self.audio.keep(rows, texts)?;
+        self.columns.keep(rows)?;
+        if let Some(queries) = &mut self.queries {
+            let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+            let rows = Tensor::f_from_slice(&rows)?.f_to(queries.device())?;
+            *queries = queries.f_index_select(1, &rows)?;
+        }
+        Ok(())
+    }
 }

@@ -41,9 +41,9 @@ const LAYER: LayerKeys = LayerKeys {
     layer_scale: None,
 };
 
-/// From a spectrogram to what the decoder listens to.
+/// From spectrograms to what the text decoder attends to.
 #[derive(Debug)]
-pub struct Encoder {
+pub(super) struct Encoder {
     convolutions: [Conv1d; 2],
     positions: Tensor,
     layers: Vec<PreNormLayer>,
@@ -52,7 +52,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    pub(super) fn new(scope: &Scope<'_>, config: &WhisperConfig) -> Result<Self> {
+    pub(super) fn load(scope: &Scope<'_>, config: &WhisperConfig) -> Result<Self> {
         let width = config.d_model;
         let convolution = |name: &str, input, stride| {
             Conv1d::load(
@@ -90,7 +90,7 @@ impl Encoder {
     ///
     /// # Errors
     /// Model, where shapes do not fit; overload, where memory is short.
-    pub fn forward(&self, spectrograms: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, spectrograms: &Tensor) -> Result<Tensor> {
         // On a CPU the activations of one window are what its caches hold.
         if matches!(spectrograms.device(), Device::Cpu) && spectrograms.size()[0] > 1 {
             let rows = (0..spectrograms.size()[0])

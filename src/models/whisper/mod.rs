@@ -5,6 +5,7 @@
 mod alignment;
 mod capabilities;
 mod config;
+mod decode;
 mod decoder;
 mod encoder;
 mod logits_processor;

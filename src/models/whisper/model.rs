@@ -29,7 +29,7 @@ impl Whisper {
         let tokenizer = Tokenizer::load(folder)?;
         let (config, tokens) = (capabilities.config.clone(), capabilities.tokens.clone());
         Ok(Self {
-            network: Network::new(folder.weights(device, precision)?, config, tokens)?,
+            network: Network::load(folder.weights(device, precision)?, config, tokens)?,
             tokenizer,
             capabilities,
         })

@@ -1,4 +1,4 @@
-//! The passes over a window: each writes what it hears from a point on, anew at higher temperatures
+//! The passes over a window: each writes what is said from a point on, again at higher temperatures
 //! where the text is doubtful, and says where the next one begins. After transformers'
 //! `WhisperGenerationMixin.generate`.
 
@@ -8,11 +8,13 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
 use super::config::{FRAME_SECONDS, HOP, SAMPLE_RATE, SpecialTokens};
-use super::network::{DecodeOutput, DecodeRequest, Network};
+use super::decode::{DecodeOutput, DecodeRequest};
+use super::network::Network;
 use super::segments::{TimedSpan, split};
 use super::transcription::{Options, Request, Segment, Task, Transcription, Word};
 use super::words::words;
 use crate::error::{Error, Result};
+use crate::models::decoder::CrossContext;
 use crate::models::text::Tokenizer;
 use crate::tensor::Tensor;
 
@@ -101,9 +103,9 @@ fn pass(
         .iter()
         .map(|job| (&job.spectrogram, job.seek))
         .collect();
-    let sound = network.hear(&from)?;
+    let audio = network.encode(&from)?;
     if jobs.iter().any(|job| job.language.is_none()) {
-        for (job, found) in jobs.iter_mut().zip(network.languages(&sound)?) {
+        for (job, found) in jobs.iter_mut().zip(network.languages(&audio)?) {
             job.language.get_or_insert(found);
         }
     }
@@ -122,26 +124,15 @@ fn pass(
         if rows.is_empty() {
             break;
         }
-        let orders: Vec<DecodeRequest> = rows
-            .iter()
-            .map(|&row| jobs[row].order(&network.tokens, attempt))
-            .collect();
-        let aligned = jobs.iter().any(|job| job.options.words);
         let some = if rows.len() < jobs.len() {
-            Some(sound.keep(&rows)?)
+            Some(audio.select(&rows)?)
         } else {
             None
         };
-        let written = network.write(some.as_ref().unwrap_or(&sound), &orders, aligned, &|at| {
-            cancelled(jobs[rows[at]].place)
-        })?;
-        for (&row, written) in rows.iter().zip(written) {
-            passes[row] = Some(DecodedPass::new(
-                written,
-                jobs[row].options,
-                jobs[row].options.temperatures[attempt],
-                model,
-            )?);
+        let audio = some.as_ref().unwrap_or(&audio);
+        let decoded = decode_again(model, jobs, (&rows, audio), attempt, cancelled)?;
+        for (row, pass) in rows.into_iter().zip(decoded) {
+            passes[row] = Some(pass);
         }
     }
     for (job, pass) in jobs.iter_mut().zip(passes) {
@@ -151,6 +142,32 @@ fn pass(
         )?;
     }
     Ok(())
+}
+
+/// The texts of some `rows` of `jobs`, about their `audio`, at the temperatures of an attempt.
+fn decode_again(
+    model: Model<'_>,
+    jobs: &[&mut Job<'_>],
+    (rows, audio): (&[usize], &CrossContext),
+    attempt: usize,
+    cancelled: &dyn Fn(usize) -> bool,
+) -> Result<Vec<DecodedPass>> {
+    let requests: Vec<DecodeRequest> = rows
+        .iter()
+        .map(|&row| jobs[row].request(&model.network.tokens, attempt))
+        .collect();
+    let aligned = jobs.iter().any(|job| job.options.words);
+    let cancelled = |at: usize| cancelled(jobs[rows[at]].place);
+    let outputs = model
+        .network
+        .decode(audio, &requests, aligned, &cancelled)?;
+    rows.iter()
+        .zip(outputs)
+        .map(|(&row, output)| {
+            let options = jobs[row].options;
+            DecodedPass::new(output, options, options.temperatures[attempt], model)
+        })
+        .collect()
 }
 
 impl<'a> Job<'a> {
@@ -204,7 +221,7 @@ impl<'a> Job<'a> {
             .collect();
     }
 
-    fn order(&self, tokens: &SpecialTokens, attempt: usize) -> DecodeRequest {
+    fn request(&self, tokens: &SpecialTokens, attempt: usize) -> DecodeRequest {
         let mut prompt = self.before.clone();
         prompt.push(tokens.start);
         let language = self
@@ -220,7 +237,7 @@ impl<'a> Job<'a> {
                 .flat_map(|(language, task)| [*language, *task]),
         );
         DecodeRequest {
-            prompt,
+            prompt: prompt.into_iter().map(i64::from).collect(),
             before: self.before.len(),
             frames: self.frames - self.seek,
             temperature: self.options.temperatures[attempt],
@@ -272,13 +289,7 @@ impl<'a> Job<'a> {
         pass: &DecodedPass,
         stretch: &TimedSpan,
     ) -> Result<Option<Segment>> {
-        let DecodeOutput {
-            tokens,
-            log_probabilities,
-            no_speech,
-            times,
-            ..
-        } = &pass.written;
+        let tokens = &pass.written.tokens;
         let offset = self.seek as f64 * FRAME_SECONDS;
         let places: Vec<usize> = stretch
             .tokens
@@ -290,32 +301,11 @@ impl<'a> Job<'a> {
         if decoded.trim().is_empty() {
             return Ok(None);
         }
-        let mut found = Vec::new();
-        if self.options.words {
-            let language = if self.options.task == Task::Translate {
-                "en"
-            } else {
-                self.language.as_ref().map_or("en", |(code, _)| code)
-            };
-            for word in words(model.tokenizer, &text, language)? {
-                let own = &places[word.tokens];
-                let (Some(&first), Some(&last)) = (own.first(), own.last()) else {
-                    continue;
-                };
-                let probability = own
-                    .iter()
-                    .map(|&at| log_probabilities[at].exp())
-                    .sum::<f32>()
-                    / own.len() as f32;
-                let start = offset + first.checked_sub(1).map_or(0., |before| times[before]);
-                found.push(Word {
-                    text: word.text.trim().to_owned(),
-                    start,
-                    end: offset + times[last],
-                    probability,
-                });
-            }
-        }
+        let found = if self.options.words {
+            self.words(model, &pass.written, (&text, &places))?
+        } else {
+            Vec::new()
+        };
         Ok(Some(Segment {
             start: offset + stretch.start,
             end: offset + stretch.end,
@@ -323,10 +313,46 @@ impl<'a> Job<'a> {
             tokens: tokens[stretch.tokens.clone()].to_vec(),
             words: found,
             log_probability: pass.log_probability,
-            no_speech: *no_speech,
+            no_speech: pass.written.no_speech,
             compression_ratio: pass.compression_ratio,
             temperature: pass.temperature,
         }))
+    }
+
+    /// The words of `text`, whose tokens stand at `places` of what was written, with their times.
+    fn words(
+        &self,
+        model: Model<'_>,
+        written: &DecodeOutput,
+        (text, places): (&[u32], &[usize]),
+    ) -> Result<Vec<Word>> {
+        let language = if self.options.task == Task::Translate {
+            "en"
+        } else {
+            self.language.as_ref().map_or("en", |(code, _)| code)
+        };
+        let offset = self.seek as f64 * FRAME_SECONDS;
+        let mut found = Vec::new();
+        for word in words(model.tokenizer, text, language)? {
+            let own = &places[word.tokens];
+            let (Some(&first), Some(&last)) = (own.first(), own.last()) else {
+                continue;
+            };
+            let sum: f32 = own
+                .iter()
+                .map(|&at| written.log_probabilities[at].exp())
+                .sum();
+            let begin = first
+                .checked_sub(1)
+                .map_or(0., |before| written.times[before]);
+            found.push(Word {
+                text: word.text.trim().to_owned(),
+                start: offset + begin,
+                end: offset + written.times[last],
+                probability: sum / own.len() as f32,
+            });
+        }
+        Ok(found)
     }
 }
 

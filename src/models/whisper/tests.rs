@@ -6,10 +6,12 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::network::{DecodeRequest, Network};
+use super::decode::DecodeRequest;
+use super::network::Network;
 use super::*;
 use crate::models::Config;
 use crate::models::attention::KeyValue;
+use crate::models::decoder::{Cache, Decoder};
 use crate::models::golden::{cosine, goldens, noise, path, relative_error, trained, weights};
 use crate::tensor::Tensor;
 use crate::tensor::{Device, Precision};
@@ -39,7 +41,7 @@ fn small(precision: Precision) -> Network {
         "max_target_positions": 72});
     let config = WhisperConfig::read(&Config::of(json)).unwrap();
     let tokens = small_tokens(&config);
-    Network::new(weights("whisper.json", "small", precision), config, tokens).unwrap()
+    Network::load(weights("whisper.json", "small", precision), config, tokens).unwrap()
 }
 
 fn encoded(network: &Network) -> Tensor {
@@ -51,28 +53,28 @@ fn encoded(network: &Network) -> Tensor {
         .unwrap()
 }
 
-/// What it hears, for `models::network_conformance`: its texts are numbers.
+/// What its text decoder attends to, for `models::network_conformance`: its texts are numbers.
 pub(in crate::models) fn outputs(precision: Precision) -> Vec<Tensor> {
     let network = small(precision);
     let spectrogram = network.spectrogram(&sound("one", SAMPLE_RATE)).unwrap();
-    let heard = network.hear(&[(&spectrogram, 0)]).unwrap();
-    heard
-        .0
-        .into_iter()
-        .flat_map(|KeyValue { keys, values }| [keys, values])
+    let audio = network.encode(&[(&spectrogram, 0)]).unwrap();
+    audio
+        .layers()
+        .iter()
+        .flat_map(|KeyValue { keys, values }| [keys.shallow_clone(), values.shallow_clone()])
         .collect()
 }
 
 /// A text about each window, in German.
-fn orders(network: &Network) -> Vec<DecodeRequest> {
-    let order = DecodeRequest {
+fn requests(network: &Network) -> Vec<DecodeRequest> {
+    let request = DecodeRequest {
         prompt: vec![101, 103, 107],
         before: 0,
         frames: network.config.frames(),
         temperature: 0.,
         seed: 0,
     };
-    vec![order.clone(), order]
+    vec![request.clone(), request]
 }
 
 fn tokens(tensor: &Tensor) -> Vec<u32> {
@@ -110,20 +112,18 @@ fn decoder_gives_the_logits_of_transformers_at_once_and_step_by_step() {
     let goldens = goldens("whisper.safetensors");
     let check = |precision| {
         let network = small(precision);
-        let sound = network.decoder.listen(&encoded(&network)).unwrap();
-        let texts = [0, 1].map(|row| tokens(&goldens["tokens"].get(row)));
-        let mut found = Vec::new();
-        let mut state = network.decoder.start(&sound, false).unwrap();
-        let first: Vec<u32> = texts.iter().flat_map(|text| text[..3].to_vec()).collect();
-        found.push(network.decoder.read(&mut state, &sound, &first, 3).unwrap());
-        for at in 3..texts[0].len() {
-            let next: Vec<u32> = texts.iter().map(|text| text[at]).collect();
-            found.push(network.decoder.read(&mut state, &sound, &next, 1).unwrap());
-        }
-        let hidden = Tensor::cat(&found, 1);
-        let rows: Vec<Tensor> = (0..8)
-            .map(|at| network.decoder.logits(&hidden.select(1, at)).unwrap())
+        let audio = network.decoder.audio(&encoded(&network)).unwrap();
+        let decoder = network.decoder.over(&audio, false);
+        let texts = [0, 1].map(|row| Vec::<i64>::try_from(goldens["tokens"].get(row)).unwrap());
+        let prompts = [&texts[0][..3], &texts[1][..3]];
+        let (mut cache, hidden) = decoder.start_whole(&prompts, 2).unwrap();
+        let mut rows: Vec<Tensor> = (0..3)
+            .map(|at| decoder.logits(&hidden.select(1, at)).unwrap())
             .collect();
+        for at in 3..texts[0].len() {
+            let next = [texts[0][at], texts[1][at]];
+            rows.push(decoder.step(&mut cache, &next).unwrap());
+        }
         Tensor::stack(&rows, 1)
     };
     let error = relative_error(&check(Precision::F32), &goldens["logits"]);
@@ -133,11 +133,38 @@ fn decoder_gives_the_logits_of_transformers_at_once_and_step_by_step() {
 }
 
 #[test]
+fn prompts_of_any_length_and_several_texts_a_window_are_as_alone() {
+    let (goldens, network) = (goldens("whisper.safetensors"), small(Precision::F32));
+    let audio = network.decoder.audio(&encoded(&network)).unwrap();
+    let texts = [0, 1].map(|row| Vec::<i64>::try_from(goldens["tokens"].get(row)).unwrap());
+    let decoder = network.decoder.over(&audio, true);
+    let (mut cache, logits) = decoder.start(&[&texts[0][..5], &texts[1][..3]], 8).unwrap();
+    let expected = |row: i64, at: i64| goldens["logits"].get(row).get(at);
+    let check = |found: &Tensor, expected: &Tensor| {
+        let error = relative_error(found, expected);
+        assert!(error < 1e-4, "{error}");
+    };
+    check(&logits.get(0), &expected(0, 4));
+    check(&logits.get(1), &expected(1, 2));
+    // As beams go on: two texts about each window, then one about the second.
+    cache.keep(&[0, 0, 1, 1]).unwrap();
+    let next = [texts[0][5], texts[0][6], texts[1][3], texts[1][4]];
+    let logits = decoder.step(&mut cache, &next).unwrap();
+    check(&logits.get(0), &expected(0, 5));
+    check(&logits.get(2), &expected(1, 3));
+    cache.keep(&[2]).unwrap();
+    let logits = decoder.step(&mut cache, &[texts[1][4]]).unwrap();
+    check(&logits.get(0), &expected(1, 4));
+    let attention = network.decoder.attention(&cache, 0, 5..7).unwrap();
+    assert_eq!(attention.size(), [3, 2, 50]);
+}
+
+#[test]
 fn greedy_texts_and_their_times_are_those_of_transformers() {
     let (goldens, network) = (goldens("whisper.safetensors"), small(Precision::F32));
-    let sound = network.decoder.listen(&encoded(&network)).unwrap();
+    let audio = network.decoder.audio(&encoded(&network)).unwrap();
     let written = network
-        .write(&sound, &orders(&network), true, &|_| false)
+        .decode(&audio, &requests(&network), true, &|_| false)
         .unwrap();
     for (row, text) in written.iter().enumerate() {
         assert_eq!(
@@ -169,8 +196,8 @@ fn greedy_texts_and_their_times_are_those_of_transformers() {
 #[test]
 fn languages_are_those_of_transformers() {
     let (goldens, network) = (goldens("whisper.safetensors"), small(Precision::F32));
-    let sound = network.decoder.listen(&encoded(&network)).unwrap();
-    for (row, (code, probability)) in network.languages(&sound).unwrap().into_iter().enumerate() {
+    let audio = network.decoder.audio(&encoded(&network)).unwrap();
+    for (row, (code, probability)) in network.languages(&audio).unwrap().into_iter().enumerate() {
         let (most, which) = goldens["languages"].get(row as i64).max_dim(0, false);
         assert_eq!(
             code,
@@ -183,9 +210,9 @@ fn languages_are_those_of_transformers() {
 #[test]
 fn texts_that_are_cancelled_leave_the_others_as_they_are() {
     let network = small(Precision::F32);
-    let sound = network.decoder.listen(&encoded(&network)).unwrap();
+    let audio = network.decoder.audio(&encoded(&network)).unwrap();
     let whole = network
-        .write(&sound, &orders(&network), true, &|_| false)
+        .decode(&audio, &requests(&network), true, &|_| false)
         .unwrap();
     let asked = std::cell::Cell::new(0);
     let cancelled = |place: usize| {
@@ -193,7 +220,7 @@ fn texts_that_are_cancelled_leave_the_others_as_they_are() {
         place == 0 && asked.get() > 20
     };
     let cut = network
-        .write(&sound, &orders(&network), true, &cancelled)
+        .decode(&audio, &requests(&network), true, &cancelled)
         .unwrap();
     assert_eq!(
         (&cut[1].tokens, &cut[1].times),
@@ -399,7 +426,7 @@ fn a_window_is_as_alone_whatever_is_beside_it() {
 }
 
 #[test]
-fn doubtful_texts_are_written_anew_and_drawn_by_the_seed() {
+fn doubtful_texts_are_written_again_and_drawn_by_the_seed() {
     let (whisper, samples) = (whisper(), film());
     let options = Options {
         log_probability: Some(-0.01),
