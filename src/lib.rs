@@ -14,6 +14,7 @@
 // Floor 0
 pub mod error;
 pub mod packet;
+mod redact;
 // Floor 1
 pub mod codec;
 pub mod config;

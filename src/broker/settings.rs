@@ -12,6 +12,7 @@ use rdkafka::error::KafkaError;
 
 use super::embedded::Embedded;
 use crate::error::{Error, Result};
+use crate::redact::{HIDDEN, is_secret_name, redact};
 
 /// Properties that the producer sets itself, each with what rests on it.
 const RESERVED: [(&str, &str); 10] = [
@@ -204,24 +205,31 @@ impl Settings {
             KafkaError::ClientCreation(text) => text,
             other => other.to_string(),
         };
-        let text = self
-            .secrets
-            .values()
-            .filter(|secret| !secret.is_empty())
-            .fold(text, |text, secret| {
-                text.replace(secret.as_str(), "(redacted)")
-            });
+        let named = self.properties.iter();
+        let named = named.filter(|(key, _)| is_secret_name(key));
+        let secrets = self.secrets.iter().chain(named);
+        let text = secrets
+            .filter(|(_, secret)| !secret.is_empty())
+            .fold(text, |text, (_, secret)| text.replace(secret, HIDDEN));
         Error::config(format!("librdkafka refuses the kafka settings: {text}"))
     }
 }
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let secrets: BTreeMap<_, _> = self.secrets.keys().map(|key| (key, "(redacted)")).collect();
+        let hidden = |key: &String, value: &String| match is_secret_name(key) {
+            true => HIDDEN.to_owned(),
+            false => redact(value),
+        };
+        let properties = self.properties.iter();
+        let properties: BTreeMap<_, _> = properties
+            .map(|(key, value)| (key, hidden(key, value)))
+            .collect();
+        let secrets: BTreeMap<_, _> = self.secrets.keys().map(|key| (key, HIDDEN)).collect();
         f.debug_struct("Settings")
             .field("brokers", &self.brokers)
             .field("namespace", &self.namespace)
-            .field("properties", &self.properties)
+            .field("properties", &properties)
             .field("secrets", &secrets)
             .field("create_topics", &self.create_topics)
             .field("in_flight", &self.in_flight)
@@ -273,7 +281,24 @@ mod tests {
         settings
             .secrets
             .insert("sasl.password".to_owned(), "hush".to_owned());
-        assert!(!format!("{settings:?}").contains("hush"));
+        for (key, value) in [
+            ("sasl.password", "hush"),
+            ("ssl.key.password", "hush"),
+            ("sasl.oauthbearer.client.secret", "hush"),
+            (
+                "sasl.oauthbearer.token.endpoint.url",
+                "https://me:hush@host/x",
+            ),
+            ("http.proxy", "http://me:hush@host:3128"),
+        ] {
+            settings.properties.insert(key.to_owned(), value.to_owned());
+        }
+        let shown = format!("{settings:?}");
+        assert!(
+            !shown.contains("hush") && shown.contains("SASL_SSL"),
+            "{shown}"
+        );
+        settings.properties.clear();
         settings.secrets.insert(
             "ssl.endpoint.identification.algorithm".to_owned(),
             "hush".to_owned(),

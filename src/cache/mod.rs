@@ -27,8 +27,9 @@ pub use self::op::OpStats;
 use self::flight::Flights;
 use self::memory::MemoryTier;
 use self::op::OpCounters;
-use self::remote::{RedisTier, redacted};
+use self::remote::RedisTier;
 use crate::error::Result;
+use crate::redact::redact_url;
 use crate::telemetry::{CacheTier, Family};
 
 /// What the cache may use.
@@ -57,7 +58,7 @@ impl fmt::Debug for CacheSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheSettings")
             .field("memory", &self.memory)
-            .field("redis", &self.redis.as_deref().map(redacted))
+            .field("redis", &self.redis.as_deref().map(redact_url))
             .field("compress_above", &self.compress_above)
             .finish()
     }

@@ -17,6 +17,7 @@ use super::envelope::{self, LONGEST};
 use super::key::Key;
 use super::op::OpCounters;
 use crate::error::{Error, Result};
+use crate::redact::redact_url;
 use crate::telemetry::{Family, names};
 
 /// The longest a caller waits for Redis before the breaker opens.
@@ -65,7 +66,7 @@ impl RedisTier {
         compress_above: usize,
         ops: Arc<Family<OpCounters>>,
     ) -> Result<Self> {
-        let shown = redacted(url);
+        let shown = redact_url(url);
         let client = redis::Client::open(url).map_err(|error| {
             Error::config(format!("{shown} is not a Redis URL: {:?}", error.kind()))
                 .hint("write redis://[user:password@]host:port/db, or rediss:// for TLS")
@@ -347,34 +348,4 @@ fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |elapsed| elapsed.as_millis() as u64)
-}
-
-/// `url` without its user and password.
-pub(super) fn redacted(url: &str) -> String {
-    let Ok(mut parsed) = url::Url::parse(url) else {
-        return "the given text".to_owned();
-    };
-    if !parsed.username().is_empty() || parsed.password().is_some() {
-        let hidden = parsed
-            .set_username("")
-            .and_then(|()| parsed.set_password(Some("***")));
-        if hidden.is_err() {
-            return format!("{}://***", parsed.scheme());
-        }
-    }
-    parsed.set_query(None);
-    parsed.to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_are_shown_without_their_secrets() {
-        let shown = redacted("redis://tom:hunter2@cache.example:6380/2");
-        assert_eq!(shown, "redis://:***@cache.example:6380/2");
-        assert_eq!(redacted("redis://cache.example"), "redis://cache.example");
-        assert!(!redacted("redis://:hunter2@[broken").contains("hunter2"));
-    }
 }

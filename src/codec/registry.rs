@@ -13,6 +13,7 @@ use super::schema::{COMPATIBILITY, schema_text};
 use super::schema_ids::SchemaIds;
 use crate::error::{Error, Result};
 use crate::packet::PayloadKind;
+use crate::redact::{HIDDEN, redact_url};
 
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 const ATTEMPTS: u32 = 7;
@@ -43,13 +44,9 @@ impl RegistrySettings {
 
 impl fmt::Debug for RegistrySettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let url = Url::parse(&self.url).map_or_else(
-            |_| "(not a URL)".to_owned(),
-            |url| without_login(url).to_string(),
-        );
-        let login = self.login.as_ref().map(|(user, _)| (user, "(redacted)"));
+        let login = self.login.as_ref().map(|_| HIDDEN);
         f.debug_struct("RegistrySettings")
-            .field("url", &url)
+            .field("url", &redact_url(&self.url))
             .field("login", &login)
             .field("timeout", &self.timeout)
             .finish()
@@ -80,8 +77,8 @@ pub enum Verdict {
 pub struct Registry {
     /// May carry a login, which the HTTP client takes out of it.
     url: Url,
-    /// The same without the login, for messages.
-    base: Url,
+    /// The same as messages show it.
+    base: String,
     login: Option<(String, String)>,
     client: reqwest::Client,
 }
@@ -106,7 +103,7 @@ impl Registry {
             .build()
             .map_err(|error| Error::external("cannot set up an HTTP client").because(error))?;
         Ok(Self {
-            base: without_login(url.clone()),
+            base: redact_url(url.as_str()),
             url,
             login: settings.login.clone(),
             client,
@@ -348,9 +345,13 @@ impl Registry {
 }
 
 async fn answer(request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
-    let response = request.send().await?;
+    // An error's text would show the URL, whose query may hold a secret.
+    let response = request.send().await.map_err(reqwest::Error::without_url)?;
     let status = response.status();
-    let bytes = response.bytes().await?;
+    let bytes = response
+        .bytes()
+        .await
+        .map_err(reqwest::Error::without_url)?;
     Ok(Answer {
         status,
         body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
@@ -359,13 +360,6 @@ async fn answer(request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
 
 fn repeatable(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
-}
-
-fn without_login(mut url: Url) -> Url {
-    // Both fail only for URLs without a host, which carry no login.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url
 }
 
 fn schema_body(kind: PayloadKind) -> Value {

@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use gstreamer as gst;
 
-use super::redact::redact_uris;
 use crate::error::{Error, Result};
+use crate::redact::redact;
 
 /// Starts GStreamer once for the process; later calls repeat the first one's result. `GST_DEBUG`
 /// sets what it logs (errors by default), tracing's filter for the target `gstreamer` what of it is
@@ -63,7 +63,7 @@ fn forward(category: &str, level: tracing::Level, object: Option<String>, messag
     let object = object.unwrap_or_default();
     macro_rules! event {
         ($level:ident) => {
-            tracing::event!(target: "gstreamer", tracing::Level::$level, category, object, "{}", redact_uris(message))
+            tracing::event!(target: "gstreamer", tracing::Level::$level, category, object, "{}", redact(message))
         };
     }
     match level {

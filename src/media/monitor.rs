@@ -12,8 +12,8 @@ use gstreamer::prelude::*;
 use super::ingest_state::{IngestState, SECOND_STREAM};
 use super::mp4;
 use super::outcome::StreamEnd;
-use super::redact::redact_uris;
 use crate::error::Error;
+use crate::redact::redact;
 
 /// How often the time-outs are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -42,8 +42,8 @@ pub(super) async fn watch(
                     }
                     gst::MessageView::Warning(warning) => {
                         state.warnings.fetch_add(1, Ordering::AcqRel);
-                        let detail = warning.debug().map(|text| redact_uris(&text));
-                        tracing::debug!(source = %state.name, detail, "{}", redact_uris(warning.error().message()));
+                        let detail = warning.debug().map(|text| redact(&text));
+                        tracing::debug!(source = %state.name, detail, "{}", redact(warning.error().message()));
                     }
                     _ => {}
                 }
@@ -143,8 +143,8 @@ fn explain(state: &IngestState, message: &gst::message::Error) -> Error {
         .src()
         .map(|source| source.name().to_string())
         .unwrap_or_default();
-    tracing::debug!(source = %name, element, detail = message.debug().map(|text| redact_uris(&text)), "{}", redact_uris(error.message()));
-    let text = redact_uris(error.message().trim_end_matches('.'));
+    tracing::debug!(source = %name, element, detail = message.debug().map(|text| redact(&text)), "{}", redact(error.message()));
+    let text = redact(error.message().trim_end_matches('.'));
     match error.kind::<gst::StreamError>() {
         Some(gst::StreamError::TypeNotFound | gst::StreamError::WrongType) => {
             Error::external(format!("{name} is no video that GStreamer knows: {text}"))

@@ -14,12 +14,12 @@ use super::log::init;
 use super::mp4;
 use super::options::{FrameRate, Options};
 use super::outcome::StreamEnd;
-use super::redact::redact_uris;
 use super::sound_reader::SoundReader;
 use super::uri::MediaSource;
 use super::view_reader::ViewReader;
 use crate::error::{Error, Result};
 use crate::packet::{Micros, Nanos};
+use crate::redact::redact;
 
 /// What a stream carries, as its first frame shows.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,7 +68,7 @@ pub async fn open(uri: &str, options: &Options) -> Result<OpenedStream> {
         .await
         .map_err(|error| Error::bug("a URI").because(error))??;
     let path = whole(&source, uri).await?;
-    let state = Arc::new(IngestState::new(redact_uris(uri), options.clone()));
+    let state = Arc::new(IngestState::new(redact(uri), options.clone()));
     let Graph {
         pipeline,
         views,
@@ -119,7 +119,7 @@ async fn whole(source: &MediaSource, uri: &str) -> Result<Option<PathBuf>> {
     match boxes {
         Some(boxes) if !boxes.has_index => Err(Error::external(format!(
             "{} has no index (no moov box): it is cut off or was never finished",
-            redact_uris(uri)
+            redact(uri)
         ))),
         _ => Ok(Some(path.clone())),
     }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use super::options::FrameRate;
-use super::redact::redact_uris;
 use crate::error::{Error, Result};
+use crate::redact::redact;
 
 const SCHEMES: [&str; 12] = [
     "file", "http", "https", "rtmp", "rtmps", "rtsp", "rtsps", "rtspt", "rtspu", "srt", "test",
@@ -47,7 +47,7 @@ impl MediaSource {
         if !text.contains("://") {
             return Self::file(Path::new(text));
         }
-        let shown = redact_uris(text);
+        let shown = redact(text);
         let url = Url::parse(text)
             .map_err(|error| Error::config(format!("{shown} is not a URI")).because(error))?;
         if !SCHEMES.contains(&url.scheme()) {

@@ -4,6 +4,7 @@
 use super::checked::{Checked, EffectiveStage};
 use super::grammar::{INPUT, STAGE, TOP, applies};
 use crate::config::{Field, Params, Provenance, Setting, Type, Value, units};
+use crate::redact::redact;
 use crate::stage::StageKind;
 
 /// The file that says in full what `checked` says. Secrets, and passwords inside URLs, are left
@@ -40,47 +41,6 @@ pub fn parameters(kind: &StageKind, with: &Params) -> [u8; 16] {
     let mut digest = [0; 16];
     digest.copy_from_slice(&hash(&lines).as_bytes()[..16]);
     digest
-}
-
-/// A text with the password of the URL in it, and the query's secrets, replaced by `***`.
-pub fn redact(text: &str) -> String {
-    const SECRET: [&str; 8] = [
-        "passphrase",
-        "password",
-        "pass",
-        "token",
-        "secret",
-        "key",
-        "sig",
-        "signature",
-    ];
-    let Some(scheme) = text.find("://").map(|at| at + 3) else {
-        return text.to_owned();
-    };
-    let end = text[scheme..]
-        .find(['/', '?', '#'])
-        .map_or(text.len(), |at| scheme + at);
-    let mut out = match text[scheme..end].rsplit_once('@') {
-        Some((user, host)) => match user.split_once(':') {
-            Some((name, _)) => format!("{}{name}:***@{host}", &text[..scheme]),
-            None => text[..end].to_owned(),
-        },
-        None => text[..end].to_owned(),
-    };
-    let Some((path, query)) = text[end..].split_once('?') else {
-        return out + &text[end..];
-    };
-    out.push_str(path);
-    for (number, pair) in query.split('&').enumerate() {
-        out.push(if number == 0 { '?' } else { '&' });
-        match pair.split_once('=') {
-            Some((key, _)) if SECRET.contains(&key.to_ascii_lowercase().as_str()) => {
-                out.push_str(&format!("{key}=***"))
-            }
-            _ => out.push_str(pair),
-        }
-    }
-    out
 }
 
 fn hash(lines: &Lines) -> blake3::Hash {
@@ -256,31 +216,6 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn passwords_in_urls_are_not_shown() {
-        assert_eq!(
-            redact("rtsp://me:hunter2@camera:554/one?a=b"),
-            "rtsp://me:***@camera:554/one?a=b"
-        );
-        assert_eq!(redact("redis://:hunter2@cache/0"), "redis://:***@cache/0");
-        assert_eq!(
-            redact("srt://h:1?mode=call_context&passphrase=hunter2"),
-            "srt://h:1?mode=call_context&passphrase=***"
-        );
-        for text in [
-            "rtmp://h/live/one",
-            "films/*.mp4",
-            "a: b",
-            "http://user@h/x@y:z",
-        ] {
-            assert_eq!(redact(text), text);
-        }
-        assert_eq!(
-            redact(&redact("redis://:hunter2@cache/0")),
-            redact("redis://:hunter2@cache/0")
-        );
-    }
 
     #[test]
     fn texts_are_read_back_as_they_were() {

@@ -13,14 +13,15 @@ use source::{File, files, is_test};
 /// room of `LOW`.
 const ROOMS: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("redact", &[]),
     ("packet", &["error"]),
     ("config", &["error"]),
     ("telemetry", &["error"]),
     ("tensor", &["error", "packet"]),
-    ("codec", &["error", "packet"]),
-    ("media", &["error", "packet", "telemetry"]),
-    ("broker", &["error", "telemetry", "codec"]),
-    ("cache", &["error", "telemetry"]),
+    ("codec", &["error", "redact", "packet"]),
+    ("media", &["error", "redact", "packet", "telemetry"]),
+    ("broker", &["error", "redact", "telemetry", "codec"]),
+    ("cache", &["error", "redact", "telemetry"]),
     ("models", &["error", "tensor"]),
     (
         "inference",
@@ -35,6 +36,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// Floors 0 to 3.
 const LOW: &[&str] = &[
     "error",
+    "redact",
     "packet",
     "config",
     "telemetry",

@@ -14,7 +14,7 @@ use crate::media;
 use crate::packet::{Event, PayloadKind};
 use crate::stage::source_setup::{self, SourceSetup};
 use crate::stage::{Build, Context, Endpoint, Host, Joins, Lookahead, Source, StageKind};
-use crate::{Error, Result};
+use crate::{Error, Result, redact};
 
 /// The kind.
 pub const KIND: StageKind = StageKind {
@@ -117,7 +117,7 @@ impl FileSource {
             Some(media::file_digest(uri).await?)
         };
         let started = Event::Started {
-            uri: media::redact_uris(uri),
+            uri: redact::redact(uri),
             digest,
         };
         self.setup
@@ -154,17 +154,23 @@ fn expand(path: &str) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// A stream's id: the source's, the file's stem, and eight digits of the hash of the canonical URI.
+/// A stream's id: the source's, the file's stem as it may be shown, and eight digits of the hash of
+/// what tells the URI from others.
 fn stream_id(source: &str, uri: &str) -> String {
-    let canonical = if uri.contains("://") {
-        media::redact_uris(uri)
+    let (shown, canonical) = if uri.contains("://") {
+        (redact::redact(uri), redact::identity(uri))
     } else {
-        std::fs::canonicalize(uri).map_or_else(
+        let path = std::fs::canonicalize(uri).map_or_else(
             |_| uri.to_owned(),
             |path| path.to_string_lossy().into_owned(),
-        )
+        );
+        (uri.to_owned(), path)
     };
-    let stem = Path::new(uri)
+    let path = match uri.contains("://") {
+        true => shown.split('?').next().unwrap_or_default(),
+        false => &shown,
+    };
+    let stem = Path::new(path)
         .file_stem()
         .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let stem: String = stem
@@ -221,6 +227,19 @@ mod tests {
         assert_eq!(
             stream_id("f", "http://user:pass@h/x.mp4"),
             stream_id("f", "http://other:word@h/x.mp4")
+        );
+        for uri in [
+            "http://h/film?token=hunter2",
+            "http://h/film.mp4?token=a/hunter2",
+            "http://joe:hunter2@h",
+            "http://joe:a/hunter2@h/film.mp4",
+        ] {
+            let id = stream_id("f", uri);
+            assert!(!id.contains("hunter2"), "{id}");
+        }
+        assert_ne!(
+            stream_id("f", "http://h/film?id=1"),
+            stream_id("f", "http://h/film?id=2")
         );
     }
 }

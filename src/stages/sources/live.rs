@@ -17,7 +17,7 @@ use crate::packet::{Event, Micros, PayloadKind, now_micros};
 use crate::stage::source_setup::{self, PumpContext, SourceSetup};
 use crate::stage::{Build, Context, Endpoint, Feed, Host, Joins, Lookahead, Source, StageKind};
 use crate::telemetry::SourceMetrics;
-use crate::{Error, Result};
+use crate::{Error, Result, redact};
 
 /// The kind.
 pub const KIND: StageKind = StageKind {
@@ -101,14 +101,7 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
     let streams: Vec<_> = streams
         .map(|stream| Camera::new(&context.origin.stage, stream))
         .collect();
-    let mut ids: Vec<_> = streams.iter().map(|stream| &stream.id).collect();
-    ids.sort();
-    if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Error::config(format!(
-            "two streams have the id `{}`",
-            twice[0]
-        )));
-    }
+    distinct_ids(&streams)?;
     let mut setup = SourceSetup::new(context, true);
     setup.options.latency = Some(params.duration("latency"));
     setup.options.sender_clock = **params.text("clock") == *"ntp";
@@ -140,6 +133,23 @@ fn build(context: &Context<'_>) -> Result<Arc<dyn Source>> {
     }))
 }
 
+/// Refuses two streams with one id: their records could not be told apart.
+fn distinct_ids(streams: &[Camera]) -> Result<()> {
+    let mut seen = BTreeMap::new();
+    for camera in streams {
+        if let Some(other) = seen.insert(&camera.id, camera) {
+            let error = Error::config(format!(
+                "two streams have the id `{}`: {} and {}",
+                camera.id,
+                redact::redact(&other.url),
+                redact::redact(&camera.url)
+            ));
+            return Err(error.hint("give each an `id` of its own"));
+        }
+    }
+    Ok(())
+}
+
 struct LiveSource {
     setup: SourceSetup,
     metrics: SourceMetrics,
@@ -158,17 +168,20 @@ struct Camera {
 impl Camera {
     fn new(source: &str, params: &Params) -> Self {
         let url = Arc::clone(params.text("url"));
-        let derived = || {
-            let hash = blake3::hash(media::redact_uris(&url).as_bytes()).to_hex();
-            Arc::from(format!("{source}-{}", &hash[..8]))
-        };
-        let id = params.opt_text("id").cloned().unwrap_or_else(derived);
+        let id = params.opt_text("id").cloned();
+        let id = id.unwrap_or_else(|| derived_id(source, &url));
         Self {
             id,
             url,
             labels: source_setup::labels(params),
         }
     }
+}
+
+/// A hash of what tells the stream from others, not of its text: a new password is no new stream.
+fn derived_id(source: &str, url: &str) -> Arc<str> {
+    let hash = blake3::hash(redact::identity(url).as_bytes()).to_hex();
+    Arc::from(format!("{source}-{}", &hash[..8]))
 }
 
 /// The connection before, for the event that reports the gap.
@@ -299,7 +312,7 @@ impl LiveSource {
         match before {
             None => {
                 feed.event(Event::Started {
-                    uri: media::redact_uris(&camera.url),
+                    uri: redact::redact(&camera.url),
                     digest: None,
                 })
                 .await
@@ -320,5 +333,43 @@ impl LiveSource {
                 .await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn camera(url: &str) -> Camera {
+        let url = Arc::from(url);
+        Camera {
+            id: derived_id("cams", &url),
+            url,
+            labels: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn ids_differ_where_urls_do_and_outlive_a_password() {
+        let cameras = [
+            "rtmp://h/app/one",
+            "rtmp://h/app/two",
+            "srt://h:1?streamid=one",
+            "srt://h:1?streamid=two",
+            "rtsp://joe:hunter2@h/user=a_password=hunter2_channel=1.sdp",
+            "rtsp://joe:hunter2@h/user=a_password=hunter2_channel=2.sdp",
+        ];
+        let cameras: Vec<_> = cameras.into_iter().map(camera).collect();
+        distinct_ids(&cameras).expect("each has its id");
+        let before = camera("rtsp://joe:hunter2@h/x?token=a");
+        let after = camera("rtsp://joe:another@h/x?token=b");
+        assert_eq!(before.id, after.id);
+        let error = distinct_ids(&[before, after]).expect_err("one id");
+        let text = error.to_string();
+        assert!(text.contains("two streams have the id `cams-"), "{text}");
+        assert!(
+            !text.contains("hunter2") && !text.contains("another@"),
+            "{text}"
+        );
     }
 }
