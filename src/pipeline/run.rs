@@ -1,6 +1,7 @@
 //! Running a pipeline: its sources open sessions, a stop is told to sources only, queues drain
 //! downstream, sinks flush; a deadline ends it.
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -60,6 +61,8 @@ pub struct Running {
 struct Shared {
     topology: Arc<Topology>,
     sessions: Mutex<Vec<Arc<Session>>>,
+    /// The ids of all streams so far: records of two that share one could not be told apart.
+    streams: Mutex<HashSet<Arc<str>>>,
     /// None once no session can begin any more.
     drivers: Mutex<Option<JoinSet<SessionReport>>>,
     stop: CancellationToken,
@@ -76,6 +79,13 @@ impl Host for SourceHost {
     async fn open(&self, stream: Stream) -> Result<Arc<dyn Feed>> {
         if self.shared.stop.is_cancelled() {
             return Err(Error::overload("the pipeline is shutting down"));
+        }
+        if !self.shared.streams.lock().insert(Arc::clone(&stream.id)) {
+            let error = Error::config(format!(
+                "two streams of the pipeline have the id `{}`",
+                stream.id
+            ));
+            return Err(error.hint("give one another `id`, or name its path or URL only once"));
         }
         let open = || {
             Session::open(
@@ -121,6 +131,7 @@ impl Running {
         let shared = Arc::new(Shared {
             topology: Arc::clone(&topology),
             sessions: Mutex::default(),
+            streams: Mutex::default(),
             drivers: Mutex::new(Some(JoinSet::new())),
             stop: CancellationToken::new(),
             force: CancellationToken::new(),
