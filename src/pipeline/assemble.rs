@@ -101,24 +101,7 @@ impl Assembled {
             workers.close().await;
         }
         let models = models?;
-        let mut chores = Vec::new();
-        let mut chore =
-            |work: BoxFuture<'static, ()>| chores.push(AbortOnDropHandle::new(tokio::spawn(work)));
-        if plan.objects.ttl.is_some() {
-            chore(sweep(objects.clone()).boxed());
-        }
-        if let Some(threshold) = plan.memory.threshold {
-            chore(
-                watch_memory(
-                    workers.clone(),
-                    MemorySettings {
-                        threshold,
-                        idle: plan.memory.idle,
-                    },
-                )
-                .boxed(),
-            );
-        }
+        let chores = chores(plan, &objects, &workers);
         let deps = Deps {
             models,
             cache,
@@ -139,7 +122,7 @@ impl Assembled {
         })
     }
 
-    /// Puts down every model that has nothing to do now, until it is asked again, and gives freed
+    /// Unloads every model that has nothing to do now, until it is asked again, and gives freed
     /// memory back to the system.
     pub async fn reclaim(&self) -> Reclaimed {
         self.workers.reclaim(Duration::ZERO, || false).await
@@ -192,6 +175,23 @@ fn model_settings(model: &ModelPlan, cache: &Path) -> ModelSettings {
         batch,
         cache: cache.to_path_buf(),
     }
+}
+
+/// What is done beside the pipeline, as long as it is assembled.
+fn chores(plan: &Plan, objects: &ObjectStore, workers: &Workers) -> Vec<AbortOnDropHandle<()>> {
+    let spawn = |work: BoxFuture<'static, ()>| AbortOnDropHandle::new(tokio::spawn(work));
+    let mut chores = Vec::new();
+    if plan.objects.ttl.is_some() {
+        chores.push(spawn(sweep(objects.clone()).boxed()));
+    }
+    if let Some(threshold) = plan.memory.threshold {
+        let settings = MemorySettings {
+            threshold,
+            idle: plan.memory.idle,
+        };
+        chores.push(spawn(watch_memory(workers.clone(), settings).boxed()));
+    }
+    chores
 }
 
 fn writes_to_kafka(plan: &Plan) -> bool {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::dead_letter::dead_letter;
+use super::dead_letter::Failure;
 use super::panic::panicked;
 use super::topology::{Stage, StageCounts};
 use crate::packet::{
@@ -204,19 +204,20 @@ impl Delivery {
             tracing::warn!(stage, stream = %self.stream.id, id = %packet.id(), attempts, unlogged, %error, "delivery failed");
         }
         let letter = packet.payload.kind() == PayloadKind::DeadLetter;
+        let failure = Failure {
+            stage,
+            error,
+            attempts,
+        };
         match &self.dead_letters {
             // A dead letter that cannot be delivered is lost, whatever the sink is to other frames.
             _ if letter => packet.receipt.settle(Outcome::Dropped(Reason::Failed)),
             _ if !self.stage.settings().required => packet.receipt.settle(Outcome::Absorbed),
-            Some(letters) => {
-                letters
-                    .send(dead_letter(packet, stage, error, attempts))
-                    .await
-            }
+            Some(letters) => letters.send(failure.of_packet(packet)).await,
             None if self.stage.settings().dead_letter == Some(self.stage.place)
                 && self.stage.takes(PayloadKind::DeadLetter) =>
             {
-                return Some(dead_letter(packet, stage, error, attempts));
+                return Some(failure.of_packet(packet));
             }
             None => packet.receipt.settle(Outcome::Dropped(Reason::Failed)),
         }

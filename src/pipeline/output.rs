@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::dead_letter::dead_letter_of;
+use super::dead_letter::Failure;
 use super::topology::{Stage, StageCounts};
 use crate::error::Error;
 use crate::packet::{
@@ -269,7 +269,12 @@ impl Output {
                 .chain([input.into_receipt()])
                 .collect(),
         );
-        Some(dead_letter_of(head, receipt, kind, stage, error, attempts))
+        let failure = Failure {
+            stage,
+            error,
+            attempts,
+        };
+        Some(failure.letter(head, receipt, kind))
     }
 
     /// Sends a letter to the dead letters.

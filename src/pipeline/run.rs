@@ -201,24 +201,7 @@ impl Shared {
         let deadline = tokio::spawn(Arc::clone(&self).deadline());
         let ended = CancellationToken::new();
         let reporting = tokio::spawn(Arc::clone(&self).report(reporter, ended.clone()));
-        let mut sources = JoinSet::new();
-        for (place, stage) in self.topology.stages.iter().enumerate() {
-            if let Built::Source(source) = &stage.built {
-                let (source, stop) = (Arc::clone(source), self.stop.clone());
-                let host = Arc::new(SourceHost {
-                    shared: Arc::clone(&self),
-                    place,
-                });
-                let id = stage.id().to_owned();
-                sources.spawn(async move {
-                    let ended = AssertUnwindSafe(source.run(host, stop))
-                        .catch_unwind()
-                        .await
-                        .unwrap_or_else(|panic| Err(panicked(&*panic)));
-                    ended.map_err(|error| error.context(format_args!("stage `{id}`")))
-                });
-            }
-        }
+        let mut sources = self.spawn_sources();
         let mut summary = Summary::default();
         while let Some(Some(ended)) = self.unless_forced(sources.join_next()).await {
             match ended {
@@ -259,6 +242,30 @@ impl Shared {
                 .push(Error::bug("the metrics were not reported to the end"));
         }
         summary
+    }
+
+    /// Runs every source; one that panics ends with an error.
+    fn spawn_sources(self: &Arc<Self>) -> JoinSet<Result<()>> {
+        let mut sources = JoinSet::new();
+        for (place, stage) in self.topology.stages.iter().enumerate() {
+            let Built::Source(source) = &stage.built else {
+                continue;
+            };
+            let (source, stop) = (Arc::clone(source), self.stop.clone());
+            let host = Arc::new(SourceHost {
+                shared: Arc::clone(self),
+                place,
+            });
+            let id = stage.id().to_owned();
+            sources.spawn(async move {
+                let ended = AssertUnwindSafe(source.run(host, stop))
+                    .catch_unwind()
+                    .await
+                    .unwrap_or_else(|panic| Err(panicked(&*panic)));
+                ended.map_err(|error| error.context(format_args!("stage `{id}`")))
+            });
+        }
+        sources
     }
 
     /// Reports the metrics now and then, and once at the end.

@@ -9,7 +9,7 @@ use super::sections::Architectures;
 use super::values::{default, text_of};
 use crate::config::{Node, Place, Problems, Value};
 use crate::packet::PayloadKind;
-use crate::stage::{JoinSettings, Joins, Late, Role};
+use crate::stage::{JoinSettings, Joins, Late, Role, StageKind};
 
 /// The default of `wait` where a live stream is joined.
 const LIVE_WAIT: Duration = Duration::from_secs(3);
@@ -24,14 +24,7 @@ pub(super) fn settings(
     problems: &mut Problems,
 ) -> Option<JoinSettings> {
     let draft = &drafts[at];
-    let network = draft
-        .with
-        .opt_text("model")
-        .and_then(|name| networks.get(&**name))
-        .map(String::as_str);
-    let joins = draft
-        .kind
-        .map_or(Joins::AsWritten, |kind| kind.joins.with(network));
+    let joins = declared(draft, networks);
     let Some(setting) = draft.keys.setting("join") else {
         missing(at, joins, drafts, links, problems);
         return None;
@@ -44,14 +37,9 @@ pub(super) fn settings(
         return None;
     }
     if draft.inputs.len() < 2 {
-        problems.add(
-            draft.place_of("join"),
-            format!(
-                "`{}` has nothing to join: it reads {}",
-                draft.id,
-                draft.inputs.len()
-            ),
-        );
+        let (id, inputs) = (&draft.id, draft.inputs.len());
+        let message = format!("`{id}` has nothing to join: it reads {inputs}");
+        problems.add(draft.place_of("join"), message);
         return None;
     }
     let join = &draft.node.entry("join")?.value;
@@ -59,23 +47,74 @@ pub(super) fn settings(
     if let Some(payload) = joins.per()
         && drives(at, per, payload, drafts, links) == Some(false)
     {
-        let message = format!(
-            "`{}` works on {}, which `{}` does not give",
-            draft.id,
-            payload.plural(),
-            name(draft, per)
-        );
-        problems
-            .add(place(join, "per", 0), message)
-            .help(format!("name an input that gives {}", payload.plural()));
+        cannot_drive((draft, join), per, payload, problems);
         return None;
     }
     let collect = collected(draft, join, per, keys.opt_list("collect"), problems)?;
+    let sound = comparable((at, draft), per, &collect, links, problems)?;
+    let names = collect
+        .iter()
+        .map(|&input| Value::Text(name(draft, input).into()))
+        .collect();
+    default(&mut keys, "collect", Value::List(names));
+    if links.live(at) {
+        default(&mut keys, "wait", Value::Duration(LIVE_WAIT));
+    }
+    let settings = JoinSettings {
+        per,
+        collect,
+        wait: keys.opt_duration("wait"),
+        late: match &**keys.text("late") {
+            "drop" => Late::Drop,
+            _ => Late::Partial,
+        },
+    };
+    drafts[at]
+        .keys
+        .insert("join", Value::Object(keys), provenance);
+    sound.then_some(settings)
+}
+
+/// What the stage's kind says of joins, with the network that its model is.
+fn declared(draft: &StageDraft<'_>, networks: &Architectures) -> Joins {
+    let network = draft
+        .with
+        .opt_text("model")
+        .and_then(|name| networks.get(&**name))
+        .map(String::as_str);
+    draft
+        .kind
+        .map_or(Joins::AsWritten, |kind| kind.joins.with(network))
+}
+
+/// Says that the input `per` does not give what the stage works on.
+fn cannot_drive(
+    (draft, join): (&StageDraft<'_>, &Node),
+    per: usize,
+    payload: PayloadKind,
+    problems: &mut Problems,
+) {
+    let (id, given, payload) = (&draft.id, name(draft, per), payload.plural());
+    let message = format!("`{id}` works on {payload}, which `{given}` does not give");
+    problems
+        .add(place(join, "per", 0), message)
+        .help(format!("name an input that gives {payload}"));
+}
+
+/// Whether every input of a join has a source in common with the one that drives it; where it has
+/// none, that is said. None where the links are broken, which was said.
+fn comparable(
+    (at, draft): (usize, &StageDraft<'_>),
+    per: usize,
+    collect: &[usize],
+    links: &Links,
+    problems: &mut Problems,
+) -> Option<bool> {
     let order = links.order()?;
     let reachable = |input: usize| Some(links.sources(links.upstream(at, input)?));
     let driving = reachable(per)?;
     let mut sound = order.contains(&at);
-    for &input in &collect {
+    for &input in collect {
         let collected = reachable(input)?;
         // An input whose own input is not there comes from nowhere; that was said.
         let known = !collected.is_empty() && !driving.is_empty();
@@ -89,29 +128,7 @@ pub(super) fn settings(
             sound = false;
         }
     }
-    let names = collect
-        .iter()
-        .map(|&input| Value::Text(name(draft, input).into()))
-        .collect();
-    default(&mut keys, "collect", Value::List(names));
-    if links.live(at) {
-        default(&mut keys, "wait", Value::Duration(LIVE_WAIT));
-    }
-    let late = if **keys.text("late") == *"drop" {
-        Late::Drop
-    } else {
-        Late::Partial
-    };
-    let settings = JoinSettings {
-        per,
-        collect,
-        wait: keys.opt_duration("wait"),
-        late,
-    };
-    drafts[at]
-        .keys
-        .insert("join", Value::Object(keys), provenance);
-    sound.then_some(settings)
+    Some(sound)
 }
 
 /// Says that the stage at `at` needs a join and has none: some kinds take what they work with only
@@ -146,13 +163,24 @@ fn missing(
         Joins::Per(_) if driving.iter().all(|drives| *drives) => return,
         _ => None,
     };
+    let (message, help) = say_missing(draft, kind, (payload, alone), &driving);
+    problems.add(entry.at, message).help(help);
+}
+
+/// What is said of a stage that needs a join, and what helps: it works on `payload`, or on `alone`
+/// without a join; `driving` tells which inputs give `payload`.
+fn say_missing(
+    draft: &StageDraft<'_>,
+    kind: &StageKind,
+    (payload, alone): (PayloadKind, Option<PayloadKind>),
+    driving: &[bool],
+) -> (String, String) {
     let names = |side: bool| {
         (0..driving.len())
             .filter(|&input| driving[input] == side)
             .map(|input| name(draft, input))
             .collect::<Vec<_>>()
     };
-    let (per, collect) = (names(true), names(false));
     let others: Vec<_> = match alone {
         Some(alone) => vec![alone],
         None => kind
@@ -163,21 +191,6 @@ fn missing(
             .collect(),
     };
     let (payloads, others) = (payload.plural(), list(&others));
-    let help = match (&per[..], &collect[..]) {
-        ([], _) => format!(
-            "read {payloads} too, and add `join: {{ per: ..., collect: [{}] }}`",
-            collect.join(", ")
-        ),
-        (_, []) => format!(
-            "read {others} too, and add `join: {{ per: {}, collect: [...] }}`",
-            per[0]
-        ),
-        _ => format!(
-            "add `join: {{ per: {}, collect: [{}] }}`",
-            per[0],
-            collect.join(", ")
-        ),
-    };
     let message = match alone {
         Some(alone) => {
             let alone = alone.plural();
@@ -192,7 +205,20 @@ fn missing(
             draft.id
         ),
     };
-    problems.add(entry.at, message).help(help);
+    let help = match (&names(true)[..], &names(false)[..]) {
+        ([], collect) => format!(
+            "read {payloads} too, and add `join: {{ per: ..., collect: [{}] }}`",
+            collect.join(", ")
+        ),
+        ([per, ..], []) => {
+            format!("read {others} too, and add `join: {{ per: {per}, collect: [...] }}`")
+        }
+        ([per, ..], collect) => format!(
+            "add `join: {{ per: {per}, collect: [{}] }}`",
+            collect.join(", ")
+        ),
+    };
+    (message, help)
 }
 
 /// Whether an input gives `payload`; none where it comes from nowhere.

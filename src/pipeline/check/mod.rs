@@ -16,10 +16,11 @@ mod values;
 
 use self::draft::StageDraft;
 use self::links::Links;
+use self::sections::Surroundings;
 use super::effective;
 use super::grammar::TOP;
 use super::plan::Plan;
-use crate::config::{Environment, Problems, Reader, SourceText, expand, parse};
+use crate::config::{Environment, Node, Problems, Reader, SourceText, expand, parse};
 use crate::stage::StageKind;
 
 pub use super::checked::{Checked, EffectiveStage};
@@ -49,16 +50,9 @@ pub fn checked(
     overrides: &Overrides,
 ) -> Result<Checked, Problems> {
     let mut problems = Problems::new(source);
-    let Some(mut root) = parse(&mut problems, 0, 0) else {
-        if problems.is_empty() {
-            problems
-                .add(None, "the file says nothing")
-                .help("begin with `version: 1`, `name:` and `stages:`");
-        }
+    let Some(root) = expanded(environment, overrides, &mut problems) else {
         return Err(problems);
     };
-    overrides.apply(&mut root, &mut problems);
-    expand(&mut root, environment, &mut problems);
     let mut reader = Reader::new(&mut problems);
     let mut top = reader.object(&root, root.place, TOP);
     sections::fill_profiles(&mut top);
@@ -79,7 +73,13 @@ pub fn checked(
         capacity::check(at, &joins, &mut drafts, &links, &mut problems);
     }
     let letters = sinks::check(&mut drafts, &links, &mut problems);
-    let sections = sections::read(&top, &root, &drafts, &models, environment, &mut problems);
+    let surroundings = Surroundings {
+        root: &root,
+        drafts: &drafts,
+        mentions: &models,
+        environment,
+    };
+    let sections = sections::read(&top, &surroundings, &mut problems);
     let (Some(order), Some(sections), true) = (links.order(), sections, problems.is_empty()) else {
         return Err(problems);
     };
@@ -102,4 +102,23 @@ pub fn checked(
     };
     checked.plan.config_hash = effective::digest(&checked).into();
     Ok(checked)
+}
+
+/// The file as a tree, with flags and variables in it; none where there is nothing to check.
+fn expanded(
+    environment: &Environment,
+    overrides: &Overrides,
+    problems: &mut Problems,
+) -> Option<Node> {
+    let Some(mut root) = parse(problems, 0, 0) else {
+        if problems.is_empty() {
+            problems
+                .add(None, "the file says nothing")
+                .help("begin with `version: 1`, `name:` and `stages:`");
+        }
+        return None;
+    };
+    overrides.apply(&mut root, problems);
+    expand(&mut root, environment, problems);
+    Some(root)
 }

@@ -64,6 +64,26 @@ fn named(word: &str, reads: bool, kinds: &[&'static StageKind]) -> Option<&'stat
     )
 }
 
+/// The kind of a stage, by its word.
+fn read_kind(
+    word: &str,
+    node: &Node,
+    kinds: &[&'static StageKind],
+    reader: &mut Reader<'_>,
+) -> Option<&'static StageKind> {
+    let found = named(word, node.entry("inputs").is_some(), kinds);
+    if found.is_none() {
+        let place = node
+            .entry("kind")
+            .map_or(node.place, |entry| entry.value.place);
+        reader
+            .problems
+            .add(place, format!("unknown kind `{word}`"))
+            .suggest(word, kinds.iter().map(|kind| kind.name));
+    }
+    found
+}
+
 fn read_one<'a>(
     node: &'a Node,
     kinds: &[&'static StageKind],
@@ -73,19 +93,9 @@ fn read_one<'a>(
     let keys = reader.object(node, node.place, STAGE);
     // What a join names is checked with its inputs.
     reader.stages.truncate(mentioned);
-    let kind = keys.opt_text("kind").and_then(|word| {
-        let found = named(word, node.entry("inputs").is_some(), kinds);
-        if found.is_none() {
-            let place = node
-                .entry("kind")
-                .map_or(node.place, |entry| entry.value.place);
-            reader
-                .problems
-                .add(place, format!("unknown kind `{word}`"))
-                .suggest(word, kinds.iter().map(|kind| kind.name));
-        }
-        found
-    });
+    let kind = keys
+        .opt_text("kind")
+        .and_then(|word| read_kind(word, node, kinds, reader));
     let id = Arc::clone(keys.opt_text("id")?);
     let at = node
         .entry("id")

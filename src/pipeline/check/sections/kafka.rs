@@ -34,7 +34,13 @@ impl SectionReader<'_> {
             return Some(None);
         };
         self.brokers(kafka);
+        self.encoding(kafka);
+        self.namespace(kafka);
         self.properties(kafka);
+        plan(kafka).map(Some)
+    }
+
+    fn namespace(&mut self, kafka: &Params) {
         let namespace = kafka.text("namespace");
         if !is_name(namespace) {
             let help = "letters, digits, `.`, `-` and `_`, at most 64";
@@ -45,46 +51,6 @@ impl SectionReader<'_> {
                 )
                 .help(help);
         }
-        let registry = kafka.opt_object("registry");
-        let topics = kafka.object("create_topics");
-        let texts = |key: &str| {
-            kafka
-                .map(key)
-                .iter()
-                .map(|(name, value)| (name.clone(), text_of(value).to_owned()))
-                .collect()
-        };
-        let secrets = kafka
-            .map("secrets")
-            .iter()
-            .filter_map(|(name, value)| match value {
-                Value::Secret(secret) => Some((name.clone(), secret.clone())),
-                _ => None,
-            });
-        let number = |value: i64| i32::try_from(value).unwrap_or(i32::MAX);
-        Some(Some(KafkaPlan {
-            brokers: match &**kafka.text("brokers") {
-                EMBEDDED => BrokersPlan::Embedded,
-                addresses => BrokersPlan::Addresses(addresses.to_owned()),
-            },
-            namespace: namespace.to_string(),
-            encoding: kafka.text("encoding").parse().ok()?,
-            registry: registry.map(|registry| registry.text("url").to_string()),
-            registry_auth: registry.and_then(|registry| {
-                let password = registry
-                    .opt_secret("password")
-                    .cloned()
-                    .unwrap_or_else(|| Secret::new(""));
-                Some((registry.opt_text("user")?.to_string(), password))
-            }),
-            topics: topics.text("policy").parse().ok()?,
-            partitions: number(topics.int("partitions")),
-            replication: number(topics.int("replication")),
-            address_file: kafka.text("address_file").to_string(),
-            in_flight: kafka.bytes("in_flight"),
-            properties: texts("properties"),
-            secrets: secrets.collect(),
-        }))
     }
 
     fn brokers(&mut self, kafka: &Params) {
@@ -118,6 +84,11 @@ impl SectionReader<'_> {
                     .help(help);
             }
         }
+    }
+
+    /// What the encoding needs of the registry, and the registry itself.
+    fn encoding(&mut self, kafka: &Params) {
+        let embedded = **kafka.text("brokers") == *EMBEDDED;
         let encoding_at = self.at(&["kafka", "encoding"]);
         let registry = kafka.opt_object("registry");
         match (&**kafka.text("encoding"), embedded, registry) {
@@ -186,4 +157,48 @@ impl SectionReader<'_> {
             }
         }
     }
+}
+
+/// The plan of a section that was checked.
+fn plan(kafka: &Params) -> Option<KafkaPlan> {
+    let registry = kafka.opt_object("registry");
+    let topics = kafka.object("create_topics");
+    let texts = |key: &str| {
+        kafka
+            .map(key)
+            .iter()
+            .map(|(name, value)| (name.clone(), text_of(value).to_owned()))
+            .collect()
+    };
+    let secrets = kafka
+        .map("secrets")
+        .iter()
+        .filter_map(|(name, value)| match value {
+            Value::Secret(secret) => Some((name.clone(), secret.clone())),
+            _ => None,
+        });
+    let number = |value: i64| i32::try_from(value).unwrap_or(i32::MAX);
+    Some(KafkaPlan {
+        brokers: match &**kafka.text("brokers") {
+            EMBEDDED => BrokersPlan::Embedded,
+            addresses => BrokersPlan::Addresses(addresses.to_owned()),
+        },
+        namespace: kafka.text("namespace").to_string(),
+        encoding: kafka.text("encoding").parse().ok()?,
+        registry: registry.map(|registry| registry.text("url").to_string()),
+        registry_auth: registry.and_then(|registry| {
+            let password = registry
+                .opt_secret("password")
+                .cloned()
+                .unwrap_or_else(|| Secret::new(""));
+            Some((registry.opt_text("user")?.to_string(), password))
+        }),
+        topics: topics.text("policy").parse().ok()?,
+        partitions: number(topics.int("partitions")),
+        replication: number(topics.int("replication")),
+        address_file: kafka.text("address_file").to_string(),
+        in_flight: kafka.bytes("in_flight"),
+        properties: texts("properties"),
+        secrets: secrets.collect(),
+    })
 }

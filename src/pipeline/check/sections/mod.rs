@@ -58,15 +58,29 @@ impl Sections {
     }
 }
 
+/// What the sections are checked against.
+pub(super) struct Surroundings<'a> {
+    /// The whole file.
+    pub root: &'a Node,
+    /// Its stages.
+    pub drafts: &'a [StageDraft<'a>],
+    /// Where the stages name models.
+    pub mentions: &'a [NameRef],
+    pub environment: &'a Environment,
+}
+
 /// Checks the sections; None when one of them is wrong, which was said.
 pub(super) fn read(
     top: &Params,
-    root: &Node,
-    drafts: &[StageDraft<'_>],
-    mentions: &[NameRef],
-    environment: &Environment,
+    surroundings: &Surroundings<'_>,
     problems: &mut Problems,
 ) -> Option<Sections> {
+    let Surroundings {
+        root,
+        drafts,
+        mentions,
+        environment,
+    } = *surroundings;
     let mut file = SectionReader { root, problems };
     // Each is read before any of them can end this, so that all problems are said.
     let name = file.name(top);

@@ -53,6 +53,26 @@ pub(super) fn read(
             Some((name.clone(), model(name, value.as_object()?, &places, file)))
         })
         .collect();
+    check_mentions(mentions, &models, file);
+    let mut found = CheckedModels {
+        here: BTreeMap::new(),
+        absent: BTreeMap::new(),
+    };
+    for (name, model) in models {
+        match model? {
+            Model::Here(model) => drop(found.here.insert(name, *model)),
+            Model::Absent(model) => drop(found.absent.insert(name, model)),
+        }
+    }
+    Some(found)
+}
+
+/// What stages name must be there, and be a network that they can use.
+fn check_mentions(
+    mentions: &[NameRef],
+    models: &BTreeMap<String, Option<Model>>,
+    file: &mut SectionReader<'_>,
+) {
     for mention in mentions {
         match models.get(&*mention.name) {
             None if mention.key.is_some() => {} // The model's own mention says so.
@@ -84,17 +104,6 @@ pub(super) fn read(
             _ => {}
         }
     }
-    let mut found = CheckedModels {
-        here: BTreeMap::new(),
-        absent: BTreeMap::new(),
-    };
-    for (name, model) in models {
-        match model? {
-            Model::Here(model) => drop(found.here.insert(name, *model)),
-            Model::Absent(model) => drop(found.absent.insert(name, model)),
-        }
-    }
-    Some(found)
 }
 
 fn model(
