@@ -36,8 +36,9 @@ pub(super) struct Timeline {
     live: bool,
     /// Running time of a live stream's first frame.
     pub base: Option<Nanos>,
-    /// What jumps back have added.
-    shift: Nanos,
+    /// What jumps back have added. With a sign, as all sums with it: after a jump to before `base` a
+    /// running time lies below zero until it is shifted.
+    shift: i128,
     /// Start and end of the last frame.
     pub last: Option<(Nanos, Nanos)>,
     /// Where a frame came more than half a frame late.
@@ -128,22 +129,24 @@ impl Timeline {
             } else {
                 0
             };
-            let shifted = running.saturating_add(self.shift);
-            shifted.saturating_sub(base).min(LATEST)
+            let shifted = i128::from(running) - i128::from(base) + self.shift;
+            shifted.min(LATEST.into())
         });
+        // What is below zero lies before `last`, and is moved behind it further down.
+        let unsigned = |pts: i128| Nanos::try_from(pts).unwrap_or(0);
         let Some((last, end)) = self.last else {
-            return pts.unwrap_or(0);
+            return pts.map_or(0, unsigned);
         };
-        let mut pts = pts.unwrap_or(end);
+        let given = pts.unwrap_or(end.into());
+        let mut pts = unsigned(given);
         if pts > end.saturating_add(LEAP) {
             pts = end;
         } else if pts <= last {
-            let jumped = last - pts > JUMP;
-            let to = if jumped { end } else { last + 1 };
+            let jumped = i128::from(last) - given > JUMP.into();
+            pts = if jumped { end } else { last + 1 };
             if jumped {
-                self.shift = self.shift.saturating_add(to - pts);
+                self.shift += i128::from(end) - given;
             }
-            pts = to;
         }
         // `end` lies behind `last`, as no duration is 0, and the other ways out are above it.
         debug_assert!(pts > last, "a pts of {pts} after one of {last}");
@@ -186,6 +189,16 @@ mod tests {
             "a damaged pts"
         );
         assert_eq!(timeline.place(at(130), None).pts, 3040 * MS);
+    }
+
+    #[test]
+    fn frames_keep_their_spacing_after_a_jump_to_before_the_first() {
+        gst::init().expect("GStreamer");
+        let mut timeline = Timeline::new(true);
+        timeline.period = Some(10 * MS);
+        let times = [50_000, 52_000, 100, 110, 150, 3000];
+        let placed = times.map(|pts| timeline.place(at(pts), None).pts / MS);
+        assert_eq!(placed, [0, 2000, 2010, 2020, 2060, 4910]);
     }
 
     #[test]
