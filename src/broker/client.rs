@@ -9,6 +9,8 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use crate::telemetry::names;
+
 /// Whether the brokers can be reached, as far as a client knows.
 pub(super) struct Link {
     bootstrap: String,
@@ -63,6 +65,7 @@ impl Link {
     /// librdkafka reported `error`.
     pub(super) fn error(&self, error: &KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "kafka");
+        count(error);
         let mut state = self.state.lock();
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
             return self.down(&mut state);
@@ -95,8 +98,32 @@ impl Link {
     }
 }
 
-/// A log line of librdkafka. Its complaints about connections repeat at every attempt and are told
-/// by [`Link`] already.
+/// Counts an error that librdkafka reported, under its kind.
+pub(super) fn count(error: &KafkaError) {
+    names::BROKER_ERRORS.counter(&[kind(error)]).increment(1);
+}
+
+fn kind(error: &KafkaError) -> &'static str {
+    use RDKafkaErrorCode as Code;
+    match error.rdkafka_error_code() {
+        Some(Code::AllBrokersDown) => "all_brokers_down",
+        Some(Code::BrokerTransportFailure) => "transport",
+        Some(Code::Resolve) => "resolve",
+        Some(
+            Code::Authentication
+            | Code::SaslAuthenticationFailed
+            | Code::UnsupportedSASLMechanism
+            | Code::IllegalSASLState,
+        ) => "authentication",
+        Some(Code::SSL) => "tls",
+        Some(Code::OperationTimedOut | Code::RequestTimedOut | Code::MessageTimedOut) => "timeout",
+        Some(Code::Fatal) => "fatal",
+        _ => "other",
+    }
+}
+
+/// A log line of librdkafka. Its complaints about connections repeat at every attempt, and
+/// [`Link`] reports them already.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     let connection = matches!(
         facility,

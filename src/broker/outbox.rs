@@ -17,7 +17,7 @@ use rdkafka::producer::{
 use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
-use super::client::{Link, log};
+use super::client::{Link, count, log};
 use super::message::{Delivery, Outgoing};
 use super::settings::Settings;
 use crate::error::{Error, Result};
@@ -315,6 +315,7 @@ impl ClientContext for Context {
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::Fatal) {
             return self.link.error(&error, reason);
         }
+        count(&error);
         if let Some(outbox) = self.outbox.upgrade() {
             let mut state = outbox.state.lock();
             if state.generation == self.generation && !state.replacing && !state.closing {

@@ -17,6 +17,7 @@ const QUEUE: &[&str] = &["pipeline", "stage", "input"];
 const RECORD: &[&str] = &["pipeline", "stage", "record"];
 const VIEW: &[&str] = &["pipeline", "stage", "view"];
 const MODEL: &[&str] = &["model", "device"];
+const ERROR: &[&str] = &["error"];
 const OP: &[&str] = &["op"];
 const TIER: &[&str] = &["op", "tier"];
 const GPU: &[&str] = &["gpu", "name"];
@@ -24,6 +25,10 @@ const GPU: &[&str] = &["gpu", "name"];
 /// What the values of each label are.
 pub const LABELS: &[(&str, &str)] = &[
     ("device", "where a model runs: `cpu`, `cuda:0`"),
+    (
+        "error",
+        "kind of an error: `all_brokers_down`, `transport`, `resolve`, `authentication`, `tls`, `timeout`, `fatal`, `other`",
+    ),
     ("gpu", "number of a GPU, from 0"),
     (
         "gstreamer",
@@ -159,6 +164,7 @@ table! {
     BROKER_IN_FLIGHT = gauge("opusflow_broker_in_flight_bytes", Bytes, PIPELINE, "Bytes given to the producer and not yet acknowledged.");
     BROKER_UP = gauge("opusflow_broker_up", Count, PIPELINE, "1 while a broker answers the producer, else 0.");
     BROKER_RESTARTS = counter("opusflow_broker_producer_restarts_total", Count, PIPELINE, "Producers replaced after a fatal error; nothing is lost by it.");
+    BROKER_ERRORS = counter("opusflow_broker_errors_total", Count, ERROR, "Errors that Kafka's clients reported, by kind.");
 
     MEDIA_FRAMES = counter("opusflow_media_frames_total", Count, VIEW, "Frames decoded, and stretches of sound, by view.");
     MEDIA_BYTES = counter("opusflow_media_bytes_total", Bytes, VIEW, "Bytes of decoded frames and sound, by view.");
