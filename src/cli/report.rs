@@ -1,5 +1,6 @@
 //! What a run says at its start and at its end.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -7,8 +8,9 @@ use std::time::Duration;
 use super::output::print;
 use super::progress_bars::Bars;
 use crate::broker::Embedded;
+use crate::codec;
 use crate::error::{Error, Result};
-use crate::packet::Balance;
+use crate::packet::{Balance, PayloadKind};
 use crate::pipeline::{Assembled, Plan, SessionReport, Summary};
 use crate::stage::{Endpoint, Role};
 use crate::telemetry::Snapshot;
@@ -26,14 +28,34 @@ pub(super) fn broker(plan: &Plan, embedded: &Embedded, bars: &Bars) -> Result<()
     }
     fs::write(file, format!("{address}\n")).map_err(unwritable)?;
     let text = format!(
-        "embedded broker at {address} (also in {}); it keeps the last 5 MiB of a topic\nread the \
-         captions as they come, in a second terminal:\n\n    .venv/bin/python \
-         ops/read_captions.py {address} --namespace {}\n\n",
+        "embedded broker at {address} (also in {}); it keeps the last 5 MiB of a topic\n{}\n",
         file.display(),
-        kafka.namespace
+        how_to_read(address, &kafka.namespace, &plan.kafka_records().records)
     );
     (bars.printer())(&text)
         .map_err(|error| Error::external("cannot write to standard output").because(error))
+}
+
+/// How to read the records of the pipeline: captions by their script, others by any client.
+fn how_to_read(address: &str, namespace: &str, records: &BTreeSet<PayloadKind>) -> String {
+    if records.contains(&PayloadKind::Caption) {
+        return format!(
+            "read the captions as they come, in a second terminal:\n\n    .venv/bin/python \
+             ops/read_captions.py {address} --namespace {namespace}\n"
+        );
+    }
+    let topics: Vec<_> = records
+        .iter()
+        .map(|kind| codec::topic(namespace, *kind))
+        .collect();
+    match topics.first() {
+        Some(first) => format!(
+            "its topics: {}; read one in a second terminal, with any client of Kafka:\n\n    kcat \
+             -b {address} -t {first}\n",
+            topics.join(", ")
+        ),
+        None => String::new(),
+    }
 }
 
 /// Says what came of the run: the ledger, the records, the cache, the places of results.
@@ -190,4 +212,26 @@ fn files(root: &Path, summary: &Summary) -> Vec<String> {
     }
     found.sort();
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_is_suggested_that_fits_the_topics() {
+        let read =
+            |kinds: &[PayloadKind]| how_to_read("h:1", "media", &kinds.iter().copied().collect());
+        let both = read(&[PayloadKind::Segment, PayloadKind::Caption]);
+        assert!(
+            both.contains("read_captions.py h:1 --namespace media"),
+            "{both}"
+        );
+        let segments = read(&[PayloadKind::Segment]);
+        assert!(
+            segments.contains("kcat -b h:1 -t media.segments.v1"),
+            "{segments}"
+        );
+        assert!(!segments.contains("captions"), "{segments}");
+    }
 }
