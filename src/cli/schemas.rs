@@ -18,7 +18,7 @@ use crate::pipeline;
 pub(super) enum SchemasCommand {
     /// Lists every schema with its fingerprint.
     List,
-    /// Prints one schema: frames, segments, embeddings, captions, pictures, events, dead_letters.
+    #[command(about = format!("Prints one schema: {}", known()))]
     Show {
         /// The record's name.
         record: String,
@@ -56,19 +56,23 @@ pub(super) fn run(command: &SchemasCommand) -> Result<ExitCode> {
             print(&PayloadKind::ALL.map(line).concat())
         }
         SchemasCommand::Show { record } => {
-            let known = PayloadKind::ALL.map(PayloadKind::plural).join(", ");
             let kind = PayloadKind::ALL
                 .into_iter()
                 .find(|kind| kind.plural() == record);
             let kind = kind.ok_or_else(|| {
                 Error::config(format!("there is no record `{record}`"))
-                    .hint(format!("one of {known}"))
+                    .hint(format!("one of {}", known()))
             })?;
             print(codec::schema_text(kind))
         }
         SchemasCommand::Push(arguments) => with_registry(arguments, true),
         SchemasCommand::Check(arguments) => with_registry(arguments, false),
     }
+}
+
+/// The names of all records.
+fn known() -> String {
+    PayloadKind::ALL.map(PayloadKind::plural).join(", ")
 }
 
 fn with_registry(arguments: &RegistryArguments, push: bool) -> Result<ExitCode> {
