@@ -72,49 +72,54 @@ impl<'a> Reader<'a> {
             );
             return params;
         }
-        for entry in node.entries() {
-            if !fields.iter().any(|field| field.name == entry.key) {
-                let problem = self
-                    .problems
-                    .add(entry.at, format!("unknown key `{}`", entry.key));
-                if entry.key == "<<" {
-                    problem.help(
-                        "merge keys are not part of YAML 1.2: repeat a whole value with `*name`",
-                    );
-                } else {
-                    problem.suggest(&entry.key, names(fields));
-                }
-            }
-        }
+        self.unknown_keys(node, fields);
         for field in fields {
-            match node.entry(field.name) {
-                Some(entry) => {
+            match (node.entry(field.name), &field.default) {
+                (Some(entry), _) => {
                     if let Some(value) = self.value(&entry.value, &field.ty, field.name) {
                         params.insert(field.name, value, entry.value.origin());
                     } else if !matches!(field.ty, Type::Unchecked) {
                         self.lost += 1;
                     }
                 }
-                None => match field.default {
-                    Default::Required => {
-                        let at = node
-                            .entries()
-                            .iter()
-                            .find(|entry| entry.key == field.name)
-                            .map_or(at, |entry| entry.at);
-                        self.problems
-                            .add(at, format!("`{}` is missing", field.name))
-                            .label(field.doc);
-                    }
-                    Default::Absent => {}
-                    Default::Is(text) => {
-                        params.insert(field.name, default(field, text), Provenance::Default)
-                    }
-                },
+                (None, Default::Required) => self.missing(node, at, field),
+                (None, Default::Absent) => {}
+                (None, Default::Is(text)) => {
+                    params.insert(field.name, default(field, text), Provenance::Default);
+                }
             }
         }
         self.fitting(node, fields, &params);
         params
+    }
+
+    fn unknown_keys(&mut self, node: &Node, fields: &'static [Field]) {
+        for entry in node.entries() {
+            if fields.iter().any(|field| field.name == entry.key) {
+                continue;
+            }
+            let problem = self
+                .problems
+                .add(entry.at, format!("unknown key `{}`", entry.key));
+            if entry.key == "<<" {
+                problem
+                    .help("merge keys are not part of YAML 1.2: repeat a whole value with `*name`");
+            } else {
+                problem.suggest(&entry.key, names(fields));
+            }
+        }
+    }
+
+    /// A required key is not there, or its value is null, at whose place it is then said.
+    fn missing(&mut self, node: &Node, at: Place, field: &Field) {
+        let entries = node.entries();
+        let empty = entries.iter().find(|entry| entry.key == field.name);
+        self.problems
+            .add(
+                empty.map_or(at, |entry| entry.at),
+                format!("`{}` is missing", field.name),
+            )
+            .label(field.doc);
     }
 
     /// Keys that not every model knows mention the model beside them.
