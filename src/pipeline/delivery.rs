@@ -20,7 +20,7 @@ use crate::stage::{Arrival, Inbox, Sender, Sink};
 use crate::telemetry::SinkMetrics;
 use crate::{Error, Result};
 
-/// Records delivered by destination.
+/// Records delivered by destination. Sinks add to it once a batch, the driver reads it at the end.
 pub(crate) type Delivered = Arc<Mutex<BTreeMap<String, u64>>>;
 
 /// Packets that a sink is given at a time, at most: what has come since the last.

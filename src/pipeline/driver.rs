@@ -73,6 +73,7 @@ impl Driver {
             stop,
         ));
         let mut errors = Vec::new();
+        // Lanes end when their inputs have closed and are read, one after the other down the graph.
         for (stage, lane) in self.tasks.lanes.drain(..) {
             if let Err(error) = lane.await {
                 errors.push(Error::bug(format!(
@@ -80,6 +81,8 @@ impl Driver {
                 )));
             }
         }
+        // Sinks still deliver: their queues of events and dead letters are open. Only when every
+        // receipt has settled are the ledger and the counts those of the `ended` event.
         self.until_settled().await;
         let (ledger, records) = (self.ledger.balances(), self.tasks.delivered.lock().clone());
         self.events
@@ -89,6 +92,7 @@ impl Driver {
                 records,
             })
             .await;
+        // That was the last event: with it the last queue of each sink has closed.
         for (stage, delivery) in self.tasks.deliveries.drain(..) {
             match delivery.await {
                 Ok(Ok(())) => {}

@@ -28,14 +28,18 @@ pub(crate) struct SessionFeed {
     entries: Vec<Entry>,
     ended: AtomicBool,
     events: Arc<Events>,
+    /// Taken by the first `finish`.
     end: Mutex<Option<oneshot::Sender<String>>>,
+    /// Epoch and base are two words and are read one after the other: a source announces an epoch
+    /// before it sends that epoch's frames, from one task, so that no frame meets half of a change.
     epoch: AtomicU64,
     base: AtomicI64,
+    /// Whether an epoch was announced: every later one begins behind a gap.
     begun: AtomicBool,
     counts: Arc<FeedCounts>,
 }
 
-/// What a session's source has told, for status and summary.
+/// What a session's source has reported, for status and summary.
 #[derive(Debug, Default)]
 pub(crate) struct FeedCounts {
     /// Frames that the decoder could not give.
@@ -66,7 +70,7 @@ impl SessionFeed {
         }
     }
 
-    /// What the source tells, where others can read it.
+    /// What the source reports, where others can read it.
     pub fn counts(&self) -> &Arc<FeedCounts> {
         &self.counts
     }
@@ -130,6 +134,7 @@ impl Feed for SessionFeed {
     }
 
     async fn finish(&self, reason: String) {
+        // Before the queues close, so that no frame sets out once they do.
         self.ended.store(true, Ordering::Release);
         self.entries.iter().for_each(|entry| entry.output.close());
         if let Some(end) = self.end.lock().take() {
@@ -188,10 +193,13 @@ impl SessionFeed {
     }
 }
 
-/// The way of events into the sinks of a session.
+/// The way of events into the sinks of a session. No lock is held across a wait: a sink whose queue
+/// is full delays the event's sender, and nobody else.
 pub(crate) struct Events {
     channel: Arc<Channel>,
+    /// Emptied by the last event.
     sinks: RwLock<Vec<Arc<Sender>>>,
+    /// The epoch, and how many events it has had: an event's ordinal, with which it gets its id.
     count: Mutex<(u64, u32)>,
     base: AtomicI64,
 }

@@ -84,7 +84,7 @@ impl Plan {
                 .filter(|stage| stage.dead_letter == Some(at))
             {
                 found.letters.extend(gives(stage));
-                // Sinks are told of events too, and may fail on them.
+                // Sinks are sent events too, and may fail on them.
                 found
                     .letters
                     .extend((stage.kind.role() == Role::Sink).then_some(PayloadKind::Event));
@@ -190,7 +190,7 @@ pub struct TelemetryPlan {
 /// The key `memory:`.
 #[derive(Debug, Clone, Copy)]
 pub struct MemoryPlan {
-    /// Resident bytes of the process above which idle models are put down; none for never.
+    /// Resident bytes of the process above which idle models are unloaded; none for never.
     pub threshold: Option<u64>,
     /// How long a model must have been idle for that.
     pub idle: Duration,

@@ -1,4 +1,4 @@
-//! Running a pipeline: its sources open sessions, a stop is told to sources only, queues drain
+//! Running a pipeline: its sources open sessions, a stop cancels sources only, queues drain
 //! downstream, sinks flush; a deadline ends it.
 
 use std::collections::HashSet;
@@ -58,6 +58,8 @@ pub struct Running {
     finished: JoinHandle<Summary>,
 }
 
+/// Locks are taken one at a time, but for `drivers` before `sessions` in `open`, and none is held
+/// across a wait.
 struct Shared {
     topology: Arc<Topology>,
     sessions: Mutex<Vec<Arc<Session>>>,
@@ -215,7 +217,7 @@ impl Shared {
                     .push(Error::bug(format!("a source ended: {error}"))),
             }
         }
-        // Sources that did not hear the stop lose their feeds here; one that blocks its thread is
+        // Sources that ignored the stop lose their feeds here; one that blocks its thread is
         // left to itself.
         if timeout(GRACE, sources.shutdown()).await.is_err() {
             summary

@@ -29,7 +29,7 @@ pub(super) const SIDE_QUEUE: QueueSettings = QueueSettings {
     max_age: None,
 };
 
-/// An input of a stage, as users are told of its queue.
+/// An input of a stage, as status and metrics name its queue.
 #[derive(Debug, Clone)]
 pub struct Edge {
     /// What is read: a stage or a view of a source, `film.frames`.

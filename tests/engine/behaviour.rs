@@ -371,7 +371,7 @@ async fn sink_batches() {
 }
 
 /// `started` comes first, `progress` rises, `ended` comes last with a ledger that balances; every
-/// sink hears them.
+/// sink is sent them.
 #[tokio::test(start_paused = true)]
 async fn events() {
     let sink = |id: &str| Stage::new(id, Act::Sink, vec![Edge::stage("each", block(4))]);
@@ -424,7 +424,7 @@ async fn events() {
     assert_eq!(book.closed, ["x", "y"]);
 }
 
-/// A gap closes the open segment: none spans two epochs, and sequence numbers begin anew.
+/// A gap closes the open segment: none spans two epochs, and sequence numbers begin again.
 #[tokio::test(start_paused = true)]
 async fn epoch_gap() {
     let window = Stage::new("window", Act::Window(10), vec![Edge::view("a", block(4))]);
@@ -439,7 +439,7 @@ async fn epoch_gap() {
     let segments: Vec<_> = book
         .made
         .iter()
-        .filter(|(token, _)| matches!(token, Token::PacketDraft(_)))
+        .filter(|(token, _)| matches!(token, Token::Draft(_)))
         .map(|(_, made)| (made.epoch, made.roots.len()))
         .collect();
     assert_eq!(

@@ -47,7 +47,7 @@ async fn drain() {
     );
 }
 
-/// A stop is told to the source; what it had sent is delivered. When that takes too long, the
+/// A stop cancels the source; what it had sent is delivered. When that takes too long, the
 /// deadline drops and counts the rest.
 #[tokio::test(start_paused = true)]
 async fn stop_then_deadline() {
@@ -106,7 +106,7 @@ async fn force() {
     assert!(balance.dropped["shutdown"] > 10, "{balance:?}");
 }
 
-/// A source that does not hear the stop loses its feed some time after the deadline.
+/// A source that ignores the stop loses its feed some time after the deadline.
 #[tokio::test(start_paused = true)]
 async fn a_deaf_source_is_ended_by_the_deadline() {
     let spec = Spec {
@@ -160,7 +160,7 @@ async fn a_feed_that_is_kept_open_is_ended_by_the_deadline() {
     );
 }
 
-/// `ended` is told after the drain, so that its ledger has nothing in flight.
+/// `ended` is emitted after the drain, so that its ledger has nothing in flight.
 #[tokio::test(start_paused = true)]
 async fn ended_waits_for_the_drain() {
     let (lab, _) = run(Spec::new(

@@ -23,7 +23,7 @@ pub type Root = (u8, u8, u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Token {
     Frame(Root),
-    PacketDraft(u32),
+    Draft(u32),
 }
 
 /// Where a packet lies and what it was made of.
@@ -182,10 +182,7 @@ impl Lab {
             epoch: like.epoch,
             start: span.start,
         };
-        self.book
-            .lock()
-            .made
-            .insert(Token::PacketDraft(token), made);
+        self.book.lock().made.insert(Token::Draft(token), made);
         PacketDraft::new(payload, span)
             .ordinal(token)
             .from_records(roots.iter().map(record).collect())
@@ -251,14 +248,14 @@ pub fn token(head: &Head) -> Token {
     if head.channel.origin.kind == SOURCE.name {
         Token::Frame((number(head), (head.span.start % 8) as u8, head.seq as u32))
     } else {
-        Token::PacketDraft(head.ordinal)
+        Token::Draft(head.ordinal)
     }
 }
 
 pub fn roots(head: &Head) -> Vec<Root> {
     match token(head) {
         Token::Frame(root) => vec![root],
-        Token::PacketDraft(_) => {
+        Token::Draft(_) => {
             let root = |id: &RecordId| {
                 (
                     id.0[0],

@@ -51,7 +51,7 @@ pub fn check(lab: &Arc<Lab>, summary: &Summary) {
         assert_eq!(
             book.finished.len(),
             sinks * book.opened,
-            "every sink hears of the end of every stream"
+            "every sink is sent the end of every stream"
         );
     }
     for (stage, (_, most)) in &book.busy {

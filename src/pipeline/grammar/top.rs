@@ -72,7 +72,7 @@ pub const TOP: &[Field] = &[
         Type::Text,
         Is("./out/model_cache"),
         "The folder where measured batch sizes are kept from run to run, one small JSON file \
-         each; delete it to measure anew.",
+         each; delete it to measure again.",
     ),
     field(
         "model_dir",
@@ -275,14 +275,14 @@ const MEMORY: &[Field] = &[
         "threshold",
         Type::Bytes,
         Absent,
-        "Resident memory of the process above which idle models are put down, until they are \
+        "Resident memory of the process above which idle models are unloaded, until they are \
          asked again, and freed memory is given back.",
     ),
     field(
         "idle",
         Type::Duration,
         Is("1m"),
-        "How long a model must have had nothing to do before it is put down.",
+        "How long a model must have had nothing to do before it is unloaded.",
     ),
 ];
 

@@ -65,20 +65,23 @@ impl Sender {
 
     /// Puts a packet in, as `when_full` says. A packet that is dropped settles its receipt; one
     /// that nobody will read any more is dropped as lost in the shutdown, and so is one whose
-    /// sender is cancelled while it waits.
-    pub async fn send(&self, mut packet: Packet) {
+    /// sender is cancelled before it is in.
+    pub fn send(&self, mut packet: Packet) -> impl Future<Output = ()> + Send {
         self.strip_receipt(&mut packet);
+        // Before the future begins: one that is dropped without a poll settles the receipt too.
         let mut waiting = Some(InFlight::of(packet));
-        self.put(|state, settings, lost| {
-            waiting = waiting
-                .take()
-                .and_then(|(in_flight, payload)| {
-                    state.admit(settings, in_flight.into_packet(payload), lost)
-                })
-                .map(InFlight::of);
-            waiting.is_none()
-        })
-        .await;
+        async move {
+            self.put(|state, settings, lost| {
+                waiting = waiting
+                    .take()
+                    .and_then(|(in_flight, payload)| {
+                        state.admit(settings, in_flight.into_packet(payload), lost)
+                    })
+                    .map(InFlight::of);
+                waiting.is_none()
+            })
+            .await;
+        }
     }
 
     /// Puts all of them in, in order: packets as `send` does, marks as `mark` does.

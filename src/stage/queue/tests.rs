@@ -125,6 +125,15 @@ async fn what_nobody_reads_is_lost_in_the_shutdown() {
 }
 
 #[tokio::test]
+async fn what_is_never_sent_is_lost_in_the_shutdown() {
+    let (account, (sender, _receiver)) = (root(), pair(settings(8, WhenFull::Block)));
+    for packet in frames(&account, 1) {
+        drop(sender.send(packet));
+    }
+    assert_eq!(account.balance().dropped["shutdown"], 1);
+}
+
+#[tokio::test]
 async fn stale_packets_are_dropped_when_read() {
     let aged = QueueSettings {
         max_age: Some(Duration::from_secs(1)),
