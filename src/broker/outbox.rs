@@ -299,7 +299,7 @@ impl State {
     }
 }
 
-/// What a client tells its outbox.
+/// What a client reports to its outbox.
 struct Context {
     outbox: Weak<Outbox>,
     link: Arc<Link>,

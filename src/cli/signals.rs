@@ -1,6 +1,7 @@
-//! The signals of a run: the first SIGTERM or SIGINT tells it to stop, the second to end at once;
-//! SIGUSR1 asks it to give memory back. They are received on a thread of their own from the first
-//! moment on, so that one that comes while libraries start and models load does not kill the process at once.
+//! The signals of a run: the first SIGTERM or SIGINT stops it, the second to end at once; SIGUSR1
+//! asks it to give memory back. They are received on a thread of their own from the first moment
+//! on, so that one that comes while libraries start and models load does not kill the process at
+//! once.
 
 use std::sync::Arc;
 

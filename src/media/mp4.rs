@@ -10,7 +10,7 @@ use std::path::Path;
 pub(super) struct TopLevelBoxes {
     /// Bytes there, and bytes that the boxes announce, where the file is shorter.
     pub cut_off: Option<(u64, u64)>,
-    /// Whether it tells where its frames are.
+    /// Whether it says where its frames are.
     pub has_index: bool,
 }
 

@@ -77,7 +77,7 @@ fn caps_admitted(state: &IngestState, caps: &gst::CapsRef) -> gst::PadProbeRetur
     }
 }
 
-/// Whether a packet's picture may be decoded, as far as only the packet itself tells its size.
+/// Whether a packet's picture may be decoded, as far as its size can be read from the packet alone.
 fn jpeg_admitted(state: &IngestState, pad: &gst::Pad, buffer: &gst::BufferRef) -> bool {
     let is_jpeg = pad.current_caps().is_some_and(|caps| {
         caps.structure(0)

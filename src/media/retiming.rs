@@ -52,7 +52,7 @@ fn retime_samples(state: &IngestState, buffer: &mut gst::Buffer) -> gst::PadProb
     let base = state.pictures.lock().timeline.base;
     let mut timeline = state.sound.lock();
     if state.options.live {
-        // What was heard before the first picture has no place.
+        // Sound from before the first picture has no place.
         let is_early = timeline
             .running(buffer.pts())
             .zip(base)

@@ -195,7 +195,7 @@ fn table(found: &[Found]) -> String {
     let rows: Vec<[String; 7]> = std::iter::once(head)
         .chain(found.iter().map(Found::row))
         .collect();
-    // A row that tells what is wrong tells it in the columns that it does not fill.
+    // A row that says what is wrong says it in the columns that it does not fill.
     let whole = |row: &&[String; 7]| !row[3].is_empty();
     let width = |column: usize| {
         let fits = rows.iter().filter(|row| column < 2 || whole(row));

@@ -88,7 +88,7 @@ async fn refused(uri: &str, options: &Options) -> crate::Error {
         .expect_err("refused")
 }
 
-/// Opens, reads the only view to its end, and tells the end.
+/// Opens, reads the only view to its end, and returns how it ended.
 async fn play(uri: &str) -> (Vec<CapturedFrame>, StreamEnd, LossCounts) {
     let OpenedStream {
         mut views,

@@ -17,7 +17,7 @@ pub(super) const PARAMS: &[Field] = &[
         ty: Type::Model(networks::CAPTIONERS),
         default: Default::Required,
         doc: "The language model, or the captioner of pictures or videos. A language model that \
-              can think before it answers (Qwen3) is told not to.",
+              can think before it answers (Qwen3) is asked not to.",
     },
     Field {
         name: "prompt",

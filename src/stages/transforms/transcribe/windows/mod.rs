@@ -36,7 +36,7 @@ pub struct Gathered {
     gaps: VecDeque<u64>,
     /// Samples taken in.
     taken: u64,
-    /// Samples that the detector has heard, or that are in a window where there is none.
+    /// Samples that the detector has processed, or that are in a window where there is none.
     heard: u64,
     /// Where the unbroken sound began that the detector hears.
     begin: u64,
@@ -132,7 +132,7 @@ impl Gathered {
         }
     }
 
-    /// What the detector has to hear next; none while there is not a whole chunk of it, or no
+    /// What the detector has to process next; none while there is not a whole chunk of it, or no
     /// detector.
     pub fn question(&self) -> Option<Question> {
         self.spans.as_ref()?;
@@ -244,7 +244,7 @@ impl Gathered {
     fn pause(&mut self, done: &mut Vec<Window>) {
         let Some(spans) = &self.spans else { return };
         let (next, heard) = (self.begin + spans.earliest(), self.begin + spans.heard());
-        // What has not ended yet ends later than all that has been heard.
+        // What has not ended yet ends later than all that has been processed.
         let long = |open: &Range<u64>| {
             spans.is_settled() && heard.saturating_sub(open.start) > self.limits.longest
         };
@@ -255,7 +255,7 @@ impl Gathered {
         }
     }
 
-    /// Where the sound up to a gap has been heard, ends everything that is open there.
+    /// Where the sound up to a gap has been processed, ends everything that is open there.
     fn reach(&mut self) -> Vec<Window> {
         let mut done = Vec::new();
         if self.gaps.front().is_some_and(|&gap| gap <= self.heard) {
