@@ -22,7 +22,7 @@ impl PixelFormat {
     }
 
     /// Bytes of one pixel.
-    pub const fn bytes_per_pixel(self) -> usize {
+    pub(crate) const fn bytes_per_pixel(self) -> usize {
         match self {
             PixelFormat::Rgb8 => 3,
         }

@@ -124,7 +124,7 @@ impl Assembled {
 
     /// Unloads every model that has nothing to do now, until it is asked again, and gives freed
     /// memory back to the system.
-    pub async fn reclaim(&self) -> Reclaimed {
+    pub(crate) async fn reclaim(&self) -> Reclaimed {
         self.workers.reclaim(Duration::ZERO, || false).await
     }
 
@@ -201,7 +201,7 @@ fn writes_to_kafka(plan: &Plan) -> bool {
 }
 
 /// How the brokers of a plan are spoken to.
-pub fn broker_settings(plan: &KafkaPlan, brokers: Brokers) -> Settings {
+pub(crate) fn broker_settings(plan: &KafkaPlan, brokers: Brokers) -> Settings {
     let count = |number: i32| u32::try_from(number).ok().filter(|number| *number > 0);
     Settings {
         properties: plan.properties.clone(),
@@ -221,7 +221,7 @@ pub fn broker_settings(plan: &KafkaPlan, brokers: Brokers) -> Settings {
 }
 
 /// The registry of a plan.
-pub fn registry(plan: &KafkaPlan) -> Result<Registry> {
+pub(crate) fn registry(plan: &KafkaPlan) -> Result<Registry> {
     let url = plan
         .registry
         .clone()

@@ -23,7 +23,8 @@ mod session;
 mod topology;
 mod wiring;
 
-pub use assemble::{Assembled, Connected, broker_settings, registry};
+pub use assemble::{Assembled, Connected};
+pub(crate) use assemble::{broker_settings, registry};
 pub use check::{Checked, Overrides, check, checked};
 pub use driver::SessionReport;
 pub use plan::Plan;

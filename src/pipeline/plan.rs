@@ -94,7 +94,7 @@ impl Plan {
     }
 
     /// What an input reads, as the file says it: `film.frames`, or `shots`.
-    pub fn input_name(&self, input: &InputPlan) -> String {
+    pub(crate) fn input_name(&self, input: &InputPlan) -> String {
         let from = &self.stages[input.from].id;
         match &input.view {
             Some(view) => format!("{from}.{view}"),

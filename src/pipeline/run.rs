@@ -159,11 +159,6 @@ impl Running {
         self.shared.force.cancel();
     }
 
-    /// The token that `stop` cancels.
-    pub fn stopping(&self) -> CancellationToken {
-        self.shared.stop.clone()
-    }
-
     /// What the open sessions look like now.
     pub fn sessions(&self) -> Vec<SessionStatus> {
         self.shared

@@ -193,17 +193,17 @@ impl StageKind {
 
     /// Whether it keeps something of its inputs from call to call, so that none may be given to it
     /// twice.
-    pub fn is_stateful(&self) -> bool {
+    pub(crate) fn is_stateful(&self) -> bool {
         matches!(self.build, Build::Windowed(_) | Build::Sequential(_))
     }
 
     /// Whether it is stateful and still works on several inputs at a time.
-    pub fn is_windowed(&self) -> bool {
+    pub(crate) fn is_windowed(&self) -> bool {
         matches!(self.build, Build::Windowed(_))
     }
 
     /// Whether it works on one input at a time.
-    pub fn is_sequential(&self) -> bool {
+    pub(crate) fn is_sequential(&self) -> bool {
         matches!(self.build, Build::Sequential(_))
     }
 }

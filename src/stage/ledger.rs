@@ -12,13 +12,13 @@ use crate::packet::{self, Balance, Nanos, Outcome, Reason, Receipt};
 
 /// The accounts of one stream.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     accounts: Mutex<BTreeMap<Arc<str>, Arc<Account>>>,
 }
 
 /// The account of one view of one stream.
 #[derive(Debug, Default)]
-pub struct Account {
+pub(crate) struct Account {
     book: Mutex<Book>,
     settled: Notify,
 }

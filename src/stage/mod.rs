@@ -13,7 +13,7 @@ mod queue;
 mod retry;
 pub mod source_setup;
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;
 
 pub(crate) use combine::{Combine, Combined, Combiner};
 pub use combine::{JoinSettings, Late};
@@ -24,9 +24,8 @@ pub(crate) use in_flight::InFlight;
 pub use in_flight::{DropPolicy, Held};
 pub use input::{Input, PendingInput};
 pub use kind::{Build, Context, Endpoint, Joins, Lookahead, OpenTransform, Role, StageKind};
-pub use ledger::{Account, Ledger};
-pub(crate) use queue::OutputBuffer;
-pub use queue::{
-    Arrival, Inbox, QueueCounts, QueueMonitor, QueueSettings, Receiver, Sender, WhenFull, queue,
-};
+pub(crate) use ledger::{Account, Ledger};
+
+pub(crate) use queue::{Arrival, Inbox, OutputBuffer, QueueMonitor, Receiver, Sender, queue};
+pub use queue::{QueueCounts, QueueSettings, WhenFull};
 pub use retry::Retry;

@@ -48,7 +48,7 @@ pub const VIEWS: Field = Field {
 };
 
 /// The key `labels`.
-pub const LABELS: Field = Field {
+pub(crate) const LABELS: Field = Field {
     name: "labels",
     ty: Type::Map(&Type::Text),
     default: Default::Absent,
@@ -56,7 +56,7 @@ pub const LABELS: Field = Field {
 };
 
 /// The key `stall`.
-pub const STALL: Field = Field {
+pub(crate) const STALL: Field = Field {
     name: "stall",
     ty: Type::Duration,
     default: Default::Is("10s"),
@@ -64,7 +64,7 @@ pub const STALL: Field = Field {
 };
 
 /// The key `connect`.
-pub const CONNECT: Field = Field {
+pub(crate) const CONNECT: Field = Field {
     name: "connect",
     ty: Type::Duration,
     default: Default::Is("15s"),
@@ -72,7 +72,7 @@ pub const CONNECT: Field = Field {
 };
 
 /// The key `max_pixels`.
-pub const MAX_PIXELS: Field = Field {
+pub(crate) const MAX_PIXELS: Field = Field {
     name: "max_pixels",
     ty: Type::Int(1, 1 << 32),
     default: Default::Is("67108864"),
@@ -122,7 +122,7 @@ impl SourceSetup {
     ///
     /// # Errors
     /// What ended it, where that was not its regular end.
-    pub async fn play(
+    pub(crate) async fn play(
         &self,
         opened: OpenedStream,
         id: Arc<str>,
@@ -238,7 +238,7 @@ pub struct PumpContext<'a> {
 
 /// Pushes every frame of every view and all sound until the video ends or it is stopped. Views wait
 /// for their own readers only.
-pub async fn pump(mut opened: OpenedStream, context: PumpContext<'_>) -> Ended {
+pub(crate) async fn pump(mut opened: OpenedStream, context: PumpContext<'_>) -> Ended {
     let readers = std::mem::take(&mut opened.views);
     let pictures = join_all(readers.into_iter().map(|reader| pump_view(reader, context)));
     let sounds = std::mem::take(&mut opened.sounds);

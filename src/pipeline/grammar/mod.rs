@@ -7,8 +7,10 @@ mod schema;
 mod stages;
 mod top;
 
-pub use models::{BATCH, MODEL, PROFILES, VAE};
+pub use models::MODEL;
+#[cfg(test)]
+pub(crate) use models::PROFILES;
 pub use schema::json_schema;
 pub(super) use stages::applies;
-pub use stages::{INPUT, STAGE};
+pub(crate) use stages::{INPUT, STAGE};
 pub use top::{KAFKA, TOP};

@@ -5,7 +5,7 @@ use crate::config::shape::Default::{Absent, Is, Required};
 use crate::config::shape::{Field, Type};
 
 /// The words that `profile` takes; what each sets is in `check/sections/profiles.rs`.
-pub const PROFILES: &[&str] = &["throughput", "latency", "memory", "small_models"];
+pub(crate) const PROFILES: &[&str] = &["throughput", "latency", "memory", "small_models"];
 
 /// The keys of an entry of `models`.
 pub const MODEL: &[Field] = &[
@@ -106,7 +106,7 @@ pub const MODEL: &[Field] = &[
 ];
 
 /// The key `vae` of a model.
-pub const VAE: &[Field] = &[
+const VAE: &[Field] = &[
     field(
         "slicing",
         Type::Bool,
@@ -122,7 +122,7 @@ pub const VAE: &[Field] = &[
 ];
 
 /// The key `batch` of a model.
-pub const BATCH: &[Field] = &[
+const BATCH: &[Field] = &[
     field(
         "max_size",
         Type::IntOrAuto(1, 4096),

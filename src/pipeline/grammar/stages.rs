@@ -6,7 +6,7 @@ use crate::config::shape::{Field, Type};
 use crate::stage::Role;
 
 /// The keys of a stage.
-pub const STAGE: &[Field] = &[
+pub(crate) const STAGE: &[Field] = &[
     field(
         "id",
         Type::Text,
@@ -73,7 +73,7 @@ pub const STAGE: &[Field] = &[
 ];
 
 /// One of the inputs, written as a mapping.
-pub const INPUT: &[Field] = &[
+pub(crate) const INPUT: &[Field] = &[
     field("from", Type::Text, Required, "`STAGE`, or `SOURCE.VIEW`."),
     field(
         "queue",

@@ -25,7 +25,7 @@ struct Shared {
 
 /// Makes a queue. `filled` is notified when something comes into it while it is empty, so that one
 /// reader can wait on several queues.
-pub fn queue(settings: QueueSettings, filled: &Arc<Notify>) -> (Sender, Receiver) {
+pub(crate) fn queue(settings: QueueSettings, filled: &Arc<Notify>) -> (Sender, Receiver) {
     let shared = Arc::new(Shared {
         settings,
         state: Mutex::default(),
@@ -42,17 +42,17 @@ pub fn queue(settings: QueueSettings, filled: &Arc<Notify>) -> (Sender, Receiver
 }
 
 /// The end that is written. Dropping it closes the queue: what is inside can still be read.
-pub struct Sender {
+pub(crate) struct Sender {
     shared: Arc<Shared>,
     keeps_receipts: bool,
 }
 
 /// The end that is read. Dropping it drops what is inside, counted as lost in the shutdown.
-pub struct Receiver(Arc<Shared>);
+pub(crate) struct Receiver(Arc<Shared>);
 
 /// Looks into a queue from outside.
 #[derive(Clone)]
-pub struct QueueMonitor(Arc<Shared>);
+pub(crate) struct QueueMonitor(Arc<Shared>);
 
 impl Sender {
     /// For readers that only count: a packet that enters holds no receipt, so that neither a loss
@@ -255,11 +255,6 @@ impl Receiver {
         if self.0.state.lock().free_room(weight) {
             self.0.freed.notify_waiters();
         }
-    }
-
-    /// Looks into the queue.
-    pub fn monitor(&self) -> QueueMonitor {
-        QueueMonitor(Arc::clone(&self.0))
     }
 }
 

@@ -9,7 +9,7 @@ use super::channel::{Read, Receiver};
 use crate::packet::Item;
 
 /// Several queues read by one task, fairly.
-pub struct Inbox {
+pub(crate) struct Inbox {
     receivers: Vec<Receiver>,
     sides: Vec<SideState>,
     filled: Arc<Notify>,
@@ -27,7 +27,7 @@ enum SideState {
 
 /// What an inbox gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arrival {
+pub(crate) enum Arrival {
     /// Items of this input were moved out.
     Items(usize),
     /// Nothing more will come from this input.
@@ -47,11 +47,6 @@ impl Inbox {
             next: 0,
             keep_room,
         }
-    }
-
-    /// Queues it reads.
-    pub fn sides(&self) -> usize {
-        self.receivers.len()
     }
 
     /// Moves up to `most` items of one input into `into`, waiting for the first. Cancel-safe.

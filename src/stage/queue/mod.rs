@@ -9,7 +9,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use channel::{QueueMonitor, Receiver, Sender, queue};
-pub use inbox::{Arrival, Inbox};
+pub(crate) use channel::{QueueMonitor, Receiver, Sender, queue};
+pub(crate) use inbox::{Arrival, Inbox};
 pub(crate) use output_buffer::OutputBuffer;
 pub use settings::{QueueCounts, QueueSettings, WhenFull};

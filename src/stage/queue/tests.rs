@@ -48,7 +48,7 @@ async fn drop_oldest_keeps_the_newest_and_counts_the_rest() {
     receiver.read(&mut items, 10, false);
     assert_eq!(pts(items), [3, 4]);
     assert_eq!(account.balance().dropped["queue_full"], 3);
-    assert_eq!(receiver.monitor().counts().dropped_full, 3);
+    assert_eq!(sender.monitor().counts().dropped_full, 3);
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn held_packets_keep_their_room() {
     receiver.read(&mut items, 10, true);
     sender.send(packets.next().expect("three")).await;
     assert_eq!(account.balance().dropped["queue_full"], 1);
-    assert_eq!(receiver.monitor().counts().frames, 2);
+    assert_eq!(sender.monitor().counts().frames, 2);
     assert_eq!(pts(items), [0, 1]);
 }
 
@@ -192,7 +192,7 @@ async fn what_only_counts_holds_no_receipt() {
     assert_eq!(
         (
             account.balance().absorbed,
-            receiver.monitor().counts().dropped_full
+            sender.monitor().counts().dropped_full
         ),
         (2, 1)
     );
