@@ -1,9 +1,10 @@
 //! Flags that change the tree: `--set stages.captions.with.prompt=...`. Elements of lists are named
 //! by their `id` or their number from 0.
 
+use super::node::{Entry, Node, NodeKind};
 use super::problem::Problems;
 use super::source_text::{Place, SourceText};
-use super::tree::{Entry, Node, NodeKind, parse};
+use super::tree::parse;
 
 /// Applies one `PATH=VALUE`. A value that begins with a bracket, brace or quote is read as YAML,
 /// any other is taken as it stands. What the path names may be missing (the shapes say later

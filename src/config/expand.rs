@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use super::node::{Node, NodeKind};
 use super::problem::Problems;
 use super::shape::Provenance;
 use super::source_text::Place;
-use super::tree::{Node, NodeKind};
 
 /// Environment variables by name.
 pub type Environment = BTreeMap<String, String>;
@@ -64,68 +64,90 @@ fn fill(text: &str, environment: &Environment) -> Result<(String, Option<String>
             continue;
         }
         out.push_str(&rest[..at]);
-        let inside = &rest[at + 2..];
-        let failure = |length: usize, message: String, help: String| Failure {
-            at: rest[at..at + length].to_owned(),
-            message,
-            help,
-        };
-        let Some(end) = inside.find('}') else {
-            return Err(failure(
-                2,
-                "`${` is never closed".to_owned(),
-                "write `${VAR}`, or `$${` for a literal `${`".to_owned(),
-            ));
-        };
-        let name_end = inside
-            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-            .unwrap_or(end);
-        let (name, rule) = (&inside[..name_end], &inside[name_end..end]);
-        if name.is_empty()
-            || name.starts_with(|c: char| c.is_ascii_digit())
-            || inside[..end].contains("${")
-        {
-            let help = "write `${VAR}`, `${VAR:-default}` or `${VAR:?message}`, or `$${` for a \
-                        literal `${`";
-            return Err(failure(
-                end + 3,
-                format!("`${{{}}}` is not a variable", &inside[..end]),
-                help.to_owned(),
-            ));
-        }
-        let set = environment.get(name);
-        let value = match (rule, set.filter(|value| !value.is_empty())) {
-            ("", _) => set
-                .cloned()
-                .ok_or_else(|| format!("set it, or give a default: `${{{name}:-...}}`")),
-            (rule, value) if rule.starts_with(":-") => {
-                Ok(value.map_or(&rule[2..], String::as_str).to_owned())
-            }
-            (rule, value) if rule.starts_with(":?") => {
-                value.cloned().ok_or_else(|| match &rule[2..] {
-                    "" => "set it in the environment".to_owned(),
-                    message => message.to_owned(),
-                })
-            }
-            _ => {
-                let help = "write `${VAR}`, `${VAR:-default}` or `${VAR:?message}`".to_owned();
-                return Err(failure(
-                    end + 3,
-                    format!("`{rule}` says nothing about the variable `{name}`"),
-                    help,
-                ));
-            }
-        };
-        out.push_str(
-            &value.map_err(|help| {
-                failure(end + 3, format!("the variable `{name}` is not set"), help)
-            })?,
-        );
-        used.get_or_insert_with(|| name.to_owned());
-        rest = &inside[end + 1..];
+        let variable = Variable::at_start_of(&rest[at..])?;
+        out.push_str(&variable.value(environment)?);
+        used.get_or_insert_with(|| variable.name.to_owned());
+        rest = &rest[at + variable.whole.len()..];
     }
     out.push_str(rest);
     Ok((out, used))
+}
+
+/// One `${NAME}`, or `${NAME` and a rule and `}`.
+struct Variable<'a> {
+    whole: &'a str,
+    name: &'a str,
+    /// What stands behind the name: `:-default`.
+    rule: &'a str,
+}
+
+impl<'a> Variable<'a> {
+    /// Reads the variable that `text` begins with.
+    fn at_start_of(text: &'a str) -> Result<Self, Failure> {
+        let inside = &text[2..];
+        let Some(end) = inside.find('}') else {
+            return Err(Failure {
+                at: text[..2].to_owned(),
+                message: "`${` is never closed".to_owned(),
+                help: "write `${VAR}`, or `$${` for a literal `${`".to_owned(),
+            });
+        };
+        let inside = &inside[..end];
+        let name_end = inside
+            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .unwrap_or(end);
+        let (name, rule) = inside.split_at(name_end);
+        let variable = Self {
+            whole: &text[..end + 3],
+            name,
+            rule,
+        };
+        let is_name = !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit());
+        if is_name && !inside.contains("${") {
+            return Ok(variable);
+        }
+        let help = "write `${VAR}`, `${VAR:-default}` or `${VAR:?message}`, or `$${` for a literal \
+                    `${`";
+        Err(variable.failure(format!("`${{{inside}}}` is not a variable"), help))
+    }
+
+    /// Its value. An empty one counts as none where there is a rule for that.
+    fn value(&self, environment: &Environment) -> Result<String, Failure> {
+        let set = environment.get(self.name);
+        let filled = set.filter(|value| !value.is_empty()).cloned();
+        if self.rule.is_empty() {
+            let help = || format!("set it, or give a default: `${{{}:-...}}`", self.name);
+            return set.cloned().ok_or_else(|| self.is_not_set(&help()));
+        }
+        if let Some(default) = self.rule.strip_prefix(":-") {
+            return Ok(filled.unwrap_or_else(|| default.to_owned()));
+        }
+        if let Some(message) = self.rule.strip_prefix(":?") {
+            let help = match message {
+                "" => "set it in the environment",
+                message => message,
+            };
+            return filled.ok_or_else(|| self.is_not_set(help));
+        }
+        let message = format!(
+            "`{}` says nothing about the variable `{}`",
+            self.rule, self.name
+        );
+        let help = "write `${VAR}`, `${VAR:-default}` or `${VAR:?message}`";
+        Err(self.failure(message, help))
+    }
+
+    fn is_not_set(&self, help: &str) -> Failure {
+        self.failure(format!("the variable `{}` is not set", self.name), help)
+    }
+
+    fn failure(&self, message: String, help: &str) -> Failure {
+        Failure {
+            at: self.whole.to_owned(),
+            message,
+            help: help.to_owned(),
+        }
+    }
 }
 
 /// The variable's own place inside its scalar, where the text stands there as it was read.

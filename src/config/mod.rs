@@ -3,6 +3,7 @@
 
 pub mod edit;
 mod expand;
+mod node;
 mod problem;
 mod read;
 pub mod schema;
@@ -12,8 +13,9 @@ mod tree;
 pub mod units;
 
 pub use expand::{Environment, expand};
+pub use node::{Entry, Node, NodeKind, Scalar};
 pub use problem::{Problem, Problems, ReportStyle, nearest};
 pub use read::{NameRef, Reader};
 pub use shape::{Field, Fps, Params, Provenance, Secret, Setting, Type, Value};
 pub use source_text::{Place, SourceText};
-pub use tree::{Entry, Node, NodeKind, Scalar, parse};
+pub use tree::parse;

@@ -3,9 +3,9 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use super::node::{Node, NodeKind};
 use super::read::SECRET;
 use super::shape::{Default, Field, Type};
-use super::tree::{Node, NodeKind};
 
 /// The schema of a mapping with these keys.
 pub fn object(fields: &'static [Field]) -> Json {

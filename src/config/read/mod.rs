@@ -6,10 +6,11 @@ mod scalar;
 use std::sync::Arc;
 
 use self::scalar::{Refusal, help, scalar_value};
+use super::node::{Node, NodeKind, Scalar};
 use super::problem::Problems;
 use super::shape::{Default, Field, Params, Provenance, Secret, Type, Value};
 use super::source_text::{Place, SourceText};
-use super::tree::{Node, NodeKind, Scalar, parse};
+use super::tree::parse;
 
 /// A name that a value must resolve to something.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,8 +1,8 @@
 //! Scalars as values of their types.
 
+use crate::config::node::Scalar;
 use crate::config::problem::{Problem, nearest};
 use crate::config::shape::{Type, Value};
-use crate::config::tree::Scalar;
 use crate::config::units;
 
 /// Why a scalar is no value of its type.
