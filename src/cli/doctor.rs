@@ -9,7 +9,7 @@ use super::output::print;
 use crate::broker::{Brokers, health};
 use crate::cache::{Cache, CacheSettings};
 use crate::error::{Error, Result};
-use crate::pipeline::plan::BrokersPlan;
+use crate::pipeline::plan::{BrokersPlan, KafkaPlan};
 use crate::pipeline::{self, Plan};
 use crate::tensor::{self, Device, Precision};
 use crate::{media, models};
@@ -98,6 +98,14 @@ fn machine(report: &mut Report) {
 }
 
 async fn reach(plan: &Plan, report: &mut Report) {
+    open_models(plan, report);
+    if let Some(kafka) = &plan.kafka {
+        reach_kafka(kafka, report).await;
+    }
+    reach_redis(plan, report).await;
+}
+
+fn open_models(plan: &Plan, report: &mut Report) {
     for (name, model) in &plan.absent {
         report.note(
             &format!("model {name}"),
@@ -114,41 +122,45 @@ async fn reach(plan: &Plan, report: &mut Report) {
             Err(error) => report.line(false, &format!("model {name}"), error),
         }
     }
-    if let Some(kafka) = &plan.kafka {
-        match &kafka.brokers {
-            BrokersPlan::Embedded => report.note("kafka", "embedded"),
-            BrokersPlan::Addresses(addresses) => {
-                let brokers = Brokers::Addresses(addresses.clone());
-                let settings = pipeline::broker_settings(kafka, brokers);
-                match health(&settings, BROKER_TIMEOUT).await {
-                    Ok(health) => report.line(
-                        true,
-                        "kafka",
-                        format!(
-                            "{} brokers, {} topics",
-                            health.brokers.len(),
-                            health.topics.len()
-                        ),
-                    ),
-                    Err(error) => report.line(false, "kafka", error),
-                }
-            }
-        }
-        if kafka.registry.is_some() {
-            let verdicts = match pipeline::registry(kafka) {
-                Ok(registry) => registry.check(&kafka.namespace).await,
-                Err(error) => Err(error),
-            };
-            match verdicts {
-                Ok(verdicts) => report.line(
+}
+
+async fn reach_kafka(kafka: &KafkaPlan, report: &mut Report) {
+    match &kafka.brokers {
+        BrokersPlan::Embedded => report.note("kafka", "embedded"),
+        BrokersPlan::Addresses(addresses) => {
+            let brokers = Brokers::Addresses(addresses.clone());
+            let settings = pipeline::broker_settings(kafka, brokers);
+            match health(&settings, BROKER_TIMEOUT).await {
+                Ok(health) => report.line(
                     true,
-                    "schema registry",
-                    format!("{} subjects checked", verdicts.len()),
+                    "kafka",
+                    format!(
+                        "{} brokers, {} topics",
+                        health.brokers.len(),
+                        health.topics.len()
+                    ),
                 ),
-                Err(error) => report.line(false, "schema registry", error),
+                Err(error) => report.line(false, "kafka", error),
             }
         }
     }
+    if kafka.registry.is_some() {
+        let verdicts = match pipeline::registry(kafka) {
+            Ok(registry) => registry.check(&kafka.namespace).await,
+            Err(error) => Err(error),
+        };
+        match verdicts {
+            Ok(verdicts) => report.line(
+                true,
+                "schema registry",
+                format!("{} subjects checked", verdicts.len()),
+            ),
+            Err(error) => report.line(false, "schema registry", error),
+        }
+    }
+}
+
+async fn reach_redis(plan: &Plan, report: &mut Report) {
     if let Some(url) = plan
         .cache
         .redis

@@ -128,11 +128,30 @@ async fn run_pipeline(
     if let Some(address) = exporter.address() {
         tracing::info!(%address, "metrics are served at /metrics");
     }
+    let signals = Signals {
+        stop,
+        force,
+        reclaim,
+    };
+    let summary = run_assembled(&plan, &assembled, (&sampler, &bars), &signals).await?;
+    if let (Some(embedded), Some(linger)) = (&assembled.embedded, linger) {
+        wait_for_readers(embedded, linger, &signals.stop).await;
+    }
+    Ok(exit_code(&summary))
+}
+
+/// Runs what was assembled to its end, and says what came of it.
+async fn run_assembled(
+    plan: &Arc<Plan>,
+    assembled: &Assembled,
+    (sampler, bars): (&Sampler, &Bars),
+    signals: &Signals,
+) -> Result<Summary> {
     let began = std::time::Instant::now();
-    let mut running = Running::start(Arc::clone(&plan), &assembled.deps)?;
+    let mut running = Running::start(Arc::clone(plan), &assembled.deps)?;
     let summary = tokio::select! {
-        summary = watch(&mut running, &bars, &stop, &force) => summary?,
-        () = release_memory_on_signal(&assembled, &reclaim) => return Err(Error::bug("giving memory back never ends")),
+        summary = watch(&mut running, bars, &signals.stop, &signals.force) => summary?,
+        () = release_memory_on_signal(assembled, &signals.reclaim) => return Err(Error::bug("giving memory back never ends")),
     };
     bars.clear();
     let unconfirmed = assembled
@@ -143,9 +162,9 @@ async fn run_pipeline(
         })
         .await;
     report::summary(
-        &plan,
+        plan,
         &summary,
-        &assembled,
+        assembled,
         &sampler.snapshot(),
         began.elapsed(),
     )?;
@@ -155,10 +174,7 @@ async fn run_pipeline(
             "kafka did not confirm these in time"
         );
     }
-    if let (Some(embedded), Some(linger)) = (&assembled.embedded, linger) {
-        wait_for_readers(embedded, linger, &stop).await;
-    }
-    Ok(exit_code(&summary))
+    Ok(summary)
 }
 
 /// Waits until a shutdown has taken as long as it may, or for a second signal.
