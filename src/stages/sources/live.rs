@@ -19,6 +19,9 @@ use crate::stage::{Build, Context, Endpoint, Feed, Host, Joins, Lookahead, Sourc
 use crate::telemetry::SourceMetrics;
 use crate::{Error, Result, redact};
 
+/// What is said of a connection that ended without an error.
+const ENDED: &str = "the sender ended the stream";
+
 /// The kind.
 pub const KIND: StageKind = StageKind {
     name: "live",
@@ -188,6 +191,7 @@ fn derived_id(source: &str, url: &str) -> Arc<str> {
 struct LostConnection {
     epoch: u64,
     last: Micros,
+    had_frames: bool,
     reason: String,
 }
 
@@ -248,37 +252,14 @@ impl LiveSource {
             };
             let error = match opened {
                 Ok(opened) => {
-                    let epoch = now_micros();
-                    let base = opened.info.began.unwrap_or(epoch);
-                    self.announce(camera, feed, (epoch, base), before.take())
+                    let (connection, error) = self
+                        .follow(camera, (opened, before.take()), feed, stop)
                         .await;
-                    self.metrics.connected.increment(1.0);
-                    let ended = source_setup::pump(
-                        opened,
-                        PumpContext {
-                            feed,
-                            origin: &self.setup.origin,
-                            stop,
-                            once: false,
-                        },
-                    )
-                    .await;
-                    self.metrics.connected.decrement(1.0);
-                    let reason = ended.error.as_ref().map_or_else(
-                        || "the sender ended the stream".to_owned(),
-                        ToString::to_string,
-                    );
-                    before = Some(LostConnection {
-                        epoch: epoch.unsigned_abs(),
-                        last: ended.last.unwrap_or(epoch),
-                        reason,
-                    });
-                    if ended.last.is_some() {
+                    if connection.had_frames {
                         (pause, since, quiet) = (self.backoff, tokio::time::Instant::now(), false);
                     }
-                    ended
-                        .error
-                        .unwrap_or_else(|| Error::external("the sender ended the stream"))
+                    before = Some(connection);
+                    error
                 }
                 Err(error) => error,
             };
@@ -297,6 +278,39 @@ impl LiveSource {
             pause = (pause * 2).min(self.max_backoff);
         }
         Ok(())
+    }
+
+    /// Reads one connection to its end, an epoch; says what ended it.
+    async fn follow(
+        &self,
+        camera: &Camera,
+        (opened, before): (media::OpenedStream, Option<LostConnection>),
+        feed: &Arc<dyn Feed>,
+        stop: &CancellationToken,
+    ) -> (LostConnection, Error) {
+        let epoch = now_micros();
+        let base = opened.info.began.unwrap_or(epoch);
+        self.announce(camera, feed, (epoch, base), before).await;
+        self.metrics.connected.increment(1.0);
+        let context = PumpContext {
+            feed,
+            origin: &self.setup.origin,
+            stop,
+            once: false,
+        };
+        let ended = source_setup::pump(opened, context).await;
+        self.metrics.connected.decrement(1.0);
+        let reason = match &ended.error {
+            Some(error) => error.to_string(),
+            None => ENDED.to_owned(),
+        };
+        let lost = LostConnection {
+            epoch: epoch.unsigned_abs(),
+            last: ended.last.unwrap_or(epoch),
+            had_frames: ended.last.is_some(),
+            reason,
+        };
+        (lost, ended.error.unwrap_or_else(|| Error::external(ENDED)))
     }
 
     async fn announce(
@@ -321,6 +335,7 @@ impl LiveSource {
                 epoch: from_epoch,
                 last: from,
                 reason,
+                ..
             }) => {
                 self.metrics.gaps.increment(1);
                 feed.event(Event::Gap {

@@ -39,44 +39,27 @@ impl Subject {
         system: Option<&str>,
     ) -> Result<Option<(Self, Vec<RecordId>)>> {
         let own = input.id();
-        match (captioner, &input.payload) {
+        let begin = text;
+        let of_frame = |frame, begin, parents| Some((Self::Picture { frame, begin }, parents));
+        Ok(match (captioner, &input.payload) {
             (Captioner::Text(_), Payload::Segment(_)) => {
-                let parents = std::iter::once(own)
-                    .chain(
-                        input
-                            .collected
-                            .iter()
-                            .map(|(head, payload)| head.id(payload.kind())),
-                    )
-                    .collect();
-                Ok(Some((
-                    Self::Prompt {
-                        prompt: text,
-                        system: system.map(str::to_owned),
-                    },
-                    parents,
-                )))
+                let collected = input.collected.iter();
+                let collected = collected.map(|(head, payload)| head.id(payload.kind()));
+                let parents = std::iter::once(own).chain(collected).collect();
+                let system = system.map(str::to_owned);
+                let prompt = begin;
+                Some((Self::Prompt { prompt, system }, parents))
             }
-            (Captioner::Picture(_), Payload::Frame(frame)) => Ok(Some((
-                Self::Picture {
-                    frame: Arc::clone(frame),
-                    begin: text,
-                },
-                vec![own],
-            ))),
+            (Captioner::Picture(_), Payload::Frame(frame)) => {
+                of_frame(Arc::clone(frame), begin, vec![own])
+            }
             (Captioner::Picture(_), Payload::Segment(_)) => {
-                Ok(nearest(input).map(|(frame, id)| {
-                    let subject = Self::Picture { frame, begin: text };
-                    (subject, vec![own, id])
-                }))
+                nearest(input).and_then(|(frame, id)| of_frame(frame, begin, vec![own, id]))
             }
-            (Captioner::Video(_), Payload::Embedding(embedding)) => Ok(Some((
-                Self::Video {
-                    vectors: vec![numbers(embedding)],
-                    begin: text,
-                },
-                vec![own],
-            ))),
+            (Captioner::Video(_), Payload::Embedding(embedding)) => {
+                let vectors = vec![numbers(embedding)];
+                Some((Self::Video { vectors, begin }, vec![own]))
+            }
             (Captioner::Video(_), Payload::Segment(_)) => {
                 let (mut vectors, mut parents) = (Vec::new(), vec![own]);
                 for (head, payload) in &input.collected {
@@ -85,23 +68,20 @@ impl Subject {
                         parents.push(head.id(PayloadKind::Embedding));
                     }
                 }
-                Ok((!vectors.is_empty()).then_some((
-                    Self::Video {
-                        vectors,
-                        begin: text,
-                    },
-                    parents,
-                )))
+                let is_shown = !vectors.is_empty();
+                is_shown.then_some((Self::Video { vectors, begin }, parents))
             }
-            (_, payload) => Err(Error::config(format!(
-                "this model writes no captions about {}",
-                payload.kind().plural()
-            ))
-            .hint(
-                "a language model wants segments, BLIP frames or segments, OpusCaptionDecoder \
-                 vectors or segments",
-            )),
-        }
+            (_, payload) => {
+                let error = Error::config(format!(
+                    "this model writes no captions about {}",
+                    payload.kind().plural()
+                ));
+                return Err(error.hint(
+                    "a language model wants segments, BLIP frames or segments, OpusCaptionDecoder \
+                     vectors or segments",
+                ));
+            }
+        })
     }
 
     /// Asks the model for the texts.

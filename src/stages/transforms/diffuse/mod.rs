@@ -259,42 +259,7 @@ impl Diffuse {
                 changed.push((head, frame));
             }
         }
-        let mut paintings = Vec::with_capacity(changed.len());
-        if settings.previous > 0.0 {
-            for (_, frame) in &changed {
-                let painting = settings
-                    .painter
-                    .paint(
-                        self.request(
-                            input,
-                            Some(style.follow(frame, settings.strength, settings.previous)),
-                        ),
-                        &self.requester,
-                    )
-                    .await?;
-                style.painted(frame, &painting).await?;
-                paintings.push(painting);
-            }
-        } else {
-            let requests: Vec<_> = changed
-                .iter()
-                .map(|(_, frame)| {
-                    self.request(
-                        input,
-                        Some(style.follow(frame, settings.strength, settings.previous)),
-                    )
-                })
-                .collect();
-            paintings = try_join_all(
-                requests
-                    .into_iter()
-                    .map(|request| settings.painter.paint(request, &self.requester)),
-            )
-            .await?;
-            for ((_, frame), painting) in changed.iter().zip(&paintings) {
-                style.painted(frame, painting).await?;
-            }
-        }
+        let paintings = self.restyle(input, &mut style, &changed).await?;
         let flicker = style.flicker();
         for ((head, _), painting) in changed.into_iter().zip(paintings) {
             let parents = vec![input.id(), head.id(PayloadKind::Frame)];
@@ -310,6 +275,38 @@ impl Diffuse {
             );
         }
         Ok(())
+    }
+
+    /// Pictures of these frames in the style: one after another where each follows the picture
+    /// before it, else all at once.
+    async fn restyle(
+        &self,
+        input: &Input<'_>,
+        style: &mut Style,
+        frames: &[(&Arc<Head>, &Arc<Frame>)],
+    ) -> Result<Vec<Painting>> {
+        let settings = &self.settings;
+        let paint = async |request| settings.painter.paint(request, &self.requester).await;
+        let mut paintings = Vec::with_capacity(frames.len());
+        if settings.previous > 0.0 {
+            for (_, frame) in frames {
+                let from = style.follow(frame, settings.strength, settings.previous);
+                let painting = paint(self.request(input, Some(from))).await?;
+                style.painted(frame, &painting).await?;
+                paintings.push(painting);
+            }
+            return Ok(paintings);
+        }
+        let requests = frames.iter().map(|(_, frame)| {
+            let from = style.follow(frame, settings.strength, settings.previous);
+            self.request(input, Some(from))
+        });
+        let requests: Vec<_> = requests.collect();
+        paintings = try_join_all(requests.into_iter().map(paint)).await?;
+        for ((_, frame), painting) in frames.iter().zip(&paintings) {
+            style.painted(frame, painting).await?;
+        }
+        Ok(paintings)
     }
 
     fn request(&self, input: &Input<'_>, from: Option<FromFrame>) -> PictureRequest {
