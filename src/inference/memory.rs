@@ -68,6 +68,16 @@ impl WorkerMemory {
         Ok(())
     }
 
+    /// The model is dropped. On the CPU nothing is booked any more: a network's answers hold no
+    /// tensors, and what a model keeps for later goes with it.
+    pub fn unloaded(&self) {
+        debug_assert!(
+            self.gpu.is_some() || self.held() == 0,
+            "a dropped model leaves {} bytes on its account",
+            self.held()
+        );
+    }
+
     /// Batches of unknown size are about to be tried: on the CPU, without a limit, half of what the
     /// process can still have is one, as the kernel would not refuse memory but end the process.
     pub fn begin_measuring(&self) {

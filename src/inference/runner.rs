@@ -115,7 +115,9 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
             .model
             .take()
             .is_none_or(|model| catch_unwind(AssertUnwindSafe(|| drop(model))).is_ok());
-        if !dropped {
+        if dropped {
+            self.memory.unloaded();
+        } else {
             self.shared.metrics.panics.increment(1);
         }
         tensor::free_cached(self.settings.device);
@@ -309,11 +311,13 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
         self.memory.begin_batch();
         match catch_unwind(AssertUnwindSafe(|| model.run(items, cancelled))) {
             Ok(Ok(answers)) => RunOutcome::Answered(answers),
-            Ok(Err(error)) if is_out_of_memory(&error.to_string()) => RunOutcome::OutOfMemory,
+            Ok(Err(error)) if tensor::is_out_of_memory(&error.to_string()) => {
+                RunOutcome::OutOfMemory
+            }
             Ok(Err(error)) => RunOutcome::Failed(error),
             Err(panic) => match panic_text(&*panic) {
                 // tch's operations panic with the message that libtorch threw.
-                text if is_out_of_memory(&text) => RunOutcome::OutOfMemory,
+                text if tensor::is_out_of_memory(&text) => RunOutcome::OutOfMemory,
                 text => RunOutcome::Panicked(text),
             },
         }
@@ -377,18 +381,6 @@ impl<M: Model, F: FnMut() -> Result<M>> Runner<M, F> {
         self.limit = limit;
         self.shared.metrics.limit.set(limit as f64);
     }
-}
-
-fn is_out_of_memory(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    [
-        "out of memory",
-        "defaultcpuallocator",
-        "cublas_status_alloc_failed",
-        "cannot allocate memory",
-    ]
-    .iter()
-    .any(|sign| text.contains(sign))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {

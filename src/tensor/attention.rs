@@ -3,7 +3,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::device::cpu_multiplies_bf16;
+use super::device::onednn_serves;
 use super::matmul::{PostOp, product};
 use crate::error::Result;
 
@@ -24,11 +24,10 @@ pub fn attention(query: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Optio
     let ((batch, heads, time, dim), length, width) =
         (query.size4()?, keys.size4()?.2, values.size4()?.3);
     let kind = query.kind();
-    let served = kind == Kind::Float || kind == Kind::BFloat16 && cpu_multiplies_bf16();
     let here = [query, keys, values]
         .iter()
         .all(|part| part.device() == Device::Cpu && part.kind() == kind);
-    if !(served && here && time > 1 && time * length >= WORTHWHILE) {
+    if !(onednn_serves(kind) && here && time > 1 && time * length >= WORTHWHILE) {
         return Ok(None);
     }
     let query = query
@@ -90,6 +89,7 @@ fn times(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::device::cpu_multiplies_bf16;
 
     fn random(shape: &[i64], kind: Kind) -> Tensor {
         (Tensor::randn(shape, (Kind::Float, Device::Cpu)) * 2.).to_kind(kind)

@@ -5,9 +5,9 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
-use super::device::cpu_multiplies_bf16;
+use super::device::onednn_serves;
 use super::matmul::PostOp;
 use crate::error::Result;
 
@@ -23,6 +23,15 @@ pub struct Conv2dParams {
 }
 
 impl Conv2dParams {
+    /// Of taps that lie side by side.
+    pub const fn dense(stride: [i64; 2], padding: [i64; 2]) -> Self {
+        Self {
+            stride,
+            padding,
+            dilation: [1, 1],
+        }
+    }
+
     /// A weight `[output, input, h, w]` as oneDNN wants it for pictures of the size `pictures`,
     /// `[n, input, h, w]`, to be given to [`packed`](Self::packed) and to nothing else. None where
     /// oneDNN is not the way (another device or number format, pictures that do not fit).
@@ -30,10 +39,8 @@ impl Conv2dParams {
     /// # Errors
     /// Overload, where memory is short.
     pub fn pack(&self, weight: &Tensor, pictures: &[i64]) -> Result<Option<Tensor>> {
-        let kind = weight.kind();
-        let served = kind == Kind::Float || kind == Kind::BFloat16 && cpu_multiplies_bf16();
         if weight.device() != Device::Cpu
-            || !served
+            || !onednn_serves(weight.kind())
             || weight.dim() != 4
             || pictures.len() != 4
             || pictures[1] != weight.size()[1]
@@ -144,6 +151,8 @@ unsafe extern "C" {
 
 #[cfg(test)]
 mod tests {
+    use tch::Kind;
+
     use super::*;
 
     fn random(shape: &[i64]) -> Tensor {

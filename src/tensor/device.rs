@@ -135,6 +135,12 @@ impl Precision {
 }
 
 #[cfg(target_arch = "x86_64")]
+/// Whether oneDNN is the way to products and convolutions of this number format on this CPU: where
+/// it has no instructions for bf16, libtorch's own are as fast.
+pub(super) fn onednn_serves(kind: Kind) -> bool {
+    kind == Kind::Float || kind == Kind::BFloat16 && cpu_multiplies_bf16()
+}
+
 pub(super) fn cpu_multiplies_bf16() -> bool {
     std::is_x86_feature_detected!("avx512bf16")
 }

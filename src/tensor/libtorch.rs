@@ -76,13 +76,19 @@ impl AllocationTracker {
     /// Bytes held now.
     pub fn held(&self) -> u64 {
         // SAFETY: the account lives as long as `self`.
-        unsafe { opusflow_account_held(self.0.as_ptr()) }.unsigned_abs()
+        let held = unsafe { opusflow_account_held(self.0.as_ptr()) };
+        // Memory is booked before it is handed out and taken off the account that its header names,
+        // so that no thread sees more freed than was booked.
+        debug_assert!(held >= 0, "an account holds {held} bytes");
+        held.unsigned_abs()
     }
 
     /// Most bytes held at once since the peak was restarted.
     pub fn peak(&self) -> u64 {
         // SAFETY: as above.
-        unsafe { opusflow_account_peak(self.0.as_ptr()) }.unsigned_abs()
+        let peak = unsafe { opusflow_account_peak(self.0.as_ptr()) };
+        debug_assert!(peak >= 0, "the peak of an account is {peak} bytes");
+        peak.unsigned_abs()
     }
 
     /// The peak is what is held now.

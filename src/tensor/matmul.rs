@@ -6,9 +6,9 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::ptr::{null, null_mut};
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
-use super::device::cpu_multiplies_bf16;
+use super::device::onednn_serves;
 use crate::error::Result;
 
 /// Below this many multiplications oneDNN's set-up outweighs what it saves.
@@ -53,7 +53,7 @@ impl PostOp {
 /// Overload, where memory is short.
 pub fn pack(weight: &Tensor) -> Result<Option<Tensor>> {
     if weight.device() != Device::Cpu
-        || !served(weight.kind())
+        || !onednn_serves(weight.kind())
         || weight.dim() != 2
         || weight.numel() < LARGE
         || weight.is_mkldnn()
@@ -61,10 +61,6 @@ pub fn pack(weight: &Tensor) -> Result<Option<Tensor>> {
         return Ok(None);
     }
     Ok(reorder(&weight.f_contiguous()?))
-}
-
-fn served(kind: Kind) -> bool {
-    kind == Kind::Float || kind == Kind::BFloat16 && cpu_multiplies_bf16()
 }
 
 /// `[.., input]` times a weight `[output, input]`, [packed](pack) or not, plus a bias `[output]`,
@@ -92,7 +88,11 @@ pub fn product(
     };
     let lies_well =
         || rows > 1 && rows * (shape[0] * input) as usize >= WORTHWHILE && weight.is_contiguous();
-    if !(served(kind) && whole && rows > 0 && last == input && (weight.is_mkldnn() || lies_well()))
+    if !(onednn_serves(kind)
+        && whole
+        && rows > 0
+        && last == input
+        && (weight.is_mkldnn() || lies_well()))
     {
         return None;
     }
@@ -170,7 +170,10 @@ unsafe extern "C" {
 
 #[cfg(test)]
 mod tests {
+    use tch::Kind;
+
     use super::*;
+    use crate::tensor::device::cpu_multiplies_bf16;
 
     fn random(shape: &[i64]) -> Tensor {
         Tensor::randn(shape, (Kind::Float, Device::Cpu))

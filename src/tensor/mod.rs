@@ -26,13 +26,22 @@ pub use tch::{Device, Kind, NoGradGuard, Tensor};
 
 use crate::error::Error;
 
-/// What libtorch says is known by its text alone; these are its words for memory that could not be
-/// had.
-const OUT_OF_MEMORY: [&str; 3] = [
+/// What libtorch says is known by its text alone; these are its words, in lower case, for memory that
+/// could not be had: on a GPU, by the CPU's allocator, inside cuBLAS, by the system.
+const OUT_OF_MEMORY: [&str; 6] = [
     "out of memory",
     "can't allocate memory",
     "not enough memory",
+    "cannot allocate memory",
+    "defaultcpuallocator",
+    "cublas_status_alloc_failed",
 ];
+
+/// Whether this is what libtorch says, in an error or a panic, where memory could not be had.
+pub(crate) fn is_out_of_memory(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    OUT_OF_MEMORY.iter().any(|words| text.contains(words))
+}
 
 impl From<tch::TchError> for Error {
     /// Memory that could not be had is [`overload`](crate::error::Kind::Overload): a smaller batch
@@ -46,7 +55,7 @@ impl From<tch::TchError> for Error {
             .unwrap_or(&text)
             .trim()
             .to_owned();
-        if OUT_OF_MEMORY.iter().any(|words| message.contains(words)) {
+        if is_out_of_memory(&message) {
             Error::overload(format!("libtorch: {message}"))
                 .hint("a smaller batch, or fewer models on this device, needs less memory")
         } else {

@@ -122,18 +122,8 @@ impl Download<'_> {
             .await?;
         let unwritable =
             |path: &Path, error| Failure::Final(self.destination.unwritable(path, error));
-        let starts = response.headers().get(CONTENT_RANGE).and_then(|range| {
-            range
-                .to_str()
-                .ok()?
-                .strip_prefix("bytes ")?
-                .split('-')
-                .next()?
-                .parse()
-                .ok()
-        });
-        let goes_on =
-            response.status() == StatusCode::PARTIAL_CONTENT && starts == Some(partial.length);
+        let goes_on = response.status() == StatusCode::PARTIAL_CONTENT
+            && range_start(&response) == Some(partial.length);
         if partial.length > 0 && !goes_on {
             // It sends the whole file, or another part of it than was asked for.
             partial
@@ -155,20 +145,7 @@ impl Download<'_> {
         loop {
             let chunk = match response.chunk().await {
                 Ok(Some(chunk)) => chunk,
-                end => {
-                    partial
-                        .file
-                        .flush()
-                        .await
-                        .map_err(|error| unwritable(&partial.path, error))?;
-                    return match end {
-                        Err(error) => Err(self.hub.broken(error)),
-                        Ok(_) if partial.length < self.file.size => {
-                            Err(Failure::Passing(Error::external("the hub broke off"), None))
-                        }
-                        Ok(_) => Ok(()),
-                    };
-                }
+                end => return self.end(partial, end.map(drop)).await,
             };
             if partial.length + chunk.len() as u64 > self.file.size {
                 partial.delete().await;
@@ -185,6 +162,22 @@ impl Download<'_> {
                 file: &self.file.path,
                 at: partial.length,
             });
+        }
+    }
+
+    /// What came by an answer is written out, however the answer ended.
+    async fn end(&self, partial: &mut Partial, end: reqwest::Result<()>) -> Result<(), Failure> {
+        partial
+            .file
+            .flush()
+            .await
+            .map_err(|error| Failure::Final(self.destination.unwritable(&partial.path, error)))?;
+        match end {
+            Err(error) => Err(self.hub.broken(error)),
+            Ok(()) if partial.length < self.file.size => {
+                Err(Failure::Passing(Error::external("the hub broke off"), None))
+            }
+            Ok(()) => Ok(()),
         }
     }
 
@@ -227,6 +220,13 @@ impl Download<'_> {
              hub changes files",
         )
     }
+}
+
+/// The first byte of the part of a file that an answer says it brings.
+fn range_start(response: &reqwest::Response) -> Option<u64> {
+    let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    let start = range.strip_prefix("bytes ")?.split('-').next()?;
+    start.parse().ok()
 }
 
 impl Partial {
