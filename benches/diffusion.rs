@@ -10,7 +10,7 @@ mod report;
 use std::path::Path;
 use std::time::Instant;
 
-use opusflow::models::diffusion::pipeline::{Options, Pipeline, Request, Start};
+use opusflow::models::diffusion::pipeline::{DiffusionOptions, DiffusionRequest, Pipeline, Start};
 use opusflow::models::diffusion::unet::{Condition, UNet};
 use opusflow::models::diffusion::{Autoencoder, VaeOptions};
 use opusflow::models::{Config, ModelFolder, Weights};
@@ -75,7 +75,7 @@ fn measure() {
 /// Seconds of a step of the UNet: two latents of 64 x 64, two prompts of 77 tokens.
 fn step(shared: &Path, precision: Precision, result: &Path) -> f64 {
     let folder = ModelFolder::open(shared.join("unet")).expect("the peer has written it");
-    let unet = UNet::open(&folder, Device::Cpu, precision).expect("the network loads");
+    let unet = UNet::load(&folder, Device::Cpu, precision).expect("the network loads");
     let keys = unet
         .keys(&numbers(&shared.join("prompt.f32"), &[2, 77, 768]))
         .expect("it reads the prompt");
@@ -96,7 +96,7 @@ fn step(shared: &Path, precision: Precision, result: &Path) -> f64 {
 fn picture(precision: Precision, result: &Path) -> f64 {
     let folder =
         ModelFolder::open("ops/models/starter-diffusion").expect("it comes with the source");
-    let mut pipeline = Pipeline::open(&folder, Device::Cpu, precision, Options::default())
+    let mut pipeline = Pipeline::load(&folder, Device::Cpu, precision, DiffusionOptions::default())
         .expect("the model loads");
     let mut seeds = 0..;
     let paint = || {
@@ -105,7 +105,7 @@ fn picture(precision: Precision, result: &Path) -> f64 {
             "bright, green and blue, {}",
             ["wide", "close", "still", "moving"][seed as usize % 4]
         );
-        let request = Request {
+        let request = DiffusionRequest {
             prompt,
             negative_prompt: None,
             width: 128,
@@ -132,7 +132,7 @@ fn autoencoder(folder: &Path, precision: Precision) -> Autoencoder {
         precision,
     )
     .expect("as it has these");
-    Autoencoder::new(weights, &config, VaeOptions::default()).expect("the network loads")
+    Autoencoder::build(weights, &config, VaeOptions::default()).expect("the network loads")
 }
 
 /// Little-endian f32 numbers of a file.

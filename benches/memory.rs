@@ -82,14 +82,14 @@ impl Bench {
     fn precisions(&self) {
         for precision in [Precision::F32, Precision::BF16, Precision::F16] {
             let resnet =
-                ResNet::open(&folder("resnet-18"), Device::Cpu, precision).expect("it loads");
+                ResNet::load(&folder("resnet-18"), Device::Cpu, precision).expect("it loads");
             let frames = bytes(&[8, 224, 224, 3]);
             self.time(&format!("resnet_8_frames_{precision}"), || {
                 drop(resnet.forward(&frames).expect("it runs"))
             });
             drop(resnet);
             let shots =
-                TransNetV2::open(&folder("transnetv2"), Device::Cpu, precision).expect("it loads");
+                TransNetV2::load(&folder("transnetv2"), Device::Cpu, precision).expect("it loads");
             let window = bytes(&[1, 100, 27, 48, 3]);
             self.time(&format!("transnetv2_window_{precision}"), || {
                 drop(shots.predict(&window).expect("it runs"))
@@ -111,7 +111,7 @@ impl Bench {
 
     fn batches(&self) {
         let resnet =
-            ResNet::open(&folder("resnet-18"), Device::Cpu, Precision::F32).expect("it loads");
+            ResNet::load(&folder("resnet-18"), Device::Cpu, Precision::F32).expect("it loads");
         for size in [1, 2, 4, 8, 16] {
             let frames = bytes(&[size, 224, 224, 3]);
             let seconds = self.time(&format!("resnet_batch_{size}"), || {
@@ -190,7 +190,7 @@ impl Bench {
                 Device::Cpu,
                 Precision::BF16,
             );
-            let vae = Autoencoder::new(weights.expect("it is written"), &config, memory)
+            let vae = Autoencoder::build(weights.expect("it is written"), &config, memory)
                 .expect("the network loads");
             let latents = Tensor::randn(shape, (Kind::Float, Device::Cpu));
             self.once(variant, || {

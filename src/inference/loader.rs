@@ -106,14 +106,14 @@ impl<'a> ModelLoader<'a> {
     }
 
     /// What a diffusion pipeline does to spare memory.
-    pub fn painting(&self) -> pipeline::Options {
+    pub fn painting(&self) -> pipeline::DiffusionOptions {
         let NetworkOptions {
             vae_slicing: slicing,
             vae_tiling: tiling,
             offload,
             ..
         } = self.settings.options;
-        pipeline::Options {
+        pipeline::DiffusionOptions {
             vae: VaeOptions { slicing, tiling },
             offload,
         }

@@ -28,7 +28,11 @@ impl CaptionDecoder {
     ///
     /// # Errors
     /// Model, where the network has no such token.
-    pub fn new(network: CrossAttentionDecoder, writer: TextGenerator, start: i64) -> Result<Self> {
+    pub fn build(
+        network: CrossAttentionDecoder,
+        writer: TextGenerator,
+        start: i64,
+    ) -> Result<Self> {
         let count = network.token_embedding.weight().size()[0];
         match u32::try_from(start) {
             Ok(start) if i64::from(start) < count => Ok(Self {

@@ -234,7 +234,7 @@ fn resnet_equals_the_reference_on_trained_weights() {
         0,
     );
     let folder = trained("resnet-18");
-    let network = ResNet::open(&folder, Device::Cpu, Precision::F32).unwrap();
+    let network = ResNet::load(&folder, Device::Cpu, Precision::F32).unwrap();
     let features = network.forward(&pictures).unwrap();
     let errors = [
         relative_error(&features.embedding, &goldens["resnet18.embedding"]),
@@ -245,7 +245,7 @@ fn resnet_equals_the_reference_on_trained_weights() {
     ];
     assert!(errors.iter().all(|&error| error < 1e-4), "{errors:?}");
     assert_eq!((network.dim(), network.labels().len()), (512, 1000));
-    let network = ResNet::open(&folder, Device::Cpu, Precision::BF16).unwrap();
+    let network = ResNet::load(&folder, Device::Cpu, Precision::BF16).unwrap();
     let similarity = cosine(
         &network.forward(&pictures).unwrap().embedding,
         &goldens["resnet18.embedding"],
@@ -264,7 +264,7 @@ fn resnet_of_bottlenecks_equals_the_reference() {
         embedding_size: 64,
         num_labels: 10,
     };
-    let network = ResNet::new(
+    let network = ResNet::build(
         weights("resnet.json", "bottleneck", Precision::F32),
         &config,
     )
@@ -282,7 +282,7 @@ fn resnet_of_bottlenecks_equals_the_reference() {
 
 #[test]
 fn resnet_scales_frames_of_another_size() {
-    let network = ResNet::open(&trained("resnet-18"), Device::Cpu, Precision::F32).unwrap();
+    let network = ResNet::load(&trained("resnet-18"), Device::Cpu, Precision::F32).unwrap();
     let frames = film(1, 224, 224);
     let (plain, resized) = (
         network.forward(&frames).unwrap(),
@@ -330,7 +330,7 @@ fn largest_difference(found: &[f32], expected: &Tensor) -> f32 {
 #[test]
 fn transnetv2_equals_the_reference_on_trained_weights() {
     let goldens = goldens("transnetv2.safetensors");
-    let network = TransNetV2::open(&trained("transnetv2"), Device::Cpu, Precision::F32).unwrap();
+    let network = TransNetV2::load(&trained("transnetv2"), Device::Cpu, Precision::F32).unwrap();
     let film = film(160, 27, 48);
     let logits = network
         .forward(&film.narrow(0, 0, 100).unsqueeze(0))
@@ -366,7 +366,7 @@ fn transnetv2_equals_the_reference_on_trained_weights() {
 #[test]
 fn transnetv2_in_bf16_cuts_where_the_reference_does() {
     let goldens = goldens("transnetv2.safetensors");
-    let network = TransNetV2::open(&trained("transnetv2"), Device::Cpu, Precision::BF16).unwrap();
+    let network = TransNetV2::load(&trained("transnetv2"), Device::Cpu, Precision::BF16).unwrap();
     let (single, _) = stream(&network, &film(160, 27, 48), 2);
     let expected: Vec<f32> = Vec::try_from(&goldens["drawn.single"]).unwrap();
     assert_eq!(
@@ -379,7 +379,7 @@ fn transnetv2_in_bf16_cuts_where_the_reference_does() {
 
 #[test]
 fn transnetv2_refuses_what_is_no_window() {
-    let network = TransNetV2::open(&trained("transnetv2"), Device::Cpu, Precision::F32).unwrap();
+    let network = TransNetV2::load(&trained("transnetv2"), Device::Cpu, Precision::F32).unwrap();
     for (shape, kind) in [
         (&[100, 27, 48, 3][..], Kind::Uint8),
         (&[1, 100, 48, 27, 3], Kind::Uint8),

@@ -76,7 +76,7 @@ impl ImageProcessor {
     ///
     /// # Errors
     /// Model, where a field is not what it must be.
-    pub fn open(folder: &ModelFolder, default: Self) -> Result<Self> {
+    pub fn load(folder: &ModelFolder, default: Self) -> Result<Self> {
         match folder.file("preprocessor_config.json") {
             Some(path) => Self::read(&Config::read(&path)?, &default),
             None => Ok(default),

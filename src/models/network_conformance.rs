@@ -68,7 +68,7 @@ fn resnet(precision: Precision) -> Vec<Tensor> {
         embedding_size: 64,
         num_labels: 10,
     };
-    let network = ResNet::new(
+    let network = ResNet::build(
         golden::weights("resnet.json", "bottleneck", precision),
         &config,
     )
@@ -85,7 +85,7 @@ fn resnet(precision: Precision) -> Vec<Tensor> {
 }
 
 fn transnetv2(precision: Precision) -> Vec<Tensor> {
-    let network = TransNetV2::open(&golden::trained("transnetv2"), Device::Cpu, precision).unwrap();
+    let network = TransNetV2::load(&golden::trained("transnetv2"), Device::Cpu, precision).unwrap();
     let logits = network.forward(&film(40, 27, 48).unsqueeze(0)).unwrap();
     vec![logits.single, logits.all]
 }

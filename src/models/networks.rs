@@ -56,7 +56,7 @@ pub const PICTURE_CAPTIONERS: &[&str] = classes_of!(CaptionPictures);
 pub const CLIP_CAPTIONERS: &[&str] = classes_of!(CaptionClips);
 /// Those that write speech down.
 pub const TRANSCRIBERS: &[&str] = classes_of!(Transcribe);
-/// Those that hear whether somebody speaks.
+/// Those that find where somebody speaks.
 pub const SPEECH_DETECTORS: &[&str] = classes_of!(DetectSpeech);
 /// Modules that anybody saved.
 pub const MODULES: &[&str] = classes_of!(RunModule);
@@ -149,8 +149,8 @@ pub fn frame_encoder(folder: &ModelFolder) -> Result<FrameEncoderSpec> {
 ///
 /// # Errors
 /// As for [`of_folder`]; config, where its network does something else or the folder lacks a file;
-/// model, where a file is not what it should be; external, where one cannot be read; overload, where
-/// memory is short.
+/// model, where a file is not what it should be; external, where one cannot be read; overload,
+/// where memory is short.
 pub fn load_causal_lm(
     folder: &ModelFolder,
     device: Device,

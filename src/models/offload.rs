@@ -73,7 +73,7 @@ impl<T: Tensors> Offloaded<T> {
     ///
     /// # Errors
     /// Overload, where memory is short.
-    pub fn new(mut network: T, device: Device, offload: bool) -> Result<Self> {
+    pub fn build(mut network: T, device: Device, offload: bool) -> Result<Self> {
         let device = (offload && device != Device::Cpu).then_some(device);
         if device.is_some() {
             network.each(&mut |tensor| replace(tensor, Device::Cpu))?;

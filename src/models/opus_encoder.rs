@@ -154,7 +154,7 @@ impl OpusEncoder {
         };
         let bytes = Conv2d::load_folded_scaled(&conv, true, &norm, geometry, 255.)?;
         let pairs = (device == Device::Cpu && precision == Precision::BF16)
-            .then(|| PixelPairs::new(&bytes, geometry))
+            .then(|| PixelPairs::build(&bytes, geometry))
             .transpose()?;
         let (mut convolutions, mut input) = (Vec::new(), 3);
         for (index, (&output, &kernel)) in config.channels.iter().zip(&config.kernels).enumerate() {
@@ -173,7 +173,7 @@ impl OpusEncoder {
             input = output;
         }
         let layer =
-            |index: i64| Layer::new(&(&root / "transformer" / "layers" / index), input, config);
+            |index: i64| Layer::load(&(&root / "transformer" / "layers" / index), input, config);
         let network = Self {
             bytes,
             pairs,
@@ -309,7 +309,7 @@ struct PixelPairs {
 }
 
 impl PixelPairs {
-    fn new(convolution: &Conv2d, geometry: ConvConfig) -> Result<Self> {
+    fn build(convolution: &Conv2d, geometry: ConvConfig) -> Result<Self> {
         let ConvConfig {
             input,
             output,
@@ -366,7 +366,7 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(scope: &Scope<'_>, width: i64, config: &OpusEncoderConfig) -> Result<Self> {
+    fn load(scope: &Scope<'_>, width: i64, config: &OpusEncoderConfig) -> Result<Self> {
         Ok(Self {
             self_attn: attention(&(scope / "self_attn"), width, config.heads)?,
             mlp: Mlp::new(
@@ -413,7 +413,7 @@ mod tests {
             let expected = plain
                 .forward(&frames.to_kind(Kind::Float).permute([0, 3, 1, 2]))
                 .unwrap();
-            let found = PixelPairs::new(&plain, geometry)
+            let found = PixelPairs::build(&plain, geometry)
                 .unwrap()
                 .forward(&frames, Kind::Float)
                 .unwrap();

@@ -44,7 +44,7 @@ impl PatchEmbedding {
     ///
     /// # Errors
     /// Model, where the sizes of pictures and positions do not fit each other.
-    pub fn new(
+    pub fn build(
         weights: &Weights,
         parts: &PatchWeights,
         preprocess: &ImageProcessor,

@@ -21,7 +21,7 @@ use crate::tensor::{Precision, channels_last, normalise, resize};
 pub const NETWORK: NetworkSpec = NetworkSpec {
     classes: &[("ResNetForImageClassification", NetworkTask::EncodeFrames)],
     load: Load::FrameEncoder(FrameEncoderSpec {
-        load: |folder, device, precision| Ok(Box::new(ResNet::open(folder, device, precision)?)),
+        load: |folder, device, precision| Ok(Box::new(ResNet::load(folder, device, precision)?)),
         class_names: |folder| class_names(folder).map(Some),
         unit_length: false,
     }),
@@ -154,13 +154,13 @@ impl ResNet {
     /// # Errors
     /// Config, where the folder is another network's; model, where its config or weights do not
     /// fit.
-    pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
+    pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         NETWORK.expect(folder)?;
         let config = ResNetConfig::read(folder.config())?;
         let labels = classes::names(folder.config(), config.num_labels)?;
         Ok(Self {
             labels,
-            ..Self::new(folder.weights(device, precision)?, &config)?
+            ..Self::build(folder.weights(device, precision)?, &config)?
         })
     }
 
@@ -168,7 +168,7 @@ impl ResNet {
     ///
     /// # Errors
     /// Model, where the weights do not fit.
-    pub fn new(weights: Weights, config: &ResNetConfig) -> Result<Self> {
+    pub fn build(weights: Weights, config: &ResNetConfig) -> Result<Self> {
         let _guard = crate::tensor::guard();
         let (device, precision) = (weights.device(), weights.precision());
         let root = weights.root();
@@ -186,7 +186,7 @@ impl ResNet {
             for index in 0..depth {
                 let stride = if index == 0 && stage > 0 { 2 } else { 1 };
                 let scope = &root / format!("layer{}", stage + 1) / index;
-                blocks.push(Block::new(
+                blocks.push(Block::load(
                     &scope,
                     config.layer_type,
                     Shape {
@@ -306,54 +306,46 @@ struct Block {
     downsample: Option<Conv2d>,
 }
 
-impl Block {
-    fn new(scope: &Scope<'_>, kind: LayerType, shape: Shape) -> Result<Self> {
+impl LayerType {
+    /// The convolutions of a block, in their order.
+    fn convolutions(self, shape: Shape) -> Vec<ConvConfig> {
         let Shape {
             input,
             output,
             stride,
         } = shape;
-        let inner = output / EXPANSION;
-        let geometries = match kind {
-            LayerType::Basic => {
+        let convolution = |input, output, kernel, stride| ConvConfig {
+            input,
+            output,
+            kernel,
+            stride,
+        };
+        match self {
+            LayerType::Basic => vec![
+                convolution(input, output, 3, stride),
+                convolution(output, output, 3, 1),
+            ],
+            LayerType::Bottleneck => {
+                let inner = output / EXPANSION;
                 vec![
-                    ConvConfig {
-                        input,
-                        output,
-                        kernel: 3,
-                        stride,
-                    },
-                    ConvConfig {
-                        input: output,
-                        output,
-                        kernel: 3,
-                        stride: 1,
-                    },
+                    convolution(input, inner, 1, 1),
+                    convolution(inner, inner, 3, stride),
+                    convolution(inner, output, 1, 1),
                 ]
             }
-            LayerType::Bottleneck => vec![
-                ConvConfig {
-                    input,
-                    output: inner,
-                    kernel: 1,
-                    stride: 1,
-                },
-                ConvConfig {
-                    input: inner,
-                    output: inner,
-                    kernel: 3,
-                    stride,
-                },
-                ConvConfig {
-                    input: inner,
-                    output,
-                    kernel: 1,
-                    stride: 1,
-                },
-            ],
-        };
+        }
+    }
+}
+
+impl Block {
+    fn load(scope: &Scope<'_>, kind: LayerType, shape: Shape) -> Result<Self> {
+        let Shape {
+            input,
+            output,
+            stride,
+        } = shape;
         let mut convolutions = Vec::new();
-        for (number, geometry) in (1..).zip(geometries) {
+        for (number, geometry) in (1..).zip(kind.convolutions(shape)) {
             let (conv, norm) = (
                 scope / format!("conv{number}"),
                 scope / format!("bn{number}"),

@@ -68,7 +68,7 @@ impl<F: Clone> Windows<F> {
     }
 
     /// The stream has ended: the windows that answer for what is still open, at most two. Begins
-    /// anew.
+    /// again.
     pub fn finish(&mut self) -> Vec<Window<F>> {
         let mut rest = Vec::new();
         if let Some(last) = self.held.back().cloned() {
@@ -154,7 +154,7 @@ impl Transitions {
         self.open.take()
     }
 
-    /// The stream has ended: the transition that it ended in. Begins anew.
+    /// The stream has ended: the transition that it ended in. Begins again.
     pub fn finish(&mut self) -> Option<Transition> {
         self.next = 0;
         self.open.take()

@@ -1,5 +1,5 @@
-//! What a model folder holds, told from its small files and the headers of its weights, for lists:
-//! nothing of the weights themselves is read.
+//! What a model folder holds, as its small files and the headers of its weights, for lists: nothing
+//! of the weights themselves is read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

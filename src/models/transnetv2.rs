@@ -13,6 +13,7 @@ use super::layers::{Affine, Conv2d, Linear};
 use super::network_spec::{Load, NetworkSpec, NetworkTask};
 use super::weights::{Scope, Weights};
 use crate::error::{Error, Result};
+use crate::tensor::Conv2dParams;
 use crate::tensor::Precision;
 
 pub use super::scenes::{
@@ -24,7 +25,7 @@ pub use super::scenes::{
 pub const NETWORK: NetworkSpec = NetworkSpec {
     classes: &[("TransNetV2", NetworkTask::DetectShots)],
     load: Load::Checked(|folder, device, precision| {
-        TransNetV2::open(folder, device, precision).map(drop)
+        TransNetV2::load(folder, device, precision).map(drop)
     }),
 };
 
@@ -99,9 +100,9 @@ impl TransNetV2 {
     ///
     /// # Errors
     /// Config, where the folder is another network's; model, where weights do not fit.
-    pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
+    pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         NETWORK.expect(folder)?;
-        Self::new(
+        Self::build(
             folder.weights(device, precision)?,
             &TransNetV2Config::default(),
         )
@@ -111,7 +112,7 @@ impl TransNetV2 {
     ///
     /// # Errors
     /// Model, where they do not fit.
-    pub fn new(weights: Weights, config: &TransNetV2Config) -> Result<Self> {
+    pub fn build(weights: Weights, config: &TransNetV2Config) -> Result<Self> {
         let _guard = crate::tensor::guard();
         let (device, precision) = (weights.device(), weights.precision());
         let root = weights.root();
@@ -120,7 +121,7 @@ impl TransNetV2 {
             let filters = config.filters << index;
             let mut cells = Vec::new();
             for cell in 0..config.cells {
-                cells.push(Cell::new(
+                cells.push(Cell::load(
                     &(&root / "SDDCNN" / index / "DDCNN" / cell),
                     channels,
                     filters,
@@ -133,7 +134,7 @@ impl TransNetV2 {
         let pixels = (HEIGHT >> config.stacks) * (WIDTH >> config.stacks);
         let network = Self {
             stacks,
-            similarity: FrameSimilarity::new(&(&root / "frame_sim_layer"), features)?,
+            similarity: FrameSimilarity::load(&(&root / "frame_sim_layer"), features)?,
             histogram_fc: Linear::load_f32(
                 &(&root / "color_hist_layer" / "fc"),
                 LOOKUP,
@@ -258,7 +259,7 @@ struct Cell {
 }
 
 impl Cell {
-    fn new(scope: &Scope<'_>, input: i64, filters: i64) -> Result<Self> {
+    fn load(scope: &Scope<'_>, input: i64, filters: i64) -> Result<Self> {
         let affine =
             Affine::load_batch_norm(&(scope / "bn"), filters * DILATIONS.len() as i64, 1e-3)?;
         let mut branches = Vec::new();
@@ -280,9 +281,11 @@ impl Cell {
                 scope,
                 &temporal,
                 &affine.shift,
-                [1, 1],
-                [dilation, 0],
-                [dilation, 1],
+                Conv2dParams {
+                    stride: [1, 1],
+                    padding: [dilation, 0],
+                    dilation: [dilation, 1],
+                },
             )?;
             branches.push((
                 crate::tensor::channels_last(&scope.weights().place(&spatial)?)?,
@@ -323,7 +326,7 @@ struct FrameSimilarity {
 }
 
 impl FrameSimilarity {
-    fn new(scope: &Scope<'_>, features: i64) -> Result<Self> {
+    fn load(scope: &Scope<'_>, features: i64) -> Result<Self> {
         let projection = Linear::load_f32(&(scope / "projection"), features, SIMILARITY)?;
         Ok(Self {
             projection,

@@ -89,7 +89,7 @@ impl VisionTower {
         scope.weights().allow_surplus("embeddings.position_ids");
         let weights = patch_weights(&(scope / "embeddings"), config, spec, processor)?;
         Ok(Self {
-            patches: PatchEmbedding::new(scope.weights(), &weights, processor)?,
+            patches: PatchEmbedding::build(scope.weights(), &weights, processor)?,
             pre_norm: spec.pre_norm.map(norm).transpose()?,
             layers: load_layers(&(scope / spec.layers), &config.layers, &spec.layer)?,
             final_norm: norm(spec.final_norm)?,

@@ -1,6 +1,6 @@
 //! The weights of a model, taken key by key by the network that they are for. Each is read when it
 //! is taken, so that loading needs no more memory than the network; what is missing, left over or
-//! of another shape is told in one error, all of it.
+//! of another shape is named in one error, all of it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

@@ -88,7 +88,7 @@ fn film_is_cut_where_the_reference_cuts_it() {
     let folder = ModelFolder::open(path("models/transnetv2"))
         .unwrap_or_else(|error| panic!("{error}; run ops/setup"));
     for (precision, tolerance) in [(Precision::F32, 1e-3), (Precision::BF16, 0.05)] {
-        let network = TransNetV2::open(&folder, Device::Cpu, precision).unwrap();
+        let network = TransNetV2::load(&folder, Device::Cpu, precision).unwrap();
         let begun = std::time::Instant::now();
         let found = probabilities(&network, &frames);
         let seconds = begun.elapsed().as_secs_f64();

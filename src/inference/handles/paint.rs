@@ -23,7 +23,7 @@ impl PaintModel {
     pub(in crate::inference) async fn load(loader: &ModelLoader<'_>) -> Result<Self> {
         let options = loader.painting();
         let make = move |folder: &ModelFolder, device, precision| {
-            Pipeline::open(folder, device, precision, options).map(DiffusionNetwork)
+            Pipeline::load(folder, device, precision, options).map(DiffusionNetwork)
         };
         let consistent = is_latent_consistency(loader.folder.architecture()?);
         Ok(Self {

@@ -30,7 +30,7 @@ impl ScriptModel {
         let own = declared.clone();
         let make = move |folder: &ModelFolder, device, precision| {
             Ok(ScriptModule(
-                TorchScript::open(folder, device, precision)?,
+                TorchScript::load(folder, device, precision)?,
                 own.clone(),
             ))
         };

@@ -21,7 +21,7 @@ impl ShotsModel {
     pub(in crate::inference) async fn load(loader: &ModelLoader<'_>) -> Result<Self> {
         let workers = loader
             .pool(|folder, device, precision| {
-                TransNetV2::open(folder, device, precision).map(ShotDetector)
+                TransNetV2::load(folder, device, precision).map(ShotDetector)
             })
             .await?;
         Ok(Self {

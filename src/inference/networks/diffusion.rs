@@ -8,7 +8,9 @@ use tch::{Kind, Tensor};
 
 use super::Model;
 use crate::error::{Error, Result};
-use crate::models::diffusion::pipeline::{GeneratedPicture, Pipeline, Request, Source, Start};
+use crate::models::diffusion::pipeline::{
+    DiffusionRequest, GeneratedPicture, Pipeline, Source, Start,
+};
 use crate::packet::{Frame, PixelFormat};
 use crate::tensor::{Device, frames_to_tensor};
 
@@ -92,11 +94,12 @@ impl Model for DiffusionNetwork {
         cancelled: &dyn Fn(usize) -> bool,
     ) -> Result<Vec<Result<Painted>>> {
         // A frame that cannot be read must not fail its neighbours.
-        let requests: Vec<Result<Request>> = items.iter().map(|item| self.request(item)).collect();
+        let requests: Vec<Result<DiffusionRequest>> =
+            items.iter().map(|item| self.request(item)).collect();
         let good: Vec<usize> = (0..items.len())
             .filter(|&at| requests[at].is_ok())
             .collect();
-        let asked: Vec<&Request> = requests
+        let asked: Vec<&DiffusionRequest> = requests
             .iter()
             .filter_map(|request| request.as_ref().ok())
             .collect();
@@ -104,7 +107,7 @@ impl Model for DiffusionNetwork {
             .0
             .generate(&asked, &|at| cancelled(good[at]))?
             .into_iter();
-        let answer = |request: Result<Request>| {
+        let answer = |request: Result<DiffusionRequest>| {
             let painting = request.and_then(|_| {
                 painted
                     .next()
@@ -176,7 +179,7 @@ impl DiffusionNetwork {
         }
     }
 
-    fn request(&self, item: &PictureRequest) -> Result<Request> {
+    fn request(&self, item: &PictureRequest) -> Result<DiffusionRequest> {
         let factor = self.0.factor();
         let cut = |side: u32| i64::from(side) / factor * factor;
         let own = || match &item.from {
@@ -206,7 +209,7 @@ impl DiffusionNetwork {
             }
         };
         let (prompt, negative_prompt) = (item.prompt.clone(), item.negative_prompt.clone());
-        Ok(Request {
+        Ok(DiffusionRequest {
             prompt,
             negative_prompt,
             width,
@@ -267,17 +270,17 @@ fn bytes_of(tensor: &Tensor, width: usize) -> Result<Bytes> {
 mod tests {
     use super::*;
     use crate::models::ModelFolder;
-    use crate::models::diffusion::pipeline::Options;
+    use crate::models::diffusion::pipeline::DiffusionOptions;
     use crate::tensor::Precision;
     use std::path::Path;
 
     fn painter() -> DiffusionNetwork {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/sd-tiny");
-        let pipeline = Pipeline::open(
+        let pipeline = Pipeline::load(
             &ModelFolder::open(folder).unwrap(),
             Device::Cpu,
             Precision::F32,
-            Options::default(),
+            DiffusionOptions::default(),
         );
         DiffusionNetwork(pipeline.unwrap())
     }

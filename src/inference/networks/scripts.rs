@@ -107,7 +107,7 @@ mod tests {
         let folder = ModelFolder::open(path).unwrap();
         let own = Declared::read(folder.config()).unwrap();
         let mut model = ScriptModule(
-            TorchScript::open(&folder, Device::Cpu, Precision::F32).unwrap(),
+            TorchScript::load(&folder, Device::Cpu, Precision::F32).unwrap(),
             own.clone(),
         );
         model.warm_up().unwrap();
@@ -142,17 +142,17 @@ mod tests {
             call(&grid, 9, 9),
             call(&grid, 12, 16),
         ];
-        let told = model
+        let answers = model
             .run(&calls.iter().collect::<Vec<_>>(), &|_| false)
             .unwrap();
-        let lengths: Vec<usize> = told
+        let lengths: Vec<usize> = answers
             .iter()
-            .map(|told| told.as_ref().unwrap().vector.len())
+            .map(|answer| answer.as_ref().unwrap().vector.len())
             .collect();
         assert_eq!(lengths, [4, 6 * 7 * 5, 4, 6 * 4 * 4, 6 * 7 * 5]);
-        for (call, told) in calls.iter().zip(&told) {
+        for (call, answer) in calls.iter().zip(&answers) {
             let alone = model.run(&[call], &|_| false).unwrap();
-            let pairs = told
+            let pairs = answer
                 .as_ref()
                 .unwrap()
                 .vector

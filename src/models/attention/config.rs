@@ -1,4 +1,4 @@
-//! What an attention is told of itself: its sizes, its biases, and how its scores are computed.
+//! What an attention is made with: its sizes, its biases, and how its scores are computed.
 
 /// How attention is computed: the same numbers but for rounding, another use of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -50,15 +50,11 @@ impl Attention {
         heads: AttentionConfig,
         biases: Biases,
     ) -> Result<Self> {
-        let [query, key, value] = parts(scope, names, heads, biases)?;
-        let out = Linear::load_biased(
-            &(scope / names[3]),
-            heads.count * heads.dim,
-            heads.width,
-            biases.out,
-        )?;
+        let inner = heads.count * heads.dim;
+        let out = Linear::load_biased(&(scope / names[3]), inner, heads.width, biases.out)?;
+        let into = parts(scope, names, heads, biases)?;
         Ok(Self::fused(
-            join(&[query, key, value])?,
+            join(&into)?,
             out,
             heads,
             scope.weights().attention(),
@@ -76,16 +72,11 @@ impl Attention {
         biases: Biases,
         factor: &Tensor,
     ) -> Result<Self> {
-        let [query, key, value] = parts(scope, names, heads, biases)?;
-        let out = Linear::load_scaled(
-            &(scope / names[3]),
-            heads.count * heads.dim,
-            heads.width,
-            factor,
-            factor,
-        )?;
+        let inner = heads.count * heads.dim;
+        let out = Linear::load_scaled(&(scope / names[3]), inner, heads.width, factor, factor)?;
+        let into = parts(scope, names, heads, biases)?;
         Ok(Self::fused(
-            join(&[query, key, value])?,
+            join(&into)?,
             out,
             heads,
             scope.weights().attention(),
@@ -104,18 +95,9 @@ impl Attention {
     ) -> Result<Self> {
         let inner = heads.count * heads.dim;
         let [query, key, value] = parts(scope, names, heads, biases)?;
-        let into = Projection::Split {
-            query,
-            key_value: join(&[key, value])?,
-        };
         let out = Linear::load_biased(&(scope / names[3]), inner, heads.width, biases.out)?;
-        Ok(Self {
-            into,
-            out,
-            heads,
-            kind: scope.weights().attention(),
-            upcast: false,
-        })
+        let kind = scope.weights().attention();
+        Ok(Self::split(query, join(&[key, value])?, out, heads, kind))
     }
 
     /// Of a sequence with itself, from projections that lie elsewhere: `fused` gives `[.., 3 *

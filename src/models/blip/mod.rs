@@ -52,7 +52,7 @@ impl Blip {
             crop: None,
             ..ImageProcessor::clip(vision.image)
         };
-        let preprocess = ImageProcessor::open(folder, exact)?;
+        let preprocess = ImageProcessor::load(folder, exact)?;
         let weights = folder.weights(device, precision)?;
         let tower = vision::load(&(weights.root() / "vision_model"), &vision, &preprocess)?;
         let network = text::read(
@@ -65,7 +65,7 @@ impl Blip {
         Ok(Self {
             vision: tower,
             preprocess,
-            captions: CaptionDecoder::new(network, writer, text.start)?,
+            captions: CaptionDecoder::build(network, writer, text.start)?,
         })
     }
 

@@ -35,20 +35,20 @@ pub const NETWORK: NetworkSpec = NetworkSpec {
 };
 
 /// TextFeatures that are read at once.
-const PASS: usize = 64;
+const TEXTS_A_PASS: usize = 64;
 
 /// The network with its weights.
 #[derive(Debug)]
 pub struct Clip {
     vision: ClipVision,
     preprocess: ImageProcessor,
-    words: Option<Words>,
+    words: Option<TextTower>,
     device: Device,
 }
 
 /// The half that reads texts.
 #[derive(Debug)]
-struct Words {
+struct TextTower {
     tower: ClipText,
     scale: f64,
     /// None where the folder has none: pictures can be encoded without.
@@ -65,7 +65,7 @@ impl Clip {
     pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let task = NETWORK.expect(folder)?;
         let vision = ClipVisionConfig::read(folder.config())?;
-        let preprocess = ImageProcessor::open(folder, ImageProcessor::clip(vision.image))?;
+        let preprocess = ImageProcessor::load(folder, ImageProcessor::clip(vision.image))?;
         let weights = folder.weights(device, precision)?;
         if task == NetworkTask::EncodeFrames {
             return Self::build(weights, &vision, None, preprocess);
@@ -104,7 +104,7 @@ impl Clip {
                     .take_f32("logit_scale", &[])?
                     .f_exp()?
                     .f_double_value(&[])?;
-                Some(Words {
+                Some(TextTower {
                     tower: ClipText::load_part(&root, config, true)?,
                     scale,
                     tokenizer: None,
@@ -134,7 +134,7 @@ impl Clip {
         )
     }
 
-    fn words(&self) -> Result<&Words> {
+    fn words(&self) -> Result<&TextTower> {
         self.words.as_ref().ok_or_else(|| {
             Error::config("a CLIPVisionModelWithProjection reads no texts")
                 .hint("labels need a CLIPModel")
@@ -168,7 +168,7 @@ impl PictureEncoder for Clip {
         })?;
         let limit = words.tower.config().positions as usize;
         let mut vectors = Vec::new();
-        for texts in texts.chunks(PASS) {
+        for texts in texts.chunks(TEXTS_A_PASS) {
             let rows = texts
                 .iter()
                 .map(|text| tokenizer.encode_within(text, limit))

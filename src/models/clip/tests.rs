@@ -303,7 +303,7 @@ fn a_folder_scores_labels_as_transformers_does() {
 #[test]
 fn many_labels_are_read_in_passes() {
     let clip = tiny();
-    let labels: Vec<String> = (0..PASS + 3)
+    let labels: Vec<String> = (0..TEXTS_A_PASS + 3)
         .map(|number| {
             format!(
                 "a photo of {}",
@@ -312,8 +312,8 @@ fn many_labels_are_read_in_passes() {
         })
         .collect();
     let vectors = clip.texts(&labels).unwrap().vectors;
-    assert_eq!(vectors.size(), [PASS as i64 + 3, 16]);
-    for (row, alike) in [(2, 0), (PASS as i64 + 1, 1)] {
+    assert_eq!(vectors.size(), [TEXTS_A_PASS as i64 + 3, 16]);
+    for (row, alike) in [(2, 0), (TEXTS_A_PASS as i64 + 1, 1)] {
         assert!(
             vectors
                 .get(row)

@@ -50,7 +50,7 @@ impl ClipTokenizer {
         };
         let broken =
             |what: String| Error::model(format!("the tokenizer in {} {what}", folder.display()));
-        let mut inner = match (
+        let inner = match (
             file("tokenizer.json"),
             file("vocab.json"),
             file("merges.txt"),
@@ -85,13 +85,19 @@ impl ClipTokenizer {
         } else {
             LENGTH as usize
         };
-        let pad_token = named("pad_token")
-            .and_then(content)
-            .unwrap_or(END)
-            .to_owned();
+        let pad_token = named("pad_token").and_then(content).unwrap_or(END);
+        Self::cut(inner, length, pad_token.to_owned()).map_err(broken)
+    }
+
+    /// The tokenizer, with every text padded or cut to `length` tokens.
+    fn cut(
+        mut inner: tokenizers::Tokenizer,
+        length: usize,
+        pad_token: String,
+    ) -> Result<Self, String> {
         let pad_id = inner
             .token_to_id(&pad_token)
-            .ok_or_else(|| broken(format!("does not know its own token {pad_token}")))?;
+            .ok_or_else(|| format!("does not know its own token {pad_token}"))?;
         let padding = PaddingParams {
             strategy: PaddingStrategy::Fixed(length),
             pad_id,
@@ -105,7 +111,7 @@ impl ClipTokenizer {
         };
         inner
             .with_truncation(Some(truncation))
-            .map_err(|error| broken(format!("cannot be cut to {length} tokens: {error}")))?;
+            .map_err(|error| format!("cannot be cut to {length} tokens: {error}"))?;
         Ok(Self { inner, length })
     }
 

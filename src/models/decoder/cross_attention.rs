@@ -149,7 +149,7 @@ impl Decoder for ConditionedDecoder<'_> {
             dim,
             positions: self.positions(),
         };
-        let columns = KvCache::new(shape, columns, network.kind, network.device)?;
+        let columns = KvCache::build(shape, columns, network.kind, network.device)?;
         Ok(ConditionedCache {
             columns,
             context: self.context.share(),

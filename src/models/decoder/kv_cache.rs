@@ -72,7 +72,7 @@ impl KvCache {
     ///
     /// # Errors
     /// Overload, where memory is short.
-    pub fn new(shape: KvCacheConfig, columns: i64, kind: Kind, device: Device) -> Result<Self> {
+    pub fn build(shape: KvCacheConfig, columns: i64, kind: Kind, device: Device) -> Result<Self> {
         // Twice the positions: a short row beside a long one has its own tokens after the other's.
         let limit = 2 * shape.positions;
         let size = [

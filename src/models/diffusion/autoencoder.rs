@@ -35,14 +35,14 @@ impl Autoencoder {
     ///
     /// # Errors
     /// Model, where it is none of those read here, or its config or weights do not fit.
-    pub fn new(weights: Weights, config: &Config, memory: VaeOptions) -> Result<Self> {
+    pub fn build(weights: Weights, config: &Config, memory: VaeOptions) -> Result<Self> {
         match config.string("_class_name")? {
-            "AutoencoderKL" => Ok(Self::Kl(Box::new(AutoencoderKl::new(
+            "AutoencoderKL" => Ok(Self::Kl(Box::new(AutoencoderKl::load(
                 weights,
                 &AutoencoderKlConfig::read(config)?,
                 memory,
             )?))),
-            "AutoencoderTiny" => Ok(Self::Tiny(Box::new(AutoencoderTiny::new(
+            "AutoencoderTiny" => Ok(Self::Tiny(Box::new(AutoencoderTiny::build(
                 weights,
                 &AutoencoderTinyConfig::read(config)?,
                 memory,

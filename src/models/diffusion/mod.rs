@@ -9,6 +9,7 @@ pub mod blocks;
 pub mod noise;
 pub mod pipeline;
 pub mod pixels;
+mod resampling;
 pub mod schedulers;
 pub mod similarity;
 #[cfg(test)]

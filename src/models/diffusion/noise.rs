@@ -53,7 +53,7 @@ impl Generator {
         let whole = values.len() / BLOCK * BLOCK;
         values[..whole].chunks_exact_mut(BLOCK).for_each(to_normal);
         if whole < values.len() {
-            // The last block begins before the end of the one before it, and is drawn anew.
+            // The last block begins before the end of the one before it, and is drawn again.
             let last = values.len() - BLOCK;
             values[last..].fill_with(|| self.uniform());
             to_normal(&mut values[last..]);

@@ -1,4 +1,4 @@
-//! How alike two frames are, so that near-duplicates need not be painted anew, and how much a
+//! How alike two frames are, so that near-duplicates need not be painted again, and how much a
 //! painted stream flickers. Both look at luma made small by averaging areas: a camera's noise
 //! averages out, and pictures of different sizes can be compared.
 

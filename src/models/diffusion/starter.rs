@@ -3,7 +3,9 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::pipeline::{GeneratedPicture, Options, Pipeline, Request, Source, Start};
+use super::pipeline::{
+    DiffusionOptions, DiffusionRequest, GeneratedPicture, Pipeline, Source, Start,
+};
 use super::pixels::{from_bytes, to_bytes};
 use super::similarity::{LOOK, Luma};
 use super::{Autoencoder, VaeOptions};
@@ -17,16 +19,22 @@ const STEPS: usize = 8;
 const GUIDANCE: f64 = 3.;
 
 fn pipeline() -> Pipeline {
-    Pipeline::open(&folder(), Device::Cpu, Precision::F32, Options::default()).unwrap()
+    Pipeline::load(
+        &folder(),
+        Device::Cpu,
+        Precision::F32,
+        DiffusionOptions::default(),
+    )
+    .unwrap()
 }
 
 fn folder() -> ModelFolder {
     ModelFolder::open(path("ops/models/starter-diffusion")).unwrap()
 }
 
-fn request(prompt: impl Into<String>, seed: u64) -> Request {
+fn request(prompt: impl Into<String>, seed: u64) -> DiffusionRequest {
     let prompt = prompt.into();
-    Request {
+    DiffusionRequest {
         prompt,
         negative_prompt: None,
         width: SIDE,
@@ -38,8 +46,8 @@ fn request(prompt: impl Into<String>, seed: u64) -> Request {
     }
 }
 
-fn again(frame: &Tensor, strength: f64, request: Request) -> Request {
-    Request {
+fn again(frame: &Tensor, strength: f64, request: DiffusionRequest) -> DiffusionRequest {
+    DiffusionRequest {
         start: Start::Picture(Source {
             pixels: frame.shallow_clone(),
             strength,
@@ -50,9 +58,9 @@ fn again(frame: &Tensor, strength: f64, request: Request) -> Request {
 }
 
 /// Pictures `[n, 128, 128, 3]`, sixteen at a time.
-fn generate(pipeline: &mut Pipeline, requests: &[Request]) -> Tensor {
-    let requests: Vec<&Request> = requests.iter().collect();
-    let generate = |part: &[&Request]| pipeline.generate(part, &|_| false).unwrap();
+fn generate(pipeline: &mut Pipeline, requests: &[DiffusionRequest]) -> Tensor {
+    let requests: Vec<&DiffusionRequest> = requests.iter().collect();
+    let generate = |part: &[&DiffusionRequest]| pipeline.generate(part, &|_| false).unwrap();
     let painted: Vec<GeneratedPicture> = requests
         .chunks(16)
         .flat_map(generate)
@@ -192,7 +200,7 @@ fn it_follows_its_prompts_and_paints_pictures() {
 /// Equilibrium" (2017), with features taken to be independent of one another.
 fn distance(pictures: &Tensor) -> f64 {
     let golden = goldens("starter.safetensors");
-    let network = ResNet::open(&trained("resnet-18"), Device::Cpu, Precision::F32).unwrap();
+    let network = ResNet::load(&trained("resnet-18"), Device::Cpu, Precision::F32).unwrap();
     let features: Vec<Tensor> = pictures
         .split(20, 0)
         .iter()
@@ -213,7 +221,7 @@ fn little_strength_keeps_a_frame_and_much_leaves_it() {
     let (frames, mut pipeline) = (&goldens("starter.safetensors")["frames"], pipeline());
     let luma = |picture: &Tensor| Luma::of(picture, LOOK).unwrap();
     let mut kept = |strength| {
-        let asked: Vec<Request> = (0..frames.size()[0])
+        let asked: Vec<DiffusionRequest> = (0..frames.size()[0])
             .map(|at| {
                 again(
                     &frames.get(at),
@@ -244,7 +252,7 @@ fn its_autoencoder_restores_frames_that_it_has_not_seen() {
         folder().part("vae").unwrap(),
     );
     let weights = part.weights(Device::Cpu, Precision::F32).unwrap();
-    let autoencoder = Autoencoder::new(weights, part.config(), VaeOptions::default()).unwrap();
+    let autoencoder = Autoencoder::build(weights, part.config(), VaeOptions::default()).unwrap();
     let latents = autoencoder
         .to_latents(&from_bytes(frames, Precision::F32).unwrap(), &mut || {
             unreachable!("it draws nothing")

@@ -147,7 +147,7 @@ impl Dinov2 {
     /// fit.
     pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let config = Dinov2Config::read(folder.config(), folder.architecture()?)?;
-        let preprocess = ImageProcessor::open(folder, ImageProcessor::dinov2())?;
+        let preprocess = ImageProcessor::load(folder, ImageProcessor::dinov2())?;
         Self::build(folder.weights(device, precision)?, &config, preprocess)
     }
 

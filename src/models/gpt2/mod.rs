@@ -225,7 +225,12 @@ impl Decoder for Gpt2 {
             dim: width / heads,
             positions,
         };
-        Ok(Cache(KvCache::new(shape, columns, self.kind, self.device)?))
+        Ok(Cache(KvCache::build(
+            shape,
+            columns,
+            self.kind,
+            self.device,
+        )?))
     }
 
     fn pass(&self, cache: &mut Cache, tokens: &[i64], columns: i64) -> Result<Tensor> {

@@ -87,9 +87,7 @@ impl Conv2d {
             conv,
             &weight,
             &bias,
-            [stride, stride],
-            [kernel / 2, kernel / 2],
-            [1, 1],
+            Conv2dParams::dense([stride, stride], [kernel / 2, kernel / 2]),
         )
     }
 
@@ -113,20 +111,14 @@ impl Conv2d {
         scope: &Scope<'_>,
         weight: &Tensor,
         bias: &Tensor,
-        stride: [i64; 2],
-        padding: [i64; 2],
-        dilation: [i64; 2],
+        params: Conv2dParams,
     ) -> Result<Self> {
         let weight = channels_last(&scope.weights().place(weight)?)?;
         let bias = scope.weights().place(bias)?;
         Ok(Self {
             weight: RefCell::new(weight),
             bias,
-            params: Conv2dParams {
-                stride,
-                padding,
-                dilation,
-            },
+            params,
             layout: Cell::new(Layout::Plain),
         })
     }
@@ -138,11 +130,7 @@ impl Conv2d {
         stride: [i64; 2],
         padding: [i64; 2],
     ) -> Result<Self> {
-        let params = Conv2dParams {
-            stride,
-            padding,
-            dilation: [1, 1],
-        };
+        let params = Conv2dParams::dense(stride, padding);
         Ok(Self {
             weight: RefCell::new(channels_last(weight)?),
             bias: bias.shallow_clone(),

@@ -17,7 +17,7 @@ pub struct Cache {
 
 impl Cache {
     /// For one row, with room for `columns`.
-    pub(super) fn new(
+    pub(super) fn build(
         config: &LlamaConfig,
         columns: i64,
         kind: Kind,
@@ -30,7 +30,7 @@ impl Cache {
             dim,
             positions: config.max_position_embeddings,
         };
-        let columns = KvCache::new(shape, columns, kind, device)?;
+        let columns = KvCache::build(shape, columns, kind, device)?;
         let frequencies = Tensor::f_from_slice(&config.frequencies()?)?.f_to(device)?;
         let rope = rope(&frequencies, columns.room())?;
         Ok(Self {

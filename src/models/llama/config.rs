@@ -74,22 +74,7 @@ impl LlamaConfig {
     pub fn read(json: &Config, model_type: ModelType) -> Result<Self> {
         let hidden_size = json.integer("hidden_size")?;
         let num_attention_heads = json.integer("num_attention_heads")?;
-        // Older files have the angles in `rope_theta` and `rope_scaling`, newer ones both in
-        // `rope_parameters`.
-        let scaling = json
-            .field("rope_parameters")
-            .or_else(|| json.field("rope_scaling"))
-            .map(|value: &Value| {
-                serde_json::from_value::<Scaling>(value.clone()).map_err(|e| {
-                    json.error("the scaling of rotary positions is malformed")
-                        .because(e)
-                })
-            });
-        let scaling = scaling.transpose()?;
-        let rope_theta = match scaling.as_ref().and_then(|s| s.rope_theta) {
-            Some(theta) => theta,
-            None => json.number_or("rope_theta", 10_000.0)?,
-        };
+        let (scaling, rope_theta) = read_rope(json)?;
         let plain_head = hidden_size / num_attention_heads.max(1);
         let (kv_heads, head_dim, positions) = match model_type {
             ModelType::Llama => (num_attention_heads, plain_head, 2048),
@@ -102,17 +87,6 @@ impl LlamaConfig {
             num_attention_heads
         } else {
             kv_heads
-        };
-        let slides = match model_type {
-            ModelType::Llama => false,
-            ModelType::Mistral => !json.is_null("sliding_window"),
-            ModelType::Qwen2 | ModelType::Qwen3 => json.boolean_or("use_sliding_window", false)?,
-        };
-        // Within one window nothing slides out of sight.
-        let window = if slides {
-            json.integer_or("sliding_window", 4096)?
-        } else {
-            i64::MAX
         };
         let attention_bias = matches!(model_type, ModelType::Llama | ModelType::Qwen3)
             && json.boolean_or("attention_bias", false)?;
@@ -127,7 +101,7 @@ impl LlamaConfig {
             rms_norm_eps: json.number_or("rms_norm_eps", 1e-6)?,
             max_position_embeddings: json
                 .integer_or("max_position_embeddings", positions)?
-                .min(window),
+                .min(read_window(json, model_type)?),
             qkv_bias: attention_bias || model_type == ModelType::Qwen2,
             out_bias: attention_bias,
             mlp_bias: model_type == ModelType::Llama && json.boolean_or("mlp_bias", false)?,
@@ -209,6 +183,40 @@ impl LlamaConfig {
                     .hint("default, linear and llama3 are"),
             ),
         }
+    }
+}
+
+/// The scaling of rotary positions, where there is one, and the base of their angles. Older files
+/// have them in `rope_scaling` and `rope_theta`, newer ones both in `rope_parameters`.
+fn read_rope(json: &Config) -> Result<(Option<Scaling>, f64)> {
+    let scaling = json
+        .field("rope_parameters")
+        .or_else(|| json.field("rope_scaling"))
+        .map(|value: &Value| {
+            serde_json::from_value::<Scaling>(value.clone()).map_err(|e| {
+                json.error("the scaling of rotary positions is malformed")
+                    .because(e)
+            })
+        });
+    let scaling = scaling.transpose()?;
+    let theta = match scaling.as_ref().and_then(|s| s.rope_theta) {
+        Some(theta) => theta,
+        None => json.number_or("rope_theta", 10_000.0)?,
+    };
+    Ok((scaling, theta))
+}
+
+/// Positions within one sliding window, where nothing slides out of sight.
+fn read_window(json: &Config, model_type: ModelType) -> Result<i64> {
+    let slides = match model_type {
+        ModelType::Llama => false,
+        ModelType::Mistral => !json.is_null("sliding_window"),
+        ModelType::Qwen2 | ModelType::Qwen3 => json.boolean_or("use_sliding_window", false)?,
+    };
+    if slides {
+        json.integer_or("sliding_window", 4096)
+    } else {
+        Ok(i64::MAX)
     }
 }
 

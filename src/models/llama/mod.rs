@@ -6,13 +6,16 @@
 
 mod cache;
 mod config;
+mod layer;
 
 pub use cache::Cache;
 pub use config::{LlamaConfig, ModelType};
 
-use crate::error::{Error, Result};
+use layer::{HeadNorm, Layer, LayerSource, linear, norm_eps};
+
+use crate::error::Result;
 use crate::models::decoder::{Decoder, LayerCache};
-use crate::models::layers::{Linear, Mlp};
+use crate::models::layers::Linear;
 use crate::models::network_spec::{Load, NetworkSpec, NetworkTask};
 use crate::models::{ModelFolder, Weights};
 use crate::tensor::{Device, Kind, Precision, Tensor, guard};
@@ -52,21 +55,12 @@ pub struct Llama {
     device: Device,
 }
 
-#[derive(Debug)]
-struct Layer {
-    qkv: Linear,
-    heads: Option<HeadNorm>,
-    out: Linear,
-    mlp: Mlp,
-}
-
-/// RMSNorm of each head of queries and keys.
-#[derive(Debug)]
-struct HeadNorm {
-    /// `[query heads + key heads, head_dim]`, sqrt(head_dim) in it.
-    norm_weight: Tensor,
-    /// What a head's length does not fall below.
-    norm_eps: Tensor,
+/// What a pass of all layers has in common.
+struct Pass<'a> {
+    /// The rotations of its positions.
+    rope: &'a Tensor,
+    mask: Option<&'a Tensor>,
+    columns: i64,
 }
 
 impl Llama {
@@ -108,8 +102,16 @@ impl Llama {
         };
         let norm_weight =
             take("model.norm.weight", &[hidden])?.f_mul_scalar((hidden as f64).sqrt())?;
+        let layer = |number| {
+            Layer::load(&LayerSource {
+                config: &config,
+                number,
+                kind,
+                take: &take,
+            })
+        };
         let layers = (0..config.num_hidden_layers)
-            .map(|n| Layer::new(&config, n, kind, &take))
+            .map(layer)
             .collect::<Result<_>>()?;
         let norm_eps = norm_eps(hidden, &config, device)?;
         // On a CPU attention is faster in f32 than in halves, and the cache is small beside the
@@ -133,28 +135,21 @@ impl Llama {
         &self.config
     }
 
-    fn attend(
-        &self,
-        layer: &Layer,
-        x: &Tensor,
-        mut slot: LayerCache,
-        rope_slice: &Tensor,
-        mask: Option<&Tensor>,
-        columns: i64,
-    ) -> Result<Tensor> {
-        let LlamaConfig {
-            num_attention_heads: q_heads,
-            num_key_value_heads: kv_heads,
-            head_dim,
-            ..
-        } = self.config;
-        let rows = x.size()[0] / columns;
+    /// Query, key and value of `x`, `[rows * columns, hidden]`, in f32, queries and keys rotated:
+    /// `[rows, columns, heads, head_dim]`.
+    fn project(&self, layer: &Layer, x: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+        let config = &self.config;
+        let (rotated, dim) = (
+            config.num_attention_heads + config.num_key_value_heads,
+            config.head_dim,
+        );
+        let rows = x.size()[0] / pass.columns;
         let mut qkv = layer.qkv.forward(x)?;
         if self.kind != Kind::Float {
             qkv = qkv.f_to_kind(Kind::Float)?;
         }
-        let qkv = qkv.f_view([rows, columns, self.config.heads(), head_dim])?;
-        let mut turned = qkv.f_narrow(2, 0, q_heads + kv_heads)?;
+        let qkv = qkv.f_view([rows, pass.columns, config.heads(), dim])?;
+        let mut turned = qkv.f_narrow(2, 0, rotated)?;
         if let Some(HeadNorm {
             norm_weight,
             norm_eps,
@@ -164,8 +159,29 @@ impl Llama {
                 .f_div_(&length(&turned, norm_eps)?)?
                 .f_mul_(norm_weight)?;
         }
-        let pairs = turned.f_view([rows, columns, q_heads + kv_heads, head_dim / 2, 2])?;
-        let _ = pairs.f_view_as_complex()?.f_mul_(rope_slice)?;
+        let pairs = turned.f_view([rows, pass.columns, rotated, dim / 2, 2])?;
+        let _ = pairs.f_view_as_complex()?.f_mul_(pass.rope)?;
+        Ok(qkv)
+    }
+
+    /// What `x`, `[rows * columns, hidden]`, finds in the texts so far and itself: `[rows * columns,
+    /// query heads * head_dim]`.
+    fn attend(
+        &self,
+        layer: &Layer,
+        x: &Tensor,
+        mut slot: LayerCache,
+        pass: &Pass<'_>,
+    ) -> Result<Tensor> {
+        let LlamaConfig {
+            num_attention_heads: q_heads,
+            num_key_value_heads: kv_heads,
+            head_dim,
+            ..
+        } = self.config;
+        let columns = pass.columns;
+        let rows = x.size()[0] / columns;
+        let qkv = self.project(layer, x, pass)?;
         slot.fresh
             .f_copy_(&qkv.f_narrow(2, q_heads, 2 * kv_heads)?.f_transpose(1, 2)?)?;
         let queries = qkv.f_narrow(2, 0, q_heads)?.f_reshape([
@@ -180,7 +196,7 @@ impl Llama {
             &queries,
             &slot.seen.keys,
             &slot.seen.values,
-            mask,
+            pass.mask,
             0.0,
             false,
             scale,
@@ -211,16 +227,6 @@ impl Llama {
     }
 }
 
-/// RMSNorm's epsilon for lengths: sqrt(width * eps), as a root mean square is a length over
-/// sqrt(width).
-fn norm_eps(width: i64, config: &LlamaConfig, device: Device) -> Result<Tensor> {
-    Ok(Tensor::f_full(
-        [1],
-        (width as f64 * config.rms_norm_eps).sqrt(),
-        (Kind::Float, device),
-    )?)
-}
-
 /// The length of each vector that the last dimension is of, not below `norm_eps`.
 fn length(x: &Tensor, norm_eps: &Tensor) -> Result<Tensor> {
     Ok(x.f_norm_scalaropt_dim(2, -1i64, true)?.f_hypot_(norm_eps)?)
@@ -238,7 +244,7 @@ impl Decoder for Llama {
     }
 
     fn empty(&self, columns: i64) -> Result<Cache> {
-        Cache::new(&self.config, columns, self.cached, self.device)
+        Cache::build(&self.config, columns, self.cached, self.device)
     }
 
     fn pass(&self, cache: &mut Cache, tokens: &[i64], columns: i64) -> Result<Tensor> {
@@ -251,15 +257,13 @@ impl Decoder for Llama {
             .embedding
             .f_index_select(0, &tokens)?
             .f_to_kind(Kind::Float)?;
+        let pass = Pass {
+            rope: &rope_slice,
+            mask: mask.as_ref(),
+            columns,
+        };
         for (layer, slot) in self.layers.iter().zip(slots) {
-            let attended = self.attend(
-                layer,
-                &self.normed(&x)?,
-                slot,
-                &rope_slice,
-                mask.as_ref(),
-                columns,
-            )?;
+            let attended = self.attend(layer, &self.normed(&x)?, slot, &pass)?;
             x = x.f_add_(&layer.out.forward(&attended)?)?;
             x = x.f_add_(&layer.mlp.forward(&self.normed(&x)?)?)?;
         }
@@ -273,144 +277,6 @@ impl Decoder for Llama {
             .f_to_kind(self.kind)?;
         Ok(self.head.forward(&x)?.f_to_kind(Kind::Float)?)
     }
-}
-
-impl Layer {
-    fn new(
-        config: &LlamaConfig,
-        n: i64,
-        kind: Kind,
-        take: &dyn Fn(&str, &[i64]) -> Result<Tensor>,
-    ) -> Result<Self> {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let (q_heads, kv_heads, dim, group) = (
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-            config.group(),
-        );
-        let part = |name: &str, shape: &[i64]| take(&format!("model.layers.{n}.{name}"), shape);
-        let weight = |name: &str, outputs: i64, inputs: i64| {
-            part(&format!("{name}.weight"), &[outputs, inputs])
-        };
-        // As a weight of one column.
-        let bias = |name: &str, outputs: i64| {
-            Ok::<_, Error>(part(&format!("{name}.bias"), &[outputs])?.f_view([outputs, 1])?)
-        };
-        let scale = (hidden as f64).sqrt();
-
-        let fused = |q: &Tensor, k: &Tensor, v: Tensor| -> Result<Tensor> {
-            let columns = v.size()[1];
-            let q = rope_interleaved(q, dim)?
-                .f_view([kv_heads, group, dim, columns])?
-                .f_transpose(0, 1)?
-                .f_reshape([-1, columns])?;
-            Ok(Tensor::f_cat(&[q, rope_interleaved(k, dim)?, v], 0)?)
-        };
-        let [q, k, v] = [
-            ("self_attn.q_proj", q_heads),
-            ("self_attn.k_proj", kv_heads),
-            ("self_attn.v_proj", kv_heads),
-        ];
-        let norm_weight = part("input_layernorm.weight", &[hidden])?.f_mul_scalar(scale)?;
-        let weights = fused(
-            &weight(q.0, q.1 * dim, hidden)?,
-            &weight(k.0, k.1 * dim, hidden)?,
-            weight(v.0, v.1 * dim, hidden)?,
-        )?;
-        let biases = || {
-            fused(
-                &bias(q.0, q.1 * dim)?,
-                &bias(k.0, k.1 * dim)?,
-                bias(v.0, v.1 * dim)?,
-            )
-        };
-        let qkv = linear(
-            &weights.f_mul(&norm_weight)?,
-            config.qkv_bias.then(biases).transpose()?,
-            kind,
-        )?;
-
-        let heads = || -> Result<HeadNorm> {
-            let norm_weight = |name: &str, heads: i64| -> Result<Tensor> {
-                Ok(
-                    rope_interleaved(&part(name, &[dim])?.f_view([dim, 1])?, dim)?
-                        .f_view([1, dim])?
-                        .f_expand([heads, dim], false)?,
-                )
-            };
-            let norm_weights = Tensor::f_cat(
-                &[
-                    norm_weight("self_attn.q_norm.weight", q_heads)?,
-                    norm_weight("self_attn.k_norm.weight", kv_heads)?,
-                ],
-                0,
-            )?;
-            Ok(HeadNorm {
-                norm_eps: norm_eps(dim, config, norm_weights.device())?,
-                norm_weight: norm_weights.f_mul_scalar((dim as f64).sqrt())?,
-            })
-        };
-        let heads = config.head_norm.then(heads).transpose()?;
-
-        let out = weight("self_attn.o_proj", hidden, q_heads * dim)?;
-        let out = out
-            .f_view([hidden, kv_heads, group, dim])?
-            .f_transpose(1, 2)?
-            .f_reshape([hidden, -1])?;
-        let out = linear(
-            &out,
-            config
-                .out_bias
-                .then(|| bias("self_attn.o_proj", hidden))
-                .transpose()?,
-            kind,
-        )?;
-
-        let norm_weight =
-            part("post_attention_layernorm.weight", &[hidden])?.f_mul_scalar(scale)?;
-        let [gate, up] = ["mlp.gate_proj", "mlp.up_proj"];
-        let weights = Tensor::f_cat(
-            &[weight(gate, inner, hidden)?, weight(up, inner, hidden)?],
-            0,
-        )?
-        .f_mul(&norm_weight)?;
-        let biases = || Ok::<_, Error>(Tensor::f_cat(&[bias(gate, inner)?, bias(up, inner)?], 0)?);
-        let gate_up = linear(&weights, config.mlp_bias.then(biases).transpose()?, kind)?;
-        let down = weight("mlp.down_proj", hidden, inner)?;
-        let down = linear(
-            &down,
-            config
-                .mlp_bias
-                .then(|| bias("mlp.down_proj", hidden))
-                .transpose()?,
-            kind,
-        )?;
-        Ok(Self {
-            qkv,
-            heads,
-            out,
-            mlp: Mlp::gated(gate_up, down),
-        })
-    }
-}
-
-/// A product in the network's number format; `bias` is a column.
-fn linear(weight: &Tensor, bias: Option<Tensor>, kind: Kind) -> Result<Linear> {
-    let bias = bias
-        .map(|bias| bias.f_view([-1])?.f_to_kind(kind))
-        .transpose()?;
-    Linear::new(weight.f_to_kind(kind)?, bias).packed()
-}
-
-/// Lays the two numbers that are rotated together side by side; the checkpoint has them half a head
-/// apart.
-fn rope_interleaved(weight: &Tensor, head_dim: i64) -> Result<Tensor> {
-    let (outputs, hidden) = weight.size2()?;
-    Ok(weight
-        .f_view([-1, 2, head_dim / 2, hidden])?
-        .f_transpose(1, 2)?
-        .f_reshape([outputs, hidden])?)
 }
 
 #[cfg(test)]

@@ -220,7 +220,7 @@ pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Resul
         &OpusCaptionConfig::read(config)?,
     )?;
     let writer = TextGenerator::new(Tokenizer::load(folder)?, token_ids(config, "eos_token_id")?);
-    CaptionDecoder::new(network, writer, config.integer("bos_token_id")?)
+    CaptionDecoder::build(network, writer, config.integer("bos_token_id")?)
 }
 
 #[cfg(test)]

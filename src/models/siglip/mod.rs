@@ -29,7 +29,7 @@ pub const NETWORK: NetworkSpec = NetworkSpec {
 };
 
 /// TextFeatures that are read at once.
-const PASS: usize = 64;
+const TEXTS_A_PASS: usize = 64;
 
 /// SigLIP's image tower as it differs from others: no class token, as a head pools the patches.
 const SPEC: VisionSpec = VisionSpec {
@@ -139,7 +139,7 @@ impl SiglipConfig {
 pub struct Siglip {
     vision: VisionTower,
     head: Head,
-    words: Words,
+    words: TextTower,
     tokenizer: Option<Tokenizer>,
     preprocess: ImageProcessor,
     scoring: Scoring,
@@ -158,7 +158,7 @@ struct Head {
 /// The text tower: every token sees every other, and the last place, filled up or not, stands for
 /// the text.
 #[derive(Debug)]
-struct Words {
+struct TextTower {
     tokens: Embedding,
     positions: Tensor,
     layers: Vec<PreNormLayer>,
@@ -178,7 +178,7 @@ impl Siglip {
     pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         NETWORK.expect(folder)?;
         let config = SiglipConfig::read(folder.config())?;
-        let preprocess = ImageProcessor::open(folder, ImageProcessor::siglip(config.image))?;
+        let preprocess = ImageProcessor::load(folder, ImageProcessor::siglip(config.image))?;
         let mut network = Self::build(folder.weights(device, precision)?, &config, preprocess)?;
         network.tokenizer = folder
             .file("tokenizer.json")
@@ -215,7 +215,7 @@ impl Siglip {
         let network = Self {
             vision: VisionTower::load(&scope, &tower, &SPEC, &preprocess)?,
             head: Head::load(&(&scope / "head"), &config.vision)?,
-            words: Words::load(&(&root / "text_model"), config)?,
+            words: TextTower::load(&(&root / "text_model"), config)?,
             tokenizer: None,
             preprocess,
             scoring,
@@ -266,7 +266,7 @@ impl PictureEncoder for Siglip {
         })?;
         let length = self.words.positions.size()[0] as usize;
         let mut vectors = Vec::new();
-        for texts in texts.chunks(PASS) {
+        for texts in texts.chunks(TEXTS_A_PASS) {
             let mut tokens = Vec::with_capacity(texts.len() * length);
             for text in texts {
                 let row = tokenizer.encode_within(text, length)?;
@@ -341,7 +341,7 @@ impl Head {
     }
 }
 
-impl Words {
+impl TextTower {
     fn load(scope: &Scope<'_>, config: &SiglipConfig) -> Result<Self> {
         let (embeddings, width) = (scope / "embeddings", config.text.width);
         let mut layers = load_layers(

@@ -67,10 +67,10 @@ impl SileroVad {
     /// external, where they cannot be read.
     pub fn load(folder: &ModelFolder, device: Device) -> Result<Self> {
         NETWORK.expect(folder)?;
-        Self::new(folder.weights(device, Precision::F32)?)
+        Self::build(folder.weights(device, Precision::F32)?)
     }
 
-    fn new(weights: Weights) -> Result<Self> {
+    fn build(weights: Weights) -> Result<Self> {
         let _frozen = guard();
         let root = weights.root();
         let convolution = |name: &str, input, output, stride| {
@@ -142,18 +142,9 @@ impl SileroVad {
             .f_unfold(1, (CONTEXT + CHUNK) as i64, CHUNK as i64)?
             .f_reshape([rows * chunks, -1])?;
         let features = self.features(&heard)?.f_view([rows, chunks, WIDTH])?;
-        let state = |part: fn(&VadState) -> &Vec<f32>| -> Result<Tensor> {
-            let values: Vec<f32> = streams
-                .iter()
-                .flat_map(|(_, memory)| part(memory).iter().copied())
-                .collect();
-            Ok(Tensor::f_from_slice(&values)?
-                .f_view([1, rows, WIDTH])?
-                .f_to(self.device)?)
-        };
         let state = [
-            state(|memory| &memory.hidden)?,
-            state(|memory| &memory.cell)?,
+            self.state(streams, |memory| &memory.hidden)?,
+            self.state(streams, |memory| &memory.cell)?,
         ];
         let (out, hidden, cell) =
             features.f_lstm(&state, &self.lstm, true, 1, 0., false, false, true)?;
@@ -179,6 +170,21 @@ impl SileroVad {
             .zip(states)
             .map(memory);
         Ok(numbers(&speech)?.into_iter().zip(memories).collect())
+    }
+
+    /// A part of what the streams remember: `[1, streams, width]`.
+    fn state(
+        &self,
+        streams: &[(&[f32], &VadState)],
+        part: fn(&VadState) -> &Vec<f32>,
+    ) -> Result<Tensor> {
+        let values: Vec<f32> = streams
+            .iter()
+            .flat_map(|(_, memory)| part(memory).iter().copied())
+            .collect();
+        Ok(Tensor::f_from_slice(&values)?
+            .f_view([1, streams.len() as i64, WIDTH])?
+            .f_to(self.device)?)
     }
 
     /// `[n, context + chunk]` to `[n, width]`.

@@ -133,12 +133,7 @@ fn draw(logits: &[f32], weigh: impl Fn(f32) -> f64, top_k: usize, top_p: f64, un
         top_k.min(logits.len())
     };
     if limit == logits.len() && top_p >= 1.0 {
-        let all = logits
-            .iter()
-            .enumerate()
-            .map(|(token, &logit)| (token as u32, weigh(logit)));
-        let total = logits.iter().map(|&logit| weigh(logit)).sum::<f64>();
-        return at(all, unit * total);
+        return draw_of_all(logits, weigh, unit);
     }
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
     // Ties go to the lower number, so that the choice does not depend on how the selection went
@@ -188,6 +183,16 @@ fn draw(logits: &[f32], weigh: impl Fn(f32) -> f64, top_k: usize, top_p: f64, un
         }
         return at(chosen.into_iter(), unit * mass);
     }
+}
+
+/// The token at `unit` of the probability of all.
+fn draw_of_all(logits: &[f32], weigh: impl Fn(f32) -> f64, unit: f64) -> u32 {
+    let all = logits
+        .iter()
+        .enumerate()
+        .map(|(token, &logit)| (token as u32, weigh(logit)));
+    let total = logits.iter().map(|&logit| weigh(logit)).sum::<f64>();
+    at(all, unit * total)
 }
 
 /// The token that `place` falls on when weights are laid end to end.

@@ -28,7 +28,7 @@ impl Template {
     ///
     /// # Errors
     /// Model, where it is not valid Jinja.
-    pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
+    pub fn build(source: &str, bos: &str, eos: &str) -> Result<Self> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder()
             .trim_blocks(true)
@@ -108,7 +108,7 @@ mod tests {
                 content: "hi",
             },
         ];
-        Template::new(source, "<s>", "</s>")?.render(&chat)
+        Template::build(source, "<s>", "</s>")?.render(&chat)
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Tokenizer {
         let (bos, eos) = (special("bos_token"), special("eos_token"));
         let template = source
             .map(|s| {
-                Template::new(
+                Template::build(
                     &s,
                     bos.as_deref().unwrap_or(""),
                     eos.as_deref().unwrap_or(""),

@@ -15,7 +15,7 @@ use crate::tensor::{Precision, normalise};
 pub const NETWORK: NetworkSpec = NetworkSpec {
     classes: &[(TORCHSCRIPT, NetworkTask::RunModule)],
     load: Load::Checked(|folder, device, precision| {
-        TorchScript::open(folder, device, precision).map(drop)
+        TorchScript::load(folder, device, precision).map(drop)
     }),
 };
 
@@ -167,7 +167,7 @@ impl TorchScript {
     ///
     /// # Errors
     /// Config, where the folder is another network's; model, where model.pt is no module.
-    pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
+    pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         NETWORK.expect(folder)?;
         let path = folder.path().join(MODULE);
         let broken = |error| {

@@ -10,7 +10,7 @@ fn open(name: &str) -> (TorchScript, Declared) {
     let folder =
         ModelFolder::open(path("tests/golden").join(format!("torchscript-{name}"))).unwrap();
     (
-        TorchScript::open(&folder, Device::Cpu, Precision::F32).unwrap(),
+        TorchScript::load(&folder, Device::Cpu, Precision::F32).unwrap(),
         Declared::read(folder.config()).unwrap(),
     )
 }
@@ -117,7 +117,7 @@ fn what_is_no_module_is_refused() {
     )
     .unwrap();
     std::fs::write(folder.path().join("model.pt"), "nothing of the kind").unwrap();
-    let error = TorchScript::open(
+    let error = TorchScript::load(
         &ModelFolder::open(folder.path()).unwrap(),
         Device::Cpu,
         Precision::F32,

@@ -1,7 +1,7 @@
 //! Whisper's text decoder, `[texts, columns]` tokens to `[texts, columns, width]` hidden states:
-//! learned positions, pre-norm layers that attend to the tokens so far and to the audio. Where words
-//! will be timed, the queries of the heads that follow the audio are kept beside keys and values.
-//! After transformers' `WhisperDecoder`.
+//! learned positions, pre-norm layers that attend to the tokens so far and to the audio. Where
+//! words will be timed, the queries of the heads that follow the audio are kept beside keys and
+//! values. After transformers' `WhisperDecoder`.
 
 use std::collections::BTreeMap;
 
@@ -127,9 +127,9 @@ impl TextDecoder {
         }
     }
 
-    /// How much each of `tokens` that `row` has read, by their columns, attended to each position of
-    /// the audio, by the heads that follow it: `[heads, tokens, positions]`, f32, each row of sum
-    /// 1.
+    /// How much each of `tokens` that `row` has read, by their columns, attended to each position
+    /// of the audio, by the heads that follow it: `[heads, tokens, positions]`, f32, each row of
+    /// sum 1.
     ///
     /// # Errors
     /// Bug, where the texts were not started to be aligned; overload, where memory is short.
@@ -200,7 +200,7 @@ impl Decoder for AudioTextDecoder<'_> {
             .then(|| Tensor::f_empty([network.aligned, 0, 0, shape.dim], (kind, device)))
             .transpose()?;
         Ok(AudioTextCache {
-            columns: KvCache::new(shape, columns, kind, device)?,
+            columns: KvCache::build(shape, columns, kind, device)?,
             audio: self.audio.share(),
             queries,
         })

@@ -2,7 +2,9 @@
 //! in slices and in tiles.
 
 use super::*;
+use crate::models::Config;
 use crate::models::diffusion::pixels::{from_bytes, to_bytes};
+use crate::models::diffusion::resampling::{Downsample2D, Upsample2D};
 use crate::models::diffusion::{Autoencoder, VaeOptions};
 use crate::models::golden::{cosine, goldens, noise, path, relative_error, weight, weights};
 use serde_json::{Value, json};
@@ -20,7 +22,7 @@ fn config(name: &str) -> Config {
 
 fn network(name: &str, memory: VaeOptions, precision: Precision) -> AutoencoderKl {
     let config = AutoencoderKlConfig::read(&config(name)).unwrap();
-    AutoencoderKl::new(
+    AutoencoderKl::load(
         weights("autoencoders.json", name, precision),
         &config,
         memory,
@@ -199,7 +201,7 @@ fn older_names_of_attention_are_read() {
     Tensor::write_safetensors(&tensors, &file).unwrap();
     let weights = Weights::open(&[file], Device::Cpu, Precision::F32).unwrap();
     let config = AutoencoderKlConfig::read(&config("small")).unwrap();
-    let network = AutoencoderKl::new(weights, &config, VaeOptions::default()).unwrap();
+    let network = AutoencoderKl::load(weights, &config, VaeOptions::default()).unwrap();
     let decoded = network.decode(&latents("latents", [2, 4, 4, 6])).unwrap();
     assert!(
         relative_error(
@@ -212,7 +214,7 @@ fn older_names_of_attention_are_read() {
 #[test]
 fn latents_are_drawn_scaled_and_had_back() {
     let weights = weights("autoencoders.json", "deep", Precision::F32);
-    let network = Autoencoder::new(weights, &config("deep"), VaeOptions::default()).unwrap();
+    let network = Autoencoder::build(weights, &config("deep"), VaeOptions::default()).unwrap();
     assert_eq!((network.factor(), network.latent_channels()), (4, 3));
     let goldens = goldens("autoencoders.safetensors");
     let (mean, deviation) = (&goldens["deep.mean"], (&goldens["deep.logvar"] * 0.5).exp());
@@ -284,7 +286,7 @@ fn what_does_not_fit_is_refused() {
             crate::error::Kind::Model
         );
     }
-    let other = Autoencoder::new(
+    let other = Autoencoder::build(
         weights("autoencoders.json", "small", Precision::F32),
         &Config::of(json!({"_class_name": "VQModel"})),
         ALL,
@@ -294,7 +296,7 @@ fn what_does_not_fit_is_refused() {
         layers_per_block: 2,
         ..AutoencoderKlConfig::read(&config("small")).unwrap()
     };
-    let error = AutoencoderKl::new(
+    let error = AutoencoderKl::load(
         weights("autoencoders.json", "small", Precision::F32),
         &wider,
         ALL,

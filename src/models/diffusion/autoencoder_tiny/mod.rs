@@ -4,7 +4,8 @@
 
 use tch::{Device, Tensor};
 
-use super::blocks::{Upsample2D, conv3x3};
+use super::blocks::conv3x3;
+use super::resampling::Upsample2D;
 use super::tiles::Overlaying;
 use super::vae_options::VaeOptions;
 use crate::error::{Error, Result};
@@ -12,7 +13,7 @@ use crate::models::config::Config;
 use crate::models::layers::Conv2d;
 use crate::models::offload::{Tensors, tensors};
 use crate::models::weights::{Scope, Weights};
-use crate::tensor::{Precision, channels_last};
+use crate::tensor::{Conv2dParams, Precision, channels_last};
 
 /// Side of a tile, in pixels; diffusers' class has no setting for it.
 const TILE: i64 = 512;
@@ -98,21 +99,24 @@ impl AutoencoderTinyConfig {
         if config.integer_or("upsampling_scaling_factor", 2)? != 2 {
             return Err(config.error("`upsampling_scaling_factor` must be 2"));
         }
+        read.check().map_err(|what| config.error(what))?;
+        Ok(read)
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
         let (encoder, decoder) = (
-            &read.encoder_block_out_channels,
-            &read.decoder_block_out_channels,
+            &self.encoder_block_out_channels,
+            &self.decoder_block_out_channels,
         );
-        let sizes = [read.in_channels, read.out_channels, read.latent_channels];
+        let sizes = [self.in_channels, self.out_channels, self.latent_channels];
         if [
             encoder.len(),
-            read.num_encoder_blocks.len(),
-            read.num_decoder_blocks.len(),
+            self.num_encoder_blocks.len(),
+            self.num_decoder_blocks.len(),
         ] != [decoder.len(); 3]
             || decoder.is_empty()
         {
-            return Err(
-                config.error("encoder and decoder must have equally many stages, one or more")
-            );
+            return Err("encoder and decoder must have equally many stages, one or more");
         }
         // Between two stages the channels stay: diffusers' convolutions there have those of the
         // later stage on both sides.
@@ -123,15 +127,15 @@ impl AutoencoderTinyConfig {
             || sizes.contains(&0)
             || encoder[0] == 0
         {
-            return Err(config.error(
+            return Err(
                 "`encoder_block_out_channels` and `decoder_block_out_channels` must all be one \
                  number above 0",
-            ));
+            );
         }
-        if read.latent_magnitude <= 0. || read.scaling_factor <= 0. {
-            return Err(config.error("`latent_magnitude` and `scaling_factor` must be above 0"));
+        if self.latent_magnitude <= 0. || self.scaling_factor <= 0. {
+            return Err("`latent_magnitude` and `scaling_factor` must be above 0");
         }
-        Ok(read)
+        Ok(())
     }
 
     /// Pixels of a picture's side to one of its latents'.
@@ -158,7 +162,7 @@ impl AutoencoderTiny {
     ///
     /// # Errors
     /// Model, where the weights do not fit.
-    pub fn new(
+    pub fn build(
         weights: Weights,
         config: &AutoencoderTinyConfig,
         memory: VaeOptions,
@@ -337,7 +341,7 @@ fn through(layers: &[Layer], x: &Tensor) -> Result<Tensor> {
 fn halving(scope: &Scope<'_>, channels: i64) -> Result<Conv2d> {
     let weight = scope.take_f32("weight", &[channels, channels, 3, 3])?;
     let bias = weight.f_new_zeros([channels], (weight.kind(), weight.device()))?;
-    Ok(Conv2d::place(scope, &weight, &bias, [2, 2], [1, 1], [1, 1])?.packed())
+    Ok(Conv2d::place(scope, &weight, &bias, Conv2dParams::dense([2, 2], [1, 1]))?.packed())
 }
 
 fn encoder(scope: &Scope<'_>, config: &AutoencoderTinyConfig) -> Result<Vec<Layer>> {
@@ -377,7 +381,7 @@ fn decoder(scope: &Scope<'_>, config: &AutoencoderTinyConfig) -> Result<Vec<Laye
             at += 1;
         }
         if stage + 1 < config.num_decoder_blocks.len() {
-            layers.push(Layer::Double(Upsample2D::new(
+            layers.push(Layer::Double(Upsample2D::load(
                 &(scope / (at + 1)),
                 channels,
                 false,
@@ -402,7 +406,7 @@ fn output(scope: &Scope<'_>, input: i64, output: i64) -> Result<Conv2d> {
         .take_f32("bias", &[output])?
         .f_mul_scalar_(2.)?
         .f_sub_scalar_(1.)?;
-    Ok(Conv2d::place(scope, &weight, &bias, [1, 1], [1, 1], [1, 1])?.packed())
+    Ok(Conv2d::place(scope, &weight, &bias, Conv2dParams::dense([1, 1], [1, 1]))?.packed())
 }
 
 #[cfg(test)]

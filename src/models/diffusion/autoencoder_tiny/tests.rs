@@ -11,7 +11,7 @@ fn network(memory: VaeOptions, precision: Precision) -> AutoencoderTiny {
     let text = std::fs::read_to_string(path("tests/golden/autoencoders-configs.json")).unwrap();
     let mut configs: Value = serde_json::from_str(&text).unwrap();
     let config = AutoencoderTinyConfig::read(&Config::of(configs["tiny"].take())).unwrap();
-    AutoencoderTiny::new(
+    AutoencoderTiny::build(
         weights("autoencoders.json", "tiny", precision),
         &config,
         memory,

@@ -3,7 +3,7 @@
 use tch::Kind;
 
 use super::Pipeline;
-use super::request::{MAX_SIDE, Request, Start};
+use super::request::{DiffusionRequest, MAX_SIDE, Start};
 use crate::error::{Error, Result};
 use crate::models::diffusion::schedulers::Scheduler;
 
@@ -13,7 +13,7 @@ impl Pipeline {
     /// # Errors
     /// Config, where a parameter has no meaning; model, where the picture it starts from has
     /// another shape.
-    pub fn check(&self, request: &Request) -> Result<()> {
+    pub fn check(&self, request: &DiffusionRequest) -> Result<()> {
         let factor = self.factor();
         let fits = |side: i64| side > 0 && side <= MAX_SIDE && side % factor == 0;
         if !fits(request.width) || !fits(request.height) {
@@ -65,7 +65,7 @@ impl Pipeline {
     }
 
     /// The way from noise, or from a noisy picture, to the picture.
-    pub(super) fn schedule(&self, request: &Request) -> Result<Box<dyn Scheduler>> {
+    pub(super) fn schedule(&self, request: &DiffusionRequest) -> Result<Box<dyn Scheduler>> {
         match self.consistent {
             true => self
                 .scheduler
@@ -75,7 +75,7 @@ impl Pipeline {
     }
 
     /// `[1, c, h, w]`.
-    pub(super) fn latent_size(&self, request: &Request) -> [i64; 4] {
+    pub(super) fn latent_size(&self, request: &DiffusionRequest) -> [i64; 4] {
         [
             1,
             self.channels,

@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::family::Family;
 use super::prompts::{Prompt, PromptInput, concatenated};
-use super::request::{GeneratedPicture, Request, Source, Start};
+use super::request::{DiffusionRequest, GeneratedPicture, Source, Start};
 use super::{Pipeline, batch};
 use crate::error::{Error, Result};
 use crate::models::diffusion::noise::Generator;
@@ -42,7 +42,7 @@ impl Pipeline {
     /// Pictures of one batch, in their order; none where one was cancelled.
     pub(super) fn generate_batch(
         &mut self,
-        requests: &[&Request],
+        requests: &[&DiffusionRequest],
         cancelled: &dyn Fn(usize) -> bool,
     ) -> Result<Vec<Option<GeneratedPicture>>> {
         let first = requests
@@ -76,7 +76,7 @@ impl Pipeline {
         self.decode_latents(samples, requests.len())
     }
 
-    fn negative_input(&self, request: &Request) -> PromptInput {
+    fn negative_input(&self, request: &DiffusionRequest) -> PromptInput {
         match &request.negative_prompt {
             Some(text) => PromptInput::Text(text.clone()),
             None if self.zeros => PromptInput::Zeros,
@@ -85,7 +85,7 @@ impl Pipeline {
     }
 
     /// The latents that denoising begins with.
-    fn prepare_latents(&mut self, requests: &[&Request]) -> Result<Vec<Sample>> {
+    fn prepare_latents(&mut self, requests: &[&DiffusionRequest]) -> Result<Vec<Sample>> {
         let mut samples = Vec::with_capacity(requests.len());
         for (index, request) in requests.iter().enumerate() {
             let scheduler = self.schedule(request)?;
@@ -129,7 +129,7 @@ impl Pipeline {
     fn encode_pictures(
         &mut self,
         sources: &[&Source],
-        requests: &[&Request],
+        requests: &[&DiffusionRequest],
         samples: &mut [Sample],
     ) -> Result<Tensor> {
         let (device, size) = (self.device, self.latent_size(requests[0]));
@@ -277,7 +277,7 @@ fn apply_guidance(outputs: &Tensor, scale: f64) -> Result<Tensor> {
     Ok(unwanted.f_lerp(&wanted, scale)?)
 }
 
-/// What the network is told in every step: all negative prompts, then all prompts.
+/// What conditions the network in every step: all negative prompts, then all prompts.
 fn build_condition(
     samples: &[Sample],
     params: &BatchParams,

@@ -11,7 +11,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-pub use request::{GeneratedPicture, Request, Source, Start};
+pub use request::{DiffusionRequest, GeneratedPicture, Source, Start};
 
 use tch::{Device, Tensor};
 
@@ -52,13 +52,13 @@ pub const NETWORK: NetworkSpec = NetworkSpec {
         ),
     ],
     load: Load::Checked(|folder, device, precision| {
-        Pipeline::open(folder, device, precision, Options::default()).map(drop)
+        Pipeline::load(folder, device, precision, DiffusionOptions::default()).map(drop)
     }),
 };
 
 /// How memory is saved, beside the way that the folder's attentions are computed in.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
+pub struct DiffusionOptions {
     /// What the autoencoder does with many or large pictures.
     pub vae: VaeOptions,
     /// Whether parts lie on the CPU until they are used. Without effect on a CPU.
@@ -92,11 +92,11 @@ impl Pipeline {
     /// # Errors
     /// Config, where the folder is another's or lacks a part; model, where a part's config or
     /// weights do not fit; overload, where memory is short.
-    pub fn open(
+    pub fn load(
         folder: &ModelFolder,
         device: Device,
         precision: Precision,
-        options: Options,
+        options: DiffusionOptions,
     ) -> Result<Self> {
         let _frozen = guard();
         let class = folder.architecture()?;
@@ -125,7 +125,7 @@ impl Pipeline {
             offload: options.offload,
         };
         let part = folder.part("unet")?;
-        let unet = UNet::open(&part, device, precision)?;
+        let unet = UNet::load(&part, device, precision)?;
         if unet.has_added_conditioning() != (family == Family::Xl) {
             return Err(part.config().error(format_args!(
                 "`addition_embed_type` is not what a {class} needs"
@@ -136,10 +136,10 @@ impl Pipeline {
         let size = unet.config().sample_size;
         // Each part is put aside before the next is loaded: with `offload` only one is on the
         // device at a time.
-        let unet = Offloaded::new(unet, device, placement.offload)?;
+        let unet = Offloaded::build(unet, device, placement.offload)?;
         let vae = folder.part("vae")?;
         let weights = vae.weights(device, Autoencoder::precision_for(vae.config(), precision)?)?;
-        let vae = Autoencoder::new(weights, vae.config(), options.vae)?;
+        let vae = Autoencoder::build(weights, vae.config(), options.vae)?;
         let (factor, channels) = (vae.factor(), vae.latent_channels());
         if unet.network().config().in_channels != channels
             || unet.network().config().out_channels != channels
@@ -148,9 +148,9 @@ impl Pipeline {
                 "`in_channels` and `out_channels` must be the autoencoder's {channels}"
             )));
         }
-        let vae = Offloaded::new(vae, device, placement.offload)?;
+        let vae = Offloaded::build(vae, device, placement.offload)?;
         Ok(Self {
-            prompts: Prompts::open(folder, family, placement)?,
+            prompts: Prompts::load(folder, family, placement)?,
             unet,
             vae,
             scheduler: SchedulerConfig::read(&Config::read(
@@ -205,7 +205,7 @@ impl Pipeline {
     /// not fit one another.
     pub fn generate(
         &mut self,
-        requests: &[&Request],
+        requests: &[&DiffusionRequest],
         cancelled: &dyn Fn(usize) -> bool,
     ) -> Result<Vec<Result<GeneratedPicture>>> {
         let _frozen = guard();
@@ -217,7 +217,7 @@ impl Pipeline {
             let group: Vec<usize> = (first..requests.len())
                 .filter(|&at| answers[at].is_none() && requests[at].batches_with(requests[first]))
                 .collect();
-            let picked: Vec<&Request> = group.iter().map(|&at| requests[at]).collect();
+            let picked: Vec<&DiffusionRequest> = group.iter().map(|&at| requests[at]).collect();
             for (at, painted) in group
                 .iter()
                 .zip(self.generate_batch(&picked, &|index| cancelled(group[index]))?)

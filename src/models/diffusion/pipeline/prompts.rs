@@ -79,7 +79,7 @@ pub(super) struct Placement {
 
 impl TextEncoder {
     /// `text_encoder` and `tokenizer`, or with `number` `_2` behind their names.
-    fn open(folder: &ModelFolder, number: &str, placement: Placement) -> Result<Self> {
+    fn load(folder: &ModelFolder, number: &str, placement: Placement) -> Result<Self> {
         let part = folder.part(&format!("text_encoder{number}"))?;
         let tokenizer = ClipTokenizer::load(&folder.path().join(format!("tokenizer{number}")))?;
         let network = ClipText::load(&part, placement.device, placement.precision)?;
@@ -92,7 +92,7 @@ impl TextEncoder {
         }
         Ok(Self {
             tokenizer,
-            network: Offloaded::new(network, placement.device, placement.offload)?,
+            network: Offloaded::build(network, placement.device, placement.offload)?,
         })
     }
 
@@ -127,14 +127,14 @@ impl Prompts {
     ///
     /// # Errors
     /// Config, where one is not there; model, where one does not fit.
-    pub fn open(folder: &ModelFolder, family: Family, placement: Placement) -> Result<Self> {
+    pub fn load(folder: &ModelFolder, family: Family, placement: Placement) -> Result<Self> {
         let numbers: &[&str] = match family {
             Family::Sd => &[""],
             Family::Xl => &["", "_2"],
         };
         let encoders = numbers
             .iter()
-            .map(|number| TextEncoder::open(folder, number, placement))
+            .map(|number| TextEncoder::load(folder, number, placement))
             .collect::<Result<_>>()?;
         Ok(Self {
             encoders,

@@ -7,7 +7,7 @@ pub(super) const MAX_SIDE: i64 = 8192;
 
 /// A picture that is asked for.
 #[derive(Debug)]
-pub struct Request {
+pub struct DiffusionRequest {
     /// What it shows.
     pub prompt: String,
     /// What it does not show, for guidance above 1. None is the empty text, or for SDXL nothing at
@@ -62,7 +62,7 @@ pub struct GeneratedPicture {
     pub latents: Tensor,
 }
 
-impl Request {
+impl DiffusionRequest {
     /// Its strength, by which its steps are counted.
     pub(super) fn strength(&self) -> f64 {
         match &self.start {

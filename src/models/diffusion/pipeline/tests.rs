@@ -14,7 +14,7 @@ const PROMPTS: [&str; 2] = [
 ];
 const NEGATIVE: &str = "blurry text";
 
-fn pipeline(name: &str, options: Options) -> Pipeline {
+fn pipeline(name: &str, options: DiffusionOptions) -> Pipeline {
     let kind = if options.offload {
         AttentionKind::Sliced
     } else {
@@ -23,12 +23,12 @@ fn pipeline(name: &str, options: Options) -> Pipeline {
     let folder = ModelFolder::open(path("tests/golden").join(name))
         .unwrap()
         .with_attention(kind);
-    Pipeline::open(&folder, Device::Cpu, Precision::F32, options).unwrap()
+    Pipeline::load(&folder, Device::Cpu, Precision::F32, options).unwrap()
 }
 
-fn request(prompt: usize, steps: usize, guidance: f64, seed: u64) -> Request {
+fn request(prompt: usize, steps: usize, guidance: f64, seed: u64) -> DiffusionRequest {
     let prompt = PROMPTS[prompt].to_owned();
-    Request {
+    DiffusionRequest {
         prompt,
         negative_prompt: None,
         width: 16,
@@ -40,27 +40,27 @@ fn request(prompt: usize, steps: usize, guidance: f64, seed: u64) -> Request {
     }
 }
 
-fn without(negative: &str, request: Request) -> Request {
-    Request {
+fn without(negative: &str, request: DiffusionRequest) -> DiffusionRequest {
+    DiffusionRequest {
         negative_prompt: Some(negative.to_owned()),
         ..request
     }
 }
 
-fn from(frame: i64, strength: f64, request: Request) -> Request {
+fn from(frame: i64, strength: f64, request: DiffusionRequest) -> DiffusionRequest {
     let source = Source {
         pixels: film(40, 16, 16).get(frame),
         strength,
         previous: None,
     };
-    Request {
+    DiffusionRequest {
         start: Start::Picture(source),
         ..request
     }
 }
 
 /// What tests/golden/stable_diffusion.py asks for, by its name there.
-fn asked() -> Vec<(&'static str, Vec<Request>)> {
+fn asked() -> Vec<(&'static str, Vec<DiffusionRequest>)> {
     let wide = Source {
         pixels: film(1, 20, 24).get(0),
         strength: 1.,
@@ -89,7 +89,7 @@ fn asked() -> Vec<(&'static str, Vec<Request>)> {
         ),
         (
             "wide",
-            vec![Request {
+            vec![DiffusionRequest {
                 width: 24,
                 height: 20,
                 start: Start::Picture(wide),
@@ -99,8 +99,8 @@ fn asked() -> Vec<(&'static str, Vec<Request>)> {
     ]
 }
 
-fn generate(pipeline: &mut Pipeline, requests: &[Request]) -> Vec<GeneratedPicture> {
-    let requests: Vec<&Request> = requests.iter().collect();
+fn generate(pipeline: &mut Pipeline, requests: &[DiffusionRequest]) -> Vec<GeneratedPicture> {
+    let requests: Vec<&DiffusionRequest> = requests.iter().collect();
     pipeline
         .generate(&requests, &|_| false)
         .unwrap()
@@ -122,7 +122,7 @@ fn apart(found: &Tensor, expected: &Tensor) -> i64 {
 fn pictures_equal_the_reference() {
     let golden = goldens("stable_diffusion.safetensors");
     for name in ["sd-tiny", "sdxl-tiny"] {
-        let mut pipeline = pipeline(name, Options::default());
+        let mut pipeline = pipeline(name, DiffusionOptions::default());
         for (what, requests) in asked() {
             let expected = &golden[&format!("{name}.{what}")];
             for (at, picture) in generate(&mut pipeline, &requests).iter().enumerate() {
@@ -181,11 +181,11 @@ fn latent_consistency_models_take_the_guidance_as_an_input() {
         goldens("stable_diffusion.safetensors"),
         tempfile::tempdir().unwrap(),
     );
-    let mut pipeline = Pipeline::open(
+    let mut pipeline = Pipeline::load(
         &consistent(folder.path()),
         Device::Cpu,
         Precision::F32,
-        Options::default(),
+        DiffusionOptions::default(),
     )
     .unwrap();
     for (what, requests) in [
@@ -206,7 +206,7 @@ fn latent_consistency_models_take_the_guidance_as_an_input() {
 fn saving_memory_changes_no_picture() {
     let golden = goldens("stable_diffusion.safetensors");
     // With slices of attention besides.
-    let options = Options {
+    let options = DiffusionOptions {
         vae: VaeOptions {
             slicing: true,
             tiling: false,
@@ -230,8 +230,13 @@ fn saving_memory_changes_no_picture() {
 #[test]
 fn halves_paint_a_like_picture() {
     let folder = ModelFolder::open(path("tests/golden/sd-tiny")).unwrap();
-    let mut halves =
-        Pipeline::open(&folder, Device::Cpu, Precision::BF16, Options::default()).unwrap();
+    let mut halves = Pipeline::load(
+        &folder,
+        Device::Cpu,
+        Precision::BF16,
+        DiffusionOptions::default(),
+    )
+    .unwrap();
     let (found, expected) = (
         generate(&mut halves, &[request(0, 4, 0., 3)]),
         &goldens("stable_diffusion.safetensors")["sd-tiny.plain"].get(0),
@@ -246,7 +251,7 @@ fn halves_paint_a_like_picture() {
 #[test]
 fn what_goes_together_is_painted_together_and_the_rest_beside_it() {
     let golden = goldens("stable_diffusion.safetensors");
-    let mut pipeline = pipeline("sd-tiny", Options::default());
+    let mut pipeline = pipeline("sd-tiny", DiffusionOptions::default());
     let (mut requests, mut expected) = (Vec::new(), Vec::new());
     for (what, group) in asked() {
         expected
@@ -256,12 +261,12 @@ fn what_goes_together_is_painted_together_and_the_rest_beside_it() {
     // A request that cannot be painted spoils no other.
     requests.insert(
         2,
-        Request {
+        DiffusionRequest {
             width: 15,
             ..request(0, 2, 1., 1)
         },
     );
-    let asked: Vec<&Request> = requests.iter().rev().collect();
+    let asked: Vec<&DiffusionRequest> = requests.iter().rev().collect();
     let mut painted = pipeline.generate(&asked, &|_| false).unwrap();
     painted.reverse();
     assert_eq!(painted.remove(2).unwrap_err().kind(), Who::Config);
@@ -274,7 +279,7 @@ fn what_goes_together_is_painted_together_and_the_rest_beside_it() {
 fn a_cancelled_picture_leaves_between_steps_and_the_other_stays_the_same() {
     for name in ["sd-tiny", "sdxl-tiny"] {
         let golden = &goldens("stable_diffusion.safetensors")[&format!("{name}.guided")];
-        let mut pipeline = pipeline(name, Options::default());
+        let mut pipeline = pipeline(name, DiffusionOptions::default());
         let requests = asked().swap_remove(0).1;
         let looks = Cell::new(0);
         let cancelled = |index: usize| {
@@ -302,14 +307,14 @@ fn a_cancelled_picture_leaves_between_steps_and_the_other_stays_the_same() {
 
 #[test]
 fn the_frame_before_stays_in_the_next() {
-    let mut pipeline = pipeline("sd-tiny", Options::default());
+    let mut pipeline = pipeline("sd-tiny", DiffusionOptions::default());
     let with = |previous| {
         let source = Source {
             pixels: film(40, 16, 16).get(39),
             strength: 0.5,
             previous,
         };
-        Request {
+        DiffusionRequest {
             start: Start::Picture(source),
             ..request(0, 2, 0., 4)
         }
@@ -336,7 +341,7 @@ fn the_frame_before_stays_in_the_next() {
 
 #[test]
 fn prompts_are_kept_up_to_a_limit() {
-    let mut pipeline = pipeline("sd-tiny", Options::default());
+    let mut pipeline = pipeline("sd-tiny", DiffusionOptions::default());
     generate(&mut pipeline, &[without(NEGATIVE, request(0, 1, 2., 1))]);
     let input = |text: &str| prompts::PromptInput::Text(text.to_owned());
     assert_eq!(
@@ -362,25 +367,25 @@ fn prompts_are_kept_up_to_a_limit() {
 
 #[test]
 fn what_cannot_be_painted_says_why() {
-    let pipeline = pipeline("sd-tiny", Options::default());
+    let pipeline = pipeline("sd-tiny", DiffusionOptions::default());
     assert_eq!((pipeline.factor(), pipeline.size()), (2, 16));
     for (request, word) in [
         (
-            Request {
+            DiffusionRequest {
                 height: 0,
                 ..request(0, 4, 1., 1)
             },
             "16x0",
         ),
         (
-            Request {
+            DiffusionRequest {
                 steps: 0,
                 ..request(0, 4, 1., 1)
             },
             "0 steps",
         ),
         (
-            Request {
+            DiffusionRequest {
                 guidance: f64::NAN,
                 ..request(0, 4, 1., 1)
             },
@@ -402,7 +407,7 @@ fn what_cannot_be_painted_says_why() {
     };
     assert_eq!(
         pipeline
-            .check(&Request {
+            .check(&DiffusionRequest {
                 start: Start::Picture(grey),
                 ..request(0, 4, 1., 1)
             })
@@ -411,8 +416,13 @@ fn what_cannot_be_painted_says_why() {
         Who::Model
     );
     let folder = ModelFolder::open(path("tests/golden/sd-tiny/unet")).unwrap();
-    let error =
-        Pipeline::open(&folder, Device::Cpu, Precision::F32, Options::default()).unwrap_err();
+    let error = Pipeline::load(
+        &folder,
+        Device::Cpu,
+        Precision::F32,
+        DiffusionOptions::default(),
+    )
+    .unwrap_err();
     assert!(
         error
             .message()

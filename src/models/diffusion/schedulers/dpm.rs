@@ -41,6 +41,45 @@ struct Solver {
     euler_at_final: bool,
 }
 
+impl Solver {
+    fn read(config: &Config) -> Result<Self> {
+        let order = config.integer_or("solver_order", 2)?;
+        if !(1..=3).contains(&order) {
+            return Err(config.error(format_args!(
+                "`solver_order` must be 1, 2 or 3, it is {order}"
+            )));
+        }
+        Ok(Solver {
+            order: order as usize,
+            // Names of other solvers are taken as diffusers takes them where a scheduler was exchanged.
+            stochastic: choice(
+                config,
+                "algorithm_type",
+                "dpmsolver++",
+                &[
+                    ("dpmsolver++", false),
+                    ("sde-dpmsolver++", true),
+                    ("deis", false),
+                ],
+            )?,
+            heun: choice(
+                config,
+                "solver_type",
+                "midpoint",
+                &[
+                    ("midpoint", false),
+                    ("heun", true),
+                    ("logrho", false),
+                    ("bh1", false),
+                    ("bh2", false),
+                ],
+            )?,
+            lower_order_final: config.boolean_or("lower_order_final", true)?,
+            euler_at_final: config.boolean_or("euler_at_final", false)?,
+        })
+    }
+}
+
 pub(super) fn read(config: &Config) -> Result<Arc<dyn Class>> {
     refuse(
         config,
@@ -59,40 +98,6 @@ pub(super) fn read(config: &Config) -> Result<Arc<dyn Class>> {
         BetaDefaults::USUAL,
         config.boolean_or("rescale_betas_zero_snr", false)?,
     )?;
-    let order = config.integer_or("solver_order", 2)?;
-    if !(1..=3).contains(&order) {
-        return Err(config.error(format_args!(
-            "`solver_order` must be 1, 2 or 3, it is {order}"
-        )));
-    }
-    let solver = Solver {
-        order: order as usize,
-        // Names of other solvers are taken as diffusers takes them where a scheduler was exchanged.
-        stochastic: choice(
-            config,
-            "algorithm_type",
-            "dpmsolver++",
-            &[
-                ("dpmsolver++", false),
-                ("sde-dpmsolver++", true),
-                ("deis", false),
-            ],
-        )?,
-        heun: choice(
-            config,
-            "solver_type",
-            "midpoint",
-            &[
-                ("midpoint", false),
-                ("heun", true),
-                ("logrho", false),
-                ("bh1", false),
-                ("bh2", false),
-            ],
-        )?,
-        lower_order_final: config.boolean_or("lower_order_final", true)?,
-        euler_at_final: config.boolean_or("euler_at_final", false)?,
-    };
     let lambda_min = config.number_or("lambda_min_clipped", f64::NEG_INFINITY)?;
     let usable = (0..schedule.len())
         .rev()
@@ -115,7 +120,7 @@ pub(super) fn read(config: &Config) -> Result<Arc<dyn Class>> {
         final_sigma: FinalSigma::read(config)?,
         schedule,
         usable,
-        solver,
+        solver: Solver::read(config)?,
     }))
 }
 

@@ -23,7 +23,7 @@ struct Euler {
     /// Bounds of spread sigmas, where the configuration sets them.
     bounds: [Option<f64>; 2],
     log_linear: bool,
-    /// The network is told a quarter of sigma's logarithm for the time.
+    /// The network takes a quarter of sigma's logarithm for the time.
     continuous: bool,
     final_sigma: FinalSigma,
     ancestral: bool,

@@ -8,9 +8,8 @@ use super::config::UNetConfig;
 use super::transformer::Transformer;
 use crate::error::{Error, Result};
 use crate::models::attention::KeyValue;
-use crate::models::diffusion::blocks::{
-    Border, Downsample2D, ResnetBlock2D, ResnetShape, Upsample2D,
-};
+use crate::models::diffusion::blocks::{ResnetBlock2D, ResnetShape};
+use crate::models::diffusion::resampling::{Border, Downsample2D, Upsample2D};
 use crate::models::offload::{Tensors, tensors};
 use crate::models::weights::Scope;
 
@@ -71,7 +70,7 @@ impl Level {
             .map(|layer| if layer == 0 { input } else { output })
             .collect();
         let sampler = match level + 1 < config.channels.len() {
-            true => Sampler::Down(Downsample2D::new(
+            true => Sampler::Down(Downsample2D::load(
                 &(&scope / "downsamplers.0"),
                 output,
                 Border::Around,
@@ -85,7 +84,7 @@ impl Level {
         };
         Ok(Self {
             sampler,
-            ..Self::new(&scope, config, &plan)?
+            ..Self::load(&scope, config, &plan)?
         })
     }
 
@@ -105,7 +104,7 @@ impl Level {
             .map(|layer| skipped(layer) + if layer == 0 { input } else { output })
             .collect();
         let sampler = match level > 0 {
-            true => Sampler::Up(Upsample2D::new(
+            true => Sampler::Up(Upsample2D::load(
                 &(&scope / "upsamplers.0.conv"),
                 output,
                 true,
@@ -119,7 +118,7 @@ impl Level {
         };
         Ok(Self {
             sampler,
-            ..Self::new(&scope, config, &plan)?
+            ..Self::load(&scope, config, &plan)?
         })
     }
 
@@ -131,14 +130,16 @@ impl Level {
             inputs: vec![config.channels[level]; 2],
             transformers: false,
         };
-        let mut middle = Self::new(&scope, config, &plan)?;
-        middle
-            .transformers
-            .push(Transformer::new(&(&scope / "attentions.0"), config, level)?);
+        let mut middle = Self::load(&scope, config, &plan)?;
+        middle.transformers.push(Transformer::load(
+            &(&scope / "attentions.0"),
+            config,
+            level,
+        )?);
         Ok(middle)
     }
 
-    fn new(scope: &Scope<'_>, config: &UNetConfig, plan: &Plan) -> Result<Self> {
+    fn load(scope: &Scope<'_>, config: &UNetConfig, plan: &Plan) -> Result<Self> {
         let (output, time) = (config.channels[plan.level], Some(config.time_width()));
         let mut level = Self {
             residuals: Vec::new(),
@@ -155,9 +156,9 @@ impl Level {
             };
             level
                 .residuals
-                .push(ResnetBlock2D::new(&(scope / "resnets" / index), shape)?);
+                .push(ResnetBlock2D::load(&(scope / "resnets" / index), shape)?);
             if plan.transformers {
-                level.transformers.push(Transformer::new(
+                level.transformers.push(Transformer::load(
                     &(scope / "attentions" / index),
                     config,
                     plan.level,

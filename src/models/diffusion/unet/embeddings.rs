@@ -1,4 +1,4 @@
-//! What a UNet is told beside the latents: the timestep, and for some the guidance scale, the
+//! What a UNet takes beside the latents: the timestep, and for some the guidance scale, the
 //! pooled prompt and the picture's size.
 
 use tch::{Device, Kind, Tensor};
@@ -48,7 +48,7 @@ struct Mlp {
 }
 
 impl Mlp {
-    fn new(scope: &Scope<'_>, input: i64, width: i64) -> Result<Self> {
+    fn load(scope: &Scope<'_>, input: i64, width: i64) -> Result<Self> {
         Ok(Self {
             into: Linear::load(&(scope / "linear_1"), input, width)?,
             out: Linear::load(&(scope / "linear_2"), width, width)?,
@@ -89,7 +89,7 @@ pub(super) struct Embeddings {
 
 impl Embeddings {
     /// `time_embedding` and `add_embedding` under `root`.
-    pub fn new(root: &Scope<'_>, config: &UNetConfig) -> Result<Self> {
+    pub fn load(root: &Scope<'_>, config: &UNetConfig) -> Result<Self> {
         let (width, inner) = (config.channels[0], config.time_width());
         let scope = root / "time_embedding";
         let guidance = config
@@ -98,13 +98,13 @@ impl Embeddings {
             .transpose()?;
         let added = config.added_conditioning.map(|sizes| -> Result<_> {
             Ok(AddedEmbedding {
-                layers: Mlp::new(&(root / "add_embedding"), sizes.width, inner)?,
+                layers: Mlp::load(&(root / "add_embedding"), sizes.width, inner)?,
                 sizes,
             })
         });
         let options = (root.weights().precision().kind(), root.weights().device());
         Ok(Self {
-            time: Mlp::new(&scope, width, inner)?,
+            time: Mlp::load(&scope, width, inner)?,
             guidance,
             added: added.transpose()?,
             sinusoids: config.sinusoids,

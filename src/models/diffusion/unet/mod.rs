@@ -66,9 +66,9 @@ impl UNet {
     /// # Errors
     /// Config, where the folder is another network's; model, where its config or weights do not
     /// fit.
-    pub fn open(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
+    pub fn load(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         folder.expect("UNet2DConditionModel")?;
-        Self::new(
+        Self::build(
             folder.weights(device, precision)?,
             UNetConfig::read(folder.config())?,
         )
@@ -78,7 +78,7 @@ impl UNet {
     ///
     /// # Errors
     /// Model, where they do not fit.
-    pub fn new(weights: Weights, config: UNetConfig) -> Result<Self> {
+    pub fn build(weights: Weights, config: UNetConfig) -> Result<Self> {
         let _frozen = guard();
         let root = weights.root();
         let (device, precision, levels) =
@@ -94,7 +94,7 @@ impl UNet {
             .map(|level| Level::up(&root, &config, level, after(level)))
             .collect::<Result<_>>()?;
         let network = Self {
-            embeddings: Embeddings::new(&root, &config)?,
+            embeddings: Embeddings::load(&root, &config)?,
             into: conv3x3(&(&root / "conv_in"), config.in_channels, first)?,
             down,
             middle: Level::middle(&root, &config)?,

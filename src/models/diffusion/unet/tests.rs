@@ -13,7 +13,7 @@ fn network(name: &str, precision: Precision, attention: AttentionKind) -> UNet {
     let text = std::fs::read_to_string(path("tests/golden/unet_configs.json")).unwrap();
     let mut configs: BTreeMap<String, Value> = serde_json::from_str(&text).unwrap();
     let config = UNetConfig::read(&Config::of(configs.remove(name).unwrap())).unwrap();
-    UNet::new(
+    UNet::build(
         weights("unet.json", name, precision).with_attention(attention),
         config,
     )

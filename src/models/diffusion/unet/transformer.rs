@@ -60,19 +60,19 @@ tensors!(FeedForward { value, gate, out });
 
 impl Transformer {
     /// Under `scope`, at the resolution `level` of `config`.
-    pub fn new(scope: &Scope<'_>, config: &UNetConfig, level: usize) -> Result<Self> {
+    pub fn load(scope: &Scope<'_>, config: &UNetConfig, level: usize) -> Result<Self> {
         let width = config.channels[level];
         let blocks = &(scope / "transformer_blocks");
         let pointwise = if config.linear_projection {
-            Pointwise::linear
+            Pointwise::load_linear
         } else {
-            Pointwise::new
+            Pointwise::load
         };
         Ok(Self {
             norm: GroupNorm::load(&(scope / "norm"), width, config.groups, GROUP_EPSILON)?,
             into: pointwise(&(scope / "proj_in"), width, width)?,
             blocks: (0..config.depths[level])
-                .map(|index| Block::new(&(blocks / index), config, level))
+                .map(|index| Block::load(&(blocks / index), config, level))
                 .collect::<Result<_>>()?,
             out: pointwise(&(scope / "proj_out"), width, width)?,
         })
@@ -109,7 +109,7 @@ impl Transformer {
 }
 
 impl Block {
-    fn new(scope: &Scope<'_>, config: &UNetConfig, level: usize) -> Result<Self> {
+    fn load(scope: &Scope<'_>, config: &UNetConfig, level: usize) -> Result<Self> {
         let (width, count) = (config.channels[level], config.heads[level]);
         let heads = AttentionConfig::self_attention(width, count);
         let norm = |name: &str| LayerNorm::load(&(scope / name), width, LAYER_EPSILON);
@@ -130,7 +130,7 @@ impl Block {
             )?
             .upcast(upcast)
             .packed()?,
-            feed: FeedForward::new(&(scope / "ff" / "net"), width)?,
+            feed: FeedForward::load(&(scope / "ff" / "net"), width)?,
         })
     }
 
@@ -149,7 +149,7 @@ impl Block {
 }
 
 impl FeedForward {
-    fn new(scope: &Scope<'_>, width: i64) -> Result<Self> {
+    fn load(scope: &Scope<'_>, width: i64) -> Result<Self> {
         let inner = EXPANSION * width;
         let both = Linear::load(&(scope / 0 / "proj"), width, 2 * inner)?;
         // Two layers of one matrix, so that what comes out lies in one piece.
