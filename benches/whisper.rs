@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use opusflow::media::{Options as Opening, SoundView, init, open};
 use opusflow::models::ModelFolder;
-use opusflow::models::whisper::{Options, Request, SAMPLE_RATE, Transcription, Whisper};
+use opusflow::models::whisper::{
+    SAMPLE_RATE, Transcription, TranscriptionOptions, TranscriptionRequest, Whisper,
+};
 use opusflow::tensor::{Device, Precision, threads};
 
 /// Windows, and their length in seconds.
@@ -77,22 +79,24 @@ fn measure() {
     for round in report::rounds() {
         for (name, precision, words, together) in MEASURED {
             let model = Whisper::load(&folder, Device::Cpu, precision).expect("the model loads");
-            let options = Options {
+            let options = TranscriptionOptions {
                 language: Some("en".to_owned()),
                 words,
                 temperatures: vec![0.],
                 compression_ratio: None,
                 log_probability: None,
                 no_speech: None,
-                ..Options::default()
+                ..TranscriptionOptions::default()
             };
-            let request = |window: &[f32]| Request {
+            let request = |window: &[f32]| TranscriptionRequest {
                 samples: window.into(),
                 options: options.clone(),
             };
-            let windows: Vec<Request> = samples.chunks(LENGTH * SAMPLE_RATE).map(request).collect();
-            let write =
-                |windows: &[Request]| model.transcribe(windows, &|_| false).expect("it runs");
+            let windows: Vec<TranscriptionRequest> =
+                samples.chunks(LENGTH * SAMPLE_RATE).map(request).collect();
+            let write = |windows: &[TranscriptionRequest]| {
+                model.transcribe(windows, &|_| false).expect("it runs")
+            };
             let _ = write(&[request(&samples[..SAMPLE_RATE])]);
             let began = Instant::now();
             let written: Vec<Transcription> = windows.chunks(together).flat_map(write).collect();

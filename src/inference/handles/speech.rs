@@ -1,4 +1,4 @@
-//! The handles of models that work on sound: one writes down what is said, one hears whether
+//! The handles of models that work on sound: one writes down what is said, one finds where
 //! anybody speaks.
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::inference::{Requester, WorkerPool};
 
 use crate::error::Result;
 use crate::models::silero_vad::{SileroVad, VadState};
-use crate::models::whisper::{Capabilities, Request, Transcription, Whisper};
+use crate::models::whisper::{Capabilities, Transcription, TranscriptionRequest, Whisper};
 use crate::packet::ModelTag;
 
 /// Writes speech down.
@@ -46,7 +46,11 @@ impl SpeechModel {
     ///
     /// # Errors
     /// Those of [`WorkerPool::ask`].
-    pub async fn ask(&self, request: Request, requester: Requester) -> Result<Transcription> {
+    pub async fn ask(
+        &self,
+        request: TranscriptionRequest,
+        requester: Requester,
+    ) -> Result<Transcription> {
         self.workers.ask(request, requester).await
     }
 

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use crate::error::{Error, Result};
 use crate::inference::Model;
 use crate::models::silero_vad::{CHUNK, SileroVad, VadState};
-use crate::models::whisper::{Options, Request, SAMPLE_RATE, Transcription, Whisper};
+use crate::models::whisper::{
+    SAMPLE_RATE, Transcription, TranscriptionOptions, TranscriptionRequest, Whisper,
+};
 
 /// Chunks of the sound that batches are measured with: about a second.
 const SECOND: usize = SAMPLE_RATE / CHUNK;
@@ -15,21 +17,21 @@ pub(in crate::inference) struct Transcriber(pub Whisper);
 
 impl Transcriber {
     /// A window of silence, in the first language that the model knows.
-    fn silence(&self, samples: usize) -> Request {
+    fn silence(&self, samples: usize) -> TranscriptionRequest {
         let language = self
             .0
             .capabilities()
             .languages()
             .first()
             .map(|&code| code.to_owned());
-        let options = Options {
+        let options = TranscriptionOptions {
             language,
             words: false,
             temperatures: vec![0.],
             compression_ratio: None,
-            ..Options::default()
+            ..TranscriptionOptions::default()
         };
-        Request {
+        TranscriptionRequest {
             samples: vec![0.; samples].into(),
             options,
         }
@@ -37,18 +39,19 @@ impl Transcriber {
 }
 
 impl Model for Transcriber {
-    type Item = Request;
+    type Item = TranscriptionRequest;
     type Answer = Transcription;
 
     fn run(
         &mut self,
-        items: &[&Request],
+        items: &[&TranscriptionRequest],
         cancelled: &dyn Fn(usize) -> bool,
     ) -> Result<Vec<Result<Transcription>>> {
         // A window that cannot be heard must not fail its neighbours.
         let checks: Vec<Result<()>> = items.iter().map(|request| self.0.check(request)).collect();
         let good: Vec<usize> = (0..items.len()).filter(|&at| checks[at].is_ok()).collect();
-        let requests: Vec<Request> = good.iter().map(|&at| items[at].clone()).collect();
+        let requests: Vec<TranscriptionRequest> =
+            good.iter().map(|&at| items[at].clone()).collect();
         let mut written = self
             .0
             .transcribe(&requests, &|at| cancelled(good[at]))?
@@ -69,11 +72,11 @@ impl Model for Transcriber {
             .map(drop)
     }
 
-    fn sample(&self) -> Option<Request> {
+    fn sample(&self) -> Option<TranscriptionRequest> {
         Some(self.silence(self.0.capabilities().longest()))
     }
 
-    fn shape(item: &Request) -> String {
+    fn shape(item: &TranscriptionRequest) -> String {
         format!("windows of {} samples", item.samples.len())
     }
 }

@@ -1,7 +1,7 @@
 //! What may be asked of a Whisper model, as its folder says it before any weight is read.
 
 use super::config::{SpecialTokens, WhisperConfig};
-use super::transcription::{Options, Task};
+use super::transcription::{Task, TranscriptionOptions};
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
 use crate::models::config::Config;
@@ -60,8 +60,8 @@ impl Capabilities {
     ///
     /// # Errors
     /// Config, with what it can.
-    pub fn check(&self, options: &Options) -> Result<()> {
-        let Options {
+    pub fn check(&self, options: &TranscriptionOptions) -> Result<()> {
+        let TranscriptionOptions {
             language,
             task,
             words,

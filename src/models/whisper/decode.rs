@@ -108,7 +108,8 @@ impl Network {
             .collect()
     }
 
-    /// How sure the model is that nobody speaks, from the logits after the token that begins a text.
+    /// How sure the model is that nobody speaks, from the logits after the token that begins a
+    /// text.
     fn no_speech(&self, logits: &Tensor) -> Result<Vec<f32>> {
         let probabilities = logits.f_softmax(1, Kind::Float)?;
         Ok(Vec::try_from(

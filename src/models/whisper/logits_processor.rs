@@ -100,7 +100,7 @@ impl TextState {
 }
 
 impl LogitsProcessor {
-    pub(super) fn new(
+    pub(super) fn build(
         tokens: SpecialTokens,
         config: &WhisperConfig,
         device: Device,
@@ -272,7 +272,7 @@ mod tests {
             "encoder_ffn_dim": 8, "decoder_layers": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 8, "max_source_positions": 9,
             "max_target_positions": 20, "vocab_size": 17});
         let config = WhisperConfig::read(&crate::models::Config::of(json)).unwrap();
-        LogitsProcessor::new(tokens(), &config, Device::Cpu).unwrap()
+        LogitsProcessor::build(tokens(), &config, Device::Cpu).unwrap()
     }
 
     /// The token that follows `written` where one token stands out.

@@ -1,4 +1,4 @@
-//! The log-mel spectrogram that Whisper hears, as transformers' `WhisperFeatureExtractor` computes
+//! The log-mel spectrogram that Whisper reads, as transformers' `WhisperFeatureExtractor` computes
 //! it: 25 ms windows every 10 ms, mel bands after Slaney's Auditory Toolbox, the loudest 8 decades.
 
 use super::config::{HOP, SAMPLE_RATE};
@@ -23,7 +23,7 @@ impl Mel {
     ///
     /// # Errors
     /// Overload, where memory is short.
-    pub fn new(bands: i64, device: Device) -> Result<Self> {
+    pub fn build(bands: i64, device: Device) -> Result<Self> {
         let filters = Tensor::f_from_slice(&filters(bands as usize))?
             .f_view([bands, BINS as i64])?
             .f_to(device)?;

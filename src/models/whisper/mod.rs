@@ -22,7 +22,9 @@ mod words;
 pub use capabilities::Capabilities;
 pub use config::{SAMPLE_RATE, SpecialTokens, WhisperConfig};
 pub use model::Whisper;
-pub use transcription::{Options, Request, Segment, Task, Transcription, Word};
+pub use transcription::{
+    Segment, Task, Transcription, TranscriptionOptions, TranscriptionRequest, Word,
+};
 
 use crate::models::network_spec::{Load, NetworkSpec, NetworkTask};
 

@@ -4,7 +4,7 @@ use super::capabilities::Capabilities;
 use super::config::SAMPLE_RATE;
 use super::network::Network;
 use super::passes;
-use super::transcription::{Request, Transcription};
+use super::transcription::{Transcription, TranscriptionRequest};
 use crate::error::{Error, Result};
 use crate::models::ModelFolder;
 use crate::models::text::Tokenizer;
@@ -46,7 +46,7 @@ impl Whisper {
     /// # Errors
     /// Config, where an option has no meaning for this model; model, where the window is too long
     /// or what is no number is in it.
-    pub fn check(&self, request: &Request) -> Result<()> {
+    pub fn check(&self, request: &TranscriptionRequest) -> Result<()> {
         self.capabilities.check(&request.options)?;
         let longest = self.capabilities.longest();
         if request.samples.len() > longest {
@@ -72,7 +72,7 @@ impl Whisper {
     /// As for [`check`](Self::check); overload, where memory is short: fewer at once may pass.
     pub fn transcribe(
         &self,
-        requests: &[Request],
+        requests: &[TranscriptionRequest],
         cancelled: &dyn Fn(usize) -> bool,
     ) -> Result<Vec<Transcription>> {
         requests

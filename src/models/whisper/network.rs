@@ -36,8 +36,8 @@ impl Network {
         let decoder = TextDecoder::load(&(&root / "decoder"), &config, &tokens)?;
         let device = weights.device();
         let network = Self {
-            mel: Mel::new(config.num_mel_bins, device)?,
-            logits_processor: LogitsProcessor::new(tokens.clone(), &config, device)?,
+            mel: Mel::build(config.num_mel_bins, device)?,
+            logits_processor: LogitsProcessor::build(tokens.clone(), &config, device)?,
             config,
             tokens,
             encoder,

@@ -11,7 +11,9 @@ use super::config::{FRAME_SECONDS, HOP, SAMPLE_RATE, SpecialTokens};
 use super::decode::{DecodeOutput, DecodeRequest};
 use super::network::Network;
 use super::segments::{TimedSpan, split};
-use super::transcription::{Options, Request, Segment, Task, Transcription, Word};
+use super::transcription::{
+    Segment, Task, Transcription, TranscriptionOptions, TranscriptionRequest, Word,
+};
 use super::words::words;
 use crate::error::{Error, Result};
 use crate::models::decoder::CrossContext;
@@ -31,7 +33,7 @@ pub(super) struct Model<'a> {
 /// A window under way.
 struct Job<'a> {
     place: usize,
-    options: &'a Options,
+    options: &'a TranscriptionOptions,
     spectrogram: Tensor,
     frames: usize,
     /// Frames that are done.
@@ -57,13 +59,13 @@ struct DecodedPass {
 
 pub(super) fn transcribe(
     model: Model<'_>,
-    requests: &[Request],
+    requests: &[TranscriptionRequest],
     cancelled: &dyn Fn(usize) -> bool,
 ) -> Result<Vec<Transcription>> {
     let mut jobs = requests
         .iter()
         .enumerate()
-        .map(|(place, request)| Job::new(model, place, request))
+        .map(|(place, request)| Job::build(model, place, request))
         .collect::<Result<Vec<_>>>()?;
     loop {
         let open: Vec<&mut Job<'_>> = jobs
@@ -165,13 +167,13 @@ fn decode_again(
         .zip(outputs)
         .map(|(&row, output)| {
             let options = jobs[row].options;
-            DecodedPass::new(output, options, options.temperatures[attempt], model)
+            DecodedPass::build(output, options, options.temperatures[attempt], model)
         })
         .collect()
 }
 
 impl<'a> Job<'a> {
-    fn new(model: Model<'_>, place: usize, request: &'a Request) -> Result<Self> {
+    fn build(model: Model<'_>, place: usize, request: &'a TranscriptionRequest) -> Result<Self> {
         let options = &request.options;
         // A spectrogram needs some samples; nothing is heard in fewer.
         let mut samples = std::borrow::Cow::Borrowed(&*request.samples);
@@ -363,9 +365,9 @@ fn once<'t>(tokens: &'t [u32], model: Model<'_>) -> impl Iterator<Item = u32> + 
 }
 
 impl DecodedPass {
-    fn new(
+    fn build(
         written: DecodeOutput,
-        options: &Options,
+        options: &TranscriptionOptions,
         temperature: f32,
         model: Model<'_>,
     ) -> Result<Self> {

@@ -89,7 +89,7 @@ fn tokens(tensor: &Tensor) -> Vec<u32> {
 fn spectrograms_are_those_of_transformers() {
     let goldens = goldens("whisper.safetensors");
     for bands in [80, 128] {
-        let found = mel::Mel::new(bands, Device::Cpu)
+        let found = mel::Mel::build(bands, Device::Cpu)
             .unwrap()
             .forward(&sound("mel", 15_970))
             .unwrap();
@@ -266,24 +266,29 @@ pub(in crate::models) fn film() -> Vec<f32> {
         .collect()
 }
 
-fn window(samples: &[f32], start: f64, end: f64, options: Options) -> Request {
+fn window(
+    samples: &[f32],
+    start: f64,
+    end: f64,
+    options: TranscriptionOptions,
+) -> TranscriptionRequest {
     let at = |seconds: f64| ((seconds * SAMPLE_RATE as f64) as usize).min(samples.len());
-    Request {
+    TranscriptionRequest {
         samples: samples[at(start)..at(end)].into(),
         options,
     }
 }
 
 /// As transformers' without thresholds.
-fn plain(language: Option<&str>, task: Task) -> Options {
-    Options {
+fn plain(language: Option<&str>, task: Task) -> TranscriptionOptions {
+    TranscriptionOptions {
         task,
         language: language.map(str::to_owned),
         temperatures: vec![0.],
         compression_ratio: None,
         log_probability: None,
         no_speech: None,
-        ..Options::default()
+        ..TranscriptionOptions::default()
     }
 }
 
@@ -304,7 +309,7 @@ fn the_films_transcript_is_that_of_transformers() {
             Task::Transcribe
         };
         let prompt = asked["prompt"].as_str().unwrap_or("").to_owned();
-        let options = Options {
+        let options = TranscriptionOptions {
             prompt,
             remember: asked["remember"] == true,
             ..plain(asked["language"].as_str(), task)
@@ -316,7 +321,7 @@ fn the_films_transcript_is_that_of_transformers() {
             options,
         )
     });
-    let requests: Vec<Request> = requests.collect();
+    let requests: Vec<TranscriptionRequest> = requests.collect();
     let found = whisper.transcribe(&requests, &|_| false).unwrap();
     for (golden, found) in windows.iter().zip(found) {
         let place = &golden["start"];
@@ -428,13 +433,13 @@ fn a_window_is_as_alone_whatever_is_beside_it() {
 #[test]
 fn doubtful_texts_are_written_again_and_drawn_by_the_seed() {
     let (whisper, samples) = (whisper(), film());
-    let options = Options {
+    let options = TranscriptionOptions {
         log_probability: Some(-0.01),
         temperatures: vec![0., 0.4],
         words: false,
         ..plain(Some("en"), Task::Transcribe)
     };
-    let transcribe = |options: &Options| {
+    let transcribe = |options: &TranscriptionOptions| {
         let request = window(&samples, 62., 68., options.clone());
         whisper
             .transcribe(&[request], &|_| false)
@@ -452,7 +457,7 @@ fn doubtful_texts_are_written_again_and_drawn_by_the_seed() {
         transcribe(&options),
         "the same seed draws the same text"
     );
-    let sure = transcribe(&Options {
+    let sure = transcribe(&TranscriptionOptions {
         log_probability: Some(-1.),
         ..options.clone()
     });
@@ -461,7 +466,7 @@ fn doubtful_texts_are_written_again_and_drawn_by_the_seed() {
         "what is sure enough is kept"
     );
     let seeds = (1..6).map(|seed| {
-        transcribe(&Options {
+        transcribe(&TranscriptionOptions {
             seed,
             temperatures: vec![1.],
             ..options.clone()
@@ -477,7 +482,7 @@ fn doubtful_texts_are_written_again_and_drawn_by_the_seed() {
             .len()
             > 1
     );
-    let silent = transcribe(&Options {
+    let silent = transcribe(&TranscriptionOptions {
         no_speech: Some(0.),
         ..options.clone()
     });
@@ -490,14 +495,14 @@ fn doubtful_texts_are_written_again_and_drawn_by_the_seed() {
 #[test]
 fn what_repeats_itself_is_doubtful() {
     let (whisper, samples) = (whisper(), film());
-    let options = Options {
+    let options = TranscriptionOptions {
         compression_ratio: Some(1.35),
         temperatures: vec![0., 1.],
         words: false,
         ..plain(Some("ja"), Task::Transcribe)
     };
-    let request = |options: &Options| window(&samples, 30., 38., options.clone());
-    let repeats = Options {
+    let request = |options: &TranscriptionOptions| window(&samples, 30., 38., options.clone());
+    let repeats = TranscriptionOptions {
         compression_ratio: None,
         ..options.clone()
     };
@@ -521,11 +526,11 @@ fn what_repeats_itself_is_doubtful() {
 #[test]
 fn what_cannot_be_asked_is_refused() {
     let whisper = whisper();
-    let request = |samples: usize, options: Options| Request {
+    let request = |samples: usize, options: TranscriptionOptions| TranscriptionRequest {
         samples: vec![0.; samples].into(),
         options,
     };
-    let refused = |request: &Request| {
+    let refused = |request: &TranscriptionRequest| {
         whisper
             .transcribe(std::slice::from_ref(request), &|_| false)
             .unwrap_err()
@@ -533,21 +538,21 @@ fn what_cannot_be_asked_is_refused() {
     let unknown = refused(&request(16_000, plain(Some("tlh"), Task::Transcribe)));
     assert!(unknown.to_string().contains("`tlh`"), "{unknown}");
     assert!(
-        refused(&request(480_001, Options::default()))
+        refused(&request(480_001, TranscriptionOptions::default()))
             .message()
             .contains("30 s")
     );
-    let no_number = Request {
+    let no_number = TranscriptionRequest {
         samples: vec![f32::NAN; 16_000].into(),
-        options: Options::default(),
+        options: TranscriptionOptions::default(),
     };
     assert!(refused(&no_number).message().contains("no numbers"));
     assert!(
         refused(&request(
             16_000,
-            Options {
+            TranscriptionOptions {
                 temperatures: Vec::new(),
-                ..Options::default()
+                ..TranscriptionOptions::default()
             }
         ))
         .message()

@@ -24,10 +24,10 @@ impl Task {
     }
 }
 
-/// How speech is written down. A text that fails a threshold is written anew at the next
+/// How speech is written down. A text that fails a threshold is written again at the next
 /// temperature, until the last.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Options {
+pub struct TranscriptionOptions {
     /// What is written.
     pub task: Task,
     /// The code of the language that is spoken; none to have it found.
@@ -54,7 +54,7 @@ pub struct Options {
     pub seed: u64,
 }
 
-impl Default for Options {
+impl Default for TranscriptionOptions {
     /// As OpenAI's: temperatures up to 1, a mean log probability of -1, a probability of 0.6 that
     /// nobody speaks; the ratio is transformers', whose measure is taken of tokens.
     fn default() -> Self {
@@ -76,11 +76,11 @@ impl Default for Options {
 
 /// A window of speech that is to be written down.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct TranscriptionRequest {
     /// Samples from -1 to 1, 16,000 a second, at most 30 s of them.
     pub samples: Arc<[f32]>,
     /// How.
-    pub options: Options,
+    pub options: TranscriptionOptions,
 }
 
 /// What was said in a window.

@@ -1,6 +1,7 @@
 //! `transcribe`: what is said in a stream, phrase by phrase, with the times of its words. A voice
 //! detector in front keeps silence from the model. Answers are cached by content.
 
+mod cache_key;
 mod params;
 mod windows;
 
@@ -10,9 +11,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::cache::Key;
 use crate::inference::{Heard, Requester, SpeechModel, VadModel};
-use crate::models::whisper::{Options, Request, Segment, Task, Transcription};
+use crate::models::whisper::{
+    Segment, Task, Transcription, TranscriptionOptions, TranscriptionRequest,
+};
 use crate::packet::{
     Nanos, Payload, PayloadKind, SAMPLE_RATE, Span, SpeechTask, SpokenWord, Transcript,
 };
@@ -21,6 +23,7 @@ use crate::stage::{
     StageKind, Transform,
 };
 use crate::{Error, Result};
+use cache_key::key;
 use params::{PARAMS, limits, lookahead, options};
 use windows::{Gathered, Limits, Question, Window};
 
@@ -87,7 +90,7 @@ fn build(context: &Context<'_>) -> Result<OpenTransform> {
 struct Settings {
     model: SpeechModel,
     vad: Option<VadModel>,
-    options: Options,
+    options: TranscriptionOptions,
     limits: Limits,
     cache: bool,
     deps: Arc<Deps>,
@@ -219,14 +222,14 @@ impl Transcribe {
             .join(" ")
             .trim()
             .to_owned();
-        let request = Request {
+        let request = TranscriptionRequest {
             samples: Arc::clone(&window.samples),
             options,
         };
         if !cache {
             return model.ask(request, self.requester.clone()).await;
         }
-        let key = self.key(&request);
+        let key = key(model.tag(), model.device(), &request);
         let compute = || async { pack(&model.ask(request, self.requester.clone()).await?) };
         let (value, _) = deps
             .cache
@@ -234,21 +237,6 @@ impl Transcribe {
             .await?;
         unpack(&value)
             .ok_or_else(|| Error::bug("the cache gave a transcription that does not parse"))
-    }
-
-    /// Content, weights, precision, device and options: what the answer depends on.
-    fn key(&self, request: &Request) -> Key {
-        let (tag, options) = (self.settings.model.tag(), format!("{:?}", request.options));
-        let samples: Vec<u8> = request
-            .samples
-            .iter()
-            .flat_map(|sample| sample.to_le_bytes())
-            .collect();
-        let key = Key::builder("transcribe")
-            .part(&tag.revision)
-            .part(&tag.precision)
-            .part(self.settings.model.device());
-        key.part(options).part(samples).finish()
     }
 }
 

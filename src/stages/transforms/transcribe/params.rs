@@ -7,7 +7,7 @@ use crate::config::Params;
 use crate::config::shape::{Default, Field, Type, Value};
 use crate::models::networks;
 use crate::models::silero_vad::SpansSettings;
-use crate::models::whisper::{Options, Task};
+use crate::models::whisper::{Task, TranscriptionOptions};
 use crate::packet::SAMPLE_RATE;
 use crate::stage::Lookahead;
 
@@ -156,7 +156,7 @@ fn samples(length: Duration) -> u64 {
     (length.as_nanos() * u128::from(SAMPLE_RATE) / 1_000_000_000) as u64
 }
 
-pub(super) fn options(params: &Params, cut_at_silence: bool) -> Options {
+pub(super) fn options(params: &Params, cut_at_silence: bool) -> TranscriptionOptions {
     let language = params.text("language");
     let number = |value: &Value| {
         if let Value::Float(number) = value {
@@ -165,7 +165,7 @@ pub(super) fn options(params: &Params, cut_at_silence: bool) -> Options {
             None
         }
     };
-    Options {
+    TranscriptionOptions {
         task: if &**params.text("task") == "translate" {
             Task::Translate
         } else {
