@@ -13,4 +13,4 @@ pub use embedded::Embedded;
 pub use message::{Delivery, DeliveryReport, Outgoing};
 pub use producer::Producer;
 pub use settings::{Brokers, CreateTopics, Policy, Settings};
-pub use topics::{Health, Topics, health};
+pub(crate) use topics::{Topics, health};

@@ -8,7 +8,7 @@ mod envelope;
 mod flight;
 mod key;
 mod memory;
-pub mod objects;
+mod objects;
 mod op;
 mod remote;
 

@@ -86,15 +86,6 @@ impl<W: io::Write> ObjectContainer<W> {
         self.writer.flush().map_err(|error| self.break_off(error))
     }
 
-    /// Flushes and gives the writer back.
-    ///
-    /// # Errors
-    /// As [`ObjectContainer::append`].
-    pub fn finish(mut self) -> Result<W> {
-        self.flush()?;
-        Ok(self.writer)
-    }
-
     /// The writer, for example to sync a file to its disk.
     pub fn writer(&self) -> &W {
         &self.writer
@@ -153,7 +144,8 @@ mod tests {
         let packet = samples::packet(PayloadKind::Caption);
         let mut file = ObjectContainer::begin(PayloadKind::Caption, Vec::new()).unwrap();
         (0..count).for_each(|_| file.append(&packet).unwrap());
-        file.finish().unwrap()
+        file.flush().unwrap();
+        file.writer().clone()
     }
 
     fn read(file: &[u8]) -> (usize, bool) {

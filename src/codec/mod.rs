@@ -15,13 +15,14 @@ mod schema;
 mod schema_ids;
 mod write;
 
-pub use container::ObjectContainer;
+pub(crate) use container::ObjectContainer;
 pub use decode::Decoder;
 pub use encode::Codec;
 pub use encoding::Encoding;
-pub use message::{content_type, dead_letter_topic, headers, key, timestamp_ms, topic, topic_of};
-pub use registry::{Registered, Registry, RegistrySettings, Verdict};
-pub use schema::{COMPATIBILITY, fingerprint, full_name, schema_text};
+pub(crate) use message::{dead_letter_topic, topic, topic_of};
+pub use message::{headers, key, timestamp_ms};
+pub(crate) use registry::{Registry, RegistrySettings, Verdict};
+pub(crate) use schema::{fingerprint, full_name, schema_text};
 pub use schema_ids::SchemaIds;
 
 pub use crate::packet::PayloadKind;

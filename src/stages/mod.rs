@@ -1,9 +1,9 @@
 //! Every stage kind, one file each, and the table that lists them. To add a kind: write its file,
 //! add its line to `KINDS`.
 
-pub mod sinks;
-pub mod sources;
-pub mod transforms;
+mod sinks;
+mod sources;
+mod transforms;
 
 use crate::stage::StageKind;
 

@@ -125,25 +125,6 @@ impl Registry {
         Ok(ids)
     }
 
-    /// The text of the schema with this id; errors as of [`Registry::push`].
-    pub async fn schema(&self, id: u32) -> Result<String> {
-        let answer = self
-            .client
-            .ask(
-                Method::GET,
-                &["schemas", "ids", &id.to_string()],
-                false,
-                None,
-            )
-            .await?;
-        match answer.body["schema"].as_str() {
-            Some(text) if answer.status.is_success() => Ok(text.to_owned()),
-            _ => Err(self
-                .client
-                .refused(&format!("cannot fetch schema {id}"), &answer)),
-        }
-    }
-
     async fn register(&self, subject: &str, kind: PayloadKind) -> Result<u32> {
         let answer = self
             .client

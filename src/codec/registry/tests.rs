@@ -172,20 +172,24 @@ async fn a_busy_registry_is_asked_again() {
         if number == 0 {
             (503, Value::Null)
         } else {
-            (200, json!({ "schema": "x" }))
+            (200, json!({ "id": 7 }))
         }
     })
     .await;
     assert_eq!(
-        Registry::build(&settings).unwrap().schema(7).await.unwrap(),
-        "x"
+        Registry::build(&settings)
+            .unwrap()
+            .register("s", PayloadKind::Frame)
+            .await
+            .unwrap(),
+        7
     );
     assert_eq!(
         seen.lock()
             .iter()
             .map(|(line, ..)| line.as_str())
             .collect::<Vec<_>>(),
-        ["GET /base/schemas/ids/7"; 2]
+        ["POST /base/subjects/s/versions"; 2]
     );
 }
 
