@@ -7,7 +7,7 @@
 mod batch_size;
 mod compute;
 mod handles;
-pub mod hub;
+pub(crate) mod hub;
 mod loader;
 mod memory;
 mod model;
@@ -23,23 +23,23 @@ mod worker;
 mod workers;
 mod zero_shot;
 
-pub use self::batch_size::BatchSizeStore;
+pub(crate) use self::batch_size::BatchSizeStore;
 pub use self::compute::ComputeLock;
-pub use self::handles::{
-    Captioner, EncodeModel, PaintModel, PictureCaptioner, ScriptModel, ShotsModel, SpeechModel,
-    TextModel, VadModel, VideoCaptioner,
+pub(crate) use self::handles::{
+    Captioner, EncodeModel, PaintModel, ScriptModel, ShotsModel, SpeechModel, VadModel,
 };
 pub use self::model::Model;
-pub use self::models::Models;
-pub use self::networks::speech::Heard;
-pub use self::networks::{Encoded, FromFrame, Latents, Painted, PictureRequest};
-pub use self::pool::WorkerPool;
-pub use self::reclaim::{MemorySettings, Reclaimed, watch_memory};
+pub(crate) use self::models::Models;
+pub(crate) use self::networks::speech::Heard;
+pub(crate) use self::networks::{Encoded, FromFrame, Latents, Painted, PictureRequest};
+pub(crate) use self::pool::WorkerPool;
+pub(crate) use self::reclaim::{MemorySettings, Reclaimed, watch_memory};
 pub use self::requester::Requester;
-pub use self::settings::{BatchSettings, ModelSettings, NetworkOptions, WorkerSettings};
+pub(crate) use self::settings::ModelSettings;
+pub use self::settings::{BatchSettings, NetworkOptions, WorkerSettings};
 pub use self::worker::Worker;
-pub use self::workers::{WorkerKey, Workers};
-pub use self::zero_shot::ZeroShot;
+pub(crate) use self::workers::{WorkerKey, Workers};
+pub(crate) use self::zero_shot::ZeroShot;
 
 #[cfg(test)]
 mod tests;

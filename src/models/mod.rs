@@ -2,43 +2,43 @@
 //! tokio, YAML or metrics.
 
 pub mod attention;
-pub mod blip;
-pub mod caption_decoder;
-pub mod classes;
+pub(crate) mod blip;
+pub(crate) mod caption_decoder;
+pub(crate) mod classes;
 pub mod clip;
-pub mod config;
-pub mod decoder;
+pub(crate) mod config;
+pub(crate) mod decoder;
 pub mod diffusion;
-pub mod dinov2;
-pub mod files;
-pub mod folder;
+pub(crate) mod dinov2;
+pub(crate) mod files;
+pub(crate) mod folder;
 #[cfg(test)]
 mod golden;
-pub mod gpt2;
-pub mod hub;
-pub mod image_processor;
+pub(crate) mod gpt2;
+pub(crate) mod hub;
+pub(crate) mod image_processor;
 pub mod layers;
-pub mod llama;
+pub(crate) mod llama;
 #[cfg(test)]
 mod network_conformance;
-pub mod network_spec;
+pub(crate) mod network_spec;
 pub mod networks;
-pub mod offload;
-pub mod opus_captions;
+pub(crate) mod offload;
+pub(crate) mod opus_captions;
 pub mod opus_encoder;
-pub mod patch_embedding;
+pub(crate) mod patch_embedding;
 pub mod picture_encoder;
 pub mod resnet;
-pub mod scenes;
-pub mod siglip;
-pub mod silero_vad;
-pub mod summary;
+pub(crate) mod scenes;
+pub(crate) mod siglip;
+pub(crate) mod silero_vad;
+pub(crate) mod summary;
 pub mod text;
-pub mod torchscript;
-pub mod transformer;
+pub(crate) mod torchscript;
+pub(crate) mod transformer;
 pub mod transnetv2;
-pub mod vision_tower;
-pub mod weights;
+pub(crate) mod vision_tower;
+pub(crate) mod weights;
 pub mod whisper;
 
 pub use config::Config;

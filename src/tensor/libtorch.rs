@@ -23,6 +23,7 @@ unsafe extern "C" {
     safe fn opusflow_cuda_total(index: i8) -> i64;
     safe fn opusflow_cuda_restart_peak(index: i8) -> bool;
     safe fn opusflow_allow_tf32(allowed: bool) -> bool;
+    #[cfg(test)]
     safe fn opusflow_grad_enabled() -> bool;
     safe fn opusflow_inference_begin() -> *mut c_void;
     fn opusflow_inference_end(guard: *mut c_void);
@@ -193,6 +194,7 @@ pub fn allow_tf32(allowed: bool) -> bool {
 
 /// Whether operations on this thread would build an autograd graph where their inputs ask for
 /// gradients.
+#[cfg(test)]
 pub fn grad_enabled() -> bool {
     opusflow_grad_enabled()
 }

@@ -11,18 +11,18 @@ mod matmul;
 mod norm;
 mod pixels;
 
-pub use attention::{attention, attention_of_one};
-pub use convolution::Conv2dParams;
-pub use cuda::{compute_capability, load_cuda};
+pub(crate) use attention::{attention, attention_of_one};
+pub(crate) use convolution::Conv2dParams;
+pub(crate) use cuda::{compute_capability, load_cuda};
 pub use device::{DeviceChoice, Precision, PrecisionChoice};
-pub use libtorch::{
-    AllocationTracker, Entered, GpuMemory, Inference, allow_tf32, free_cached, gpu_memory,
-    gpu_total, grad_enabled, restart_gpu_peak,
-};
-pub use matmul::{PostOp, pack, product};
-pub use norm::group_norm;
-pub use pixels::{channels_last, frames_to_tensor, normalise, resize};
-pub use tch::{Device, Kind, NoGradGuard, Tensor};
+pub use libtorch::{AllocationTracker, Inference};
+pub(crate) use libtorch::{allow_tf32, free_cached, gpu_memory, gpu_total, restart_gpu_peak};
+pub(crate) use matmul::{PostOp, pack, product};
+pub(crate) use norm::group_norm;
+pub use pixels::frames_to_tensor;
+pub(crate) use pixels::{channels_last, normalise, resize};
+pub(crate) use tch::NoGradGuard;
+pub use tch::{Device, Kind, Tensor};
 
 use crate::error::Error;
 
@@ -81,6 +81,9 @@ pub fn threads(count: usize) {
 pub fn thread_count() -> usize {
     usize::try_from(tch::get_num_threads()).unwrap_or(1)
 }
+
+#[cfg(test)]
+pub(crate) use libtorch::grad_enabled;
 
 #[cfg(test)]
 mod tests {

@@ -84,7 +84,7 @@ impl Progress {
                 self.set_position(file, *had);
             }
             Step::Received { file, at } => self.set_position(file, *at),
-            Step::Retrying { file: _, error } => self.say(&format!("{error}; trying again")),
+            Step::Retrying { error } => self.say(&format!("{error}; trying again")),
             Step::Waiting { file } => {
                 self.say(&format!("{file}: another process fetches it, waiting"))
             }

@@ -8,7 +8,7 @@ mod script;
 mod shots;
 mod speech;
 
-pub use self::caption::{Captioner, PictureCaptioner, TextModel, VideoCaptioner};
+pub use self::caption::Captioner;
 pub use self::encode::EncodeModel;
 pub use self::paint::PaintModel;
 pub use self::script::ScriptModel;

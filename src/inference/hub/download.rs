@@ -105,10 +105,7 @@ impl Download<'_> {
             if failed >= self.hub.retry.tries {
                 return Err(error.hint("pull it again: it goes on where it broke"));
             }
-            (self.watch)(Step::Retrying {
-                file: &self.file.path,
-                error: &error,
-            });
+            (self.watch)(Step::Retrying { error: &error });
             self.hub.rest(failed, pause).await;
         }
         Ok(())

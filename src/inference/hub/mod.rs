@@ -12,7 +12,7 @@ mod selection;
 #[cfg(test)]
 mod tests;
 
-pub use self::progress::{Step, Watch};
+pub use self::progress::Step;
 pub use self::pull::{Pull, Pulled};
 pub use self::retry::RetryPolicy;
 pub use self::selection::SkipReason;

@@ -42,8 +42,6 @@ pub enum Step<'a> {
     },
     /// It broke and will be tried again.
     Retrying {
-        /// Its path in the repository.
-        file: &'a str,
         /// What went wrong.
         error: &'a Error,
     },

@@ -34,7 +34,7 @@ pub const NETWORK: NetworkSpec = NetworkSpec {
     }),
 };
 
-/// TextFeatures that are read at once.
+/// Texts that are read at once.
 const TEXTS_A_PASS: usize = 64;
 
 /// The network with its weights.
@@ -42,7 +42,7 @@ const TEXTS_A_PASS: usize = 64;
 pub struct Clip {
     vision: ClipVision,
     preprocess: ImageProcessor,
-    words: Option<TextTower>,
+    text: Option<TextTower>,
     device: Device,
 }
 
@@ -76,8 +76,8 @@ impl Clip {
             Some(&ClipTextConfig::read(folder.config())?),
             preprocess,
         )?;
-        if let Some(words) = &mut clip.words {
-            words.tokenizer = folder
+        if let Some(text) = &mut clip.text {
+            text.tokenizer = folder
                 .file("tokenizer.json")
                 .map(|_| Tokenizer::load(folder))
                 .transpose()?;
@@ -98,7 +98,7 @@ impl Clip {
         let _frozen = crate::tensor::guard();
         let (root, device) = (weights.root(), weights.device());
         let tower = ClipVision::load_part(&root, vision, &preprocess)?;
-        let words = match text {
+        let text = match text {
             Some(config) => {
                 let scale = root
                     .take_f32("logit_scale", &[])?
@@ -116,7 +116,7 @@ impl Clip {
         Ok(Self {
             vision: tower,
             preprocess,
-            words,
+            text,
             device,
         })
     }
@@ -128,14 +128,14 @@ impl Clip {
     /// Those of [`ClipText::forward`]; config, where the network reads no texts.
     pub fn text_vectors(&self, tokens: &Tensor) -> Result<Tensor> {
         let _frozen = crate::tensor::guard();
-        let projected = self.words()?.tower.forward(tokens, &[])?.projected;
+        let projected = self.text()?.tower.forward(tokens, &[])?.projected;
         l2_normalized(
             &projected.ok_or_else(|| Error::bug("a text tower of CLIP without a projection"))?,
         )
     }
 
-    fn words(&self) -> Result<&TextTower> {
-        self.words.as_ref().ok_or_else(|| {
+    fn text(&self) -> Result<&TextTower> {
+        self.text.as_ref().ok_or_else(|| {
             Error::config("a CLIPVisionModelWithProjection reads no texts")
                 .hint("labels need a CLIPModel")
         })
@@ -161,12 +161,12 @@ impl PictureEncoder for Clip {
     }
 
     fn texts(&self, texts: &[String]) -> Result<TextFeatures> {
-        let words = self.words()?;
-        let tokenizer = words.tokenizer.as_ref();
+        let tower = self.text()?;
+        let tokenizer = tower.tokenizer.as_ref();
         let tokenizer = tokenizer.ok_or_else(|| {
             Error::config("the model's folder has no tokenizer.json, which labels need")
         })?;
-        let limit = words.tower.config().positions as usize;
+        let limit = tower.tower.config().positions as usize;
         let mut vectors = Vec::new();
         for texts in texts.chunks(TEXTS_A_PASS) {
             let rows = texts
@@ -177,7 +177,7 @@ impl PictureEncoder for Clip {
         }
         Ok(TextFeatures {
             vectors: Tensor::f_cat(&vectors, 0)?,
-            scoring: Scoring::Softmax { scale: words.scale },
+            scoring: Scoring::Softmax { scale: tower.scale },
         })
     }
 }

@@ -272,7 +272,7 @@ fn pictures_and_texts_meet_as_in_the_reference() {
         .unwrap();
     assert!(relative_error(&texts, &golden["text_embeds"]) < 1e-5);
     let scoring = Scoring::Softmax {
-        scale: clip.words.as_ref().unwrap().scale,
+        scale: clip.text.as_ref().unwrap().scale,
     };
     let error = relative_error(
         &scores(&pictures, &texts, scoring),

@@ -7,7 +7,7 @@ mod cross_context;
 mod kv_cache;
 
 pub use cross_attention::{
-    ConditionedCache, ConditionedDecoder, CrossAttentionDecoder, CrossAttentionLayer, Transform,
+    ConditionedDecoder, CrossAttentionDecoder, CrossAttentionLayer, Transform,
 };
 pub use cross_context::CrossContext;
 pub use kv_cache::{KvCache, KvCacheConfig, LayerCache};

@@ -2,16 +2,16 @@
 //! and latents, the network that denoises latents, schedulers that lead from noise to a picture,
 //! the blocks their networks share, and whole pipelines.
 
-pub mod autoencoder;
-pub mod autoencoder_kl;
-pub mod autoencoder_tiny;
-pub mod blocks;
-pub mod noise;
+pub(crate) mod autoencoder;
+pub(crate) mod autoencoder_kl;
+pub(crate) mod autoencoder_tiny;
+pub(crate) mod blocks;
+pub(crate) mod noise;
 pub mod pipeline;
-pub mod pixels;
+pub(crate) mod pixels;
 mod resampling;
-pub mod schedulers;
-pub mod similarity;
+pub(crate) mod schedulers;
+pub(crate) mod similarity;
 #[cfg(test)]
 mod starter;
 mod tiles;

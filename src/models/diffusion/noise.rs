@@ -98,40 +98,6 @@ fn to_normal(block: &mut [f32]) {
     }
 }
 
-/// A generator for each item of a batch: what one gets does not depend on the others.
-#[derive(Debug, Clone)]
-pub struct Generators(Vec<Generator>);
-
-impl Generators {
-    /// One for each seed.
-    pub fn seeded(seeds: &[u64]) -> Self {
-        Self(seeds.iter().map(|&seed| Generator::seeded(seed)).collect())
-    }
-
-    /// Items of the batch.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether the batch is empty.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Standard normal numbers `[batch, ...item]`, f32.
-    ///
-    /// # Errors
-    /// Overload, where memory is short; model, where the batch is empty.
-    pub fn normal(&mut self, item: &[i64], device: Device) -> Result<Tensor> {
-        let items: Vec<Tensor> = self
-            .0
-            .iter_mut()
-            .map(|generator| generator.normal(item, Device::Cpu))
-            .collect::<Result<_>>()?;
-        Ok(Tensor::f_stack(&items, 0)?.f_to_device(device)?)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,20 +121,6 @@ mod tests {
                 assert!(error < 1e-6, "seed {seed}, draw {draw}: {error}");
             }
         }
-    }
-
-    #[test]
-    fn an_item_does_not_depend_on_its_batch() {
-        let mut both = Generators::seeded(&[7, 8]);
-        let mut alone = Generator::seeded(8);
-        for _ in 0..2 {
-            let (both, alone) = (
-                both.normal(&[4, 5], Device::Cpu).unwrap(),
-                alone.normal(&[4, 5], Device::Cpu).unwrap(),
-            );
-            assert!(both.get(1).equal(&alone) && !both.get(0).equal(&alone));
-        }
-        assert_eq!(both.len(), 2);
     }
 
     #[test]

@@ -165,11 +165,6 @@ impl Gpt2 {
         weights.finish()?;
         Ok(network)
     }
-
-    /// What config.json said.
-    pub fn config(&self) -> &Gpt2Config {
-        &self.config
-    }
 }
 
 fn layer(scope: &Scope<'_>, config: &Gpt2Config) -> Result<PreNormLayer> {

@@ -130,11 +130,6 @@ impl Llama {
         })
     }
 
-    /// What config.json said.
-    pub fn config(&self) -> &LlamaConfig {
-        &self.config
-    }
-
     /// Query, key and value of `x`, `[rows * columns, hidden]`, in f32, queries and keys rotated:
     /// `[rows, columns, heads, head_dim]`.
     fn project(&self, layer: &Layer, x: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {

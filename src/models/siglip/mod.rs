@@ -28,7 +28,7 @@ pub const NETWORK: NetworkSpec = NetworkSpec {
     }),
 };
 
-/// TextFeatures that are read at once.
+/// Texts that are read at once.
 const TEXTS_A_PASS: usize = 64;
 
 /// SigLIP's image tower as it differs from others: no class token, as a head pools the patches.
@@ -139,7 +139,7 @@ impl SiglipConfig {
 pub struct Siglip {
     vision: VisionTower,
     head: Head,
-    words: TextTower,
+    text: TextTower,
     tokenizer: Option<Tokenizer>,
     preprocess: ImageProcessor,
     scoring: Scoring,
@@ -185,7 +185,7 @@ impl Siglip {
             .map(|_| Tokenizer::load(folder))
             .transpose()?;
         if let Some(pad) = network.tokenizer.as_ref().and_then(Tokenizer::pad) {
-            network.words.pad = i64::from(pad);
+            network.text.pad = i64::from(pad);
         }
         Ok(network)
     }
@@ -215,7 +215,7 @@ impl Siglip {
         let network = Self {
             vision: VisionTower::load(&scope, &tower, &SPEC, &preprocess)?,
             head: Head::load(&(&scope / "head"), &config.vision)?,
-            words: TextTower::load(&(&root / "text_model"), config)?,
+            text: TextTower::load(&(&root / "text_model"), config)?,
             tokenizer: None,
             preprocess,
             scoring,
@@ -232,7 +232,7 @@ impl Siglip {
     /// is short.
     pub fn text_vectors(&self, tokens: &Tensor) -> Result<Tensor> {
         let _frozen = crate::tensor::guard();
-        l2_normalized(&self.words.forward(tokens, self.device)?)
+        l2_normalized(&self.text.forward(tokens, self.device)?)
     }
 
     /// Frames of the network's size to vectors, not of length 1.
@@ -264,13 +264,13 @@ impl PictureEncoder for Siglip {
         let tokenizer = tokenizer.ok_or_else(|| {
             Error::config("the model's folder has no tokenizer.json, which labels need")
         })?;
-        let length = self.words.positions.size()[0] as usize;
+        let length = self.text.positions.size()[0] as usize;
         let mut vectors = Vec::new();
         for texts in texts.chunks(TEXTS_A_PASS) {
             let mut tokens = Vec::with_capacity(texts.len() * length);
             for text in texts {
                 let row = tokenizer.encode_within(text, length)?;
-                let filling = std::iter::repeat_n(self.words.pad, length - row.len());
+                let filling = std::iter::repeat_n(self.text.pad, length - row.len());
                 tokens.extend(row.into_iter().map(i64::from).chain(filling));
             }
             vectors.push(self.text_vectors(

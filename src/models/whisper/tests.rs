@@ -120,9 +120,8 @@ fn decoder_gives_the_logits_of_transformers_at_once_and_step_by_step() {
         let mut rows: Vec<Tensor> = (0..3)
             .map(|at| decoder.logits(&hidden.select(1, at)).unwrap())
             .collect();
-        for at in 3..texts[0].len() {
-            let next = [texts[0][at], texts[1][at]];
-            rows.push(decoder.step(&mut cache, &next).unwrap());
+        for (&first, &second) in texts[0].iter().zip(&texts[1]).skip(3) {
+            rows.push(decoder.step(&mut cache, &[first, second]).unwrap());
         }
         Tensor::stack(&rows, 1)
     };
