@@ -58,6 +58,34 @@ stages:
 }
 
 #[test]
+fn two_streams_with_one_id_are_refused() {
+    let place = Place::new();
+    let film = film::patterns_film().display();
+    let text = format!(
+        r#"version: 1
+name: twice
+stages:
+  - id: films
+    kind: file
+    with:
+      paths: ["{film}", "{film}"]
+      views: {{ all: {{ fps: 5, size: 64x48 }} }}
+  - {{ id: files, kind: file, inputs: [films.all], with: {{ path: ./out, formats: [jsonl] }} }}
+"#
+    );
+    let run = place
+        .run(&place.write("pipeline.yaml", &text), &[])
+        .ended(1);
+    assert!(
+        run.stdout
+            .contains("two streams of the pipeline have the id `films-"),
+        "{}",
+        run.stdout
+    );
+    assert_eq!(run.balance("all").delivered, 30, "the first is read");
+}
+
+#[test]
 fn mistakes_in_the_file_or_on_the_command_line_end_with_2() {
     let place = Place::new();
     let broken = place.write(

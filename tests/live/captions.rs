@@ -2,10 +2,17 @@
 //! until it is stopped.
 
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use crate::outage::rig::{
     Consumer, PATIENCE, Run, Service, Terms, folder, free_ports, until, variable,
 };
+
+/// Microseconds, as epochs of live streams are counted.
+fn since_1970() -> i64 {
+    let elapsed = UNIX_EPOCH.elapsed().expect("the clock is past 1970");
+    i64::try_from(elapsed.as_micros()).expect("it is not so late")
+}
 
 /// Captions arrive on the topic while the stream runs, readable by Confluent's own client with the
 /// registry; a stop closes the ledger.
@@ -31,19 +38,23 @@ fn live_pipeline_captions_a_stream_until_it_is_stopped() {
         ("OPUSFLOW_METRICS", &*metrics),
         ("REDIS_URL", &*variable("REDIS_URL")),
     ];
+    let began = since_1970();
     let mut run = Run::start_in(folder(), &file, &variables);
     let consumer = Consumer::follow(
         &brokers,
         &["media.events.v1", "media.captions.v1", "media.segments.v1"],
         &registry,
     );
-    // Other tests may write under the same stream's id: ours is the session that began with our
-    // URL.
+    // Earlier runs wrote under the same stream's id, and the URL is not shown whole: ours is the
+    // session whose connection is younger than this test.
+    let shown = format!("{}/***", variable("RTMP_URL"));
     let mine = |topic: &str| {
         let seen = consumer.seen();
-        let started = seen
-            .iter()
-            .find(|record| record["value"]["started"]["uri"] == *url);
+        let started = seen.iter().find(|record| {
+            let value = &record["value"];
+            let epoch = value["meta"]["epoch"].as_i64();
+            value["started"]["uri"] == *shown && epoch >= Some(began)
+        });
         let session = started.map(|record| record["value"]["meta"]["session"].clone());
         let ours = seen.into_iter().filter(|record| {
             record["topic"] == topic
