@@ -6,6 +6,7 @@ mod alignment;
 mod capabilities;
 mod config;
 mod decode;
+mod decoded_pass;
 mod decoder;
 mod encoder;
 mod logits_processor;

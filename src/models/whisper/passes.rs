@@ -2,13 +2,9 @@
 //! where the text is doubtful, and says where the next one begins. After transformers'
 //! `WhisperGenerationMixin.generate`.
 
-use std::io::Write;
-
-use flate2::Compression;
-use flate2::write::ZlibEncoder;
-
 use super::config::{FRAME_SECONDS, HOP, SAMPLE_RATE, SpecialTokens};
 use super::decode::{DecodeOutput, DecodeRequest};
+use super::decoded_pass::DecodedPass;
 use super::network::Network;
 use super::segments::{TimedSpan, split};
 use super::transcription::{
@@ -44,17 +40,6 @@ struct Job<'a> {
     /// What the next pass reads as written before.
     before: Vec<u32>,
     segments: Vec<Segment>,
-}
-
-/// A text that a pass ended with.
-struct DecodedPass {
-    written: DecodeOutput,
-    temperature: f32,
-    log_probability: f32,
-    compression_ratio: f32,
-    /// Whether it is left out, for nobody speaks.
-    silent: bool,
-    doubtful: bool,
 }
 
 pub(super) fn transcribe(
@@ -167,7 +152,12 @@ fn decode_again(
         .zip(outputs)
         .map(|(&row, output)| {
             let options = jobs[row].options;
-            DecodedPass::build(output, options, options.temperatures[attempt], model)
+            DecodedPass::build(
+                output,
+                options,
+                options.temperatures[attempt],
+                model.network,
+            )
         })
         .collect()
 }
@@ -362,51 +352,4 @@ impl<'a> Job<'a> {
 fn once<'t>(tokens: &'t [u32], model: Model<'_>) -> impl Iterator<Item = u32> + 't {
     let twice = tokens.len() > 2 && model.network.tokens.is_timestamp(tokens[tokens.len() - 2]);
     tokens[..tokens.len() - usize::from(twice)].iter().copied()
-}
-
-impl DecodedPass {
-    fn build(
-        written: DecodeOutput,
-        options: &TranscriptionOptions,
-        temperature: f32,
-        model: Model<'_>,
-    ) -> Result<Self> {
-        let log_probability = written.log_probabilities.iter().sum::<f32>()
-            / written.log_probabilities.len().max(1) as f32;
-        let end = written.ended.then_some(model.network.tokens.end);
-        let compression_ratio = compression_ratio(
-            written.tokens.iter().copied().chain(end),
-            model.network.config.vocab_size,
-        )?;
-        let unlikely = options.log_probability.map(|least| log_probability < least);
-        let silent = options
-            .no_speech
-            .is_some_and(|most| written.no_speech > most)
-            && unlikely.unwrap_or(true);
-        let doubtful = unlikely == Some(true)
-            || options
-                .compression_ratio
-                .is_some_and(|most| compression_ratio > most);
-        Ok(Self {
-            written,
-            temperature,
-            log_probability,
-            compression_ratio,
-            silent,
-            doubtful: doubtful && !silent,
-        })
-    }
-}
-
-/// Bytes of tokens to bytes of what zlib makes of them.
-fn compression_ratio(tokens: impl Iterator<Item = u32>, vocab: i64) -> Result<f32> {
-    let width = ((vocab as f64).log2() / 8.) as usize + 1;
-    let bytes: Vec<u8> = tokens
-        .flat_map(|token| token.to_le_bytes().into_iter().take(width))
-        .collect();
-    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
-    let packed = encoder.write_all(&bytes).and_then(|()| encoder.finish());
-    let packed =
-        packed.map_err(|error| Error::bug("tokens cannot be compressed").because(error))?;
-    Ok(bytes.len() as f32 / packed.len().max(1) as f32)
 }
