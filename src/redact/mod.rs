@@ -8,10 +8,7 @@ mod names;
 mod url;
 
 use self::url::{Scheme, Shown, is_scheme_letter};
-pub(crate) use names::is_secret_name;
-
-/// What stands for something that is not shown.
-pub(crate) const HIDDEN: &str = "***";
+pub(crate) use names::{HIDDEN, is_secret_name};
 
 /// `text`, a URL or a message that holds some, without user names, passwords and parameters that
 /// may be secret. A URL ends at white space, and where another begins behind a comma, quote or

@@ -1,5 +1,8 @@
 //! The names of parameters: those whose values may be shown, and those that are secrets by name.
 
+/// What stands for something that is not shown.
+pub(crate) const HIDDEN: &str = "***";
+
 /// Parameters whose values say how a stream is carried, cut or shown, never who asks for it. What is
 /// not listed is not shown. In small letters, sorted.
 const HARMLESS: &[&str] = &[

@@ -1,3 +1,5 @@
+//! Secrets in every place of a URL, and URLs in every place of a message.
+
 use proptest::prelude::*;
 
 use super::*;

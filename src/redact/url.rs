@@ -2,8 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::HIDDEN;
-use super::names::{decoded, is_harmless, is_plain, is_secret_name};
+use super::names::{HIDDEN, decoded, is_harmless, is_plain, is_secret_name};
 
 /// What its scheme says of a URL's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
