@@ -1,6 +1,7 @@
 //! Frames become JPEG, PNG or WebP pictures, and pictures become frames again.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io::Cursor;
 
 use bytes::Bytes;
@@ -31,6 +32,17 @@ impl PictureEncoding {
             PictureEncoding::Jpeg(_) => "image/jpeg",
             PictureEncoding::Png => "image/png",
             PictureEncoding::WebP => "image/webp",
+        }
+    }
+}
+
+/// As part of a cache's key: `jpeg 90`, `png`, `webp`.
+impl fmt::Display for PictureEncoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PictureEncoding::Jpeg(quality) => write!(f, "jpeg {quality}"),
+            PictureEncoding::Png => f.write_str("png"),
+            PictureEncoding::WebP => f.write_str("webp"),
         }
     }
 }

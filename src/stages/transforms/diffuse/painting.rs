@@ -154,7 +154,7 @@ impl Painter {
             .part(&tag.precision)
             .part(self.model.device());
         key = key
-            .part(format!("{:?}", self.encoding))
+            .part(self.encoding.to_string())
             .part(prompt)
             .part(negative_prompt.as_deref().unwrap_or("\0"));
         key = key
