@@ -62,7 +62,7 @@ impl Default for ClipTextConfig {
 
 impl ClipTextConfig {
     /// From the config.json of a text tower, or from the `text_config` of a whole model's: the
-    /// fields of [`TransformerConfig::read`], `vocab_size`, `max_position_embeddings`,
+    /// fields of `TransformerConfig::read`, `vocab_size`, `max_position_embeddings`,
     /// `projection_dim` and `eos_token_id`; what is missing is the default's.
     ///
     /// # Errors

@@ -61,7 +61,7 @@ impl Default for ClipVisionConfig {
 
 impl ClipVisionConfig {
     /// From the config.json of an image tower, or from the `vision_config` of a whole model's: the
-    /// fields of [`TransformerConfig::read`], `image_size`, `patch_size` and `projection_dim`; what
+    /// fields of `TransformerConfig::read`, `image_size`, `patch_size` and `projection_dim`; what
     /// is missing is the default's.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use super::text_generator::{GenerationJob, TextGenerator};
 use crate::error::Result;
 use crate::models::decoder::Decoder;
 
-/// A network that writes text from text. Every [`Decoder`] is one; its cache stays its own affair,
+/// A network that writes text from text. Every `Decoder` is one; its cache stays its own affair,
 /// so that a table can name networks whose caches differ.
 pub trait LanguageModel: Debug {
     /// Refuses a prompt that [`write`](Self::write) would fail on.
