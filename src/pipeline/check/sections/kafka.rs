@@ -5,7 +5,6 @@ use crate::config::{Params, Provenance, Secret, Value, nearest};
 use crate::pipeline::check::draft::StageDraft;
 use crate::pipeline::check::values::text_of;
 use crate::pipeline::plan::{BrokersPlan, KafkaPlan};
-use crate::redact::redact_url;
 use crate::stage::Endpoint;
 
 /// The word for the brokers inside this process.
@@ -111,11 +110,9 @@ impl SectionReader<'_> {
             url::Url::parse(url).as_ref().map(url::Url::scheme),
             Ok("http" | "https")
         ) {
+            // What stands there may hold a password, and is not repeated.
             self.problems
-                .add(
-                    at,
-                    format!("`{}` is not the URL of a registry", redact_url(url)),
-                )
+                .add(at, "this is not the URL of a registry")
                 .help("it begins with `http://` or `https://`");
         }
         if registry.opt_secret("password").is_some() && registry.opt_text("user").is_none() {
