@@ -87,22 +87,28 @@ fn film_is_cut_where_the_reference_cuts_it() {
     let reference = Vec::<f32>::try_from(reference).unwrap();
     let folder = ModelFolder::open(path("models/transnetv2"))
         .unwrap_or_else(|error| panic!("{error}; run ops/setup"));
-    for (precision, tolerance) in [(Precision::F32, 1e-3), (Precision::BF16, 0.05)] {
-        let network = TransNetV2::load(&folder, Device::Cpu, precision).unwrap();
-        let begun = std::time::Instant::now();
-        let found = probabilities(&network, &frames);
-        let seconds = begun.elapsed().as_secs_f64();
-        let apart = found
-            .iter()
-            .zip(&reference)
-            .map(|(a, b)| (a - b).abs())
-            .fold(0., f32::max);
-        println!(
-            "{precision}: {} frames in {seconds:.1} s, probabilities at most {apart:.2e} from the \
-             reference's",
-            frames.len()
-        );
-        assert_eq!(predictions_to_scenes(&found, 0.5), expected, "{precision}");
-        assert!(apart < tolerance, "{precision}: {apart}");
-    }
+    let load = |precision| TransNetV2::load(&folder, Device::Cpu, precision).unwrap();
+    let apart = |found: &[f32], reference: &[f32]| {
+        let apart = found.iter().zip(reference).map(|(a, b)| (a - b).abs());
+        apart.fold(0., f32::max)
+    };
+
+    let found = probabilities(&load(Precision::F32), &frames);
+    assert_eq!(predictions_to_scenes(&found, 0.5), expected);
+    let worst = apart(&found, &reference);
+    assert!(worst < 1e-3, "f32: {worst}");
+
+    // A CPU without bf16 of its own computes it a hundred times slower: a part of the film with two
+    // cuts must do. It begins where a window does, and its ends are judged with less around them.
+    let (part, edge) = (2450..2750, 25);
+    let found = probabilities(&load(Precision::BF16), &frames[part.clone()]);
+    let (found, reference) = (
+        &found[edge..found.len() - edge],
+        &reference[part.start + edge..part.end - edge],
+    );
+    let cuts = |all: &[f32]| all.iter().map(|one| *one > 0.5).collect::<Vec<_>>();
+    assert_eq!(cuts(found), cuts(reference), "bf16");
+    assert!(cuts(found).contains(&true), "there is a cut to be found");
+    let worst = apart(found, reference);
+    assert!(worst < 0.05, "bf16: {worst}");
 }
