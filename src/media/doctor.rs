@@ -4,11 +4,15 @@ use gstreamer as gst;
 
 use super::log::init;
 
-const NEEDED: [(&str, &str); 26] = [
+const NEEDED: [(&str, &str); 30] = [
     ("uridecodebin", "every source but test://"),
     ("videotestsrc", "test:// sources"),
     ("tee", "several views of one decoder"),
     ("queue", "a thread a view"),
+    ("decodebin", "every source but test://"),
+    ("deinterlace", "interlaced video"),
+    ("videoflip", "pictures of cameras on their side"),
+    ("aspectratiocrop", "views with `fit: cover`"),
     ("videoscale", "sizes of views"),
     ("videoconvert", "RGB pixels"),
     ("capsfilter", "sizes and formats of views"),

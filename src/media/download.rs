@@ -1,7 +1,7 @@
 //! Whether an ISO base media file that comes by HTTP arrived whole: the same question as in `mp4`,
 //! for bytes that come in pieces and may end at any time.
 
-use super::mp4::may_begin;
+use super::mp4::{FilmParts, may_begin};
 
 /// What has come of a download, and where its outermost boxes lie.
 #[derive(Debug, Default)]
@@ -11,7 +11,9 @@ pub(super) struct DownloadProgress {
     /// Where the box begins whose header has not been read.
     next: u64,
     header: Vec<u8>,
-    /// It is of another kind, or was not read from start to end.
+    /// The boxes so far.
+    parts: FilmParts,
+    /// It is of another kind, is over before its end, or was not read from start to end.
     unknown: bool,
 }
 
@@ -46,6 +48,11 @@ impl DownloadProgress {
             (1, Some(long)) => u64::from_be_bytes(*long),
             (size, _) => size,
         };
+        if self.parts.end_before(&kind, size) {
+            self.unknown = true;
+            return;
+        }
+        self.parts.note(&kind);
         let next = self
             .next
             .checked_add(size)
@@ -58,10 +65,9 @@ impl DownloadProgress {
     /// Bytes that came, and bytes that the outermost boxes announce, where it is of this kind and
     /// was cut off.
     pub(super) fn cut_off(&self) -> Option<(u64, u64)> {
-        let need = if self.header.is_empty() {
-            self.next
-        } else {
-            self.next + 8
+        let need = match (self.header.is_empty(), self.parts.are_whole()) {
+            (true, _) | (false, true) => self.next,
+            (false, false) => self.next + 8,
         };
         (!self.unknown && self.next > 0 && self.length < need).then_some((self.length, need))
     }
@@ -87,6 +93,15 @@ mod tests {
             assert_eq!(cut_off(&data[..40], piece), Some((40, 48)));
             assert_eq!(cut_off(&data[..20], piece), Some((20, 24)));
             assert_eq!(cut_off(b"no boxes here, only some text", piece), None);
+            let whole = [&data[..], b"\0\0\0\x08moov"].concat();
+            for behind in [&b"\0"[..], b"written by a camera", b"\0\0\0\x04beef"] {
+                let longer = [&whole[..], behind].concat();
+                assert_eq!(
+                    cut_off(&longer, piece),
+                    None,
+                    "{behind:?} behind a whole film"
+                );
+            }
         }
         let mut jumped = DownloadProgress::default();
         jumped.take(Some(0), &data[..20]);

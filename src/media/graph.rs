@@ -1,5 +1,5 @@
-//! The GStreamer pipeline of one stream: a source, the probe that keeps its time, a tee, and a
-//! branch a view.
+//! The GStreamer pipeline of one stream: a source, what makes whole frames of fields, the probe that
+//! keeps its time, a tee, and a branch a view.
 
 use std::sync::Arc;
 
@@ -34,13 +34,11 @@ pub(super) fn build(source: &MediaSource, state: &Arc<IngestState>) -> Result<Gr
     pipeline
         .add(&tee)
         .map_err(|error| Error::bug("a pipeline takes no tee").because(error))?;
-    let entry = tee
-        .static_pad("sink")
-        .ok_or_else(|| Error::bug("a tee without sink pad"))?;
+    let tee_entry = sink_pad(&tee)?;
     // Before the tee, so that every view sees the same pts. One streaming thread pushes into the
     // tee at a time: it holds the pad's stream lock while the probe runs.
     let retimed = Arc::clone(state);
-    entry.add_probe(
+    tee_entry.add_probe(
         gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM,
         move |_, info| retime_pictures(&retimed, info),
     );
@@ -48,6 +46,11 @@ pub(super) fn build(source: &MediaSource, state: &Arc<IngestState>) -> Result<Gr
     match source {
         MediaSource::Test(test) => test_source::add(&pipeline, &tee, test, state, &audio)?,
         MediaSource::File(_, uri) | MediaSource::Remote(uri) => {
+            let entry = if state.options.deinterlace {
+                deinterlacer(&pipeline, &tee)?
+            } else {
+                tee_entry
+            };
             uri_source::add(&pipeline, &entry, uri, state, audio)?
         }
     }
@@ -59,4 +62,26 @@ pub(super) fn build(source: &MediaSource, state: &Arc<IngestState>) -> Result<Gr
         views,
         sounds,
     })
+}
+
+/// Adds what weaves no fields of different times into one frame, before `tee`; its way in.
+/// Progressive frames pass it untouched.
+fn deinterlacer(pipeline: &gst::Pipeline, tee: &gst::Element) -> Result<gst::Pad> {
+    let deinterlace = make("deinterlace")?;
+    deinterlace.set_property_from_str("mode", "auto");
+    // One frame for two fields, as many as the film has: the upper field with the lines between
+    // interpolated. What looks at neighbours (yadif, greedyh) makes up frames at the ends and
+    // shifts times by one, in GStreamer 1.22.
+    deinterlace.set_property_from_str("fields", "top");
+    deinterlace.set_property_from_str("method", "linear");
+    let wired = pipeline
+        .add(&deinterlace)
+        .and_then(|()| deinterlace.link(tee));
+    wired.map_err(|error| Error::bug("the deinterlacer cannot be wired").because(error))?;
+    sink_pad(&deinterlace)
+}
+
+fn sink_pad(element: &gst::Element) -> Result<gst::Pad> {
+    let missing = || Error::bug(format!("{} without sink pad", element.name()));
+    element.static_pad("sink").ok_or_else(missing)
 }

@@ -19,8 +19,9 @@ use crate::packet::Micros;
 pub(super) const SECOND_STREAM: Duration = Duration::from_secs(2);
 
 /// The pictures that the decoder gives.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct DecodedFormat {
+    /// 0 where no pictures are read.
     pub width: u32,
     pub height: u32,
     /// None where the rate varies or is unknown.
@@ -31,6 +32,24 @@ pub(super) struct DecodedFormat {
 pub(super) struct PictureTrack {
     pub timeline: Timeline,
     pub format: Option<DecodedFormat>,
+    /// Whether the camera lay on its side.
+    pub is_on_its_side: bool,
+}
+
+impl PictureTrack {
+    /// The format of pictures that are turned upright.
+    pub(super) fn upright(&self) -> Option<DecodedFormat> {
+        let format = self.format?;
+        Some(if self.is_on_its_side {
+            DecodedFormat {
+                width: format.height,
+                height: format.width,
+                ..format
+            }
+        } else {
+            format
+        })
+    }
 }
 
 /// The shared state of one stream. GStreamer's streaming threads write it from probes; the monitor
@@ -43,7 +62,7 @@ pub(super) struct IngestState {
     pub options: Options,
     /// Of the views, then of the views of sound.
     pub readers: Vec<Arc<ReaderState>>,
-    /// Set with the first decoded frame.
+    /// Set with the first decoded frame, or the first sound where no frames are read.
     pub first: watch::Sender<Option<DecodedFormat>>,
     /// What a probe found wrong; set once.
     pub failure: watch::Sender<Option<Error>>,
@@ -52,13 +71,15 @@ pub(super) struct IngestState {
     /// True once readers must stop, whatever still waits for them.
     pub closed: watch::Sender<bool>,
     pub has_audio: AtomicBool,
+    /// True once it is known that no sound will come.
+    pub silent: watch::Sender<bool>,
     pub has_video: AtomicBool,
     /// The short name of the video codec, once caps have named it.
     pub codec: Mutex<Option<String>>,
     /// What came by HTTP.
     pub download: Mutex<DownloadProgress>,
     started: Instant,
-    /// When the newest frame was decoded, in [`IngestState::now`]'s milliseconds.
+    /// When the newest frame, or sound where no frames are read, was decoded, in [`IngestState::now`]'s milliseconds.
     pub last: AtomicU64,
     /// Packets that are whole frames, as the decoder or its parser gets them.
     pub encoded: AtomicU64,
@@ -88,6 +109,7 @@ impl IngestState {
             end: watch::Sender::new(None),
             closed: watch::Sender::new(false),
             has_audio: AtomicBool::new(false),
+            silent: watch::Sender::new(false),
             has_video: AtomicBool::new(false),
             codec: Mutex::new(None),
             download: Mutex::default(),
@@ -102,6 +124,7 @@ impl IngestState {
             pictures: Mutex::new(PictureTrack {
                 timeline: Timeline::new(options.live),
                 format: None,
+                is_on_its_side: false,
             }),
             sound: Mutex::new(Timeline::new(options.live)),
             name,
@@ -114,9 +137,9 @@ impl IngestState {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// Whether someone reads its sound.
-    pub(super) fn wants_sound(&self) -> bool {
-        !self.options.sounds.is_empty()
+    /// Whether someone reads its pictures.
+    pub(super) fn wants_pictures(&self) -> bool {
+        !self.options.views.is_empty()
     }
 
     /// How long nothing was decoded although every reader waited; none while one is busy. Readers

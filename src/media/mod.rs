@@ -51,7 +51,7 @@ pub(crate) use doctor::required_elements;
 pub use handle::StreamHandle;
 pub use log::init;
 pub use open::{OpenedStream, VideoInfo, open};
-pub use options::{FrameRate, Options, SoundView, View};
+pub use options::{Fit, FrameRate, Options, SoundView, View};
 pub(crate) use outcome::StreamEnd;
 pub(crate) use picture::{PictureEncoding, decode_picture, encode_jpeg, encode_picture};
 pub(crate) use playlist::{is_playlist, playlist_is_complete};

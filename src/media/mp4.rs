@@ -23,21 +23,25 @@ pub(super) fn scan(path: &Path) -> Option<TopLevelBoxes> {
         .filter(std::fs::Metadata::is_file)?
         .len();
     let mut file = File::open(path).ok()?;
-    let (mut at, mut has_index) = (0, false);
+    let (mut at, mut parts) = (0, FilmParts::default());
     // A film in fragments has two boxes a fragment: a million of them is days.
     for _ in 0..1_000_000 {
         if at >= length {
             break;
         }
         if at + 8 > length {
-            at += 8;
+            at = if parts.are_whole() { length } else { at + 8 };
             break;
         }
         let (kind, size) = header(&mut file, at)?;
+        if parts.end_before(&kind, size) {
+            at = length;
+            break;
+        }
         if at == 0 && !may_begin(&kind) {
             return None;
         }
-        has_index |= matches!(&kind, b"moov" | b"moof");
+        parts.note(&kind);
         match size {
             0 => at = length,
             1..8 => return None,
@@ -46,8 +50,35 @@ pub(super) fn scan(path: &Path) -> Option<TopLevelBoxes> {
     }
     (at > 0).then_some(TopLevelBoxes {
         cut_off: (at > length).then_some((length, at)),
-        has_index,
+        has_index: parts.has_index,
     })
+}
+
+/// What of a film its outermost boxes were, so far.
+#[derive(Debug, Default)]
+pub(super) struct FilmParts {
+    has_index: bool,
+    has_media: bool,
+    is_fragmented: bool,
+}
+
+impl FilmParts {
+    pub(super) fn note(&mut self, kind: &[u8; 4]) {
+        self.has_index |= matches!(kind, b"moov" | b"moof");
+        self.has_media |= kind == b"mdat";
+        self.is_fragmented |= kind == b"moof";
+    }
+
+    /// Whether nothing is missing, whatever follows. Of a film in fragments the next may always be.
+    pub(super) fn are_whole(&self) -> bool {
+        self.has_index && self.has_media && !self.is_fragmented
+    }
+
+    /// Whether what looks like a box is none of the film's: behind a whole one anything may stand,
+    /// padding, a text, what a card's clusters held before.
+    pub(super) fn end_before(&self, kind: &[u8; 4], size: u64) -> bool {
+        self.are_whole() && (!is_known(kind) || (1..8).contains(&size))
+    }
 }
 
 /// Kind and size of the box at `at`; size 0 says that it reaches to the end of the file.
@@ -64,6 +95,25 @@ fn header(file: &mut File, at: u64) -> Option<([u8; 4], u64)> {
     let mut long = [0; 8];
     long.copy_from_slice(&head[8..]);
     Some((kind, u64::from_be_bytes(long)))
+}
+
+/// Whether such a box may stand among the outermost.
+fn is_known(kind: &[u8; 4]) -> bool {
+    may_begin(kind)
+        || matches!(
+            kind,
+            b"moof"
+                | b"mfra"
+                | b"sidx"
+                | b"ssix"
+                | b"prft"
+                | b"emsg"
+                | b"pdin"
+                | b"meta"
+                | b"meco"
+                | b"uuid"
+                | b"udta"
+        )
 }
 
 /// Whether a file of this kind may begin with such a box.
@@ -110,6 +160,22 @@ mod tests {
                 has_index: true
             })
         );
+        for behind in [
+            &b"\0"[..],
+            b"\0\0\0\0\0\0\0\0",
+            b"written by a camera",
+            b"\0\0\0\x04beef",
+        ] {
+            let mut longer = data.clone();
+            longer.extend(behind);
+            std::fs::write(&path, longer).expect("written");
+            let found = scan(&path).expect("boxes");
+            assert_eq!(found.cut_off, None, "{behind:?} behind a whole film");
+        }
+        data.extend(b"\0\0\0\x08moof\0\0\0\x20md");
+        std::fs::write(&path, &data).expect("written");
+        let found = scan(&path).expect("boxes");
+        assert!(found.cut_off.is_some(), "in the middle of a fragment");
         std::fs::write(&path, b"no boxes here, only some text").expect("written");
         assert_eq!(scan(&path), None);
     }

@@ -32,6 +32,17 @@ impl FrameRate {
     }
 }
 
+/// How a picture becomes one of another shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// All of it, its shape given up.
+    Stretch,
+    /// All of it in its shape, with black bars.
+    Contain,
+    /// The middle of it in its shape, what stands over cut off.
+    Cover,
+}
+
 /// One way of seeing a stream. All views of a stream share one decoder and one timeline.
 #[derive(Debug, Clone)]
 pub struct View {
@@ -40,8 +51,10 @@ pub struct View {
     /// At most so many frames a second, the nearest ones of those decoded, none made up; `None`
     /// gives every frame.
     pub(crate) fps: Option<FrameRate>,
-    /// Width and height in pixels, the picture stretched to fit; `None` as decoded.
+    /// Width and height in pixels; `None` as decoded.
     pub(crate) size: Option<(u32, u32)>,
+    /// How a picture of another shape becomes one of `size`.
+    pub(crate) fit: Fit,
     /// Frames that may wait for the reader; as many and two more may be in the branch before it.
     pub(crate) queue: u32,
 }
@@ -53,6 +66,7 @@ impl View {
             name: name.into(),
             fps: None,
             size: None,
+            fit: Fit::Stretch,
             queue: 4,
         }
     }
@@ -97,6 +111,8 @@ pub struct Options {
     /// RTSP: whether the stream begins with the first frame whose sender has said by a report
     /// (RTCP) when it was taken.
     pub sender_clock: bool,
+    /// Whether interlaced pictures are deinterlaced, one frame for two fields.
+    pub deinterlace: bool,
     /// Threads of the decoder; 0 lets it choose.
     pub decode_threads: u32,
 }
@@ -112,6 +128,7 @@ impl Default for Options {
             max_pixels: 8192 * 8192,
             latency: None,
             sender_clock: false,
+            deinterlace: true,
             decode_threads: 1,
         }
     }

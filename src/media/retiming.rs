@@ -24,6 +24,7 @@ pub(super) fn retime_pictures(
         Some(gst::PadProbeData::Event(event)) => match event.view() {
             gst::EventView::Segment(_) => state.pictures.lock().timeline.follow(event),
             gst::EventView::Caps(caps) => note_format(state, caps.caps()),
+            gst::EventView::Tag(tag) => note_orientation(state, tag.tag()),
             _ => gst::PadProbeReturn::Ok,
         },
         Some(gst::PadProbeData::Buffer(buffer)) => retime_frame(state, buffer),
@@ -51,7 +52,7 @@ fn retime_samples(state: &IngestState, buffer: &mut gst::Buffer) -> gst::PadProb
     // The pictures' lock is let go before the sound's is taken.
     let base = state.pictures.lock().timeline.base;
     let mut timeline = state.sound.lock();
-    if state.options.live {
+    if state.options.live && state.wants_pictures() {
         // Sound from before the first picture has no place.
         let is_early = timeline
             .running(buffer.pts())
@@ -64,6 +65,14 @@ fn retime_samples(state: &IngestState, buffer: &mut gst::Buffer) -> gst::PadProb
     }
     let placement = timeline.place(buffer.pts(), buffer.duration());
     set_times(buffer, &placement);
+    if !state.wants_pictures() {
+        state.last.store(state.now(), Ordering::Release);
+        state.first.send_if_modified(|first| {
+            let is_first = first.is_none();
+            first.get_or_insert_default();
+            is_first
+        });
+    }
     gst::PadProbeReturn::Ok
 }
 
@@ -87,6 +96,17 @@ fn note_format(state: &IngestState, caps: &gst::CapsRef) -> gst::PadProbeReturn 
     gst::PadProbeReturn::Ok
 }
 
+/// Frames are turned upright behind the tee.
+fn note_orientation(state: &IngestState, tags: &gst::TagListRef) -> gst::PadProbeReturn {
+    if let Some(orientation) = tags.get::<gst::tags::ImageOrientation>() {
+        // `rotate-90`, `flip-rotate-270`: a quarter turn swaps the sides.
+        let orientation = orientation.get();
+        let is_quarter = orientation.ends_with("-90") || orientation.ends_with("-270");
+        state.pictures.lock().is_on_its_side = is_quarter;
+    }
+    gst::PadProbeReturn::Ok
+}
+
 fn retime_frame(state: &IngestState, buffer: &mut gst::Buffer) -> gst::PadProbeReturn {
     if state.failure.borrow().is_some() {
         return DISCARD;
@@ -98,7 +118,7 @@ fn retime_frame(state: &IngestState, buffer: &mut gst::Buffer) -> gst::PadProbeR
     let (placement, format) = {
         let mut pictures = state.pictures.lock();
         let placement = pictures.timeline.place(buffer.pts(), buffer.duration());
-        (placement, pictures.format)
+        (placement, pictures.upright())
     };
     set_times(buffer, &placement);
     if placement.is_damaged || buffer.flags().contains(gst::BufferFlags::CORRUPTED) {

@@ -13,7 +13,7 @@ use crate::Result;
 use crate::config::shape::{Default, Field, Type};
 use crate::config::{Params, Value};
 use crate::media::{
-    FrameRate, OpenedStream, Options, SoundReader, SoundView, StreamEnd, View, ViewReader,
+    Fit, FrameRate, OpenedStream, Options, SoundReader, SoundView, StreamEnd, View, ViewReader,
 };
 use crate::packet::{Event, Micros, Origin, Stream, TimeSource, now_micros};
 use crate::telemetry::{MediaMetrics, SourceMetrics};
@@ -32,7 +32,15 @@ pub const VIEWS: Field = Field {
             name: "size",
             ty: Type::Size,
             default: Default::Is("native"),
-            doc: "Width and height in pixels.",
+            doc: "Width and height in pixels. Without it frames are as they were decoded, upright, \
+                  with square pixels.",
+        },
+        Field {
+            name: "fit",
+            ty: Type::Choice(&["stretch", "contain", "cover"]),
+            default: Default::Is("stretch"),
+            doc: "How a picture of another shape becomes one of `size`: stretched; whole, with \
+                  black bars; or cut to it.",
         },
         Field {
             name: "audio",
@@ -77,6 +85,15 @@ pub(crate) const MAX_PIXELS: Field = Field {
     ty: Type::Int(1, 1 << 32),
     default: Default::Is("67108864"),
     doc: "Larger pictures (width times height) are refused before memory is taken for them.",
+};
+
+/// The key `deinterlace`.
+pub(crate) const DEINTERLACE: Field = Field {
+    name: "deinterlace",
+    ty: Type::Choice(&["auto", "never"]),
+    default: Default::Is("auto"),
+    doc: "`auto` makes one whole frame of the two fields of each interlaced picture; `never` leaves \
+          them woven into each other.",
 };
 
 /// What every source sets up from its parameters.
@@ -169,6 +186,11 @@ fn options(params: &Params, live: bool, decode_threads: usize) -> Options {
         Some(View {
             fps,
             size: view.size("size"),
+            fit: match &**view.text("fit") {
+                "contain" => Fit::Contain,
+                "cover" => Fit::Cover,
+                _ => Fit::Stretch,
+            },
             ..View::native(name.as_str())
         })
     });
@@ -188,6 +210,9 @@ fn options(params: &Params, live: bool, decode_threads: usize) -> Options {
         max_pixels: params.int("max_pixels").unsigned_abs(),
         latency: None,
         sender_clock: false,
+        deinterlace: params
+            .opt_text("deinterlace")
+            .is_none_or(|word| **word != *"never"),
         decode_threads: u32::try_from(decode_threads).unwrap_or(1),
     }
 }

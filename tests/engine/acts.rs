@@ -104,18 +104,23 @@ impl Source for Pushing {
 impl Pushing {
     async fn push(&self, number: u8, host: &Arc<dyn Host>, stop: &CancellationToken) -> Result<()> {
         let load = &self.0.spec.load;
-        let (id, session) = (number.to_string().into(), Arc::from("lab"));
-        let opened = host
-            .open(Stream {
-                id,
-                labels: BTreeMap::new(),
-                session,
-                live: false,
-                time_source: TimeSource::File,
-            })
-            .await;
+        let stream = Stream {
+            id: number.to_string().into(),
+            labels: BTreeMap::new(),
+            session: Arc::from("lab"),
+            live: false,
+            time_source: TimeSource::File,
+        };
         // A pipeline that ends refuses new streams.
-        let Ok(feed) = opened else { return Ok(()) };
+        let Ok(feed) = host.open(stream.clone()).await else {
+            return Ok(());
+        };
+        let twin = host.open(stream).await.err();
+        assert!(
+            stop.is_cancelled()
+                || twin.is_some_and(|error| error.to_string().contains("have the id")),
+            "a second stream of one id is refused"
+        );
         self.0.book.lock().opened += 1;
         feed.epoch(0, now_micros()).await;
         feed.event(Event::Started {

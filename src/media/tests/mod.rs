@@ -1,8 +1,10 @@
 //! Streams from end to end on small films made here; this file makes and plays them.
 
+mod choice;
 mod damage;
 mod flow;
 mod frames;
+mod pictures;
 mod refusal;
 mod sound;
 

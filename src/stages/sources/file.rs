@@ -1,6 +1,7 @@
 //! `file`: films from paths, globs and URLs, each a stream that is read once from start to end;
 //! nothing is lost, the decoder waits.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ pub const KIND: StageKind = StageKind {
             ty: Type::List(&Type::Text),
             default: Default::Required,
             doc: "Paths, globs (`films/*.mp4`) and URLs (http, https). A path that is not there \
-                  is an error, a glob without a match too.",
+                  is an error, a glob without a match too. A film that is named twice is read once.",
         },
         source_setup::VIEWS,
         Field {
@@ -42,6 +43,7 @@ pub const KIND: StageKind = StageKind {
         source_setup::STALL,
         source_setup::CONNECT,
         source_setup::MAX_PIXELS,
+        source_setup::DEINTERLACE,
     ],
     joins: Joins::AsWritten,
     endpoint: Endpoint::Files,
@@ -75,6 +77,9 @@ impl Source for FileSource {
                 Err(error) => failed.push(error),
             }
         }
+        // A film that is named twice, or matches two globs, is one stream.
+        let mut known = HashSet::new();
+        uris.retain(|uri| known.insert(stream_id(&self.setup.origin.stage, uri)));
         let count = uris.len() + failed.len();
         let failed = Mutex::new(failed);
         stream::iter(uris)

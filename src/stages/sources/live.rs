@@ -88,6 +88,7 @@ pub const KIND: StageKind = StageKind {
         source_setup::STALL,
         source_setup::CONNECT,
         source_setup::MAX_PIXELS,
+        source_setup::DEINTERLACE,
     ],
     joins: Joins::AsWritten,
     endpoint: Endpoint::Live,
