@@ -130,7 +130,7 @@ fn is_decodable(caps: &gst::CapsRef) -> bool {
 fn takes(kind: gst::ElementFactoryType, caps: &gst::CapsRef) -> bool {
     gst::ElementFactory::factories_with_type(kind, gst::Rank::MARGINAL)
         .into_iter()
-        .any(|factory| factory.can_sink_any_caps(&caps.to_owned()))
+        .any(|factory| factory.can_sink_any_caps(caps))
 }
 
 #[cfg(test)]
