@@ -1,6 +1,6 @@
 //! The branch that converts a stream's sound to one channel of 16 kHz.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -20,8 +20,6 @@ const QUEUE: u32 = 16;
 /// a sink that gets nothing would keep the stream from ending.
 pub(super) struct AudioBranch {
     sinks: Vec<gst_app::AppSink>,
-    /// The way in, once there was sound.
-    entry: OnceLock<gst::Pad>,
 }
 
 impl AudioBranch {
@@ -33,37 +31,23 @@ impl AudioBranch {
             readers.push(SoundReader::new(index, sink.clone(), state));
             sinks.push(sink);
         }
-        let entry = OnceLock::new();
-        Ok((Self { sinks, entry }, readers))
+        Ok((Self { sinks }, readers))
     }
 
-    /// Whether someone reads it.
-    pub fn is_wanted(&self) -> bool {
-        !self.sinks.is_empty()
+    /// Whether sound is wanted and has not come yet: until then the sinks have no parent.
+    pub fn is_awaited(&self) -> bool {
+        self.sinks
+            .first()
+            .is_some_and(|sink| sink.parent().is_none())
     }
 
-    /// Puts the branch behind `pad`. The pipeline may be running by then, and another pad may have
-    /// been there before and gone.
+    /// Puts the branch behind `pad`. The pipeline may be running by then.
     pub fn attach(
         &self,
         pipeline: &gst::Pipeline,
         pad: &gst::Pad,
         state: &Arc<IngestState>,
     ) -> Result<()> {
-        let entry = match self.entry.get() {
-            Some(entry) => entry,
-            None => {
-                let entry = self.add(pipeline, state)?;
-                self.entry.get_or_init(|| entry)
-            }
-        };
-        pad.link(entry)
-            .map(drop)
-            .map_err(|error| Error::external("decoded sound cannot be linked").because(error))
-    }
-
-    /// Adds the branch to the pipeline; its way in.
-    fn add(&self, pipeline: &gst::Pipeline, state: &Arc<IngestState>) -> Result<gst::Pad> {
         let unwired = |error: gst::glib::BoolError| {
             Error::bug("the branch of sound cannot be wired").because(error)
         };
@@ -88,12 +72,13 @@ impl AudioBranch {
             gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM,
             move |_, info| retime_sound(&retimed, info),
         );
-        // From the end to the beginning, and what feeds it is linked afterwards: what gets data must be
-        // running.
+        // From the end to the beginning, and the source's pad last: what gets data must be running.
         for element in elements.iter().rev() {
             element.sync_state_with_parent().map_err(unwired)?;
         }
-        Ok(entry)
+        pad.link(&entry)
+            .map(drop)
+            .map_err(|error| Error::external("decoded sound cannot be linked").because(error))
     }
 }
 

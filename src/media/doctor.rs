@@ -4,12 +4,11 @@ use gstreamer as gst;
 
 use super::log::init;
 
-const NEEDED: [(&str, &str); 30] = [
+const NEEDED: [(&str, &str); 29] = [
     ("uridecodebin", "every source but test://"),
     ("videotestsrc", "test:// sources"),
     ("tee", "several views of one decoder"),
     ("queue", "a thread a view"),
-    ("decodebin", "every source but test://"),
     ("deinterlace", "interlaced video"),
     ("videoflip", "pictures of cameras on their side"),
     ("aspectratiocrop", "views with `fit: cover`"),

@@ -19,9 +19,8 @@ use crate::packet::Micros;
 pub(super) const SECOND_STREAM: Duration = Duration::from_secs(2);
 
 /// The pictures that the decoder gives.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct DecodedFormat {
-    /// 0 where no pictures are read.
     pub width: u32,
     pub height: u32,
     /// None where the rate varies or is unknown.
@@ -62,7 +61,7 @@ pub(super) struct IngestState {
     pub options: Options,
     /// Of the views, then of the views of sound.
     pub readers: Vec<Arc<ReaderState>>,
-    /// Set with the first decoded frame, or the first sound where no frames are read.
+    /// Set with the first decoded frame.
     pub first: watch::Sender<Option<DecodedFormat>>,
     /// What a probe found wrong; set once.
     pub failure: watch::Sender<Option<Error>>,
@@ -71,15 +70,13 @@ pub(super) struct IngestState {
     /// True once readers must stop, whatever still waits for them.
     pub closed: watch::Sender<bool>,
     pub has_audio: AtomicBool,
-    /// True once it is known that no sound will come.
-    pub silent: watch::Sender<bool>,
     pub has_video: AtomicBool,
     /// The short name of the video codec, once caps have named it.
     pub codec: Mutex<Option<String>>,
     /// What came by HTTP.
     pub download: Mutex<DownloadProgress>,
     started: Instant,
-    /// When the newest frame, or sound where no frames are read, was decoded, in [`IngestState::now`]'s milliseconds.
+    /// When the newest frame was decoded, in [`IngestState::now`]'s milliseconds.
     pub last: AtomicU64,
     /// Packets that are whole frames, as the decoder or its parser gets them.
     pub encoded: AtomicU64,
@@ -109,7 +106,6 @@ impl IngestState {
             end: watch::Sender::new(None),
             closed: watch::Sender::new(false),
             has_audio: AtomicBool::new(false),
-            silent: watch::Sender::new(false),
             has_video: AtomicBool::new(false),
             codec: Mutex::new(None),
             download: Mutex::default(),
@@ -137,9 +133,9 @@ impl IngestState {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// Whether someone reads its pictures.
-    pub(super) fn wants_pictures(&self) -> bool {
-        !self.options.views.is_empty()
+    /// Whether someone reads its sound.
+    pub(super) fn wants_sound(&self) -> bool {
+        !self.options.sounds.is_empty()
     }
 
     /// How long nothing was decoded although every reader waited; none while one is busy. Readers

@@ -66,9 +66,8 @@ fn overdue(state: &IngestState, pending: &mut Option<Error>) -> Option<Error> {
     let name = &state.name;
     if state.first.borrow().is_none() {
         let since = Duration::from_millis(state.now());
-        let audio_only = state.wants_pictures()
-            && state.has_audio.load(Ordering::Acquire)
-            && !state.has_video.load(Ordering::Acquire);
+        let audio_only =
+            state.has_audio.load(Ordering::Acquire) && !state.has_video.load(Ordering::Acquire);
         if audio_only && (since > SECOND_STREAM.min(state.options.connect) || pending.is_some()) {
             return Some(no_video(state));
         }
@@ -103,8 +102,7 @@ fn no_video(state: &IngestState) -> Error {
 
 async fn at_end(state: &IngestState, pending: Option<Error>, path: Option<PathBuf>) -> StreamEnd {
     let name = &state.name;
-    if state.wants_pictures()
-        && state.first.borrow().is_none()
+    if state.decoded.load(Ordering::Acquire) == 0
         && state.has_audio.load(Ordering::Acquire)
         && !state.has_video.load(Ordering::Acquire)
     {
@@ -125,13 +123,8 @@ async fn at_end(state: &IngestState, pending: Option<Error>, path: Option<PathBu
             "{name} is cut off: it has {have} of at least {need} bytes"
         )));
     }
-    if state.first.borrow().is_none() {
-        let what = if state.wants_pictures() {
-            "a frame"
-        } else {
-            "sound"
-        };
-        return StreamEnd::Failed(Error::external(format!("{name} ended without {what}")));
+    if state.decoded.load(Ordering::Acquire) == 0 {
+        return StreamEnd::Failed(Error::external(format!("{name} ended without a frame")));
     }
     StreamEnd::EndOfStream
 }

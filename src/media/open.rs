@@ -24,9 +24,9 @@ use crate::redact::redact;
 /// What a stream carries, as its first frame shows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VideoInfo {
-    /// Pixels a row, upright; 0 where no pictures are read.
+    /// Pixels a row, upright.
     pub width: u32,
-    /// Rows, upright; 0 where no pictures are read.
+    /// Rows, upright.
     pub height: u32,
     /// Its rate; none where it varies or is unknown.
     pub fps: Option<FrameRate>,
@@ -88,7 +88,7 @@ pub async fn open(uri: &str, options: &Options) -> Result<OpenedStream> {
         return Err(match end {
             StreamEnd::Failed(error) => error,
             StreamEnd::EndOfStream | StreamEnd::Stopped => {
-                Error::external(format!("{} ended before it began", state.name))
+                Error::external(format!("{} ended without a frame", state.name))
             }
         });
     };

@@ -52,7 +52,7 @@ fn retime_samples(state: &IngestState, buffer: &mut gst::Buffer) -> gst::PadProb
     // The pictures' lock is let go before the sound's is taken.
     let base = state.pictures.lock().timeline.base;
     let mut timeline = state.sound.lock();
-    if state.options.live && state.wants_pictures() {
+    if state.options.live {
         // Sound from before the first picture has no place.
         let is_early = timeline
             .running(buffer.pts())
@@ -65,14 +65,6 @@ fn retime_samples(state: &IngestState, buffer: &mut gst::Buffer) -> gst::PadProb
     }
     let placement = timeline.place(buffer.pts(), buffer.duration());
     set_times(buffer, &placement);
-    if !state.wants_pictures() {
-        state.last.store(state.now(), Ordering::Release);
-        state.first.send_if_modified(|first| {
-            let is_first = first.is_none();
-            first.get_or_insert_default();
-            is_first
-        });
-    }
     gst::PadProbeReturn::Ok
 }
 

@@ -92,17 +92,9 @@ impl SoundReader {
         } else {
             SECOND_STREAM
         };
-        let mut silent = state.silent.subscribe();
-        let never = async {
-            tokio::select! {
-                _ = silent.wait_for(|silent| *silent) => {}
-                () = tokio::time::sleep(patience) => {}
-            }
-        };
-        tokio::select! {
-            biased;
-            sample = self.samples.next() => sample,
-            () = never => {
+        match tokio::time::timeout(patience, self.samples.next()).await {
+            Ok(sample) => sample,
+            Err(_) => {
                 tracing::warn!(source = %state.name, view = %self.name, "the stream has no sound that can be decoded");
                 self.samples.finish();
                 None

@@ -60,7 +60,7 @@ pub(super) fn add(
         .add_many([&source, &filter])
         .and_then(|()| gst::Element::link_many([&source, &filter, tee]));
     wired.map_err(|error| Error::bug("the test source cannot be wired").because(error))?;
-    if audio.is_wanted() {
+    if audio.is_awaited() {
         add_tone(pipeline, test, state, audio)
     } else {
         Ok(())

@@ -31,9 +31,6 @@ pub(super) fn add(
     let upright = make("videoflip")?;
     upright.set_property_from_str("video-direction", "auto");
     let scale = make("videoscale")?;
-    // Filters that see every pixel: the default looks at the nearest two, whose noise a small
-    // picture keeps.
-    scale.set_property_from_str("method", "bilinear2");
     scale.set_property("add-borders", view.fit == Fit::Contain);
     scale.set_property("n-threads", threads);
     let convert = make("videoconvert")?;

@@ -17,7 +17,7 @@ fn path(parts: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(parts)
 }
 
-/// Every frame of the film, scaled as those were that the reference was asked about.
+/// Every frame of the film, scaled as a pipeline's 48x27 view is.
 fn frames(film: &str) -> Vec<Vec<u8>> {
     let film = path("films").join(film);
     assert!(

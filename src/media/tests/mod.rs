@@ -1,6 +1,5 @@
 //! Streams from end to end on small films made here; this file makes and plays them.
 
-mod choice;
 mod damage;
 mod flow;
 mod frames;
